@@ -1,0 +1,209 @@
+"""Classification metrics, each with its 95 % bootstrap interval.
+
+The point estimates are scikit-learn's. The intervals need every metric on a thousand resamples of the texts, so the
+`resampled_` functions compute them for all draws at once, from weights (draws, N): how often each text was drawn.
+The tests hold the two together.
+
+Letters: N texts, K classes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    recall_score,
+    roc_auc_score,
+)
+
+from lab.stats import bootstrap
+
+CALIBRATION_BINS = 15
+
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
+
+
+def classification_metrics(targets: Ints, probabilities: Floats, labels: Sequence[str]) -> dict[str, Any]:
+    """Everything of `prediction_metrics` for the most probable class, and what the probabilities are worth.
+
+    targets int (N,), probabilities float (N, K), labels K names. Adds `macro_roc_auc` and `macro_average_precision`
+    (one class against the rest, averaged over the classes where they are defined), `log_loss` (nats) and `ece`
+    (expected calibration error, Guo et al. 2017, eq. 3). JSON-able: None where a metric is undefined.
+
+    Resampling noise only ever adds to a calibration error, so the interval of a small `ece` lies high.
+    """
+    _check(targets, labels, probabilities.shape, (len(targets), len(labels)))
+    probabilities = probabilities.astype(np.float64)
+    metrics = _point_estimates(targets, probabilities.argmax(1), labels)
+    rankings = [ranking_metrics(targets == k, probabilities[:, k]) for k in range(len(labels))]
+    for own, ranking in zip(metrics["per_class"].values(), rankings, strict=True):
+        own |= ranking
+    metrics |= {f"macro_{name}": _mean([ranking[name] for ranking in rankings]) for name in rankings[0]}
+    metrics["log_loss"] = float(log_loss(targets, _normalised(probabilities), labels=range(len(labels))))
+    metrics["ece"] = expected_calibration_error(calibration_bins(targets, probabilities))
+    metrics["intervals"] = bootstrap(lambda w: resampled_metrics(w, targets, probabilities, labels), len(targets))
+    return metrics
+
+
+def prediction_metrics(targets: Ints, predicted: Ints, labels: Sequence[str]) -> dict[str, Any]:
+    """Metrics of predicted classes: targets and predicted int (N,), labels K names. JSON-able.
+
+    `n, accuracy, balanced_accuracy, macro_f1, weighted_f1`, `per_class[label]` (one class against the rest),
+    `confusion_matrix` (K, K) with true classes as rows, and `intervals`: {"accuracy": [low, high],
+    "per_class.joy.f1": ...}. A ratio with nothing below the line is 0; balanced accuracy skips classes without texts.
+    """
+    _check(targets, labels, predicted.shape, targets.shape)
+    intervals = bootstrap(lambda w: resampled_prediction_metrics(w, targets, predicted, labels), len(targets))
+    return _point_estimates(targets, predicted, labels) | {"intervals": intervals}
+
+
+def ranking_metrics(positive: NDArray[np.bool_], scores: Floats) -> dict[str, float | None]:
+    """`roc_auc` and `average_precision` of scores float (N,) for the texts that are positive, bool (N,)."""
+    return {
+        "roc_auc": float(roc_auc_score(positive, scores)) if 0 < positive.sum() < len(positive) else None,
+        "average_precision": float(average_precision_score(positive, scores)) if positive.any() else None,
+    }
+
+
+def calibration_bins(targets: Ints, probabilities: Floats) -> pd.DataFrame:
+    """Texts by confidence, the top class's probability, in 15 bins of equal width (Guo et al. 2017, section 2).
+
+    One row per bin: `count`, `accuracy` and mean `confidence`, the last two NaN in an empty bin.
+    """
+    bins, correct, confidence = _confidence_bins(targets, probabilities)
+    texts = pd.DataFrame({"bin": bins, "correct": correct, "confidence": confidence}).groupby("bin")
+    table = texts.agg(count=("correct", "size"), accuracy=("correct", "mean"), confidence=("confidence", "mean"))
+    return table.reindex(range(CALIBRATION_BINS)).fillna({"count": 0}).astype({"count": int})
+
+
+def expected_calibration_error(bins: pd.DataFrame) -> float:
+    """Mean distance of accuracy from confidence over `calibration_bins`, weighted by count (Guo et al. 2017, eq. 3)."""
+    return float((bins["count"] * (bins["accuracy"] - bins["confidence"]).abs()).sum() / bins["count"].sum())
+
+
+def resampled_metrics(
+    weights: Floats, targets: Ints, probabilities: Floats, labels: Sequence[str]
+) -> dict[str, Floats]:
+    """`classification_metrics` on each resample, weights float (draws, N): name -> (draws,), NaN where undefined."""
+    metrics = resampled_prediction_metrics(weights, targets, probabilities.argmax(1), labels)
+    n = weights.sum(1)
+    rankings = [_resampled_ranking(weights, targets == k, probabilities[:, k]) for k in range(len(labels))]
+    for name in rankings[0]:
+        by_class = np.stack([ranking[name] for ranking in rankings], axis=1)
+        metrics |= {f"per_class.{label}.{name}": by_class[:, k] for k, label in enumerate(labels)}
+        defined = ~np.isnan(by_class)
+        metrics[f"macro_{name}"] = _ratio(np.nansum(by_class, axis=1), defined.sum(1), empty=np.nan)
+    likelihood = _normalised(probabilities)[np.arange(len(targets)), targets]
+    metrics["log_loss"] = weights @ -np.log(np.maximum(likelihood, np.finfo(np.float64).eps)) / n
+    bins, correct, confidence = _confidence_bins(targets, probabilities)
+    gaps = _group_sums(weights, bins, CALIBRATION_BINS, correct - confidence)
+    metrics["ece"] = np.abs(gaps).sum(1) / n
+    return metrics
+
+
+def resampled_prediction_metrics(
+    weights: Floats, targets: Ints, predicted: Ints, labels: Sequence[str]
+) -> dict[str, Floats]:
+    """`prediction_metrics` on each resample, weights float (draws, N): name -> (draws,)."""
+    K = len(labels)
+    confusion = _group_sums(weights, targets * K + predicted, K * K, np.ones(len(targets))).reshape(-1, K, K)
+    n = weights.sum(1, keepdims=True)  # (draws, 1)
+    hits = confusion.diagonal(axis1=1, axis2=2)  # (draws, K), like all that follows
+    true, claimed = confusion.sum(2), confusion.sum(1)
+    recall, f1 = _ratio(hits, true), _ratio(2 * hits, true + claimed)
+    per_class = {
+        "precision": _ratio(hits, claimed),
+        "recall": recall,
+        "specificity": _ratio(n - true - claimed + hits, n - true),
+        "f1": f1,
+    }
+    return {
+        "accuracy": hits.sum(1) / n[:, 0],
+        "balanced_accuracy": recall.sum(1) / (true > 0).sum(1),
+        "macro_f1": f1.mean(1),
+        "weighted_f1": (f1 * true).sum(1) / n[:, 0],
+    } | {f"per_class.{label}.{name}": v[:, k] for k, label in enumerate(labels) for name, v in per_class.items()}
+
+
+def _point_estimates(targets: Ints, predicted: Ints, labels: Sequence[str]) -> dict[str, Any]:
+    classes = range(len(labels))
+    confusion = confusion_matrix(targets, predicted, labels=classes)
+    precision, recall, f1, n = precision_recall_fscore_support(targets, predicted, labels=classes, zero_division=0)
+    return {
+        "n": len(targets),
+        "accuracy": float((targets == predicted).mean()),
+        "balanced_accuracy": float(recall[n > 0].mean()),
+        "macro_f1": float(f1.mean()),
+        "weighted_f1": float(np.average(f1, weights=n)),
+        "per_class": {
+            label: {
+                "n": int(n[k]),
+                "precision": float(precision[k]),
+                "recall": float(recall[k]),
+                "specificity": float(recall_score(targets != k, predicted != k, zero_division=0)),
+                "f1": float(f1[k]),
+            }
+            for k, label in enumerate(labels)
+        },
+        "confusion_matrix": confusion.tolist(),
+    }
+
+
+def _resampled_ranking(weights: Floats, positive: NDArray[np.bool_], scores: Floats) -> dict[str, Floats]:
+    """`ranking_metrics` on each resample: the threshold falls through the scores, and equal scores pass it together."""
+    order = np.argsort(-scores)
+    last_of_ties = np.flatnonzero(np.diff(scores[order], append=-np.inf))
+    weights = weights[:, order]
+    above = np.cumsum(weights, axis=1)[:, last_of_ties]  # (draws, thresholds)
+    hits = np.cumsum(weights * positive[order], axis=1)[:, last_of_ties]
+    false_alarms = above - hits
+    new_hits = np.diff(hits, prepend=0)
+    new_false_alarms = np.diff(false_alarms, prepend=0)
+    area = (new_false_alarms * (hits - new_hits / 2)).sum(1)  # trapezoids: half of the tied pairs count
+    precision_sum = (new_hits * _ratio(hits, above)).sum(1)
+    return {
+        "roc_auc": _ratio(area, hits[:, -1] * false_alarms[:, -1], empty=np.nan),
+        "average_precision": _ratio(precision_sum, hits[:, -1], empty=np.nan),
+    }
+
+
+def _confidence_bins(targets: Ints, probabilities: Floats) -> tuple[Ints, NDArray[np.bool_], Floats]:
+    """Bin, correctness and confidence of each text; bin m holds confidences in (m/15, (m + 1)/15]."""
+    confidence = probabilities.max(1)
+    edges = np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS
+    return np.digitize(confidence, edges, right=True), probabilities.argmax(1) == targets, confidence
+
+
+def _group_sums(weights: Floats, groups: Ints, n_groups: int, values: Floats) -> Floats:
+    """Sum of weight * value over the texts of each group: (draws, N) -> (draws, n_groups)."""
+    members = csr_array((values, (groups, np.arange(len(groups)))), shape=(n_groups, len(groups)))
+    return (members @ weights.T).T
+
+
+def _ratio(a: Floats, b: NDArray[Any], empty: float = 0.0) -> Floats:
+    return np.divide(a, b, out=np.full(a.shape, empty), where=b > 0)
+
+
+def _normalised(probabilities: Floats) -> Floats:
+    """Rows that sum to 1 in float64 too: a float32 softmax is off by more than scikit-learn allows."""
+    return probabilities / probabilities.sum(1, keepdims=True)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
+def _check(targets: Ints, labels: Sequence[str], shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if shape != expected:
+        raise ValueError(f"expected predictions of shape {expected} for {len(labels)} labels, got {shape}")
+    if not len(targets) or targets.min() < 0 or targets.max() >= len(labels):
+        raise ValueError(f"expected at least one target, all in 0..{len(labels) - 1}, got {np.unique(targets)}")

@@ -1,0 +1,275 @@
+"""GPT-2 (Radford et al. 2019): the whole forward pass, in one sitting.
+
+Read from the bottom up or from the top down: `Attention` and `MLP` make a `Block`, blocks make `GPT2`.
+Every mask and every gate is an argument (`Interventions`); the model keeps no state between two calls.
+
+Letters: B batch, T tokens, L layers, H heads, D head width, C = H * D width,
+         Q queries: T, or 1 where only one query of each text is wanted.
+"""
+
+import math
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import GPT2Config
+from .interventions import AXES, Interventions, checked
+
+
+class Trace:
+    """An empty notebook that one forward pass fills: `trace = Trace("z", "weights")`, then `trace.z`.
+
+    Each name is a list with one tensor per layer that ran, recorded in the path of the computation, so that
+    `torch.autograd.grad(loss, trace.z)` works. What is recorded is what flows on: `z` and `mlp` after gate and
+    fill, `weights` after attn_mask and before attn_gate and dropout, `scores` before the mask.
+
+        q, k, v, z           (B, H, T, D)      scores, weights   (B, H, T, T), query x key
+        resid_mid, mlp       (B, T, C)         resid_pre         (B, T, C), and once more what leaves the last layer
+
+    Raises ValueError for an unknown name, and where a used notebook is handed to a second forward pass.
+    """
+
+    NAMES = ("resid_pre", "q", "k", "v", "scores", "weights", "z", "resid_mid", "mlp")
+
+    def __init__(self, *names: str) -> None:
+        if unknown := [name for name in names if name not in self.NAMES]:
+            raise ValueError(f"Trace: nothing is called {', '.join(map(repr, unknown))}; there are {self.NAMES}")
+        self.records: dict[str, list[Tensor]] = {name: [] for name in names}
+        self.used = False
+
+    def __getattr__(self, name: str) -> list[Tensor]:
+        records = self.__dict__.get("records", {})
+        if name in records:
+            return records[name]
+        raise AttributeError(f"this Trace does not record {name!r}; it was made for {tuple(records)}")
+
+    def stacked(self, name: str) -> Tensor:
+        """The records of one name as a single tensor, layers on axis 1: (B, L, ...)."""
+        return torch.stack(getattr(self, name), dim=1)
+
+    def open(self) -> None:
+        if self.used:
+            raise ValueError("trace: this notebook holds an earlier forward pass; make a new Trace for each")
+        self.used = True
+
+    def record(self, name: str, value: Tensor) -> None:
+        if name in self.records:
+            self.records[name].append(value)
+
+
+def row(x: Tensor, query: Tensor | None, axis: int) -> Tensor:
+    """Keep one position of `axis` per text, query (B,), as an axis of size 1; None and axes of size 1 stay."""
+    if query is None or x.shape[axis] == 1:
+        return x
+    return torch.take_along_dim(x, query.view(-1, *[1] * (x.dim() - 1)), dim=axis)
+
+
+def gated(value: Tensor, gate: Tensor, fill: Tensor | None) -> Tensor:
+    """gate * value + (1 - gate) * fill, in the dtype of `value`."""
+    gate = gate.to(value.dtype)
+    return gate * value if fill is None else gate * value + (1 - gate) * fill.to(value.dtype)
+
+
+class Attention(nn.Module):
+    """Causal self-attention in three steps: project (q, k, v), attend (weights), merge (z to the residual stream)."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.n_head, self.head_width, self.attn_dropout = config.n_head, config.head_width, config.attn_dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)  # head h owns the input columns h*D : (h+1)*D
+        self.dropout = nn.Dropout(config.dropout)
+
+    def project(self, x: Tensor, query: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, C) -> q (B, H, Q, D), k and v (B, H, T, D)."""
+        C = x.shape[-1]
+        if query is None:
+            q, k, v = self.c_attn(x).split(C, dim=-1)  # three of (B, T, C)
+        else:
+            weight, bias = self.c_attn.weight, self.c_attn.bias
+            q = F.linear(row(x, query, axis=1), weight[:C], bias[:C])  # (B, 1, C)
+            k, v = F.linear(x, weight[C:], bias[C:]).split(C, dim=-1)  # two of (B, T, C)
+        heads = (self.n_head, self.head_width)
+        return tuple(y.unflatten(-1, heads).transpose(1, 2) for y in (q, k, v))  # (B, T, C) -> (B, H, T, D)
+
+    def attend(self, q: Tensor, k: Tensor, allowed: Tensor, trace: Trace) -> Tensor:
+        """q (B, H, Q, D), k (B, H, T, D), allowed bool (B, H, Q, T) -> weights (B, H, Q, T); rows sum to 1, or to 0
+        where no key is allowed."""
+        scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_width)  # (B, H, Q, T)
+        trace.record("scores", scores)
+        # The lowest finite number instead of -inf keeps an empty row free of NaN; that row is then set to 0.
+        weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(dim=-1)
+        weights = weights.masked_fill(~allowed, 0)
+        trace.record("weights", weights)
+        return weights
+
+    def merge(self, z: Tensor) -> Tensor:
+        """z (B, H, Q, D) -> what attention adds to the residual stream (B, Q, C)."""
+        return self.dropout(self.c_proj(z.transpose(1, 2).flatten(-2)))
+
+    def forward(
+        self,
+        x: Tensor,
+        query: Tensor | None,
+        trace: Trace,
+        attn_mask: Tensor | None = None,
+        attn_gate: Tensor | None = None,
+        head_gate: Tensor | None = None,
+        head_fill: Tensor | None = None,
+    ) -> Tensor:
+        q, k, v = self.project(x, query)
+        trace.record("q", q)
+        trace.record("k", k)
+        trace.record("v", v)
+        dropout = self.attn_dropout if self.training else 0.0
+        keys = torch.arange(k.shape[2], device=x.device)
+        causal = keys <= (keys[:, None] if query is None else query.view(-1, 1, 1, 1))  # (T, T) or (B, 1, 1, T)
+        plain = attn_mask is None and attn_gate is None and not {"scores", "weights"} & trace.records.keys()
+        if plain and query is None:
+            z = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)  # (B, H, T, D)
+        elif plain:
+            z = F.scaled_dot_product_attention(q, k, v, attn_mask=causal, dropout_p=dropout)  # (B, H, 1, D)
+        else:
+            weights = self.attend(q, k, causal if attn_mask is None else causal & attn_mask, trace)
+            if attn_gate is not None:
+                weights = weights * attn_gate.to(weights.dtype)
+            z = F.dropout(weights, dropout) @ v  # (B, H, Q, T) @ (B, H, T, D) -> (B, H, Q, D)
+
+        if head_gate is not None:
+            z = gated(z, head_gate[..., None], head_fill)
+        trace.record("z", z)
+        return self.merge(z)
+
+
+class MLP(nn.Module):
+    """Two layers with the tanh form of GELU, the one that GPT-2 was trained with (Hendrycks & Gimpel 2016)."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, trace: Trace, mlp_gate: Tensor | None = None, mlp_fill: Tensor | None = None
+    ) -> Tensor:
+        x = F.gelu(self.c_fc(x), approximate="tanh")  # (B, Q, C) -> (B, Q, 4C)
+        x = self.c_proj(x)  # (B, Q, 4C) -> (B, Q, C)
+        if mlp_gate is not None:
+            x = gated(x, mlp_gate[..., None], mlp_fill)
+        trace.record("mlp", x)
+        return self.dropout(x)
+
+
+class Block(nn.Module):
+    """Attention, then MLP; each reads the normed residual stream and adds to it."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        query: Tensor | None,
+        trace: Trace,
+        mlp_gate: Tensor | None = None,
+        mlp_fill: Tensor | None = None,
+        **on_attention: Tensor,
+    ) -> Tensor:
+        """x (B, T, C) -> (B, Q, C). The interventions are this layer's slice, without the L axis."""
+        trace.record("resid_pre", x)
+        x = row(x, query, axis=1) + self.attn(self.ln_1(x), query, trace, **on_attention)
+        trace.record("resid_mid", x)
+        return x + self.mlp(self.ln_2(x), trace, mlp_gate, mlp_fill)
+
+
+class GPT2(nn.Module):
+    """The trunk: token ids in, the residual stream after the final LayerNorm out.
+
+    trunk(ids, lengths, **interventions) -> (B, T, C). Weights start as in the paper: N(0, 0.02), the
+    two projections into the residual stream scaled by 1 / sqrt(2 L).
+    """
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
+        self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        for name, parameter in self.named_parameters():
+            if name.endswith(".bias"):
+                nn.init.zeros_(parameter)
+            elif "ln_" not in name:
+                scale = math.sqrt(2 * config.n_layer) if name.endswith("c_proj.weight") else 1
+                nn.init.normal_(parameter, std=0.02 / scale)
+
+    def forward(
+        self,
+        ids: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        trace: Trace | None = None,
+        **interventions: Unpack[Interventions],
+    ) -> Tensor:
+        """ids int64 (B, T), right-padded; lengths int64 (B,) of real tokens, None = all full -> (B, T, C).
+
+        Raises ValueError that names the argument, what was expected and what came."""
+        return self.norm(self.run(self.embed(ids, lengths), trace=trace, **interventions))
+
+    def embed(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """ids int64 (B, T) -> token plus position embedding (B, T, C); `lengths` blank out the padding."""
+        T, device = ids.shape[-1], ids.device
+        if ids.dtype != torch.int64 or ids.dim() != 2 or not 1 <= T <= self.config.n_ctx:
+            expected = f"int64 (B, T) with 1 <= T <= {self.config.n_ctx}"
+            raise ValueError(f"ids: expected {expected}, got {ids.dtype} {tuple(ids.shape)}")
+        if lengths is not None:
+            if lengths.dtype != torch.int64 or lengths.shape != ids.shape[:1]:
+                expected = f"int64 ({len(ids)},)"
+                raise ValueError(f"lengths: expected {expected}, got {lengths.dtype} {tuple(lengths.shape)}")
+            # Values are looked at only where that makes no one wait for a GPU and breaks no compiled graph.
+            visible = lengths.device.type == "cpu" and not torch.compiler.is_compiling()
+            if visible and ((lengths < 1) | (lengths > T)).any():
+                raise ValueError(f"lengths: expected 1 .. {T} real tokens per row, got {lengths.tolist()}")
+            ids = ids.masked_fill(torch.arange(T, device=device) >= lengths[:, None], 0)  # any id may stand in padding
+        return self.dropout(self.wte(ids) + self.wpe(torch.arange(T, device=device)))  # (B, T, C) + (T, C)
+
+    def run(
+        self,
+        x: Tensor,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        query: Tensor | None = None,
+        trace: Trace | None = None,
+        **interventions: Unpack[Interventions],
+    ) -> Tensor:
+        """Blocks start .. stop - 1 on the residual stream x (B, T, C) -> (B, T, C).
+
+        Layers are counted absolutely and every intervention keeps its full L axis. With `query`, int64 (B,), the
+        last of these blocks computes that one position of each text only: keys and values come from all
+        positions, the result is (B, 1, C)."""
+        stop = self.config.n_layer if stop is None else stop
+        if not 0 <= start <= stop <= self.config.n_layer:
+            raise ValueError(f"run: expected 0 <= start <= stop <= {self.config.n_layer}, got {start} and {stop}")
+        given = checked(interventions, self.config, B=x.shape[0], T=x.shape[1])
+        trace = Trace() if trace is None else trace
+        trace.open()
+        for layer in range(start, stop):
+            at = query if layer == stop - 1 else None
+            here = {name: value[:, layer if value.shape[1] > 1 else 0] for name, value in given.items()}
+            here = {name: row(value, at, axis=AXES[name].index("T") - 1) for name, value in here.items()}
+            x = self.h[layer](x, at, trace, **here)
+        trace.record("resid_pre", x)
+        return row(x, query, axis=1)
+
+    def norm(self, x: Tensor) -> Tensor:
+        """The final LayerNorm, (..., C) -> (..., C)."""
+        return self.ln_f(x)

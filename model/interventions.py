@@ -1,0 +1,57 @@
+"""The arguments of the forward pass that change what it computes: names, shapes, and the check of both."""
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from .config import GPT2Config
+
+
+class Interventions(TypedDict, total=False):
+    """What may be done to a forward pass. Every axis is given; an axis of size 1 broadcasts."""
+
+    attn_mask: Tensor | None  # bool  (B, L, H, T, T) query x key, True = may attend; before softmax, AND-ed with causal
+    attn_gate: Tensor | None  # float (B, L, H, T, T) multiplies the softmaxed weights; nothing renormalises
+    head_gate: Tensor | None  # float (B, L, H, T)    z <- gate * z + (1 - gate) * fill, before c_proj
+    head_fill: Tensor | None  # float (B, L, H, T, D) what a closed head emits; None = 0
+    mlp_gate: Tensor | None  #  float (B, L, T)       the same for an MLP's output, its bias included
+    mlp_fill: Tensor | None  #  float (B, L, T, C)
+
+
+Intervention = Callable[[Tensor, Tensor], Interventions]  # (ids, lengths) -> arguments, for batches of any length
+
+AXES = {
+    "attn_mask": "BLHTT",
+    "attn_gate": "BLHTT",
+    "head_gate": "BLHT",
+    "head_fill": "BLHTD",
+    "mlp_gate": "BLT",
+    "mlp_fill": "BLTC",
+}
+
+
+def checked(interventions: Interventions, config: GPT2Config, B: int, T: int) -> dict[str, Tensor]:
+    """The interventions that are not None. Raises TypeError for an unknown name and ValueError for anything but a
+    tensor with the right kind of dtype, rank and sizes, and for a fill without its gate."""
+    sizes = dict(B=B, T=T, L=config.n_layer, H=config.n_head, D=config.head_width, C=config.n_embd)
+    given = {name: value for name, value in interventions.items() if value is not None}
+    for name, value in given.items():
+        if name not in AXES:
+            raise TypeError(f"there is no intervention {name!r}; there are {', '.join(AXES)}")
+        check(name, value, [sizes[axis] for axis in AXES[name]])
+        if name.endswith("_fill") and (gate := name.replace("fill", "gate")) not in given:
+            raise ValueError(f"{name} does nothing without {gate}: give both")
+    return given  # type: ignore[return-value]  # a TypedDict's values are objects to the type checker
+
+
+def check(name: str, value: Any, shape: list[int]) -> None:
+    """Raise ValueError unless `value` has the kind of dtype that `name` wants, and `shape` or 1 on each axis."""
+    kind = "bool" if name == "attn_mask" else "floating"
+    expected = f"{name}: expected a {kind} tensor ({', '.join(AXES[name])}) = {tuple(shape)}, or 1 on any axis"
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{expected}; got {type(value).__name__}")
+    fits = value.dim() == len(shape) and all(n in (1, full) for n, full in zip(value.shape, shape, strict=True))
+    if not fits or (value.dtype != torch.bool if kind == "bool" else not value.is_floating_point()):
+        raise ValueError(f"{expected}; got {value.dtype} {tuple(value.shape)}")

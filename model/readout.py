@@ -1,0 +1,114 @@
+"""The two read-outs on the trunk: the next token at every position, and a class at the last real token."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import GPT2Config, InputError
+from .gpt2 import GPT2, Trace, row
+from .interventions import Intervention, Interventions
+
+
+class GPT2LM(nn.Module):
+    """The language model, its output layer tied to `wte`: lm(ids, lengths, **interventions) -> (B, T, V)."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = GPT2(config)
+
+    def forward(
+        self,
+        ids: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        trace: Trace | None = None,
+        **interventions: Unpack[Interventions],
+    ) -> Tensor:
+        """ids int64 (B, T), lengths int64 (B,) or None -> logits (B, T, V), arguments as in `GPT2.forward`."""
+        return self.read(self.trunk(ids, lengths, trace=trace, **interventions))
+
+    def read(self, x: Tensor) -> Tensor:
+        """The normed stream at any selection of positions (..., C) -> logits (..., V)."""
+        return F.linear(x, self.trunk.wte.weight)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        ids: Tensor,
+        max_new_tokens: int,
+        temperature: float = 0,
+        stop: int | None = None,
+        intervention: Intervention | None = None,
+    ) -> Tensor:
+        """Continue prompts of one length: int64 (B, T) -> (B, T + new).
+
+        Temperature 0 takes the likeliest token, otherwise tokens are drawn from torch's global generator. After a
+        row has written `stop` it is filled up with `stop`; when all have, or n_ctx tokens stand there (with a
+        warning), generation ends. `intervention` is asked anew for every token, since T grows."""
+        if temperature < 0 or max_new_tokens < 0:
+            raise ValueError(f"generate: negative temperature {temperature} or max_new_tokens {max_new_tokens}")
+        done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        for _ in range(max_new_tokens):
+            if ids.shape[1] == self.config.n_ctx:
+                warnings.warn(f"generate: stopped at n_ctx = {self.config.n_ctx} tokens", stacklevel=3)
+                break
+            lengths = torch.full((len(ids),), ids.shape[1], device=ids.device)
+            arguments = intervention(ids, lengths) if intervention else {}
+            x = self.trunk.run(self.trunk.embed(ids), query=lengths - 1, **arguments)  # (B, 1, C)
+            logits = self.read(self.trunk.norm(x))[:, 0]  # (B, V)
+            if temperature == 0:
+                token = logits.argmax(dim=-1)
+            else:
+                token = torch.multinomial((logits / temperature).softmax(dim=-1), 1)[:, 0]
+            if stop is not None:
+                token = token.masked_fill(done, stop)
+                done = done | (token == stop)
+            ids = torch.cat([ids, token[:, None]], dim=1)
+            if done.all():
+                break
+        return ids
+
+
+class GPT2Classifier(nn.Module):
+    """The classifier, read at the last real token: clf(ids, lengths, **interventions) -> (B, K).
+
+    `labels` names the K classes, in the order of the logits, and is kept as a tuple."""
+
+    def __init__(self, config: GPT2Config, labels: Sequence[str]) -> None:
+        super().__init__()
+        if isinstance(labels, str) or len(labels) < 2 or len(set(labels)) < len(labels):
+            raise InputError(f"labels: expected at least two different names, got {labels!r}")
+        self.config = config
+        self.labels = tuple(labels)
+        self.trunk = GPT2(config)
+        self.score = nn.Linear(config.n_embd, len(labels), bias=False)
+        nn.init.normal_(self.score.weight, std=0.02)
+
+    def forward(
+        self,
+        ids: Tensor,
+        lengths: Tensor | None = None,
+        *,
+        trace: Trace | None = None,
+        **interventions: Unpack[Interventions],
+    ) -> Tensor:
+        """ids int64 (B, T), lengths int64 (B,) or None -> logits (B, K), arguments as in `GPT2.forward`."""
+        x = self.trunk.embed(ids, lengths)  # (B, T, C)
+        if trace is None:  # nobody looks at the last block's other queries, so they are not computed
+            x = self.trunk.run(x, query=last_real(ids, lengths), **interventions)  # (B, 1, C)
+            return self.read(self.trunk.norm(x))
+        return self.read(self.trunk.norm(self.trunk.run(x, trace=trace, **interventions)), lengths)
+
+    def read(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The normed stream (B, T, C) at the last real token, T - 1 without `lengths` -> logits (B, K)."""
+        return self.score(row(x, last_real(x, lengths), axis=1)[:, 0])
+
+
+def last_real(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """x (B, T, ...) -> the position of each row's last real token, int64 (B,)."""
+    return torch.full(x.shape[:1], x.shape[1] - 1, device=x.device) if lengths is None else lengths - 1
