@@ -1,6 +1,7 @@
 """The shape of a GPT-2: eight numbers, checked once and never changed."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 
 class InputError(ValueError):
@@ -14,6 +15,26 @@ PRESETS = {
     "gpt2-xl": dict(n_layer=48, n_head=25, n_embd=1600),  # 1558M
     "distilgpt2": dict(n_layer=6, n_head=12, n_embd=768),  # 82M
     "gpt2-mini": dict(n_layer=6, n_head=8, n_embd=256),  # 18M, embedded in data/gpt2-mini
+}
+
+# Our names -> HF's, and what else a config.json may say for this code to implement it.
+HF_NAMES = {
+    "n_layer": "n_layer",
+    "n_head": "n_head",
+    "n_embd": "n_embd",
+    "n_ctx": "n_positions",
+    "vocab_size": "vocab_size",
+    "layer_norm_epsilon": "layer_norm_epsilon",
+    "dropout": "embd_pdrop",
+    "attn_dropout": "attn_pdrop",
+}
+IMPLEMENTED = {
+    "model_type": "gpt2",
+    "activation_function": "gelu_new",
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
 }
 
 
@@ -55,3 +76,26 @@ class GPT2Config:
         if name not in PRESETS:
             raise InputError(f"no published size is called {name!r}; there are {', '.join(PRESETS)}")
         return cls(**PRESETS[name])
+
+    @classmethod
+    def from_hf(cls, raw: dict[str, Any], source: str) -> "GPT2Config":
+        """From the content of HF's config.json; InputError where it asks for what this code does not implement."""
+        if missing := [name for name in ("model_type", "n_layer", "n_head", "n_embd") if name not in raw]:
+            raise InputError(f"{source}: config.json does not say {', '.join(missing)}")
+        config = cls(**{ours: raw[name] for ours, name in HF_NAMES.items() if name in raw})
+        implemented = IMPLEMENTED | {"resid_pdrop": config.dropout}
+        differing = [name for name, value in implemented.items() if raw.get(name, value) != value]
+        if raw.get("n_inner") not in (None, 4 * config.n_embd):
+            differing.append("n_inner")
+        if raw.get("problem_type") not in (None, "single_label_classification"):
+            differing.append("problem_type")
+        if differing:
+            refused = ", ".join(f"{name} = {raw[name]!r}" for name in differing)
+            raise InputError(f"{source}: headgate does not implement {refused}")
+        return config
+
+    def to_hf(self) -> dict[str, Any]:
+        """The content of HF's config.json for a language model of this shape."""
+        tokens = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 50256)  # no pad, no batches in HF
+        shape = {HF_NAMES[name]: value for name, value in asdict(self).items()}
+        return IMPLEMENTED | shape | {"resid_pdrop": self.dropout, "architectures": ["GPT2LMHeadModel"]} | tokens

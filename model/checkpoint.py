@@ -1,0 +1,230 @@
+"""Checkpoints in the Hugging Face layout, in and out: a folder with config.json and model.safetensors.
+
+HF's GPT-2 keeps its projections as Conv1D, [in, out]; ours are nn.Linear, [out, in]: they are transposed here, on
+the way in and on the way out. Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .config import PRESETS, GPT2Config, InputError
+from .files import read_json, written_whole
+from .readout import GPT2LM, GPT2Classifier
+
+if TYPE_CHECKING:
+    from .tokenizer import Tokenizer
+
+log = logging.getLogger("headgate")
+
+EMBEDDED = Path(__file__).parent.parent / "data" / "gpt2-mini"
+HUB = {  # repository and revision; None = the newest one in the cache
+    "gpt2": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"),
+    "gpt2-medium": ("openai-community/gpt2-medium", None),
+    "gpt2-large": ("openai-community/gpt2-large", None),
+    "gpt2-xl": ("openai-community/gpt2-xl", None),
+    "distilgpt2": ("distilbert/distilgpt2", None),
+}
+WEIGHTS = "model.safetensors"
+DIGEST = "headgate_sha256"  # our key in the safetensors metadata
+TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+MASK_BUFFERS = re.compile(r"(^|\.)h\.\d+\.attn\.(bias|masked_bias)$")  # old transformers saved its causal mask
+
+
+def find(folder_or_name: str | Path) -> Path:
+    """The folder of a checkpoint: a path, `gpt2-mini`, or a published name in the hub's cache on this machine."""
+    if Path(folder_or_name).is_dir():
+        return Path(folder_or_name)
+    name = str(folder_or_name)
+    if name == "gpt2-mini":
+        return EMBEDDED
+    if name not in HUB:
+        raise InputError(f"model {name!r}: neither a folder nor one of {', '.join(PRESETS)}")
+    repository, revision = HUB[name]
+    try:
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        fetch = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
+        raise InputError(f"model {name!r} is not on this machine: fetch it with `{fetch}`, or start from its shape "
+                         "with --init random") from None  # fmt: skip
+
+
+def read_config(folder_or_name: str | Path, dropout: float | None = None) -> GPT2Config:
+    """The shape of a checkpoint, or of a published name, without its weights; `dropout` replaces both of its rates."""
+    if folder_or_name in PRESETS and not Path(folder_or_name).is_dir():
+        config = GPT2Config.preset(str(folder_or_name))
+    else:
+        config = GPT2Config.from_hf(read_json(find(folder_or_name) / "config.json"), str(folder_or_name))
+    return config if dropout is None else replace(config, dropout=dropout, attn_dropout=dropout)
+
+
+def load_lm(folder_or_name: str | Path) -> GPT2LM:
+    """A language model in fp32 and eval mode, from a folder or a name. InputError lists what does not fit."""
+    folder = find(folder_or_name)
+    with torch.device("meta"):  # no memory and no random numbers for weights that are about to be read
+        model = GPT2LM(read_config(folder))
+    read_weights(model, folder, unused={"score.weight"})
+    return model.eval()
+
+
+def load_classifier(
+    folder_or_name: str | Path, labels: Sequence[str] | None = None, dropout: float | None = None
+) -> GPT2Classifier:
+    """A classifier in fp32 and eval mode, from a folder or a name.
+
+    `labels` are needed where the checkpoint has no head: a fresh one is added, N(0, 0.02). Where it has one they
+    must be its own. `dropout` replaces both rates of the checkpoint's config."""
+    folder = find(folder_or_name)
+    own = read_labels(folder)
+    if own is None and labels is None:
+        raise InputError(f"{folder}: this checkpoint has no classification head; say which labels a fresh one is for")
+    if own is not None and labels is not None and own != tuple(labels):
+        raise InputError(f"{folder}: its classes are {', '.join(own)}; expected {', '.join(labels)}")
+    names = own or labels or ()
+    with torch.device("meta"):
+        model = GPT2Classifier(read_config(folder, dropout), names)
+    if own is None:
+        model.score = nn.Linear(model.config.n_embd, len(names), bias=False)
+        nn.init.normal_(model.score.weight, std=0.02)
+    read_weights(model, folder, fresh={"score.weight"} if own is None else set())
+    return model.eval()
+
+
+def save(
+    model: GPT2LM | GPT2Classifier,
+    folder: str | Path,
+    tokenizer: "Tokenizer | None" = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a checkpoint that `transformers` opens too, whole or not at all; `dtype` None keeps the model's own.
+
+    The metadata of model.safetensors carry a SHA-256 of the tensors, which loading checks."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, parameter in model.state_dict().items():
+        value = parameter.T if name.endswith(TRANSPOSED) else parameter
+        tensors[name.replace("trunk.", "transformer.")] = value.detach().to("cpu", dtype or value.dtype).contiguous()
+    raw = model.config.to_hf() | {"dtype": str(dtype or model.trunk.wte.weight.dtype).removeprefix("torch.")}
+    if isinstance(model, GPT2Classifier):
+        id2label = dict(enumerate(model.labels))
+        raw |= {"architectures": ["GPT2ForSequenceClassification"], "id2label": id2label}
+        raw |= {"label2id": {label: i for i, label in id2label.items()}}
+    files = {"config.json": json.dumps(raw, indent=2).encode()} | (tokenizer.files if tokenizer else {})
+    with written_whole(*(folder / name for name in (WEIGHTS, *files))) as (weights, *others):
+        save_file(tensors, weights, metadata={"format": "pt", DIGEST: digest(tensors.items())})
+        for path, content in zip(others, files.values(), strict=True):
+            path.write_bytes(content)
+
+
+def read_weights(model: nn.Module, folder: Path, unused: set[str] | None = None, fresh: set[str] | None = None) -> None:
+    """Fill `model` from the folder's safetensors, one tensor at a time. The file may also hold what is `unused`, the
+    model also what is `fresh`; any other difference in names or shapes raises InputError."""
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in (fresh or set())}
+    with opened(folder) as file:
+        keys = {ours(key): key for key in file.keys()}  # noqa: SIM118  (safe_open is no dict)
+        droppable = {name for name in keys if MASK_BUFFERS.search(name)} | {"lm_head.weight"} | (unused or set())
+        shapes = {name: torch.Size(file.get_slice(key).get_shape()) for name, key in keys.items()}
+        shapes = {name: shape[::-1] if name.endswith(TRANSPOSED) else shape for name, shape in shapes.items()}
+        differences = compare(wanted, shapes, droppable)
+        if len(keys) < len(file.keys()):
+            differences.append("some tensors are there with and without the prefix `transformer.`")
+        if differences:
+            raise InputError(f"{folder / WEIGHTS} does not fit its config: {'; '.join(differences)}")
+        tensors = {name: as_stored(file, key) for name, key in keys.items()}
+        if (stored := (file.metadata() or {}).get(DIGEST)) is None:
+            log.warning(
+                "%s was not saved by headgate: there is no SHA-256 to check its tensors against", folder / WEIGHTS
+            )
+        elif stored != digest((key, tensors[name]) for name, key in keys.items()):
+            raise InputError(f"{folder / WEIGHTS} is damaged: its tensors do not match the SHA-256 stored with them")
+    if "lm_head.weight" in tensors and not torch.equal(tensors["lm_head.weight"], tensors["trunk.wte.weight"]):
+        raise InputError(f"{folder / WEIGHTS}: lm_head.weight differs from wte.weight, and headgate ties the two")
+    for name in wanted:
+        value = tensors.pop(name)
+        value = (value.T if name.endswith(TRANSPOSED) else value).to(torch.float32).contiguous()
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, nn.Parameter(value))
+
+
+def compare(wanted: dict[str, torch.Size], found: dict[str, torch.Size], droppable: set[str]) -> list[str]:
+    """In words, how the names and shapes found differ from those wanted."""
+    missing = sorted(wanted.keys() - found.keys())
+    unexpected = sorted(found.keys() - wanted.keys() - droppable)
+    mismatched = [
+        f"{name} expected {tuple(shape)} got {tuple(found[name])}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    kinds = (("missing", missing), ("unexpected", unexpected), ("wrong shape (as [out, in])", mismatched))
+    return [f"{kind}: {', '.join(names)}" for kind, names in kinds if names]
+
+
+def ours(key: str) -> str:
+    """HF's name of a tensor -> ours: `transformer.h.0.ln_1.bias` and `h.0.ln_1.bias` -> `trunk.h.0.ln_1.bias`."""
+    return key if key in ("lm_head.weight", "score.weight") else "trunk." + key.removeprefix("transformer.")
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Any]:
+    """The folder's safetensors file; InputError where there is none, or where it is damaged."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        pickled = (folder / "pytorch_model.bin").is_file()
+        why = (
+            "only a pytorch_model.bin, whose unpickling could run any code; convert it to safetensors"
+            if pickled
+            else "no weights"
+        )
+        raise InputError(f"{folder}: expected {WEIGHTS}, found {why}")
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise InputError(f"{path} is truncated or damaged ({path.stat().st_size:,} bytes): {error}") from None
+
+
+def as_stored(file: Any, key: str) -> Tensor:
+    """One tensor of the file, unchanged; refused unless it holds finite floating-point numbers."""
+    tensor = file.get_tensor(key)
+    if MASK_BUFFERS.search(key):
+        return tensor
+    if not tensor.is_floating_point():
+        raise InputError(f"{key}: expected floating-point numbers, got {tensor.dtype}")
+    if not tensor.isfinite().all():
+        raise InputError(f"{key} holds numbers that are not finite; this checkpoint comes from a failed training")
+    return tensor
+
+
+def digest(tensors: Any) -> str:
+    """SHA-256 over (name, tensor) pairs in the order of their names: name, dtype, shape and bytes of each."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+def read_labels(folder: Path) -> tuple[str, ...] | None:
+    """The class names of a checkpoint, in the order of its head's rows; None where it has no head."""
+    with opened(folder) as file:
+        if "score.weight" not in file.keys():  # noqa: SIM118
+            return None
+        rows = file.get_slice("score.weight").get_shape()[0]
+    id2label = read_json(folder / "config.json").get("id2label") or {str(i): f"LABEL_{i}" for i in range(rows)}
+    if id2label.keys() != {str(i) for i in range(rows)}:
+        raise InputError(f"{folder}: config.json names the classes {', '.join(id2label)}; the head has {rows} rows")
+    return tuple(str(id2label[str(i)]) for i in range(rows))

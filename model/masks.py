@@ -1,0 +1,152 @@
+"""Small functions that build the arguments of the forward pass.
+
+Regions are bool (1, 1, 1, T, T), query x key, True inside the region. A region r is itself a mask:
+
+    attn_mask=r            attend there only; each row renormalises over what is left
+    attn_mask=~r           attend everywhere else
+    attn_gate=(~r).float() cut it out of the softmaxed weights; nothing renormalises
+
+Masks combine with `&`, `|` and `~`; the causal mask is always added by the model itself. Heads are (layer, head),
+counted from 0.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from .config import GPT2Config
+from .interventions import Intervention, Interventions
+
+# Gates: 1 is open, 0 is closed.
+
+
+def close_heads(config: GPT2Config, heads: Iterable[tuple[int, int]]) -> Tensor:
+    """A head_gate (1, L, H, 1) that closes these (layer, head) pairs."""
+    gate = torch.ones(1, config.n_layer, config.n_head, 1)
+    for layer, head in heads:
+        within("layer", layer, config.n_layer)
+        within("head", head, config.n_head)
+        gate[0, layer, head] = 0
+    return gate
+
+
+def close_layers(config: GPT2Config, layers: Iterable[int]) -> Tensor:
+    """A head_gate (1, L, 1, 1) that closes all heads of these layers."""
+    return close_mlps(config, layers)[..., None]
+
+
+def close_mlps(config: GPT2Config, layers: Iterable[int]) -> Tensor:
+    """An mlp_gate (1, L, 1) that closes the MLPs of these layers."""
+    gate = torch.ones(1, config.n_layer, 1)
+    for layer in layers:
+        within("layer", layer, config.n_layer)
+        gate[0, layer] = 0
+    return gate
+
+
+def each_head(config: GPT2Config) -> Tensor:
+    """A head_gate (L * H, L, H, 1) with one row per single-head ablation: row l * H + h closes (l, h) alone."""
+    L, H = config.n_layer, config.n_head
+    return (1 - torch.eye(L * H)).view(L * H, L, H, 1)
+
+
+# Regions of the attention map.
+
+
+def self_token(T: int) -> Tensor:
+    """Each query's own position."""
+    return torch.eye(T, dtype=torch.bool)[None, None, None]
+
+
+def previous_token(T: int) -> Tensor:
+    """The position before each query; the first query has none."""
+    return torch.ones(T, T, dtype=torch.bool).tril(-1).triu(-1)[None, None, None]
+
+
+def first_token(T: int) -> Tensor:
+    """Position 0, where much of GPT-2's attention rests."""
+    return keys(T, [0])
+
+
+def band(T: int, width: int) -> Tensor:
+    """The last `width` positions up to each query, itself included: query - width < key <= query."""
+    if width < 1:
+        raise ValueError(f"band: expected a width of at least 1, got {width}")
+    ones = torch.ones(T, T, dtype=torch.bool)
+    return (ones.tril() & ones.triu(1 - width))[None, None, None]
+
+
+def queries(T: int, positions: Iterable[int]) -> Tensor:
+    """All keys of these query rows."""
+    return keys(T, positions).transpose(-2, -1)
+
+
+def keys(T: int, positions: Iterable[int]) -> Tensor:
+    """These key columns, for all queries."""
+    region = torch.zeros(1, 1, 1, T, T, dtype=torch.bool)
+    for position in positions:
+        within("position", position, T)
+        region[..., position] = True
+    return region
+
+
+# Masks from other masks, and from tokens.
+
+
+def hide_tokens(hidden: Tensor) -> Tensor:
+    """hidden bool (B, T), True = no query may attend to this token -> attn_mask (B, 1, 1, 1, T)."""
+    if hidden.dtype != torch.bool or hidden.dim() != 2:
+        raise ValueError(f"hidden: expected bool (B, T), got {hidden.dtype} {tuple(hidden.shape)}")
+    return ~hidden[:, None, None, None]
+
+
+def combine(*masks: Tensor) -> Tensor:
+    """Attend only where every one of these attn_masks allows it."""
+    if not masks:
+        raise ValueError("combine: expected at least one mask")
+    return torch.stack(torch.broadcast_tensors(*masks)).all(dim=0)
+
+
+def restrict(
+    mask: Tensor,
+    config: GPT2Config,
+    layers: Iterable[int] | None = None,
+    heads: Iterable[tuple[int, int]] | None = None,
+) -> Tensor:
+    """Let an attn_mask act in these layers, or in these (layer, head) pairs, and nowhere else."""
+    if (layers is None) == (heads is None):
+        raise ValueError("restrict: give either layers or heads")
+    gate = close_layers(config, layers) if layers is not None else close_heads(config, heads or ())
+    return mask | (gate > 0)[..., None]  # where the gate is open the mask does not act: all True
+
+
+# Interventions that depend on the text: (ids, lengths) -> arguments, for `generate`, a sweep or a training step.
+
+
+def hide_ids(token_ids: Iterable[int]) -> Intervention:
+    """Hide every occurrence of these tokens from all queries."""
+    hidden = torch.tensor(sorted(token_ids))
+    return lambda ids, lengths: {"attn_mask": hide_tokens(torch.isin(ids, hidden.to(ids.device)))}
+
+
+def last_tokens(n: int) -> Intervention:
+    """Leave the last n real tokens of each text visible, and hide those before them."""
+
+    def intervention(ids: Tensor, lengths: Tensor) -> Interventions:
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        return {"attn_mask": hide_tokens(positions < lengths[:, None] - n)}
+
+    return intervention
+
+
+def close_last_query(ids: Tensor, lengths: Tensor) -> Interventions:
+    """The last real token, from which the class is read, may attend to nothing."""
+    positions = torch.arange(ids.shape[1], device=ids.device)
+    return {"attn_mask": (positions != lengths[:, None] - 1)[:, None, None, :, None]}
+
+
+def within(what: str, value: int, limit: int) -> None:
+    """Raise ValueError unless 0 <= value < limit: a negative number would quietly count from the end."""
+    if not 0 <= value < limit:
+        raise ValueError(f"{what} {value}: expected 0 .. {limit - 1}")

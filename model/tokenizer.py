@@ -1,0 +1,83 @@
+"""GPT-2's byte-level BPE, from the `vocab.json` and `merges.txt` of a checkpoint, run by tiktoken."""
+
+import json
+from bisect import bisect_right
+from itertools import accumulate
+from pathlib import Path
+
+import tiktoken
+from tiktoken_ext.openai_public import r50k_pat_str
+
+from .checkpoint import find
+from .config import InputError
+
+END_OF_TEXT = "<|endoftext|>"
+FILES = ("vocab.json", "merges.txt")
+
+
+class Tokenizer:
+    """Text to token ids and back: `Tokenizer.load(folder_or_name)`.
+
+    `<|endoftext|>` written in a text is ordinary text. Raises InputError where the files are missing or do not
+    belong together."""
+
+    def __init__(self, files: dict[str, bytes], source: str) -> None:
+        self.files = files  # kept as they are, so that a saved checkpoint carries the same bytes
+        try:
+            vocab: dict[str, int] = json.loads(files["vocab.json"])
+            merges = [tuple(line.split(" ")) for line in files["merges.txt"].decode().split("\n")[1:] if line]
+            ranks = {bytes(BYTE_OF[char] for char in token): i for token, i in vocab.items() if token != END_OF_TEXT}
+            ordered = all(vocab[first + second] == 256 + n for n, (first, second) in enumerate(merges))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"{source}: vocab.json and merges.txt are not those of a GPT-2 tokenizer: {error!r}"
+            ) from None
+        # tiktoken merges the pair with the lowest id first; that is GPT-2's rule only where ids follow the merges.
+        if not ordered or sorted(ranks.values()) != list(range(256 + len(merges))):
+            raise InputError(f"{source}: vocab.json and merges.txt do not belong together")
+        special = {END_OF_TEXT: vocab[END_OF_TEXT]} if END_OF_TEXT in vocab else {}
+        self.encoding = tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens=special)
+
+    @classmethod
+    def load(cls, folder_or_name: str | Path) -> "Tokenizer":
+        """The tokenizer of a checkpoint: a folder, a published name or `gpt2-mini`."""
+        folder = find(folder_or_name)
+        if missing := [name for name in FILES if not (folder / name).is_file()]:
+            raise InputError(f"{folder}: no {' and no '.join(missing)}, so this checkpoint cannot read text")
+        return cls({name: (folder / name).read_bytes() for name in FILES}, str(folder))
+
+    def __len__(self) -> int:
+        return self.encoding.n_vocab
+
+    def encode(self, text: str) -> list[int]:
+        return self.encoding.encode_ordinary(text)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of these tokens; bytes that are no whole character become U+FFFD."""
+        return self.encoding.decode(ids)
+
+    def pieces(self, text: str) -> list[tuple[str, int, int]]:
+        """(piece, start, end) for each token of `text`, in character offsets: piece == text[start:end].
+
+        A token that holds a part of a character covers that whole character, so neighbours may overlap."""
+        # ends[i]: the byte at which character i ends
+        ends = list(accumulate(len(char.encode()) for char in text))
+        pieces, first = [], 0
+        for token in self.encoding.encode_ordinary(text):
+            last = first + len(self.encoding.decode_single_token_bytes(token)) - 1
+            start, end = bisect_right(ends, first), bisect_right(ends, last) + 1
+            pieces.append((text[start:end], start, end))
+            first = last + 1
+        return pieces
+
+
+def byte_of() -> dict[str, int]:
+    """The printable character that GPT-2's files write for each byte, back to the byte (Radford et al. 2019).
+
+    Printable latin-1 bytes stand for themselves, the other 68 for the characters from U+0100 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+BYTE_OF = byte_of()
