@@ -11,8 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
 
-from lab.metrics import prediction_metrics
+from .metrics import prediction_metrics
 
 Split = tuple[Sequence[str], NDArray[np.integer]]  # N texts, their classes (N,)
 
@@ -31,6 +32,7 @@ def bag_of_words() -> dict[str, Pipeline]:
     }
 
 
+@threadpool_limits.wrap(limits=1)  # on sparse counts, BLAS threads mostly wait for one another
 def baselines(train: Split, val: Split, test: Split, labels: Sequence[str]) -> dict[str, Any]:
     """Fits on train, chooses the bag of words by macro-F1 on val, and reports val and test; JSON-able.
 

@@ -23,7 +23,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from lab.stats import bootstrap
+from .stats import bootstrap
 
 CALIBRATION_BINS = 15
 

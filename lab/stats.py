@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DRAWS = 1000
-CHUNK = 2**21  # weights held at once (16 MB), so that memory stays flat for any number of texts
+CHUNK = 2**18  # weights held at once (2 MB): memory stays flat for any number of texts, and the cache suffices
 
 
 def resamples(n: int, seed: int = 0) -> Iterator[NDArray[np.floating]]:

@@ -1,0 +1,7 @@
+"""Text in: corpora and batches."""
+
+from .batches import Batch, bucketed, encode
+from .corpus import SPLITS, Corpus, read_corpus
+from .description import describe, report
+
+__all__ = ["SPLITS", "Batch", "Corpus", "bucketed", "describe", "encode", "read_corpus", "report"]

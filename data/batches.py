@@ -1,0 +1,105 @@
+"""Texts of like length, right-padded together: the batches that a model reads."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from model import InputError
+
+POOL = 50  # batches sorted together when shuffling: enough for little padding, few enough to mix lengths
+
+
+class Encoder(Protocol):
+    def encode(self, text: str) -> list[int]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Right-padded texts. Raises ValueError for a length outside 1..T, where the lengths lie on the CPU."""
+
+    ids: torch.Tensor  # int64 (B, T)
+    lengths: torch.Tensor  # int64 (B,), real tokens per row
+    targets: torch.Tensor  # int64 (B,), class numbers
+    index: torch.Tensor  # int64 (B,), positions in the split
+
+    def __post_init__(self) -> None:
+        if self.lengths.device.type == "cpu":  # anywhere else the check would wait for the device
+            low, high = self.lengths.aminmax()
+            if low < 1 or high > self.ids.shape[1]:
+                raise ValueError(f"lengths: expected 1..{self.ids.shape[1]}, got {int(low)}..{int(high)}")
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on `device`; the copy to a GPU overlaps with what it is doing."""
+        overlap = torch.device(device).type == "cuda"  # the other way round, values could be read before they are there
+        tensors = (self.ids, self.lengths, self.targets, self.index)
+        return Batch(*(tensor.to(device, non_blocking=overlap) for tensor in tensors))
+
+
+def encode(
+    tokenizer: Encoder, examples: pd.DataFrame, n_ctx: int, truncate: bool = False
+) -> tuple[list[list[int]], int]:
+    """Token ids of each text, and how many texts were cut.
+
+    `examples` has the columns text, file and line. A text of more than `n_ctx` tokens raises InputError; with
+    `truncate` its last `n_ctx` tokens are kept, for the class is read at the end.
+    """
+    sequences, cut = [], 0
+    for text, file, line in zip(examples["text"], examples["file"], examples["line"], strict=True):
+        ids = tokenizer.encode(text)
+        if len(ids) > n_ctx:
+            if not truncate:
+                limit = f"expected at most {n_ctx} tokens, got {len(ids)}"
+                raise InputError(f"{file}:{line}: {limit}; shorten the text, or pass --truncate to keep its end")
+            ids, cut = ids[-n_ctx:], cut + 1
+        sequences.append(ids)
+    return sequences, cut
+
+
+def bucket(lengths: Sequence[int], batch_size: int, seed: int | None = None, epoch: int = 0) -> list[np.ndarray]:
+    """Which texts go together: int64 positions, ceil(N / batch_size) arrays, each text in exactly one.
+
+    Without a seed, for evaluation, sorted by length. With one, for training, a shuffle that (seed, epoch) determine:
+    texts are shuffled, sorted by length within pools of 50 batches, and the batches shuffled.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch size: expected at least 1, got {batch_size}; pass another")
+    if seed is None:
+        return _cut(np.argsort(lengths, kind="stable"), batch_size)
+    rng = np.random.default_rng((seed, epoch))
+    pools = _cut(rng.permutation(len(lengths)), POOL * batch_size)
+    ordered = [pool[np.argsort(np.asarray(lengths)[pool], kind="stable")] for pool in pools]
+    batches = [batch for pool in ordered for batch in _cut(pool, batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _cut(positions: np.ndarray, size: int) -> list[np.ndarray]:
+    return [positions[start : start + size] for start in range(0, len(positions), size)]
+
+
+def bucketed(
+    sequences: Sequence[Sequence[int]],
+    targets: np.ndarray,
+    batch_size: int,
+    seed: int | None = None,
+    epoch: int = 0,
+) -> Iterator[Batch]:
+    """The batches of `bucket`, each made when it is asked for. `targets`: int64 (N,). Padding is 0."""
+    if len(sequences) != len(targets):
+        raise ValueError(f"targets: expected one for each of {len(sequences)} texts, got {len(targets)}")
+    lengths = [len(ids) for ids in sequences]
+    return (_batch(sequences, targets, index) for index in bucket(lengths, batch_size, seed, epoch))
+
+
+def _batch(sequences: Sequence[Sequence[int]], targets: np.ndarray, index: np.ndarray) -> Batch:
+    rows = [torch.tensor(sequences[i], dtype=torch.int64) for i in index]
+    return Batch(
+        ids=pad_sequence(rows, batch_first=True),
+        lengths=torch.tensor([len(row) for row in rows]),
+        targets=torch.from_numpy(targets[index]),
+        index=torch.from_numpy(index),
+    )

@@ -1,0 +1,113 @@
+"""A run's folder: its name, its manifest, its tables, and the pointer to the latest one."""
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from data import Corpus
+from model import InputError
+from model.checkpoint import EMBEDDED, WEIGHTS, find
+from model.files import written_whole
+
+Init = Literal["pretrained", "random"]
+RUNS = Path("runs")
+PACKAGES = ("torch", "numpy", "scikit-learn", "tiktoken", "safetensors")
+
+
+def new_run(name: str | None) -> Path:
+    """Make `runs/<name>/`, by default named after the date and time. InputError where it exists or cannot be."""
+    name = name or datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    if Path(name).name != name or name == "latest":
+        raise InputError(f"--run {name}: expected a plain name other than `latest`; it becomes a folder in {RUNS}/")
+    run = RUNS / name
+    try:
+        run.mkdir(parents=True)
+    except FileExistsError:
+        raise InputError(f"{run}: expected a new name, got one that is taken; choose another with --run") from None
+    except OSError as error:
+        raise InputError(f"{run}: cannot be written to: {error.strerror}; run from a folder that can") from None
+    return run
+
+
+def point_latest(run: Path) -> None:
+    """Let `runs/latest` point at this finished training run."""
+    with written_whole(run.parent / "latest") as [temporary]:
+        temporary.symlink_to(run.name)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    with written_whole(path) as [temporary]:
+        temporary.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    with written_whole(path) as [temporary]:
+        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    with written_whole(path) as [temporary]:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def choose_model(name: str, init: Init) -> tuple[str, Init, str | None]:
+    """(model, init, notice): `auto` is the official gpt2 where it is at hand, else the embedded gpt2-mini."""
+    if name != "auto":
+        return name, init, None
+    try:
+        find("gpt2")
+    except InputError as error:
+        if (EMBEDDED / WEIGHTS).is_file():
+            return "gpt2-mini", init, f"{error}. Going on with the embedded gpt2-mini."
+        blank = "gpt2-mini with RANDOM WEIGHTS, which knows no English before this training"
+        return "gpt2-mini", "random", f"{error}. Going on with {blank}."
+    return "gpt2", init, None
+
+
+def manifest(settings: dict[str, Any], model: dict[str, Any], corpus: Corpus, device: object) -> dict[str, Any]:
+    """What a reader needs to make this run again."""
+    return {
+        "command": " ".join(sys.argv),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "settings": settings,
+        "model": model,
+        "corpus": {
+            "name": corpus.name,
+            "labels": corpus.labels,
+            "texts": {split: len(corpus.split(split)) for split in ("train", "val", "test")},
+            "sha256": corpus.files,
+        },
+        "device": str(device),
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "git": git_state(),
+    }
+
+
+def weights_of(name: str, init: str) -> dict[str, Any]:
+    """Which weights a run starts from: name, and file, bytes and SHA-256 unless they are random."""
+    if init == "random":
+        return {"name": name, "init": init}
+    path = find(name) / WEIGHTS
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": name, "init": init, "file": str(path), "bytes": path.stat().st_size, "sha256": sha256}
+
+
+def git_state() -> str | None:
+    """The commit of this code, marked `dirty` where files differ from it; None outside a git checkout."""
+    here = Path(__file__).parent
+    try:
+        out = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
+    except OSError:
+        return None
+    return out.stdout.strip() or None

@@ -1,0 +1,35 @@
+"""A corpus as a model reads it: every experiment starts here."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from data import SPLITS, Corpus, describe, encode, report
+from model import GPT2Config, InputError, Tokenizer
+
+from .progress import console
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Token ids of each text and class numbers int64 (N,), by split; and what is odd about them, as JSON."""
+
+    sequences: dict[str, list[list[int]]]
+    targets: dict[str, np.ndarray]
+    description: dict[str, Any]
+
+
+def read_texts(corpus: Corpus, tokenizer: Tokenizer, config: GPT2Config, truncate: bool) -> Texts:
+    """Tokenize a corpus and print what it holds. Raises InputError where the model cannot read it."""
+    if len(tokenizer) > config.vocab_size:
+        raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}: not a pair")
+    encoded = {split: encode(tokenizer, corpus.split(split), config.n_ctx, truncate) for split in SPLITS}
+    sequences = {split: ids for split, (ids, _) in encoded.items()}
+    cut = sum(cut for _, cut in encoded.values())
+    description = describe(corpus, {split: [len(ids) for ids in sequences[split]] for split in SPLITS})
+    console.print(f"Corpus {corpus.name}", report(description))
+    if cut:
+        console.print(f"{cut} texts have more than {config.n_ctx} tokens: only their end is read")
+    targets = {split: corpus.targets(split) for split in SPLITS}
+    return Texts(sequences, targets, description | {"truncated": cut})

@@ -1,0 +1,127 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import Batch, bucket, bucketed, encode
+from model import InputError
+
+
+class Letters:
+    """A tokenizer of one token per character."""
+
+    def encode(self, text):
+        return [ord(character) for character in text]
+
+
+EXAMPLES = pd.DataFrame({"text": ["ab", "abcde", "abc"], "file": "train.txt", "line": [1, 2, 7]})
+
+
+def test_encode():
+    assert encode(Letters(), EXAMPLES, n_ctx=5) == ([[97, 98], [97, 98, 99, 100, 101], [97, 98, 99]], 0)
+
+
+def test_encode_refuses_a_text_that_is_too_long():
+    with pytest.raises(InputError) as caught:
+        encode(Letters(), EXAMPLES.iloc[1:], n_ctx=4)
+    message = str(caught.value)
+    assert message.startswith("train.txt:2: expected at most 4 tokens, got 5;")
+    assert "--truncate" in message
+    assert "\n" not in message
+
+
+def test_encode_keeps_the_end_when_told_to_truncate():
+    assert encode(Letters(), EXAMPLES, n_ctx=2, truncate=True) == ([[97, 98], [100, 101], [98, 99]], 2)
+
+
+def one_batch(lengths):
+    return Batch(
+        torch.zeros(2, 3, dtype=torch.int64), torch.tensor(lengths), torch.tensor([0, 1]), torch.tensor([0, 1])
+    )
+
+
+@pytest.mark.parametrize("lengths", [[0, 3], [1, 4], [-1, 2]])
+def test_batch_refuses_impossible_lengths(lengths):
+    with pytest.raises(ValueError, match=r"lengths: expected 1\.\.3, got"):
+        one_batch(lengths)
+
+
+def test_batch_moves_whole():
+    moved = one_batch([1, 3]).to("meta")
+    assert {tensor.device.type for tensor in vars(moved).values()} == {"meta"}
+    assert moved.ids.shape == (2, 3)
+    assert torch.equal(one_batch([1, 3]).to("cpu").lengths, torch.tensor([1, 3]))
+
+
+SEQUENCES = st.lists(st.lists(st.integers(1, 50256), min_size=1, max_size=9), min_size=1, max_size=60)
+
+
+@given(SEQUENCES, st.integers(1, 7), st.none() | st.integers(0, 3), st.integers(0, 3))
+@settings(deadline=None)
+def test_every_text_comes_once_and_unchanged(sequences, batch_size, seed, epoch):
+    targets = np.arange(len(sequences)) * 3
+    batches = list(bucketed(sequences, targets, batch_size, seed, epoch))
+    assert len(batches) == -(-len(sequences) // batch_size)
+    assert sorted(i for batch in batches for i in batch.index.tolist()) == list(range(len(sequences)))
+    for batch in batches:
+        assert all(tensor.dtype == torch.int64 for tensor in vars(batch).values())
+        assert batch.ids.shape == (len(batch.index), batch.lengths.max())
+        assert batch.targets.tolist() == [3 * i for i in batch.index.tolist()]
+        for row, length, i in zip(batch.ids.tolist(), batch.lengths.tolist(), batch.index.tolist(), strict=True):
+            assert row[:length] == sequences[i]
+            assert not any(row[length:])
+
+
+LENGTHS = np.random.default_rng(0).integers(1, 90, 1003).tolist()
+
+
+def test_evaluation_is_sorted_by_length():
+    order = np.concatenate(bucket(LENGTHS, 8))
+    assert np.asarray(LENGTHS)[order].tolist() == sorted(LENGTHS)
+    assert np.array_equal(order, np.concatenate(bucket(LENGTHS, 8)))
+
+
+def test_seed_and_epoch_decide_the_order():
+    def order(seed, epoch):
+        return np.concatenate(bucket(LENGTHS, 4, seed, epoch)).tolist()
+
+    assert order(1, 0) == order(1, 0)
+    assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1, 2)}) == 6
+
+
+def test_training_batches_are_full_tight_and_mixed():
+    batches = bucket(LENGTHS, 4, seed=0)
+    sizes = [len(batch) for batch in batches]
+    assert sorted(sizes) == [3] + [4] * 250
+    lengths = [np.asarray(LENGTHS)[batch] for batch in batches]
+    padding = 1 - sum(LENGTHS) / sum(part.max() * part.size for part in lengths)
+    assert padding < 0.03  # batches at random would be 37 % padding
+    means = [np.asarray(LENGTHS)[batch].mean() for batch in bucket(LENGTHS[:200], 4, seed=0)]
+    assert abs(np.corrcoef(means, np.arange(50))[0, 1]) < 0.3  # within a pool, not from short to long
+
+
+def test_batches_are_made_when_asked_for():
+    asked = []
+
+    class Watched(list):
+        def __getitem__(self, i):
+            asked.append(i)
+            return super().__getitem__(i)
+
+    batches = bucketed(Watched([[1], [2], [3]]), np.zeros(3, np.int64), 1)
+    assert asked == []
+    next(batches)
+    assert asked == [0]
+
+
+@pytest.mark.parametrize("batch_size", [0, -2])
+def test_batch_size_must_be_positive(batch_size):
+    with pytest.raises(InputError, match=f"batch size: expected at least 1, got {batch_size}"):
+        bucketed([[1]], np.zeros(1, np.int64), batch_size)
+
+
+def test_targets_must_match():
+    with pytest.raises(ValueError, match="expected one for each of 2 texts, got 3"):
+        bucketed([[1], [2]], np.zeros(3, np.int64), 2)

@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lab.baselines import bag_of_words, baselines
+
+EMOTION = Path(__file__).parents[2].parent / "shared" / "emotion"
+LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
+WORDS = ["gloomy", "sunny", "tender"]
+
+
+def synthetic(seed, n):
+    """One word tells the class (0 half of the time), among words that tell nothing."""
+    rng = np.random.default_rng(seed)
+    targets = rng.choice(3, n, p=[0.5, 0.3, 0.2])
+    fillers = rng.choice(["i", "feel", "so", "very", "today"], (n, 4))
+    return [" ".join([*row, WORDS[target]]) for row, target in zip(fillers, targets, strict=True)], targets
+
+
+def test_known_answers():
+    train, val, test = synthetic(0, 200), synthetic(1, 60), synthetic(2, 80)
+    result = baselines(train, val, test, LABELS[:3])
+    majority, bag = result["majority"], result["bag_of_words"]
+    assert majority["test"]["accuracy"] == (test[1] == 0).mean()
+    assert majority["val"]["per_class"]["sadness"]["recall"] == 1
+    assert majority["test"]["macro_f1"] == majority["test"]["per_class"]["sadness"]["f1"] / 3
+    assert bag["test"]["accuracy"] == bag["val"]["macro_f1"] == 1
+    low, high = majority["test"]["intervals"]["accuracy"]
+    assert low < majority["test"]["accuracy"] < high
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert baselines(train, val, test, LABELS[:3]) == result
+
+
+def test_the_choice_is_made_on_val_and_on_macro_f1():
+    train, val, test = synthetic(0, 200), synthetic(1, 60), synthetic(2, 80)
+    noisy = (val[0], np.where(np.arange(60) % 3 == 0, 2, val[1]))
+    upside_down = (test[0], (test[1] + 1) % 3)
+    bag = baselines(train, noisy, upside_down, LABELS[:3])["bag_of_words"]
+    assert bag["candidates"].keys() == bag_of_words().keys()
+    assert bag["test"]["accuracy"] == 0
+    chosen = bag["candidates"][bag["name"]]
+    assert chosen["val_macro_f1"] == max(candidate["val_macro_f1"] for candidate in bag["candidates"].values())
+    assert (chosen["val_macro_f1"], chosen["val_accuracy"]) == (bag["val"]["macro_f1"], bag["val"]["accuracy"])
+
+
+@pytest.mark.skipif(not EMOTION.is_dir(), reason=f"needs the emotion corpus in {EMOTION}")
+def test_emotion_reaches_the_published_figures():
+    def read(split):
+        lines = (EMOTION / f"{split}.txt").read_text(encoding="utf-8").splitlines()
+        texts, labels = zip(*(line.rsplit(";", 1) for line in lines), strict=True)
+        return texts, np.array([LABELS.index(label) for label in labels])
+
+    result = baselines(read("train"), read("val"), read("test"), LABELS)
+    assert result["majority"]["test"]["accuracy"] == 0.3475
+    assert result["bag_of_words"]["test"]["accuracy"] == pytest.approx(0.888, abs=0.004)
+    assert result["bag_of_words"]["test"]["macro_f1"] == pytest.approx(0.843, abs=0.005)

@@ -1,0 +1,102 @@
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from sklearn.metrics import confusion_matrix
+
+from lab import figures
+
+
+def draw_all(folder, k, title="test"):
+    rng = np.random.default_rng(k)
+    targets = np.arange(200) % k
+    probabilities = rng.dirichlet(np.ones(k), 200)
+    labels = ["embarrassment and shame", "50 $ and 60 $", *(f"label {i}" for i in range(2, k))]
+    matrix = confusion_matrix(targets, probabilities.argmax(1)).tolist()
+    train = pd.DataFrame({"epoch": [1, 2], "split": "train", "loss": [0.9, 0.4], "accuracy": [0.6, 0.8]})
+    figures.learning_curves(pd.concat([train, train.assign(split="val", macro_f1=0.7)]), 2, folder / "curves.png")
+    figures.confusion_matrix(matrix, labels, folder / "confusion.png", title)
+    figures.roc_and_precision_recall(targets, probabilities, labels, folder / "roc.png", title)
+    figures.calibration(targets, probabilities, folder / "calibration.png", title)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("k", [2, 13])
+def test_whole_pictures_and_no_state(tmp_path, k):
+    settings = dict(matplotlib.rcParams)
+    draw_all(tmp_path, k)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["calibration.png", "confusion.png", "curves.png", "roc.png"]
+    for path in tmp_path.iterdir():
+        pixels = imread(path, format="png")
+        assert min(pixels.shape[:2]) > 400
+        assert pixels[..., :3].var() > 0.001
+    assert pyplot.get_fignums() == []
+    assert dict(matplotlib.rcParams) == settings
+
+
+def test_the_data_and_the_title_show(tmp_path):
+    targets = np.array([0, 1] * 50)
+    for name, title, shares in [("a", "val", 0.8), ("b", "test", 0.8), ("c", "val", 0.6)]:
+        probabilities = np.where(np.eye(2)[targets] == 1, shares, 1 - shares)
+        figures.calibration(targets, probabilities, tmp_path / name, title)
+    a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
+    assert a != b
+    assert a != c
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """The figures that would be saved."""
+    figures_saved = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: figures_saved.append(figure))
+    return figures_saved
+
+
+def test_confusion_cells_hold_count_and_row_percent(tmp_path, saved):
+    figures.confusion_matrix([[3, 1], [0, 0]], ["no", "yes"], tmp_path / "x.png", "test")
+    axes = saved[0].axes[0]
+    assert [text.get_text() for text in axes.texts] == ["3\n75.0%", "1\n25.0%", "0\n0.0%", "0\n0.0%"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["no", "yes"]
+
+
+def test_more_than_20_classes_go_without_numbers(tmp_path, saved):
+    figures.confusion_matrix(np.eye(21, dtype=int).tolist(), [str(k) for k in range(21)], tmp_path / "x.png", "test")
+    assert not saved[0].axes[0].texts
+
+
+def test_20_classes_have_20_styles_and_one_without_texts_has_no_curve(tmp_path, saved):
+    rng = np.random.default_rng(0)
+    targets, labels = np.arange(400) % 20, [f"class {k}" for k in range(21)]
+    figures.roc_and_precision_recall(targets, rng.dirichlet(np.ones(21), 400), labels, tmp_path / "x.png", "test")
+    chance, *curves = saved[0].axes[0].get_lines()
+    assert chance.get_label() == "chance"
+    assert [curve.get_label().split("  ")[0] for curve in curves] == labels[:20]
+    assert len({(curve.get_color(), curve.get_linestyle()) for curve in curves}) == 20
+
+
+def test_the_kept_epoch_and_the_ece_are_written(tmp_path, saved):
+    log = pd.DataFrame({"epoch": [1, 2, 3], "split": "val", "loss": 0.5, "accuracy": 0.9, "macro_f1": 0.8})
+    figures.learning_curves(log, 2, tmp_path / "x.png")
+    figures.calibration(np.array([0, 1]), np.array([[0.75, 0.25], [0.75, 0.25]]), tmp_path / "x.png", "val")
+    curves, calibration = saved
+    marks = [line for line in curves.axes[0].get_lines() if line.get_label() == "kept: epoch 2"]
+    assert [set(mark.get_xdata()) for mark in marks] == [{2}]
+    assert calibration.axes[0].get_title() == "val\nECE 0.250"
+
+
+def test_a_failing_save_leaves_nothing_and_keeps_what_was_there(tmp_path, monkeypatch):
+    def fail(self, path, **kwargs):
+        path.write_bytes(b"half a picture")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    path = tmp_path / "confusion.png"
+    path.write_bytes(b"the one before")
+    with pytest.raises(OSError, match="no space"):
+        figures.confusion_matrix([[1, 0], [0, 1]], ["no", "yes"], path, "test")
+    assert [p.name for p in tmp_path.iterdir()] == ["confusion.png"]
+    assert path.read_bytes() == b"the one before"

@@ -1,0 +1,196 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+from sklearn.calibration import calibration_curve
+
+from lab.metrics import (
+    calibration_bins,
+    classification_metrics,
+    expected_calibration_error,
+    prediction_metrics,
+    resampled_metrics,
+    resampled_prediction_metrics,
+)
+
+LABELS = ["sadness", "joy", "love"]
+
+
+def sample(seed, n, k, ties=False):
+    """Targets that follow the probabilities; with ties the probabilities come from few values."""
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.full(k, 0.5), n)
+    if ties:
+        probabilities = (np.round(probabilities * 5) + 1) / (np.round(probabilities * 5) + 1).sum(1, keepdims=True)
+    targets = np.array([rng.choice(k, p=row) for row in probabilities])
+    return targets, probabilities
+
+
+def flat(metrics):
+    """The numbers that have intervals, under the intervals' names."""
+    headline = {name: value for name, value in metrics.items() if isinstance(value, float)}
+    per_class = {
+        f"per_class.{label}.{name}": value
+        for label, own in metrics["per_class"].items()
+        for name, value in own.items()
+        if name != "n"
+    }
+    return headline | per_class
+
+
+def test_five_texts_by_hand():
+    metrics = prediction_metrics(np.array([0, 0, 0, 1, 2]), np.array([0, 0, 1, 1, 1]), LABELS)
+    assert metrics["n"] == 5
+    assert metrics["confusion_matrix"] == [[2, 1, 0], [0, 1, 0], [0, 1, 0]]
+    assert metrics["accuracy"] == pytest.approx(3 / 5)
+    assert metrics["balanced_accuracy"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert metrics["macro_f1"] == pytest.approx((4 / 5 + 2 / 4 + 0) / 3)
+    assert metrics["weighted_f1"] == pytest.approx((3 * 4 / 5 + 2 / 4) / 5)
+    assert metrics["per_class"]["joy"] == pytest.approx(
+        {"n": 1, "precision": 1 / 3, "recall": 1, "specificity": 2 / 4, "f1": 1 / 2}
+    )
+
+
+def test_probabilities_by_hand():
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7], [0.8, 0.2]])
+    metrics = classification_metrics(np.array([0, 0, 1, 1]), probabilities, ["no", "yes"])
+    assert metrics["per_class"]["yes"]["roc_auc"] == pytest.approx(3 / 4)  # of 4 pairs only 0.2 < 0.4 is wrong
+    assert metrics["per_class"]["yes"]["average_precision"] == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
+    assert metrics["log_loss"] == pytest.approx(-np.log([0.9, 0.6, 0.7, 0.2]).mean())
+    assert metrics["ece"] == pytest.approx((0.1 + 0.4 + 0.3 + 0.8) / 4)  # each text in a bin of its own
+
+
+def test_a_bin_holds_its_upper_edge():
+    bins = calibration_bins(np.array([0, 1]), np.array([[0.6, 0.4], [0.6 + 1e-9, 0.4 - 1e-9]]))
+    assert bins.loc[[8, 9], "count"].tolist() == [1, 1]  # (8/15, 9/15] and (9/15, 10/15]
+    assert bins["count"].sum() == 2
+    assert bins["accuracy"].dropna().tolist() == [1, 0]
+
+
+def test_errors_cancel_within_a_bin_and_not_between_bins():
+    probabilities = np.array([[0.75, 0.25]] * 4 + [[0.95, 0.05]] * 2)
+    targets = np.array([0, 0, 0, 1, 0, 1])
+    assert expected_calibration_error(calibration_bins(targets, probabilities)) == pytest.approx(2 / 6 * 0.45)
+
+
+def test_calibration_bins_agree_with_scikit_learn():
+    targets, probabilities = sample(0, 500, 4)
+    bins = calibration_bins(targets, probabilities).dropna()
+    correct, confidence = probabilities.argmax(1) == targets, probabilities.max(1)
+    accuracy, mean_confidence = calibration_curve(correct, confidence, n_bins=15)
+    np.testing.assert_allclose(bins["accuracy"], accuracy)
+    np.testing.assert_allclose(bins["confidence"], mean_confidence)
+
+
+def expected(targets, probabilities, labels):
+    """Every metric from scikit-learn directly, where all classes occur."""
+    predicted = probabilities.argmax(1)
+    one_hot = np.eye(len(labels))[targets]
+    numbers = {
+        "accuracy": reference.accuracy_score(targets, predicted),
+        "balanced_accuracy": reference.balanced_accuracy_score(targets, predicted),
+        "macro_f1": reference.f1_score(targets, predicted, average="macro"),
+        "weighted_f1": reference.f1_score(targets, predicted, average="weighted"),
+        "macro_roc_auc": reference.roc_auc_score(one_hot, probabilities, average="macro"),
+        "macro_average_precision": reference.average_precision_score(one_hot, probabilities, average="macro"),
+        "log_loss": reference.log_loss(targets, probabilities),
+    }
+    for k, label in enumerate(labels):
+        (true_negatives, false_positives), _ = reference.confusion_matrix(targets == k, predicted == k)
+        numbers |= {
+            f"per_class.{label}.precision": reference.precision_score(targets == k, predicted == k),
+            f"per_class.{label}.recall": reference.recall_score(targets == k, predicted == k),
+            f"per_class.{label}.specificity": true_negatives / (true_negatives + false_positives),
+            f"per_class.{label}.f1": reference.f1_score(targets == k, predicted == k),
+            f"per_class.{label}.roc_auc": reference.roc_auc_score(targets == k, probabilities[:, k]),
+            f"per_class.{label}.average_precision": reference.average_precision_score(
+                targets == k, probabilities[:, k]
+            ),
+        }
+    return numbers
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_point_estimates_and_resamples_agree_with_scikit_learn(ties):
+    targets, probabilities = sample(1, 300, 3, ties)
+    metrics = flat(classification_metrics(targets, probabilities, LABELS))
+    drawn = np.random.default_rng(2).integers(300, size=(4, 300))
+    weights = np.stack([np.bincount(row, minlength=300) for row in [np.arange(300), *drawn]]).astype(float)
+    resampled = resampled_metrics(weights, targets, probabilities, LABELS)
+    assert resampled.keys() == metrics.keys()
+    for draw, rows in enumerate([np.arange(300), *drawn]):
+        figures = {name: values[draw] for name, values in resampled.items()}
+        assert figures.pop("ece") == pytest.approx(
+            expected_calibration_error(calibration_bins(targets[rows], probabilities[rows]))
+        )
+        assert figures == pytest.approx(expected(targets[rows], probabilities[rows], LABELS))
+    metrics.pop("ece")
+    assert metrics == pytest.approx(expected(targets, probabilities, LABELS))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(1, 3)), min_size=1, max_size=12))
+def test_resamples_of_small_samples_agree_with_repeated_texts(rows):
+    targets, predicted, times = np.array(rows).T
+    resampled = resampled_prediction_metrics(times[None].astype(float), targets, predicted, LABELS)
+    repeated = flat(prediction_metrics(np.repeat(targets, times), np.repeat(predicted, times), LABELS))
+    assert {name: values[0] for name, values in resampled.items()} == pytest.approx(repeated)
+
+
+def test_intervals_lie_around_every_number():
+    targets, probabilities = sample(3, 400, 3)
+    probabilities = probabilities**2 / (probabilities**2).sum(1, keepdims=True)  # too confident: ece is far from 0
+    metrics = classification_metrics(targets, probabilities, LABELS)
+    numbers = flat(metrics)
+    assert metrics["intervals"].keys() == numbers.keys()
+    for name, (low, high) in metrics["intervals"].items():
+        assert low < numbers[name] < high, name
+    assert (
+        prediction_metrics(targets, probabilities.argmax(1), LABELS).items()
+        >= {"accuracy": numbers["accuracy"]}.items()
+    )
+
+
+def test_a_class_without_texts_is_undefined_and_json_stays_strict():
+    targets, probabilities = sample(4, 60, 3)
+    targets[targets == 2] = 0
+    metrics = classification_metrics(targets, probabilities, LABELS)
+    love = metrics["per_class"]["love"]
+    assert (love["roc_auc"], love["average_precision"], love["recall"]) == (None, None, 0)
+    assert metrics["intervals"]["per_class.love.roc_auc"] is None
+    defined = [metrics["per_class"][label]["roc_auc"] for label in ("sadness", "joy")]
+    assert metrics["macro_roc_auc"] == pytest.approx(np.mean(defined))
+    assert metrics["balanced_accuracy"] == pytest.approx(
+        np.mean([metrics["per_class"][label]["recall"] for label in ("sadness", "joy")])
+    )
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+
+
+def test_one_class_only():
+    metrics = classification_metrics(np.zeros(5, int), np.full((5, 2), [0.75, 0.25]), ["no", "yes"])
+    assert metrics["macro_roc_auc"] is None
+    assert metrics["macro_average_precision"] == metrics["accuracy"] == 1
+    assert metrics["intervals"]["accuracy"] == [1, 1]
+    json.dumps(metrics, allow_nan=False)
+
+
+@pytest.mark.filterwarnings("error")
+def test_float32_probabilities_and_a_certain_mistake():
+    targets, probabilities = sample(5, 200, 3)
+    metrics = classification_metrics(targets, probabilities.astype(np.float32), LABELS)
+    assert metrics["log_loss"] == pytest.approx(reference.log_loss(targets, probabilities), rel=1e-4)
+    certain = classification_metrics(np.array([0, 1]), np.array([[1.0, 0], [1, 0]]), ["no", "yes"])
+    assert certain["log_loss"] == pytest.approx(certain["intervals"]["log_loss"][1] / 2)
+    assert np.isfinite(certain["log_loss"])
+
+
+@pytest.mark.parametrize(
+    ("targets", "shape", "message"),
+    [([0, 3], (2, 3), r"all in 0\.\.2"), ([0, -1], (2, 3), r"all in 0\.\.2"), ([0, 1], (2, 2), r"\(2, 3\).*\(2, 2\)")],
+)
+def test_what_does_not_fit_the_labels_is_refused(targets, shape, message):
+    with pytest.raises(ValueError, match=message):
+        classification_metrics(np.array(targets), np.full(shape, 1 / shape[1]), LABELS)

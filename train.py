@@ -1,0 +1,268 @@
+"""Fine-tune GPT-2 to classify texts, and measure what came out: `make train`, or `python train.py --help`."""
+
+import math
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.panel import Panel
+from rich.progress import Progress, TaskID
+from rich.table import Table
+from sklearn.metrics import f1_score
+from torch import nn
+from torch.nn import functional as F
+
+from data import Batch, Corpus, bucketed, read_corpus
+from lab import figures, runs
+from lab.baselines import baselines
+from lab.cli import command
+from lab.device import Device, DeviceName, Precision
+from lab.metrics import classification_metrics
+from lab.optim import adamw, linear_schedule
+from lab.progress import console, progress_bar
+from lab.texts import Texts, read_texts
+from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier, save
+from model.checkpoint import read_config
+
+
+@dataclass(frozen=True)
+class Options:
+    """Fine-tune GPT-2 to classify texts from their last token; the run lands in runs/NAME."""
+
+    model: str = "auto"  # a checkpoint's folder, a published name (gpt2, distilgpt2, ...), gpt2-mini, or auto
+    corpus: str = "auto"  # a file, or a folder with train, val, test: .txt (text;label) .csv .tsv .jsonl .parquet
+    run: str | None = None  # name of the run; None: date and time
+    init: runs.Init = "pretrained"  # the checkpoint's weights, or only its shape
+    tune: Literal["all", "head"] | int = "all"  # all weights, the head alone, or the last N blocks, ln_f and the head
+    epochs: int = 0  # passes over the training texts; 0: 4 from random weights, 10 for the head alone, else 3
+    lr: float = 0  # peak learning rate; 0: by --init, --tune and width, 5e-5 for the pretrained gpt2
+    weight_decay: float = 0.01  # of AdamW, on matrices only
+    warmup: float = 0.1  # share of the steps over which the learning rate rises; then it falls linearly to 0
+    batch_size: int = 32  # texts per step
+    clip: float = 1.0  # largest norm of the gradient
+    class_weights: bool = False  # weigh each class by the inverse of its frequency
+    dropout: float = 0.1  # rate on the embeddings, on each sublayer's output and on attention weights
+    truncate: bool = False  # keep the end of texts that are too long for the model, instead of refusing them
+    text_column: str = "text"  # column of the texts, in files that name columns
+    label_column: str = "label"  # column of the labels, in files that name columns
+    seed: int = 0  # of fresh weights, dropout, the order of texts, and the split of a single file
+    device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
+    precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
+    compile: bool | None = None  # torch.compile; None: on CUDA
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tune, int) and self.tune < 1:
+            raise InputError(f"--tune {self.tune}: expected all, head, or at least 1 block")
+        for name in ("epochs", "lr", "weight_decay", "warmup", "clip", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least 0")
+
+    def resolved(self, config: GPT2Config) -> "Options":
+        """With the epochs and the learning rate that follow from init, tune and width where none are given."""
+        epochs, lr = (4, 1e-3) if self.init == "random" else (3, 1.5e-4)
+        if self.tune == "head":  # few weights, and no features to spoil
+            epochs, lr = 10, 20 * lr
+        lr *= 256 / config.n_embd
+        return replace(self, epochs=self.epochs or epochs, lr=self.lr or lr)
+
+
+def main(options: Options) -> int:
+    started = time.perf_counter()
+    device = Device.choose(options.device, options.precision)
+    name, init, notice = runs.choose_model(options.model, options.init)
+    if notice:
+        console.print(Panel(notice, style="bold yellow"))
+    corpus = read_corpus(options.corpus, options.text_column, options.label_column, options.seed)
+    torch.manual_seed(options.seed)
+    options = replace(options, model=name, init=init)
+    model = start_model(options, corpus.labels)
+    options = options.resolved(model.config)
+    tokenizer = Tokenizer.load(name)
+    texts = read_texts(corpus, tokenizer, model.config, options.truncate)
+    run = runs.new_run(options.run)
+    record = runs.manifest(asdict(options), runs.weights_of(name, init), corpus, device)
+    console.print(f"{run}: {name}, {init} weights, on {device}")
+    training = Training(model.to(device.device), texts, options, device)
+    log = training.fit(run, tokenizer)
+    trained = time.perf_counter()
+    measure(run, corpus, training, log)
+    record["texts"] = texts.description
+    record["interrupted"] = training.interrupted
+    record["seconds"] = {"training": trained - started, "all": time.perf_counter() - started}
+    record["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    runs.write_json(run / "run.json", record)
+    if training.interrupted:
+        console.print(f"Stopped by Ctrl-C: {run} holds the best epoch so far; runs/latest stays where it was.")
+        return 130
+    runs.point_latest(run)
+    return 0
+
+
+def start_model(options: Options, labels: tuple[str, ...]) -> GPT2Classifier:
+    """The classifier to be trained; only what `tune` names is left trainable."""
+    if options.init == "random":
+        model = GPT2Classifier(read_config(options.model, options.dropout), labels)
+    else:
+        model = load_classifier(options.model, labels, options.dropout)
+    if options.tune == "all":
+        return model
+    n_layer, blocks = model.config.n_layer, 0 if options.tune == "head" else options.tune
+    if blocks > n_layer:
+        raise InputError(f"--tune {blocks}: expected at most the {n_layer} blocks of {options.model}")
+    parts: list[nn.Module] = [model.score, *([*model.trunk.h[n_layer - blocks :], model.trunk.ln_f] if blocks else [])]
+    model.requires_grad_(False)
+    for part in parts:
+        part.requires_grad_(True)
+    return model
+
+
+class Training:
+    """Fine-tuning of one classifier; the epoch of best validation macro-F1 is kept in the run's folder."""
+
+    def __init__(self, model: GPT2Classifier, texts: Texts, options: Options, device: Device) -> None:
+        self.model, self.texts, self.options, self.device = model, texts, options, device
+        self.best_epoch, self.interrupted = 0, False
+        self.steps = math.ceil(len(texts.targets["train"]) / options.batch_size)  # per epoch
+        self.optimizer = adamw(model, options.lr, options.weight_decay)
+        self.schedule = linear_schedule(self.optimizer, options.epochs * self.steps, options.warmup)
+        compiled = device.device.type == "cuda" if options.compile is None else options.compile
+        self.forward = torch.compile(model, dynamic=True) if compiled else model
+        counts = np.bincount(texts.targets["train"])
+        shares = counts.mean() / counts if options.class_weights else np.ones(len(counts))
+        self.class_weights = torch.tensor(shares, dtype=torch.float32, device=device.device)
+
+    def fit(self, run: Path, tokenizer: Tokenizer) -> pd.DataFrame:
+        """Train; returns the log, one row per epoch and split. Ctrl-C ends it after a first epoch has been kept."""
+        log: list[dict[str, Any]] = []
+        best = -1.0
+        try:
+            with progress_bar("steps") as bar:
+                task = bar.add_task("", total=self.options.epochs * self.steps, note="")
+                for epoch in range(1, self.options.epochs + 1):
+                    bar.update(task, description=f"epoch {epoch}/{self.options.epochs}")
+                    log += [self.train_epoch(epoch, bar, task), self.validate(epoch)]
+                    console.print(summary(*log[-2:]))
+                    if log[-1]["macro_f1"] > best:
+                        best, self.best_epoch = log[-1]["macro_f1"], epoch
+                        save(self.model, run, tokenizer)
+                    runs.write_jsonl(run / "log.jsonl", log)
+        except KeyboardInterrupt:
+            if not self.best_epoch:
+                raise
+            self.interrupted = True
+        finally:
+            if not any(run.iterdir()):
+                run.rmdir()
+        return pd.DataFrame(log)
+
+    def train_epoch(self, epoch: int, bar: Progress, task: TaskID) -> dict[str, Any]:
+        """One pass over the training texts -> its mean loss and accuracy, measured while the weights move."""
+        self.model.train()
+        started = time.perf_counter()
+        loss_sum = torch.zeros((), device=self.device.device)
+        hits, n = torch.zeros_like(loss_sum), 0
+        for step, batch in enumerate(self.batches("train", epoch), 1):
+            with self.device.autocast():
+                logits = self.forward(batch.ids, batch.lengths)  # (B, K)
+            loss = F.cross_entropy(logits.float(), batch.targets, self.class_weights)
+            self.optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
+            self.optimizer.step()
+            self.schedule.step()
+            loss_sum += loss.detach() * len(batch.targets)
+            hits += (logits.argmax(dim=1) == batch.targets).sum()
+            n += len(batch.targets)
+            if step % 10 == 0 or step == self.steps:  # reading a number waits for the GPU
+                mean, accuracy = loss_sum.item() / n, hits.item() / n
+                if not math.isfinite(mean):
+                    raise InputError(f"the loss became {mean} in epoch {epoch}, step {step}; try a lower --lr")
+                bar.update(task, completed=(epoch - 1) * self.steps + step, note=f"loss {mean:.3f} acc {accuracy:.3f}")
+        seconds = time.perf_counter() - started
+        return {"epoch": epoch, "split": "train", "loss": mean, "accuracy": accuracy, "seconds": round(seconds, 1)}
+
+    def validate(self, epoch: int) -> dict[str, Any]:
+        targets, probabilities = self.texts.targets["val"], self.predict(self.model, "val")
+        loss = -np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean()
+        predicted = probabilities.argmax(axis=1)
+        scores = {"accuracy": (predicted == targets).mean(), "macro_f1": f1_score(targets, predicted, average="macro")}
+        return {"epoch": epoch, "split": "val", "loss": float(loss)} | {k: float(v) for k, v in scores.items()}
+
+    def predict(self, model: GPT2Classifier, split: str) -> np.ndarray:
+        """Probabilities float64 (N, K) of each text of a split, in its order."""
+        model.eval()
+        probabilities = np.empty((len(self.texts.targets[split]), len(model.labels)))
+        with torch.inference_mode(), self.device.autocast():
+            for batch in self.batches(split):
+                logits = model(batch.ids, batch.lengths)  # (B, K)
+                probabilities[batch.index.cpu()] = logits.double().softmax(dim=1).cpu()
+        return probabilities
+
+    def batches(self, split: str, epoch: int | None = None) -> Iterator[Batch]:
+        """The batches of a split on the device: shuffled for an epoch of training, else sorted by length."""
+        sequences, targets = self.texts.sequences[split], self.texts.targets[split]
+        seed = None if epoch is None else self.options.seed
+        for batch in bucketed(sequences, targets, self.options.batch_size, seed, epoch or 0):
+            yield batch.to(self.device.device)
+
+
+def summary(train: dict[str, Any], val: dict[str, Any]) -> str:
+    return (
+        f"epoch {train['epoch']}: train loss {train['loss']:.3f}, accuracy {train['accuracy']:.3f}; val loss "
+        f"{val['loss']:.3f}, accuracy {val['accuracy']:.3f}, macro-F1 {val['macro_f1']:.3f} ({train['seconds']:.0f} s)"
+    )
+
+
+def measure(run: Path, corpus: Corpus, training: Training, log: pd.DataFrame) -> None:
+    """Everything about the epoch that was kept, from the checkpoint on disk: tables, metrics, pictures."""
+    model = load_classifier(run).to(training.device.device)
+    targets = training.texts.targets
+    probabilities = {split: training.predict(model, split) for split in ("val", "test")}
+    metrics = {s: classification_metrics(targets[s], p, model.labels) for s, p in probabilities.items()}
+    pairs = ((list(corpus.split(split)["text"]), targets[split]) for split in ("train", "val", "test"))
+    with console.status("fitting the bag-of-words baselines"):
+        metrics["baselines"] = baselines(*pairs, model.labels)
+    runs.write_json(run / "metrics.json", metrics)
+    runs.write_csv(run / "predictions.csv", predictions(corpus, probabilities))
+    figures.learning_curves(log, training.best_epoch, run / "learning_curves.png")
+    for split, p in probabilities.items():
+        title = f"{run.name}, {split} ({len(p):,} texts)"
+        matrix = metrics[split]["confusion_matrix"]
+        figures.confusion_matrix(matrix, model.labels, run / f"confusion_{split}.png", title)
+        figures.roc_and_precision_recall(targets[split], p, model.labels, run / f"roc_pr_{split}.png", title)
+        figures.calibration(targets[split], p, run / f"calibration_{split}.png", title)
+    console.print(f"Kept: epoch {training.best_epoch}", results(metrics))
+
+
+def predictions(corpus: Corpus, probabilities: dict[str, np.ndarray]) -> pd.DataFrame:
+    """split, index, text, label, predicted, and p_<label> for each class."""
+    tables = []
+    for split, p in probabilities.items():
+        table = corpus.split(split)[["split", "index", "text", "label"]]
+        table["predicted"] = np.array(corpus.labels)[p.argmax(axis=1)]
+        tables.append(pd.concat([table, pd.DataFrame(p, columns=[f"p_{name}" for name in corpus.labels])], axis=1))
+    return pd.concat(tables)
+
+
+def results(metrics: dict[str, Any]) -> Table:
+    """Test scores with their intervals, the network beside its baselines."""
+    table = Table("test split", "accuracy [95 % interval]", "macro-F1 [95 % interval]", box=None)
+    bag = metrics["baselines"]["bag_of_words"]
+    rows = {"this model": metrics["test"], bag["name"]: bag["test"]}
+    for name, scores in (rows | {"most frequent class": metrics["baselines"]["majority"]["test"]}).items():
+        cells = []
+        for metric in ("accuracy", "macro_f1"):
+            low, high = scores["intervals"][metric]
+            cells.append(f"{scores[metric]:.3f} \\[{low:.3f}, {high:.3f}]")
+        table.add_row(name, *cells)
+    return table
+
+
+if __name__ == "__main__":
+    command(main, Options)
