@@ -1,0 +1,28 @@
+# Every target sets up what it needs in .venv. Options: make train MODEL=gpt2 CORPUS=path RUN=name ARGS="--epochs 3"
+PYTHON ?= python3
+BIN := .venv/bin
+OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run "$(RUN)") $(ARGS)
+
+.PHONY: train test lint lock
+train: .venv/ready
+	@$(BIN)/python train.py $(OPTIONS)
+
+test: .venv/ready
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/ready
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+.venv/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "headgate needs Python 3.11 or newer")'
+	@echo "Setting up .venv: a few minutes, once"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+# requirements.txt is made from pyproject.toml; the build of torch is left to the machine.
+lock:
+	$(PYTHON) -m venv .lock
+	.lock/bin/pip install --quiet ".[dev]"
+	.lock/bin/pip freeze --exclude headgate | sed 's/+cpu$$//' > requirements.txt
+	rm -rf .lock build headgate.egg-info
