@@ -3,7 +3,6 @@
 import math
 import resource
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,17 +12,15 @@ import pandas as pd
 import torch
 from rich.panel import Panel
 from rich.progress import Progress, TaskID
-from rich.table import Table
 from sklearn.metrics import f1_score
 from torch import nn
 from torch.nn import functional as F
 
-from data import Batch, Corpus, bucketed, read_corpus
+from data import bucketed, read_corpus
 from lab import figures, runs
-from lab.baselines import baselines
 from lab.cli import command
 from lab.device import Device, DeviceName, Precision
-from lab.metrics import classification_metrics
+from lab.evaluation import measure, predict
 from lab.optim import adamw, linear_schedule
 from lab.progress import console, progress_bar
 from lab.texts import Texts, read_texts
@@ -37,7 +34,7 @@ class Options:
 
     model: str = "auto"  # a checkpoint's folder, a published name (gpt2, distilgpt2, ...), gpt2-mini, or auto
     corpus: str = "auto"  # a file, or a folder with train, val, test: .txt (text;label) .csv .tsv .jsonl .parquet
-    run: str | None = None  # name of the run; None: date and time
+    run: str = ""  # name of the run; empty: date and time
     init: runs.Init = "pretrained"  # the checkpoint's weights, or only its shape
     tune: Literal["all", "head"] | int = "all"  # all weights, the head alone, or the last N blocks, ln_f and the head
     epochs: int = 0  # passes over the training texts; 0: 4 from random weights, 10 for the head alone, else 3
@@ -54,14 +51,17 @@ class Options:
     seed: int = 0  # of fresh weights, dropout, the order of texts, and the split of a single file
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
-    compile: bool | None = None  # torch.compile; None: on CUDA
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on CUDA
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise InputError for a number that makes no sense."""
         if isinstance(self.tune, int) and self.tune < 1:
             raise InputError(f"--tune {self.tune}: expected all, head, or at least 1 block")
-        for name in ("epochs", "lr", "weight_decay", "warmup", "clip", "seed"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected at least 0")
+        least = {"lr": 0, "weight_decay": 0, "warmup": 0, "dropout": 0, "clip": 1e-3, "epochs": 0, "batch_size": 1}
+        for name, low in least.items():
+            value, high = getattr(self, name), 1 if name in ("warmup", "dropout") else math.inf
+            if not low <= value < high:
+                raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {low} and below {high}")
 
     def resolved(self, config: GPT2Config) -> "Options":
         """With the epochs and the learning rate that follow from init, tune and width where none are given."""
@@ -74,6 +74,7 @@ class Options:
 
 def main(options: Options) -> int:
     started = time.perf_counter()
+    options.check()
     device = Device.choose(options.device, options.precision)
     name, init, notice = runs.choose_model(options.model, options.init)
     if notice:
@@ -88,10 +89,13 @@ def main(options: Options) -> int:
     run = runs.new_run(options.run)
     record = runs.manifest(asdict(options), runs.weights_of(name, init), corpus, device)
     console.print(f"{run}: {name}, {init} weights, on {device}")
+    forecast(model.config, texts, options, device)
     training = Training(model.to(device.device), texts, options, device)
     log = training.fit(run, tokenizer)
     trained = time.perf_counter()
-    measure(run, corpus, training, log)
+    scores = measure(run, corpus, texts, device)
+    figures.learning_curves(log, training.best_epoch, run / "learning_curves.png")
+    console.print(f"Kept: epoch {training.best_epoch}", scores)
     record["texts"] = texts.description
     record["interrupted"] = training.interrupted
     record["seconds"] = {"training": trained - started, "all": time.perf_counter() - started}
@@ -122,6 +126,17 @@ def start_model(options: Options, labels: tuple[str, ...]) -> GPT2Classifier:
     return model
 
 
+def forecast(config: GPT2Config, texts: Texts, options: Options, device: Device) -> None:
+    """On a CPU, say how long training will take where that is long, and what the mini would take."""
+    if device.device.type != "cpu":
+        return
+    tokens = options.epochs * sum(map(len, texts.sequences["train"]))
+    rate = device.product_rate()
+    long, mini = (3 * shape.block_weights * tokens / rate / 60 for shape in (config, GPT2Config.preset("gpt2-mini")))
+    if long > 15:
+        console.print(f"This takes about {long:.0f} minutes on this CPU; --model gpt2-mini would take {mini:.0f}.")
+
+
 class Training:
     """Fine-tuning of one classifier; the epoch of best validation macro-F1 is kept in the run's folder."""
 
@@ -131,7 +146,7 @@ class Training:
         self.steps = math.ceil(len(texts.targets["train"]) / options.batch_size)  # per epoch
         self.optimizer = adamw(model, options.lr, options.weight_decay)
         self.schedule = linear_schedule(self.optimizer, options.epochs * self.steps, options.warmup)
-        compiled = device.device.type == "cuda" if options.compile is None else options.compile
+        compiled = options.compile == "on" or (options.compile == "auto" and device.device.type == "cuda")
         self.forward = torch.compile(model, dynamic=True) if compiled else model
         counts = np.bincount(texts.targets["train"])
         shares = counts.mean() / counts if options.class_weights else np.ones(len(counts))
@@ -167,7 +182,10 @@ class Training:
         started = time.perf_counter()
         loss_sum = torch.zeros((), device=self.device.device)
         hits, n = torch.zeros_like(loss_sum), 0
-        for step, batch in enumerate(self.batches("train", epoch), 1):
+        sequences, targets = self.texts.sequences["train"], self.texts.targets["train"]
+        batches = bucketed(sequences, targets, self.options.batch_size, self.options.seed, epoch)
+        for step, batch in enumerate(batches, 1):
+            batch = batch.to(self.device.device)
             with self.device.autocast():
                 logits = self.forward(batch.ids, batch.lengths)  # (B, K)
             loss = F.cross_entropy(logits.float(), batch.targets, self.class_weights)
@@ -188,28 +206,12 @@ class Training:
         return {"epoch": epoch, "split": "train", "loss": mean, "accuracy": accuracy, "seconds": round(seconds, 1)}
 
     def validate(self, epoch: int) -> dict[str, Any]:
-        targets, probabilities = self.texts.targets["val"], self.predict(self.model, "val")
+        targets = self.texts.targets["val"]
+        probabilities = predict(self.model, self.texts.sequences["val"], self.device)  # (N, K)
         loss = -np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean()
         predicted = probabilities.argmax(axis=1)
         scores = {"accuracy": (predicted == targets).mean(), "macro_f1": f1_score(targets, predicted, average="macro")}
         return {"epoch": epoch, "split": "val", "loss": float(loss)} | {k: float(v) for k, v in scores.items()}
-
-    def predict(self, model: GPT2Classifier, split: str) -> np.ndarray:
-        """Probabilities float64 (N, K) of each text of a split, in its order."""
-        model.eval()
-        probabilities = np.empty((len(self.texts.targets[split]), len(model.labels)))
-        with torch.inference_mode(), self.device.autocast():
-            for batch in self.batches(split):
-                logits = model(batch.ids, batch.lengths)  # (B, K)
-                probabilities[batch.index.cpu()] = logits.double().softmax(dim=1).cpu()
-        return probabilities
-
-    def batches(self, split: str, epoch: int | None = None) -> Iterator[Batch]:
-        """The batches of a split on the device: shuffled for an epoch of training, else sorted by length."""
-        sequences, targets = self.texts.sequences[split], self.texts.targets[split]
-        seed = None if epoch is None else self.options.seed
-        for batch in bucketed(sequences, targets, self.options.batch_size, seed, epoch or 0):
-            yield batch.to(self.device.device)
 
 
 def summary(train: dict[str, Any], val: dict[str, Any]) -> str:
@@ -217,51 +219,6 @@ def summary(train: dict[str, Any], val: dict[str, Any]) -> str:
         f"epoch {train['epoch']}: train loss {train['loss']:.3f}, accuracy {train['accuracy']:.3f}; val loss "
         f"{val['loss']:.3f}, accuracy {val['accuracy']:.3f}, macro-F1 {val['macro_f1']:.3f} ({train['seconds']:.0f} s)"
     )
-
-
-def measure(run: Path, corpus: Corpus, training: Training, log: pd.DataFrame) -> None:
-    """Everything about the epoch that was kept, from the checkpoint on disk: tables, metrics, pictures."""
-    model = load_classifier(run).to(training.device.device)
-    targets = training.texts.targets
-    probabilities = {split: training.predict(model, split) for split in ("val", "test")}
-    metrics = {s: classification_metrics(targets[s], p, model.labels) for s, p in probabilities.items()}
-    pairs = ((list(corpus.split(split)["text"]), targets[split]) for split in ("train", "val", "test"))
-    with console.status("fitting the bag-of-words baselines"):
-        metrics["baselines"] = baselines(*pairs, model.labels)
-    runs.write_json(run / "metrics.json", metrics)
-    runs.write_csv(run / "predictions.csv", predictions(corpus, probabilities))
-    figures.learning_curves(log, training.best_epoch, run / "learning_curves.png")
-    for split, p in probabilities.items():
-        title = f"{run.name}, {split} ({len(p):,} texts)"
-        matrix = metrics[split]["confusion_matrix"]
-        figures.confusion_matrix(matrix, model.labels, run / f"confusion_{split}.png", title)
-        figures.roc_and_precision_recall(targets[split], p, model.labels, run / f"roc_pr_{split}.png", title)
-        figures.calibration(targets[split], p, run / f"calibration_{split}.png", title)
-    console.print(f"Kept: epoch {training.best_epoch}", results(metrics))
-
-
-def predictions(corpus: Corpus, probabilities: dict[str, np.ndarray]) -> pd.DataFrame:
-    """split, index, text, label, predicted, and p_<label> for each class."""
-    tables = []
-    for split, p in probabilities.items():
-        table = corpus.split(split)[["split", "index", "text", "label"]]
-        table["predicted"] = np.array(corpus.labels)[p.argmax(axis=1)]
-        tables.append(pd.concat([table, pd.DataFrame(p, columns=[f"p_{name}" for name in corpus.labels])], axis=1))
-    return pd.concat(tables)
-
-
-def results(metrics: dict[str, Any]) -> Table:
-    """Test scores with their intervals, the network beside its baselines."""
-    table = Table("test split", "accuracy [95 % interval]", "macro-F1 [95 % interval]", box=None)
-    bag = metrics["baselines"]["bag_of_words"]
-    rows = {"this model": metrics["test"], bag["name"]: bag["test"]}
-    for name, scores in (rows | {"most frequent class": metrics["baselines"]["majority"]["test"]}).items():
-        cells = []
-        for metric in ("accuracy", "macro_f1"):
-            low, high = scores["intervals"][metric]
-            cells.append(f"{scores[metric]:.3f} \\[{low:.3f}, {high:.3f}]")
-        table.add_row(name, *cells)
-    return table
 
 
 if __name__ == "__main__":

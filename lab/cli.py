@@ -16,7 +16,7 @@ def command(main: Callable[[Config], int], config: type[Config]) -> NoReturn:
     """Run `main` on the command line's options and exit: 0 done, 1 a check failed, 2 the user's mistake, 130 Ctrl-C."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
-        sys.exit(main(tyro.cli(config, description=config.__doc__)))
+        sys.exit(main(tyro.cli(config, description=config.__doc__, config=(tyro.conf.FlagCreatePairsOff,))))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

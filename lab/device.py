@@ -28,9 +28,7 @@ class Device:
         there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         name = next(name for name in there if there[name]) if device == "auto" else device
         if not there[name]:
-            raise InputError(
-                f"--device {name}: expected one that is here, got none; there is {', '.join(filter(there.get, there))}"
-            )
+            raise InputError(f"--device {name}: not on this machine; there is {', '.join(filter(there.get, there))}")
         if precision == "auto":
             precision = "bf16" if name == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
         return cls(torch.device(name), precision)

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)  # a label or a path may look like markup
 
 
 def progress_bar(unit: str) -> Progress:

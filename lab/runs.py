@@ -22,8 +22,8 @@ RUNS = Path("runs")
 PACKAGES = ("torch", "numpy", "scikit-learn", "tiktoken", "safetensors")
 
 
-def new_run(name: str | None) -> Path:
-    """Make `runs/<name>/`, by default named after the date and time. InputError where it exists or cannot be."""
+def new_run(name: str) -> Path:
+    """Make `runs/<name>/`; without a name, date and time are it. InputError where it exists or cannot be."""
     name = name or datetime.now().strftime("%Y-%m-%d-%H%M%S")
     if Path(name).name != name or name == "latest":
         raise InputError(f"--run {name}: expected a plain name other than `latest`; it becomes a folder in {RUNS}/")

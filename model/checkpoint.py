@@ -184,12 +184,9 @@ def opened(folder: Path) -> Iterator[Any]:
     path = folder / WEIGHTS
     if not path.is_file():
         pickled = (folder / "pytorch_model.bin").is_file()
-        why = (
-            "only a pytorch_model.bin, whose unpickling could run any code; convert it to safetensors"
-            if pickled
-            else "no weights"
-        )
-        raise InputError(f"{folder}: expected {WEIGHTS}, found {why}")
+        why = "only a pytorch_model.bin, whose unpickling could run any code" if pickled else "no weights"
+        todo = "convert it to safetensors" if pickled else "start from its shape with --init random"
+        raise InputError(f"{folder}: expected {WEIGHTS}, found {why}; {todo}")
     try:
         with safe_open(path, "pt") as file:
             yield file

@@ -70,6 +70,11 @@ class GPT2Config:
     def head_width(self) -> int:
         return self.n_embd // self.n_head
 
+    @property
+    def block_weights(self) -> int:
+        """Weights in the blocks' matrices; a token costs one multiply-add with each, forward."""
+        return 12 * self.n_layer * self.n_embd**2
+
     @classmethod
     def preset(cls, name: str) -> "GPT2Config":
         """The published sizes, and `gpt2-mini`, by name."""

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import Batch, bucket, bucketed, encode
+from data import Batch, bucketed, encode
+from data.batches import bucket
 from model import InputError
 
 

@@ -1,0 +1,403 @@
+"""`train.py` from the command line to the files of a run, on a network small enough to train in seconds."""
+
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import tyro
+from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
+from sklearn.utils.class_weight import compute_class_weight
+
+import lab.runs
+import train
+from lab.cli import command
+from lab.device import Device
+from lab.evaluation import predict
+from lab.texts import Texts
+from model import GPT2Config, InputError, Tokenizer, load_classifier, save
+from model.checkpoint import EMBEDDED
+
+ROOT = Path(__file__).parent.parent
+WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
+FAST = ("--init", "random", "--epochs", "2", "--lr", "0.02", "--dropout", "0", "--device", "cpu", "--compile", "off")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder with a corpus that words give away, and the shape of a tiny model."""
+    monkeypatch.chdir(tmp_path)
+    write_corpus(tmp_path / "corpus.txt")
+    shape = GPT2Config(2, 2, 10, n_ctx=17).to_hf()
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(shape))
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(EMBEDDED / name, tmp_path / "tiny")
+    return tmp_path
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """Training alone: metrics, baselines and pictures take longer than the tiny training."""
+    monkeypatch.setattr(train, "measure", lambda run, corpus, texts, device: "")
+
+
+def write_corpus(path, n=40, seed=0):
+    rng = np.random.default_rng(seed)
+    fillers = ["today", "again", "at", "work", "with", "my", "friend", "in", "town"]
+    lines = [
+        f"i felt {' '.join(rng.choice(fillers, size=rng.integers(1, 6)))} {rng.choice(words.split())};{label}"
+        for label, words in WORDS.items()
+        for _ in range(n)
+    ]
+    path.write_text("\n".join(dict.fromkeys(lines)) + "\n")
+
+
+def run_train(monkeypatch, *arguments):
+    """The exit code of `python train.py arguments`."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        command(train.main, train.Options)
+    return exit_.value.code
+
+
+def train_tiny(monkeypatch, name, *arguments):
+    base = ("--model", "tiny", "--corpus", "corpus.txt", "--run", name)
+    assert run_train(monkeypatch, *base, *FAST, *arguments) == 0
+    return Path("runs") / name
+
+
+def test_a_run_holds_what_the_design_promises(here, monkeypatch):
+    run = train_tiny(monkeypatch, "first", "--epochs", "3")
+    pictures = {f"{kind}_{split}.png" for kind in ("confusion", "roc_pr", "calibration") for split in ("val", "test")}
+    tables = {"run.json", "metrics.json", "predictions.csv", "log.jsonl"}
+    checkpoint = {"config.json", "model.safetensors", "vocab.json", "merges.txt"}
+    assert {path.name for path in run.iterdir()} == checkpoint | tables | pictures | {"learning_curves.png"}
+    assert (Path("runs") / "latest").resolve() == run.resolve()
+
+    record = json.loads((run / "run.json").read_text())
+    assert record["settings"]["epochs"] == 3
+    assert record["settings"]["lr"] == 0.02
+    assert record["model"] == {"name": "tiny", "init": "random"}
+    assert record["corpus"]["labels"] == ["anger", "fear", "joy"]
+    assert len(record["corpus"]["sha256"]["corpus.txt"]) == 64
+    assert not record["interrupted"]
+
+    log = pd.read_json(run / "log.jsonl", lines=True)
+    assert list(zip(log["epoch"], log["split"], strict=True)) == [(e, s) for e in (1, 2, 3) for s in ("train", "val")]
+
+
+def test_metrics_follow_from_the_predictions_on_disk(here, monkeypatch):
+    run = train_tiny(monkeypatch, "run")
+    table = pd.read_csv(run / "predictions.csv")
+    assert list(table.columns) == ["split", "index", "text", "label", "predicted", "p_anger", "p_fear", "p_joy"]
+    metrics = json.loads((run / "metrics.json").read_text())
+    for split, rows in table.groupby("split"):
+        p = rows[["p_anger", "p_fear", "p_joy"]].to_numpy()
+        assert np.allclose(p.sum(axis=1), 1, atol=1e-5)
+        assert list(rows["predicted"]) == [["anger", "fear", "joy"][k] for k in p.argmax(axis=1)]
+        assert list(rows["index"]) == list(range(len(rows)))
+        measured = metrics[split]
+        assert measured["accuracy"] == pytest.approx(accuracy_score(rows["label"], rows["predicted"]))
+        assert measured["macro_f1"] == pytest.approx(f1_score(rows["label"], rows["predicted"], average="macro"))
+        assert measured["log_loss"] == pytest.approx(log_loss(rows["label"], p / p.sum(1, keepdims=True)), rel=1e-3)
+        assert measured["macro_roc_auc"] == pytest.approx(
+            np.mean([roc_auc_score(rows["label"] == label, rows[f"p_{label}"]) for label in WORDS]), abs=1e-3
+        )
+        low, high = measured["intervals"]["accuracy"]
+        assert low <= measured["accuracy"] <= high
+    assert metrics["baselines"]["majority"]["test"]["accuracy"] == pytest.approx(1 / 3, abs=0.05)
+    assert metrics["baselines"]["bag_of_words"]["test"]["accuracy"] > 0.9
+
+
+def test_it_learns_what_words_give_away(here, monkeypatch):
+    run = train_tiny(monkeypatch, "run", "--epochs", "12")
+    assert json.loads((run / "metrics.json").read_text())["test"]["accuracy"] > 0.9
+
+
+def test_the_checkpoint_of_a_run_makes_its_predictions(here, monkeypatch):
+    run = train_tiny(monkeypatch, "run")
+    table = pd.read_csv(run / "predictions.csv")
+    clf, tokenizer = load_classifier(run), Tokenizer.load(run)
+    for row in table.head(5).itertuples():
+        with torch.no_grad():
+            p = clf(torch.tensor([tokenizer.encode(row.text)])).softmax(dim=1)[0]
+        assert p[clf.labels.index(row.predicted)] == pytest.approx(max(row.p_anger, row.p_fear, row.p_joy), abs=1e-5)
+
+
+def test_the_seed_decides_everything(here, unmeasured, monkeypatch):
+    contents = [
+        (train_tiny(monkeypatch, f"run{i}", "--epochs", "1", "--dropout", "0.1", "--seed", seed) / name).read_bytes()
+        for i, seed in enumerate(("1", "1", "2"))
+        for name in ("model.safetensors",)
+    ]
+    assert contents[0] == contents[1]
+    assert contents[0] != contents[2]
+
+
+@pytest.mark.parametrize(
+    ("tune", "moved"),
+    [
+        ("head", {"score.weight"}),
+        ("1", {"score.weight", "trunk.ln_f", "trunk.h.1"}),
+        ("all", {"score.weight", "trunk.ln_f", "trunk.h.1", "trunk.h.0", "trunk.wte", "trunk.wpe"}),
+    ],
+)
+def test_tune_moves_what_it_names_and_nothing_else(here, unmeasured, monkeypatch, tune, moved):
+    start = train_tiny(monkeypatch, "start", "--epochs", "1")
+    options = ("--model", str(start), "--corpus", "corpus.txt", "--run", "next", "--epochs", "1", "--tune", tune)
+    assert run_train(monkeypatch, *options, "--dropout", "0", "--weight-decay", "0", "--device", "cpu") == 0
+    before, after = (load_classifier(run).state_dict() for run in (start, Path("runs/next")))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {prefix for prefix in moved if any(name.startswith(prefix) for name in changed)} == moved
+    assert all(any(name.startswith(prefix) for prefix in moved) for name in changed)
+    assert json.loads(Path("runs/next/run.json").read_text())["model"]["sha256"]
+
+
+def test_the_epoch_of_best_macro_f1_is_kept(here, unmeasured, monkeypatch):
+    kept = []
+    scores = iter([0.2, 0.9, 0.5])
+    validate = train.Training.validate
+    monkeypatch.setattr(train.Training, "validate", lambda self, e: validate(self, e) | {"macro_f1": next(scores)})
+
+    def recording_save(model, folder, tokenizer):
+        kept.append(model.score.weight.clone())
+        save(model, folder, tokenizer)
+
+    monkeypatch.setattr(train, "save", recording_save)
+    run = train_tiny(monkeypatch, "run", "--epochs", "3")
+    assert len(kept) == 2
+    assert torch.equal(load_classifier(run).score.weight, kept[1])
+
+
+def interrupt_in(monkeypatch, epoch):
+    train_epoch = train.Training.train_epoch
+
+    def interrupted(self, number, *rest):
+        if number == epoch:
+            raise KeyboardInterrupt
+        return train_epoch(self, number, *rest)
+
+    monkeypatch.setattr(train.Training, "train_epoch", interrupted)
+
+
+def test_ctrl_c_keeps_the_best_epoch_and_leaves_latest_alone(here, monkeypatch):
+    train_tiny(monkeypatch, "whole", "--epochs", "1")
+    interrupt_in(monkeypatch, epoch=2)
+    assert run_train(monkeypatch, "--model", "tiny", "--corpus", "corpus.txt", "--run", "cut", *FAST) == 130
+    assert json.loads(Path("runs/cut/run.json").read_text())["interrupted"]
+    assert json.loads(Path("runs/cut/metrics.json").read_text())["test"]["n"] > 0
+    assert load_classifier("runs/cut").labels == ("anger", "fear", "joy")
+    assert Path("runs/latest").resolve().name == "whole"
+
+
+def test_ctrl_c_in_the_first_epoch_leaves_nothing(here, monkeypatch):
+    interrupt_in(monkeypatch, epoch=1)
+    assert run_train(monkeypatch, "--model", "tiny", "--corpus", "corpus.txt", *FAST) == 130
+    assert list(Path("runs").iterdir()) == []
+
+
+def make_training(targets, **options):
+    config = GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=0, attn_dropout=0)
+    texts = Texts({"train": [[1, 2]] * len(targets)}, {"train": np.array(targets)}, {})
+    settings = train.Options(**options).resolved(config)
+    model = train.GPT2Classifier(config, ["a", "b", "c"])
+    return train.Training(model, texts, settings, Device(torch.device("cpu"), "fp32"))
+
+
+def test_class_weights_are_scikit_learns_balanced_ones():
+    targets = [0, 0, 0, 0, 1, 1, 2]
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(targets))
+    assert np.allclose(make_training(targets, class_weights=True).class_weights, expected)
+    assert make_training(targets).class_weights.tolist() == [1, 1, 1]
+
+
+def test_compiled_training_steps_equal_plain_ones(monkeypatch):
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **how: compiled(model, backend="aot_eager", **how))
+    losses = []
+    for how in ("on", "off"):
+        torch.manual_seed(3)
+        training = make_training([0, 1, 2, 1, 0], epochs=1, batch_size=2, compile=how)
+        with train.progress_bar("steps") as bar:
+            losses.append(training.train_epoch(1, bar, bar.add_task("", note=""))["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_training(here, monkeypatch, capsys):
+    code = run_train(monkeypatch, "--model", "tiny", "--corpus", "corpus.txt", *FAST, "--lr", "1e30", "--clip", "1e30")
+    assert code == 2
+    assert "lower --lr" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("width", "init", "tune", "epochs", "lr"),
+    [(768, "pretrained", "all", 3, 5e-5), (256, "random", "all", 4, 1e-3), (768, "pretrained", "head", 10, 1e-3)],
+)
+def test_defaults_follow_from_init_tune_and_width(width, init, tune, epochs, lr):
+    options = train.Options(init=init, tune=tune).resolved(GPT2Config(2, 2, width))
+    assert (options.epochs, options.lr) == (epochs, pytest.approx(lr))
+    assert train.Options(epochs=7, lr=0.1).resolved(GPT2Config(2, 2, width)).epochs == 7
+
+
+def test_bf16_on_the_cpu_predicts_nearly_the_same(here, monkeypatch):
+    run = train_tiny(monkeypatch, "run")
+    clf, tokenizer = load_classifier(run), Tokenizer.load(run)
+    texts = [tokenizer.encode(text) for text in pd.read_csv(run / "predictions.csv")["text"].head(7)]
+    fp32, bf16 = (predict(clf, texts, Device.choose("cpu", precision)) for precision in ("fp32", "bf16"))
+    assert not np.array_equal(fp32, bf16)
+    assert np.allclose(fp32, bf16, atol=0.02)
+
+
+def test_truncate_reads_the_end_and_says_how_often(here, monkeypatch, capsys):
+    lines = (here / "corpus.txt").read_text().splitlines()
+    lines[4] = "word " * 30 + lines[4]
+    (here / "corpus.txt").write_text("\n".join(lines))
+    assert run_train(monkeypatch, "--model", "tiny", "--corpus", "corpus.txt", *FAST) == 2
+    assert "corpus.txt:5: expected at most 17 tokens" in one_line(capsys)
+    run = train_tiny(monkeypatch, "run", "--truncate")
+    assert json.loads((run / "run.json").read_text())["texts"]["truncated"] == 1
+
+
+def test_thirteen_classes_and_other_column_names(here, monkeypatch):
+    rows = [{"said": f"number {k} again {i}", "feels": f"class {k}"} for k in range(13) for i in range(10)]
+    pd.DataFrame(rows).to_csv("many.csv", index=False)
+    columns = ("--text-column", "said", "--label-column", "feels")
+    options = ("--model", "tiny", "--corpus", "many.csv", "--run", "many", *columns)
+    assert run_train(monkeypatch, *options, *FAST, "--epochs", "1") == 0
+    metrics = json.loads(Path("runs/many/metrics.json").read_text())
+    assert list(metrics["test"]["per_class"]) == sorted(f"class {k}" for k in range(13))
+
+
+def one_line(capsys):
+    """What went to stderr, which must be a single line and no traceback."""
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert err.startswith("error: ")
+    return err
+
+
+def damage(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+MISTAKES = {
+    "missing corpus": (lambda here: None, ("--corpus", "nothing.txt"), "nothing.txt"),
+    "no corpus given": (lambda here: None, ("--corpus", "auto"), "CORPUS="),
+    "empty corpus": (lambda here: (here / "corpus.txt").write_text(""), (), "corpus.txt"),
+    "row without label": (lambda here: (here / "corpus.txt").write_text("a text;joy\nno label\n"), (), "corpus.txt:2"),
+    "empty text": (lambda here: (here / "corpus.txt").write_text("a text;joy\n;fear\n"), (), "corpus.txt:2"),
+    "one class": (lambda here: (here / "corpus.txt").write_text("a;joy\nb;joy\n" * 10), (), "corpus.txt"),
+    "latin-1": (lambda here: (here / "corpus.txt").write_bytes(b"a;joy\ncaf\xe9;joy\n"), (), "corpus.txt:2"),
+    "unknown column": (
+        lambda here: (here / "c.csv").write_text("said,feels\na,b\n"),
+        ("--corpus", "c.csv", "--text-column", "text"),
+        "'said', 'feels'",
+    ),
+    "unknown model": (lambda here: None, ("--model", "gpt5"), "gpt5"),
+    "no weights": (lambda here: None, ("--init", "pretrained"), "--init random"),
+    "config is no JSON": (lambda here: (here / "tiny" / "config.json").write_text("{"), (), "config.json"),
+    "too many blocks": (lambda here: None, ("--tune", "3"), "at most the 2 blocks"),
+    "no blocks": (lambda here: None, ("--tune", "0"), "--tune 0"),
+    "negative rate": (lambda here: None, ("--lr", "-1"), "--lr"),
+    "dropout of 1": (lambda here: None, ("--dropout", "1"), "--dropout"),
+    "no texts in a batch": (lambda here: None, ("--batch-size", "0"), "--batch-size"),
+    "run name with a path": (lambda here: None, ("--run", "../run"), "--run"),
+    "run exists": (lambda here: (here / "runs" / "old").mkdir(parents=True), ("--run", "old"), "runs/old"),
+    "runs is a file": (lambda here: (here / "runs").write_text(""), (), "runs"),
+}
+if not torch.cuda.is_available():
+    MISTAKES["no such device"] = (lambda here: None, ("--device", "cuda"), "--device cuda")
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(here, monkeypatch, capsys, mistake):
+    make, arguments, expected = MISTAKES[mistake]
+    make(here)
+    before = set(here.rglob("*"))
+    assert run_train(monkeypatch, "--model", "tiny", "--corpus", "corpus.txt", *FAST, *arguments) == 2
+    assert expected in one_line(capsys)
+    assert set(here.rglob("*")) - before <= {here / "runs"}
+
+
+def test_a_folder_that_refuses_writing_is_said_before_training(here, monkeypatch, capsys):
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # file modes do not bind root, who runs many a container
+    assert run_train(monkeypatch, "--model", "tiny", "--corpus", "corpus.txt", *FAST) == 2
+    assert "Permission denied" in one_line(capsys)
+
+
+def test_damaged_and_misfitting_checkpoints_are_one_line_too(here, unmeasured, monkeypatch, capsys):
+    start = train_tiny(monkeypatch, "start", "--epochs", "1")
+    weights = (start / "model.safetensors").read_bytes()
+    options = ("--model", str(start), "--corpus", "corpus.txt", "--device", "cpu")
+    capsys.readouterr()
+    (start / "model.safetensors").write_bytes(weights[:-100])
+    assert run_train(monkeypatch, *options) == 2
+    assert "truncated" in one_line(capsys)
+    (start / "model.safetensors").write_bytes(weights)
+    raw = json.loads((start / "config.json").read_text())
+    (start / "config.json").write_text(json.dumps(raw | {"n_positions": 23}))
+    assert run_train(monkeypatch, *options) == 2
+    assert "trunk.wpe.weight expected (23, 10) got (17, 10)" in one_line(capsys)
+
+
+def test_auto_says_loudly_what_it_takes_instead(monkeypatch, tmp_path):
+    monkeypatch.setattr(lab.runs, "find", lambda name: (_ for _ in ()).throw(InputError("gpt2 is not here")))
+    monkeypatch.setattr(lab.runs, "EMBEDDED", tmp_path)
+    name, init, notice = lab.runs.choose_model("auto", "pretrained")
+    assert (name, init) == ("gpt2-mini", "random")
+    assert "RANDOM WEIGHTS" in notice
+    (tmp_path / "model.safetensors").touch()
+    assert lab.runs.choose_model("auto", "pretrained")[:2] == ("gpt2-mini", "pretrained")
+    monkeypatch.setattr(lab.runs, "find", lambda name: tmp_path)
+    assert lab.runs.choose_model("auto", "pretrained") == ("gpt2", "pretrained", None)
+
+
+def test_training_that_takes_long_on_a_cpu_is_announced(monkeypatch, capsys):
+    device = Device(torch.device("cpu"), "fp32")
+    monkeypatch.setattr(Device, "product_rate", lambda self: 3e10)
+    texts = Texts({"train": [[1] * 20] * 16_000}, {}, {})
+    train.forecast(GPT2Config.preset("gpt2"), texts, train.Options(epochs=3), device)
+    multiply_adds = 3 * 85e6 * 3 * 320_000
+    assert f"{multiply_adds / 3e10 / 60:.0f}"[:2] in capsys.readouterr().out
+    train.forecast(GPT2Config.preset("gpt2-mini"), texts, train.Options(epochs=3), device)
+    assert capsys.readouterr().out == ""
+
+
+def test_every_option_is_explained_with_its_default(capsys):
+    with pytest.raises(SystemExit):
+        tyro.cli(train.Options, args=["--help"])
+    shown = capsys.readouterr().out
+    for name, default in vars(train.Options()).items():
+        assert f"--{name.replace('_', '-')}" in shown
+        assert str(default) in shown
+
+
+def test_the_schedule_rises_and_falls_to_zero():
+    training = make_training([0, 1, 2] * 10, epochs=2, batch_size=3, lr=0.5, warmup=0.1)
+    rates = []
+    for _ in range(20):
+        rates.append(training.schedule.get_last_lr()[0])
+        training.optimizer.step()
+        training.schedule.step()
+    assert rates[:3] == [0.25, 0.5, 0.5]
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[-1] == pytest.approx(0.5 / 18)
+    assert training.schedule.get_last_lr()[0] == 0
+
+
+def test_only_matrices_decay_and_every_weight_is_in_one_group():
+    training = make_training([0, 1, 2])
+    decayed, spared = (group["params"] for group in training.optimizer.param_groups)
+    assert {p.dim() for p in decayed} == {2}
+    assert {p.dim() for p in spared} == {1}
+    assert sorted(map(id, [*decayed, *spared])) == sorted(map(id, training.model.parameters()))
+    assert not math.isclose(training.optimizer.param_groups[0]["weight_decay"], 0)
