@@ -37,14 +37,14 @@ class Options:
     run: str = ""  # name of the run; empty: date and time
     init: runs.Init = "pretrained"  # the checkpoint's weights, or only its shape
     tune: Literal["all", "head"] | int = "all"  # all weights, the head alone, or the last N blocks, ln_f and the head
-    epochs: int = 0  # passes over the training texts; 0: 4 from random weights, 10 for the head alone, else 3
+    epochs: int = 0  # passes over the training texts; 0: 6 from random weights, 10 for the head alone, else 3
     lr: float = 0  # peak learning rate; 0: by --init, --tune and width, 5e-5 for the pretrained gpt2
     weight_decay: float = 0.01  # of AdamW, on matrices only
     warmup: float = 0.1  # share of the steps over which the learning rate rises; then it falls linearly to 0
     batch_size: int = 32  # texts per step
     clip: float = 1.0  # largest norm of the gradient
     class_weights: bool = False  # weigh each class by the inverse of its frequency
-    dropout: float = 0.1  # rate on the embeddings, on each sublayer's output and on attention weights
+    dropout: float | None = None  # on embeddings, sublayers and attention weights; None: 0.3 from random, else 0.1
     truncate: bool = False  # keep the end of texts that are too long for the model, instead of refusing them
     text_column: str = "text"  # column of the texts, in files that name columns
     label_column: str = "label"  # column of the labels, in files that name columns
@@ -57,19 +57,20 @@ class Options:
         """Raise InputError for a number that makes no sense."""
         if isinstance(self.tune, int) and self.tune < 1:
             raise InputError(f"--tune {self.tune}: expected all, head, or at least 1 block")
-        least = {"lr": 0, "weight_decay": 0, "warmup": 0, "dropout": 0, "clip": 1e-3, "epochs": 0, "batch_size": 1}
+        least = dict.fromkeys(("epochs", "lr", "weight_decay", "warmup", "dropout", "seed"), 0.0)
+        least |= {"batch_size": 1, "clip": 1e-3}
         for name, low in least.items():
             value, high = getattr(self, name), 1 if name in ("warmup", "dropout") else math.inf
-            if not low <= value < high:
-                raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {low} and below {high}")
+            if value is not None and not low <= value < high:
+                raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {low:g} and below {high}")
 
-    def resolved(self, config: GPT2Config) -> "Options":
-        """With the epochs and the learning rate that follow from init, tune and width where none are given."""
-        epochs, lr = (4, 1e-3) if self.init == "random" else (3, 1.5e-4)
+    def resolved(self, width: int) -> "Options":
+        """With the epochs, learning rate and dropout that follow from init, tune and width where none are given."""
+        epochs, lr, dropout = (6, 1e-3, 0.3) if self.init == "random" else (3, 1.5e-4, 0.1)
         if self.tune == "head":  # few weights, and no features to spoil
             epochs, lr = 10, 20 * lr
-        lr *= 256 / config.n_embd
-        return replace(self, epochs=self.epochs or epochs, lr=self.lr or lr)
+        lr, dropout = self.lr or lr * 256 / width, dropout if self.dropout is None else self.dropout
+        return replace(self, epochs=self.epochs or epochs, lr=lr, dropout=dropout)
 
 
 def main(options: Options) -> int:
@@ -81,9 +82,8 @@ def main(options: Options) -> int:
         console.print(Panel(notice, style="bold yellow"))
     corpus = read_corpus(options.corpus, options.text_column, options.label_column, options.seed)
     torch.manual_seed(options.seed)
-    options = replace(options, model=name, init=init)
+    options = replace(options, model=name, init=init).resolved(read_config(name).n_embd)
     model = start_model(options, corpus.labels)
-    options = options.resolved(model.config)
     tokenizer = Tokenizer.load(name)
     texts = read_texts(corpus, tokenizer, model.config, options.truncate)
     run = runs.new_run(options.run)

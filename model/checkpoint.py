@@ -126,8 +126,19 @@ def save(
     files = {"config.json": json.dumps(raw, indent=2).encode()} | (tokenizer.files if tokenizer else {})
     with written_whole(*(folder / name for name in (WEIGHTS, *files))) as (weights, *others):
         save_file(tensors, weights, metadata={"format": "pt", DIGEST: digest(tensors.items())})
+        sort_metadata(weights)
         for path, content in zip(others, files.values(), strict=True):
             path.write_bytes(content)
+
+
+def sort_metadata(path: Path) -> None:
+    """safetensors writes the metadata in random order; sorted, equal tensors make equal files."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")  # of the header, JSON padded with spaces
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":")).encode().ljust(size))
 
 
 def read_weights(model: nn.Module, folder: Path, unused: set[str] | None = None, fresh: set[str] | None = None) -> None:

@@ -205,7 +205,7 @@ def test_ctrl_c_in_the_first_epoch_leaves_nothing(here, monkeypatch):
 def make_training(targets, **options):
     config = GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=0, attn_dropout=0)
     texts = Texts({"train": [[1, 2]] * len(targets)}, {"train": np.array(targets)}, {})
-    settings = train.Options(**options).resolved(config)
+    settings = train.Options(**options).resolved(config.n_embd)
     model = train.GPT2Classifier(config, ["a", "b", "c"])
     return train.Training(model, texts, settings, Device(torch.device("cpu"), "fp32"))
 
@@ -237,12 +237,14 @@ def test_a_loss_that_is_not_finite_stops_training(here, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("width", "init", "tune", "epochs", "lr"),
-    [(768, "pretrained", "all", 3, 5e-5), (256, "random", "all", 4, 1e-3), (768, "pretrained", "head", 10, 1e-3)],
+    [(768, "pretrained", "all", 3, 5e-5), (256, "random", "all", 6, 1e-3), (768, "pretrained", "head", 10, 1e-3)],
 )
 def test_defaults_follow_from_init_tune_and_width(width, init, tune, epochs, lr):
-    options = train.Options(init=init, tune=tune).resolved(GPT2Config(2, 2, width))
-    assert (options.epochs, options.lr) == (epochs, pytest.approx(lr))
-    assert train.Options(epochs=7, lr=0.1).resolved(GPT2Config(2, 2, width)).epochs == 7
+    options = train.Options(init=init, tune=tune).resolved(width)
+    dropout = 0.3 if init == "random" else 0.1
+    assert (options.epochs, options.lr, options.dropout) == (epochs, pytest.approx(lr), dropout)
+    given = train.Options(init=init, tune=tune, epochs=7, lr=0.1, dropout=0.0)
+    assert given.resolved(width) == given
 
 
 def test_bf16_on_the_cpu_predicts_nearly_the_same(here, monkeypatch):
