@@ -38,6 +38,7 @@ HUB = {  # repository and revision; None = the newest one in the cache
     "gpt2-xl": ("openai-community/gpt2-xl", None),
     "distilgpt2": ("distilbert/distilgpt2", None),
 }
+END_OF_TEXT = "<|endoftext|>"
 WEIGHTS = "model.safetensors"
 DIGEST = "headgate_sha256"  # our key in the safetensors metadata
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
@@ -123,7 +124,10 @@ def save(
         id2label = dict(enumerate(model.labels))
         raw |= {"architectures": ["GPT2ForSequenceClassification"], "id2label": id2label}
         raw |= {"label2id": {label: i for i, label in id2label.items()}}
-    files = {"config.json": json.dumps(raw, indent=2).encode()} | (tokenizer.files if tokenizer else {})
+    files = {"config.json": json.dumps(raw, indent=2).encode()}
+    if tokenizer:  # HF refuses to pad a batch unless it is told with what
+        hf = {"tokenizer_class": "GPT2Tokenizer", "pad_token": END_OF_TEXT, "model_max_length": model.config.n_ctx}
+        files |= tokenizer.files | {"tokenizer_config.json": json.dumps(hf, indent=2).encode()}
     with written_whole(*(folder / name for name in (WEIGHTS, *files))) as (weights, *others):
         save_file(tensors, weights, metadata={"format": "pt", DIGEST: digest(tensors.items())})
         sort_metadata(weights)

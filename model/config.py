@@ -88,14 +88,15 @@ class GPT2Config:
         if missing := [name for name in ("model_type", "n_layer", "n_head", "n_embd") if name not in raw]:
             raise InputError(f"{source}: config.json does not say {', '.join(missing)}")
         config = cls(**{ours: raw[name] for ours, name in HF_NAMES.items() if name in raw})
-        implemented = IMPLEMENTED | {"resid_pdrop": config.dropout}
-        differing = [name for name, value in implemented.items() if raw.get(name, value) != value]
+        differing = [name for name, value in IMPLEMENTED.items() if raw.get(name, value) != value]
+        if raw.get("resid_pdrop", 0.1) != config.dropout:  # 0.1 is what HF takes where a rate is not said
+            differing.append("resid_pdrop")
         if raw.get("n_inner") not in (None, 4 * config.n_embd):
             differing.append("n_inner")
         if raw.get("problem_type") not in (None, "single_label_classification"):
             differing.append("problem_type")
         if differing:
-            refused = ", ".join(f"{name} = {raw[name]!r}" for name in differing)
+            refused = ", ".join(f"{name} = {raw.get(name)!r}" for name in differing)
             raise InputError(f"{source}: headgate does not implement {refused}")
         return config
 

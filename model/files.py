@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,33 @@ from .config import InputError
 def written_whole(*paths: Path) -> Iterator[list[Path]]:
     """Yield a temporary file for each path: at the end all of them take their places, after an error none does."""
     temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
+    former = [path.with_name(f".{path.name}.{os.getpid()}.old") for path in paths]
     try:
         yield temporary
-        for written, path in zip(temporary, paths, strict=True):
-            os.replace(written, path)
+        for path, old in zip(paths, former, strict=True):
+            if path.is_file():
+                keep(path, old)
+        try:
+            for written, path in zip(temporary, paths, strict=True):
+                os.replace(written, path)
+        except BaseException:
+            for path, old in zip(paths, former, strict=True):
+                if old.is_file():
+                    os.replace(old, path)
+                elif path.is_file():
+                    path.unlink()
+            raise
     finally:
-        for written in temporary:
-            written.unlink(missing_ok=True)
+        for file in (*temporary, *former):
+            file.unlink(missing_ok=True)
+
+
+def keep(path: Path, old: Path) -> None:
+    """A second name for the same file, or a copy where the file system has no links."""
+    try:
+        os.link(path, old)
+    except OSError:
+        shutil.copyfile(path, old)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import GPT2Config
-from .interventions import AXES, Interventions, checked
+from .interventions import AXES, Interventions, checked, kind
 
 
 class Trace:
@@ -226,14 +226,13 @@ class GPT2(nn.Module):
 
     def embed(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ids int64 (B, T) -> token plus position embedding (B, T, C); `lengths` blank out the padding."""
-        T, device = ids.shape[-1], ids.device
-        if ids.dtype != torch.int64 or ids.dim() != 2 or not 1 <= T <= self.config.n_ctx:
-            expected = f"int64 (B, T) with 1 <= T <= {self.config.n_ctx}"
-            raise ValueError(f"ids: expected {expected}, got {ids.dtype} {tuple(ids.shape)}")
+        shaped = isinstance(ids, Tensor) and ids.dtype == torch.int64 and ids.dim() == 2
+        if not shaped or not 1 <= ids.shape[1] <= self.config.n_ctx:
+            raise ValueError(f"ids: expected int64 (B, T) with 1 <= T <= {self.config.n_ctx}, got {kind(ids)}")
+        T, device = ids.shape[1], ids.device
         if lengths is not None:
-            if lengths.dtype != torch.int64 or lengths.shape != ids.shape[:1]:
-                expected = f"int64 ({len(ids)},)"
-                raise ValueError(f"lengths: expected {expected}, got {lengths.dtype} {tuple(lengths.shape)}")
+            if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64 or lengths.shape != ids.shape[:1]:
+                raise ValueError(f"lengths: expected int64 ({len(ids)},), got {kind(lengths)}")
             # Values are looked at only where that makes no one wait for a GPU and breaks no compiled graph.
             visible = lengths.device.type == "cpu" and not torch.compiler.is_compiling()
             if visible and ((lengths < 1) | (lengths > T)).any():

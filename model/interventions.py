@@ -36,10 +36,10 @@ def checked(interventions: Interventions, config: GPT2Config, B: int, T: int) ->
     """The interventions that are not None. Raises TypeError for an unknown name and ValueError for anything but a
     tensor with the right kind of dtype, rank and sizes, and for a fill without its gate."""
     sizes = dict(B=B, T=T, L=config.n_layer, H=config.n_head, D=config.head_width, C=config.n_embd)
+    if unknown := interventions.keys() - AXES.keys():
+        raise TypeError(f"there is no argument {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(AXES)}")
     given = {name: value for name, value in interventions.items() if value is not None}
     for name, value in given.items():
-        if name not in AXES:
-            raise TypeError(f"there is no intervention {name!r}; there are {', '.join(AXES)}")
         check(name, value, [sizes[axis] for axis in AXES[name]])
         if name.endswith("_fill") and (gate := name.replace("fill", "gate")) not in given:
             raise ValueError(f"{name} does nothing without {gate}: give both")
@@ -48,10 +48,18 @@ def checked(interventions: Interventions, config: GPT2Config, B: int, T: int) ->
 
 def check(name: str, value: Any, shape: list[int]) -> None:
     """Raise ValueError unless `value` has the kind of dtype that `name` wants, and `shape` or 1 on each axis."""
-    kind = "bool" if name == "attn_mask" else "floating"
-    expected = f"{name}: expected a {kind} tensor ({', '.join(AXES[name])}) = {tuple(shape)}, or 1 on any axis"
-    if not isinstance(value, Tensor):
-        raise ValueError(f"{expected}; got {type(value).__name__}")
-    fits = value.dim() == len(shape) and all(n in (1, full) for n, full in zip(value.shape, shape, strict=True))
-    if not fits or (value.dtype != torch.bool if kind == "bool" else not value.is_floating_point()):
-        raise ValueError(f"{expected}; got {value.dtype} {tuple(value.shape)}")
+    dtype = "bool" if name == "attn_mask" else "floating"
+    fits = (
+        isinstance(value, Tensor)
+        and (value.dtype == torch.bool if dtype == "bool" else value.is_floating_point())
+        and value.dim() == len(shape)
+        and all(n in (1, full) for n, full in zip(value.shape, shape, strict=True))
+    )
+    if not fits:
+        expected = f"a {dtype} tensor ({', '.join(AXES[name])}) = {tuple(shape)}, or 1 on any axis"
+        raise ValueError(f"{name}: expected {expected}; got {kind(value)}")
+
+
+def kind(value: Any) -> str:
+    """Dtype and shape of a tensor, the type of anything else: for messages."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

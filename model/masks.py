@@ -126,12 +126,14 @@ def restrict(
 
 def hide_ids(token_ids: Iterable[int]) -> Intervention:
     """Hide every occurrence of these tokens from all queries."""
-    hidden = torch.tensor(sorted(token_ids))
+    hidden = torch.tensor(sorted(token_ids), dtype=torch.int64)
     return lambda ids, lengths: {"attn_mask": hide_tokens(torch.isin(ids, hidden.to(ids.device)))}
 
 
 def last_tokens(n: int) -> Intervention:
-    """Leave the last n real tokens of each text visible, and hide those before them."""
+    """Leave the last n real tokens of each text visible, n >= 1, and hide those before them."""
+    if n < 1:
+        raise ValueError(f"last_tokens: expected at least 1, got {n}")
 
     def intervention(ids: Tensor, lengths: Tensor) -> Interventions:
         positions = torch.arange(ids.shape[1], device=ids.device)

@@ -8,10 +8,10 @@ from pathlib import Path
 import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str
 
-from .checkpoint import find
-from .config import InputError
+from .checkpoint import EMBEDDED, END_OF_TEXT, find
+from .config import PRESETS, InputError
+from .files import read_json
 
-END_OF_TEXT = "<|endoftext|>"
 FILES = ("vocab.json", "merges.txt")
 
 
@@ -41,7 +41,9 @@ class Tokenizer:
     @classmethod
     def load(cls, folder_or_name: str | Path) -> "Tokenizer":
         """The tokenizer of a checkpoint: a folder, a published name or `gpt2-mini`."""
-        folder = find(folder_or_name)
+        folder = EMBEDDED if folder_or_name in PRESETS and not Path(folder_or_name).is_dir() else find(folder_or_name)
+        if not (folder / "vocab.json").is_file() and (folder / "tokenizer.json").is_file():
+            return cls(from_tokenizer_json(folder / "tokenizer.json"), str(folder))
         if missing := [name for name in FILES if not (folder / name).is_file()]:
             raise InputError(f"{folder}: no {' and no '.join(missing)}, so this checkpoint cannot read text")
         return cls({name: (folder / name).read_bytes() for name in FILES}, str(folder))
@@ -61,7 +63,7 @@ class Tokenizer:
 
         A token that holds a part of a character covers that whole character, so neighbours may overlap."""
         # ends[i]: the byte at which character i ends
-        ends = list(accumulate(len(char.encode()) for char in text))
+        ends = list(accumulate(len(char.encode(errors="surrogatepass")) for char in text))
         pieces, first = [], 0
         for token in self.encoding.encode_ordinary(text):
             last = first + len(self.encoding.decode_single_token_bytes(token)) - 1
@@ -69,6 +71,16 @@ class Tokenizer:
             pieces.append((text[start:end], start, end))
             first = last + 1
         return pieces
+
+
+def from_tokenizer_json(path: Path) -> dict[str, bytes]:
+    """vocab.json and merges.txt out of the one file that `transformers` 5 writes instead of them."""
+    try:
+        bpe = read_json(path)["model"]
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in bpe["merges"]]
+        return {"vocab.json": json.dumps(bpe["vocab"]).encode(), "merges.txt": "\n".join(["#", *merges, ""]).encode()}
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: expected the vocabulary and merges of a GPT-2 tokenizer: {error!r}") from None
 
 
 def byte_of() -> dict[str, int]:

@@ -76,7 +76,7 @@ def test_a_run_holds_what_the_design_promises(here, monkeypatch):
     run = train_tiny(monkeypatch, "first", "--epochs", "3")
     pictures = {f"{kind}_{split}.png" for kind in ("confusion", "roc_pr", "calibration") for split in ("val", "test")}
     tables = {"run.json", "metrics.json", "predictions.csv", "log.jsonl"}
-    checkpoint = {"config.json", "model.safetensors", "vocab.json", "merges.txt"}
+    checkpoint = {"config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer_config.json"}
     assert {path.name for path in run.iterdir()} == checkpoint | tables | pictures | {"learning_curves.png"}
     assert (Path("runs") / "latest").resolve() == run.resolve()
 

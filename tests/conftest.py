@@ -1,0 +1,82 @@
+"""Shared fixtures: a tiny shape, and random `transformers` models that are loaded through our own loader."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported: no test may ask the network
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from model import GPT2LM, GPT2Classifier, GPT2Config, load_classifier, load_lm
+
+torch.set_num_threads(1)  # tiny tensors: several threads would wait for each other most of the time
+
+
+class Reference(NamedTuple):
+    """A random model of `transformers`, the folder it was saved to, and what our loader made of that folder."""
+
+    hf: Any
+    ours: Any
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def tiny() -> GPT2Config:
+    """Distinct sizes, mostly prime, so that swapped axes cannot pass; an epsilon that is not PyTorch's default."""
+    sizes = dict(n_layer=3, n_head=5, n_embd=35, n_ctx=13, vocab_size=101)
+    return GPT2Config(**sizes, layer_norm_epsilon=3e-3, dropout=0.0, attn_dropout=0.0)
+
+
+def randomise(hf: torch.nn.Module) -> None:
+    """Biases start at 0 and LayerNorm weights at 1, where a swapped one would not be seen: make them all different."""
+    for name, parameter in hf.named_parameters():
+        if name.endswith(".bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
+        elif "ln_" in name:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+
+
+@pytest.fixture(scope="session")
+def reference(tiny: GPT2Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Reference]:
+    """Build a random HF model of the tiny shape: reference("GPT2LMHeadModel", seed=0, **config)."""
+    import transformers
+
+    def build(architecture: str, seed: int = 0, **config: Any) -> Reference:
+        torch.manual_seed(seed)
+        settings = tiny.to_hf() | {"initializer_range": 0.25, "pad_token_id": 0, "num_labels": 4} | config
+        settings.pop("architectures")
+        hf_config = transformers.GPT2Config(**settings, attn_implementation="eager")
+        hf = getattr(transformers, architecture)(hf_config).eval()
+        randomise(hf)
+        folder = tmp_path_factory.mktemp(architecture)
+        hf.save_pretrained(folder)
+        load = load_classifier if "Classification" in architecture else load_lm
+        return Reference(hf, load(folder), folder)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def lm_reference(reference: Callable[..., Reference]) -> Reference:
+    return reference("GPT2LMHeadModel")
+
+
+@pytest.fixture(scope="session")
+def clf_reference(reference: Callable[..., Reference]) -> Reference:
+    return reference("GPT2ForSequenceClassification")
+
+
+@pytest.fixture
+def lm(lm_reference: Reference) -> GPT2LM:
+    """A language model with random weights that a test may change."""
+    return load_lm(lm_reference.folder)
+
+
+@pytest.fixture
+def clf(clf_reference: Reference) -> GPT2Classifier:
+    """A classifier with random weights that a test may change."""
+    return load_classifier(clf_reference.folder)

@@ -1,0 +1,568 @@
+"""Folders in the Hugging Face layout, in and out: what fits, what is refused, and that nothing is half written."""
+
+import json
+import logging
+import os
+import pickle
+import shutil
+
+import huggingface_hub.constants
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tiny import C, K, V, difference, real, texts
+
+import model.checkpoint
+from model import GPT2LM, GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier, load_lm, save
+
+TEXTS = texts(7, 11)
+LABELS = ["sadness", "joy", "love", "anger"]
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def foreign(lm_reference, tmp_path):
+    """A copy of a folder that `transformers` saved: a language model."""
+    return shutil.copytree(lm_reference.folder, tmp_path / "foreign")
+
+
+@pytest.fixture
+def foreign_classifier(clf_reference, tmp_path):
+    return shutil.copytree(clf_reference.folder, tmp_path / "foreign")
+
+
+@pytest.fixture
+def ours(tiny, tmp_path):
+    """A classifier of our own with random weights, and the folder it was saved to."""
+    torch.manual_seed(0)
+    classifier = GPT2Classifier(tiny, LABELS).eval()
+    for parameter in classifier.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    save(classifier, tmp_path / "ours")
+    return classifier, tmp_path / "ours"
+
+
+def rewrite(folder, change) -> None:
+    """Save the folder's tensors again after `change` worked on the dict of them, without our metadata."""
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def set_config(folder, **changes) -> None:
+    raw = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in raw.items() if value is not ...}))
+
+
+def content(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+# From transformers (the parity tests compare what its prefixed folders hold).
+
+
+def same_logits(model, reference) -> bool:
+    return difference(model(*TEXTS), reference.ours(*TEXTS)) == 0
+
+
+def unprefixed(tensors):
+    for key in [key for key in tensors if key.startswith("transformer.")]:
+        tensors[key.removeprefix("transformer.")] = tensors.pop(key)
+
+
+def old_buffers(tensors):
+    prefix = "transformer." if "transformer.wte.weight" in tensors else ""
+    for layer in range(3):
+        tensors[f"{prefix}h.{layer}.attn.bias"] = torch.ones(1, 1, 13, 13, dtype=torch.bool).tril()
+        tensors[f"{prefix}h.{layer}.attn.masked_bias"] = torch.tensor(-1e4)
+
+
+def tied_head(tensors):
+    tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
+
+
+def unused_score(tensors):
+    tensors["score.weight"] = torch.ones(K, C)
+
+
+def half(tensors):
+    for key in tensors:
+        tensors[key] = tensors[key].bfloat16().float().bfloat16()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [(unprefixed,), (old_buffers,), (unprefixed, old_buffers), (tied_head,), (unused_score,), (old_buffers, tied_head)],
+    ids=lambda changes: " + ".join(change.__name__ for change in changes),
+)
+def test_a_language_model_loads_with_any_of_the_known_keys(foreign, lm_reference, changes):
+    for change in changes:
+        rewrite(foreign, change)
+    assert same_logits(load_lm(foreign), lm_reference)
+
+
+@pytest.mark.parametrize("change", [unprefixed, old_buffers, tied_head], ids=lambda change: change.__name__)
+def test_a_classifier_loads_with_any_of_the_known_keys(foreign_classifier, clf_reference, change):
+    rewrite(foreign_classifier, change)
+    assert same_logits(load_classifier(foreign_classifier), clf_reference)
+
+
+def test_the_bare_trunk_of_transformers_loads(lm_reference, tmp_path):
+    lm_reference.hf.transformer.save_pretrained(tmp_path)
+    assert "wte.weight" in load_file(tmp_path / WEIGHTS)
+    assert same_logits(load_lm(tmp_path), lm_reference)
+
+
+def test_a_language_model_is_read_from_a_classifiers_folder(clf_reference):
+    got = load_lm(clf_reference.folder).trunk(*TEXTS)
+    assert torch.equal(got, clf_reference.ours.trunk(*TEXTS))
+
+
+@pytest.mark.parametrize("load", [load_lm, load_classifier])
+def test_half_precision_is_fp32_in_memory(foreign_classifier, load):
+    rewrite(foreign_classifier, half)
+    loaded = load(foreign_classifier)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert not loaded.training
+    stored = load_file(foreign_classifier / WEIGHTS)["transformer.wte.weight"]
+    assert torch.equal(loaded.trunk.wte.weight, stored.float())
+
+
+def test_foreign_labels_are_read_in_the_order_of_the_heads_rows(clf_reference, foreign_classifier):
+    assert load_classifier(foreign_classifier).labels == ("LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3")
+    set_config(foreign_classifier, id2label={"2": "love", "0": "sadness", "3": "anger", "1": "joy"})
+    assert load_classifier(foreign_classifier).labels == tuple(LABELS)
+
+
+def test_two_classes_without_names_in_the_config_load(reference):
+    """transformers leaves id2label out where it is its default."""
+    two = reference("GPT2ForSequenceClassification", num_labels=2)
+    assert two.ours.labels == ("LABEL_0", "LABEL_1")
+    with torch.no_grad():
+        expected = two.hf(TEXTS[0], attention_mask=real(*TEXTS).long()).logits
+    assert difference(two.ours(*TEXTS), expected) < 1e-5
+
+
+def test_dropout_of_a_classifier_can_be_replaced(foreign_classifier):
+    assert load_classifier(foreign_classifier, dropout=0.25).config.dropout == 0.25
+    assert load_classifier(foreign_classifier, dropout=0.25).config.attn_dropout == 0.25
+    assert load_classifier(foreign_classifier).config.dropout == 0.0
+
+
+# To transformers, and back.
+
+
+@pytest.fixture
+def with_real_vocabulary(tiny):
+    """A classifier as narrow as the tiny one with the full vocabulary, so that 50256 can pad."""
+    torch.manual_seed(0)
+    config = GPT2Config(tiny.n_layer, tiny.n_head, tiny.n_embd, n_ctx=13, dropout=0.2, attn_dropout=0.3)
+    classifier = GPT2Classifier(config, LABELS).eval()
+    for parameter in classifier.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return classifier
+
+
+def test_transformers_opens_what_we_saved(with_real_vocabulary, tmp_path):
+    """A padded batch without lengths or mask: HF finds the padding by the config's pad_token_id."""
+    from transformers import AutoModelForSequenceClassification
+
+    save(with_real_vocabulary, tmp_path)
+    hf, report = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())
+    assert hf.config.id2label == dict(enumerate(LABELS))
+    assert hf.config.label2id == {label: i for i, label in enumerate(LABELS)}
+    assert hf.config.pad_token_id == 50256
+    assert (hf.config.embd_pdrop, hf.config.resid_pdrop, hf.config.attn_pdrop) == (0.2, 0.2, 0.3)
+    ids, lengths = texts(7, 11, 1, pad=50256)
+    with torch.no_grad():
+        assert difference(with_real_vocabulary(ids, lengths), hf.eval()(ids).logits) < 1e-5
+
+
+def test_transformers_opens_our_language_model(lm_reference, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    save(lm_reference.ours, tmp_path)
+    hf, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())
+    with torch.no_grad():
+        assert difference(hf.eval()(TEXTS[0]).logits, lm_reference.hf(TEXTS[0]).logits) < 1e-5
+
+
+def test_saved_and_loaded_is_the_same(ours, caplog):
+    classifier, folder = ours
+    loaded = load_classifier(folder)
+    assert torch.equal(loaded(*TEXTS), classifier(*TEXTS))
+    assert (loaded.labels, loaded.config) == (tuple(LABELS), classifier.config)
+    assert caplog.records == []  # our own file was checked against its SHA-256: nothing to say
+
+
+def test_saved_in_half_precision_is_fp32_in_memory(ours, tmp_path):
+    classifier, _ = ours
+    save(classifier, tmp_path / "half", dtype=torch.float16)
+    stored = load_file(tmp_path / "half" / WEIGHTS)
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "float16"
+    loaded = load_classifier(tmp_path / "half")
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert torch.equal(loaded.trunk.wte.weight, classifier.trunk.wte.weight.half().float())
+
+
+def test_saving_does_not_touch_the_model(ours, tmp_path):
+    classifier, _ = ours
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    save(classifier, tmp_path / "half", dtype=torch.bfloat16)
+    assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+
+
+def test_a_saved_classifier_with_its_tokenizer_is_a_pipeline(with_real_vocabulary, tmp_path):
+    """Text in, label out, by transformers alone: the folder holds all that it needs, batches included."""
+    from transformers import AutoTokenizer, pipeline
+
+    tokenizer, written = Tokenizer.load("gpt2-mini"), ["i feel so happy", "what a sad, sad story 🙂"]
+    save(with_real_vocabulary, tmp_path, tokenizer)
+    assert AutoTokenizer.from_pretrained(tmp_path)(written)["input_ids"] == [tokenizer.encode(text) for text in written]
+    for text, got in zip(written, pipeline("text-classification", str(tmp_path), batch_size=2)(written), strict=True):
+        probabilities = with_real_vocabulary(torch.tensor([tokenizer.encode(text)])).softmax(-1)[0]
+        assert got["label"] == LABELS[probabilities.argmax()]
+        assert got["score"] == pytest.approx(probabilities.max().item(), abs=1e-5)
+
+
+def test_a_saved_tokenizer_is_the_same_files(ours, tmp_path):
+    tokenizer = Tokenizer.load("gpt2-mini")
+    save(ours[0], tmp_path / "with", tokenizer)
+    assert {name: content(tmp_path / "with")[name] for name in tokenizer.files} == tokenizer.files
+    others = ["config.json", WEIGHTS, "tokenizer_config.json"]
+    assert sorted(content(tmp_path / "with")) == sorted([*tokenizer.files, *others])
+
+
+# Labels and heads.
+
+
+def test_a_fresh_head_is_added_for_the_labels(foreign, lm_reference):
+    torch.manual_seed(0)
+    classifier = load_classifier(foreign, LABELS)
+    assert classifier.labels == tuple(LABELS)
+    assert classifier.score.weight.shape == (K, C)
+    assert 0.01 < classifier.score.weight.std() < 0.03  # N(0, 0.02)
+    assert torch.equal(classifier.trunk(*TEXTS), lm_reference.ours.trunk(*TEXTS))
+    assert classifier(*TEXTS).isfinite().all()
+
+
+def test_a_folder_without_head_wants_labels(foreign):
+    with pytest.raises(InputError, match=r"no classification head.*labels"):
+        load_classifier(foreign)
+
+
+@pytest.mark.parametrize("labels", [LABELS[::-1], LABELS[:3], [*LABELS, "fear"]], ids=str)
+def test_other_labels_than_its_own_are_refused(ours, labels):
+    with pytest.raises(InputError, match=f"sadness, joy, love, anger; expected {', '.join(labels)}"):
+        load_classifier(ours[1], labels)
+
+
+def test_its_own_labels_are_taken(ours):
+    assert load_classifier(ours[1], LABELS).labels == tuple(LABELS)
+
+
+@pytest.mark.parametrize("labels", [["one"], [], ["a", "a"], "ab"], ids=str)
+def test_labels_that_name_no_classes_are_refused(foreign, labels):
+    with pytest.raises(InputError, match="labels: expected at least two different names"):
+        load_classifier(foreign, labels)
+
+
+@pytest.mark.parametrize("id2label", [{"0": "a", "1": "b"}, {str(i + 1): "abcd"[i] for i in range(4)}], ids=str)
+def test_names_that_do_not_fit_the_heads_rows_are_refused(ours, id2label):
+    set_config(ours[1], id2label=id2label)
+    with pytest.raises(InputError, match="4 rows"):
+        load_classifier(ours[1])
+
+
+# What does not fit is refused, by name.
+
+
+def drop(tensors):
+    del tensors["transformer.h.1.ln_2.bias"], tensors["transformer.wpe.weight"]
+
+
+def add(tensors):
+    tensors["transformer.h.1.attn.q_norm.weight"] = torch.ones(3)
+    tensors["transformer.h.3.ln_1.bias"] = torch.ones(C)
+
+
+def reshape(tensors):
+    tensors["transformer.h.2.mlp.c_fc.weight"] = tensors["transformer.h.2.mlp.c_fc.weight"].T.contiguous()
+    tensors["transformer.wte.weight"] = tensors["transformer.wte.weight"][:97].clone()
+
+
+UNFIT = {
+    drop: ["missing: trunk.h.1.ln_2.bias, trunk.wpe.weight"],
+    add: ["unexpected: trunk.h.1.attn.q_norm.weight, trunk.h.3.ln_1.bias"],
+    reshape: [f"trunk.h.2.mlp.c_fc.weight expected ({4 * C}, {C}) got ({C}, {4 * C})",
+              f"trunk.wte.weight expected ({V}, {C}) got (97, {C})"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [(drop,), (add,), (reshape,), (drop, add, reshape)], ids=str)
+def test_missing_unexpected_and_mismatched_tensors_are_listed_by_name(foreign, changes):
+    for change in changes:
+        rewrite(foreign, change)
+    with pytest.raises(InputError) as caught:
+        load_lm(foreign)
+    for part in (part for change in changes for part in UNFIT[change]):
+        assert part in str(caught.value)
+
+
+def test_a_head_of_another_width_is_refused(foreign):
+    rewrite(foreign, lambda tensors: tensors.update({"score.weight": torch.ones(K, C + 1)}))
+    with pytest.raises(InputError, match=r"score.weight expected \(4, 35\) got \(4, 36\)"):
+        load_classifier(foreign)
+
+
+def test_both_spellings_of_a_tensor_are_refused(foreign):
+    rewrite(foreign, lambda tensors: tensors.update({"wte.weight": tensors["transformer.wte.weight"].clone()}))
+    with pytest.raises(InputError, match="with and without"):
+        load_lm(foreign)
+
+
+def test_an_untied_head_is_refused(foreign):
+    rewrite(foreign, lambda tensors: tensors.update({"lm_head.weight": tensors["transformer.wte.weight"] + 1}))
+    with pytest.raises(InputError, match=r"lm_head.weight differs from wte.weight"):
+        load_lm(foreign)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(foreign, value):
+    rewrite(foreign, lambda tensors: tensors["transformer.h.1.ln_2.bias"].__setitem__(3, value))
+    with pytest.raises(InputError, match=r"h.1.ln_2.bias.*not finite"):
+        load_lm(foreign)
+
+
+def test_integers_among_the_weights_are_refused_by_name(foreign):
+    rewrite(foreign, lambda tensors: tensors.update({"transformer.ln_f.bias": torch.ones(C, dtype=torch.int8)}))
+    with pytest.raises(InputError, match=r"transformer.ln_f.bias: expected floating-point numbers, got torch.int8"):
+        load_lm(foreign)
+
+
+@pytest.mark.parametrize(("name", "value"), [("activation_function", "gelu"), ("n_inner", 70), ("model_type", "llama"),
+                                         ("scale_attn_by_inverse_layer_idx", True), ("resid_pdrop", 0.1),
+                                         ("problem_type", "regression")])  # fmt: skip
+@pytest.mark.parametrize("load", [load_lm, load_classifier])
+def test_a_config_that_is_not_implemented_is_refused(foreign_classifier, load, name, value):
+    set_config(foreign_classifier, **{name: value})
+    with pytest.raises(InputError, match=f"foreign: headgate does not implement {name}"):
+        load(foreign_classifier)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [("{", "is not JSON"), ("", "is not JSON"), ("[1]", "expected a JSON object, got list"), (b"\xff", "is not JSON"),
+     ("{}", "does not say model_type, n_layer, n_head, n_embd"), (None, "no config.json")],
+    ids=str,
+)  # fmt: skip
+def test_a_config_that_cannot_be_read_is_refused(foreign, raw, message):
+    (foreign / "config.json").unlink()
+    if raw is not None:
+        (foreign / "config.json").write_bytes(raw if isinstance(raw, bytes) else raw.encode())
+    with pytest.raises(InputError, match=message):
+        load_lm(foreign)
+
+
+def test_a_config_without_its_depth_is_refused(foreign):
+    set_config(foreign, n_layer=...)
+    with pytest.raises(InputError, match="does not say n_layer"):
+        load_lm(foreign)
+
+
+# Damage and danger.
+
+
+class Payload:
+    """Unpickling it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("load", [load_lm, lambda folder: load_classifier(folder, LABELS)], ids=["lm", "classifier"])
+def test_a_pickle_is_refused_and_never_opened(foreign, load):
+    victim = foreign / "written"
+    (foreign / WEIGHTS).unlink()
+    (foreign / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(victim)))
+    with pytest.raises(InputError, match=r"pytorch_model.bin.*unpickling.*safetensors"):
+        load(foreign)
+    assert not victim.exists()
+    pickle.loads((foreign / "pytorch_model.bin").read_bytes()).close()
+    assert victim.exists()  # it would have been written
+
+
+def test_a_folder_without_weights_is_refused(foreign):
+    (foreign / WEIGHTS).unlink()
+    with pytest.raises(InputError, match=f"expected {WEIGHTS}, found no weights"):
+        load_lm(foreign)
+
+
+@pytest.mark.parametrize("size", [0, 5, 300, -1])
+def test_a_truncated_file_is_refused(foreign, size):
+    whole = (foreign / WEIGHTS).read_bytes()
+    (foreign / WEIGHTS).write_bytes(whole[:size])
+    with pytest.raises(InputError, match="truncated or damaged"):
+        load_lm(foreign)
+
+
+@pytest.mark.parametrize("at", [0.2, 0.5, 0.999])
+@pytest.mark.parametrize("load", [load_lm, load_classifier])
+def test_a_flipped_bit_in_one_of_ours_is_refused(ours, at, load):
+    raw = bytearray((ours[1] / WEIGHTS).read_bytes())
+    header = 8 + int.from_bytes(raw[:8], "little")
+    position = header + int((len(raw) - header) * at) // 4 * 4  # the lowest byte of some number: it stays finite
+    raw[position] ^= 1
+    (ours[1] / WEIGHTS).write_bytes(raw)
+    with pytest.raises(InputError, match=r"damaged.*SHA-256"):
+        load(ours[1])
+
+
+def test_swapped_tensors_in_one_of_ours_are_refused(ours):
+    """The same bytes under other names are not the same checkpoint."""
+    with safe_open(ours[1] / WEIGHTS, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(ours[1] / WEIGHTS)
+    a, b = "transformer.h.0.ln_1.bias", "transformer.h.0.ln_2.bias"
+    tensors[a], tensors[b] = tensors[b], tensors[a]
+    save_file(tensors, ours[1] / WEIGHTS, metadata=metadata)
+    with pytest.raises(InputError, match=r"damaged.*SHA-256"):
+        load_classifier(ours[1])
+
+
+def test_a_foreign_folder_has_nothing_to_check_against_and_says_so(foreign, caplog):
+    with caplog.at_level(logging.WARNING):
+        load_lm(foreign)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "no SHA-256 to check" in caplog.text
+
+
+# Whole or not at all.
+
+
+def fail(*arguments, **settings):
+    raise OSError("no space left")
+
+
+@pytest.mark.parametrize("what", ["model.checkpoint.save_file", "model.files.os.replace", "pathlib.Path.write_bytes"])
+def test_a_save_that_fails_leaves_the_old_checkpoint(ours, lm, monkeypatch, what):
+    before = content(ours[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(what, fail)
+        with pytest.raises(OSError, match="no space left"):
+            save(lm, ours[1])
+    assert content(ours[1]) == before
+
+
+@pytest.mark.parametrize("replaced", [1, 2, 3])
+def test_a_save_that_fails_between_its_files_leaves_a_whole_checkpoint(ours, lm, monkeypatch, replaced):
+    """Old or new, but not the weights of one with the config of the other."""
+    before, calls, replace = content(ours[1]), [], os.replace
+
+    def failing(*paths):
+        calls.append(paths)
+        fail() if len(calls) == replaced + 1 else replace(*paths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("model.files.os.replace", failing)
+        with pytest.raises(OSError, match="no space left"):
+            save(lm, ours[1], Tokenizer.load("gpt2-mini"))
+    assert content(ours[1]) == before
+
+
+def test_a_folder_in_the_way_of_a_file_leaves_the_old_checkpoint(ours, lm):
+    (ours[1] / "config.json").unlink()
+    (ours[1] / "config.json").mkdir()
+    weights = (ours[1] / WEIGHTS).read_bytes()
+    with pytest.raises(OSError, match="config.json"):
+        save(lm, ours[1])
+    assert (ours[1] / WEIGHTS).read_bytes() == weights
+    assert sorted(path.name for path in ours[1].iterdir()) == ["config.json", WEIGHTS]
+
+
+def test_a_save_over_an_old_checkpoint_replaces_it_and_leaves_no_other_file(ours, lm):
+    save(lm, ours[1])
+    assert sorted(content(ours[1])) == ["config.json", WEIGHTS]
+    assert torch.equal(load_lm(ours[1])(*TEXTS), lm(*TEXTS))
+
+
+def test_saving_makes_the_folder(lm, tmp_path):
+    save(lm, tmp_path / "a" / "b")
+    assert torch.equal(load_lm(tmp_path / "a" / "b")(*TEXTS), lm(*TEXTS))
+
+
+# Names.
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """An empty hub cache."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+@pytest.mark.parametrize("load", [load_lm, load_classifier, Tokenizer.load])
+@pytest.mark.parametrize("name", ["gpt3", "no/such/folder", "openai-community/gpt2"])
+def test_an_unknown_name_is_refused_with_those_there_are(cache, load, name):
+    with pytest.raises(InputError, match=f"'{name}'.*folder.*gpt2, gpt2-medium"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"])
+def test_a_name_that_is_not_cached_says_how_to_fetch_it_in_one_line(cache, name):
+    with pytest.raises(InputError, match=rf"\Amodel '{name}' is not on this machine: .*`hf download \S+/{name}.*\Z"):
+        load_lm(name)
+
+
+REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
+
+
+def put_in_cache(cache, repository, revision, folder) -> None:
+    repo = cache / f"models--{repository.replace('/', '--')}"
+    shutil.copytree(folder, repo / "snapshots" / revision)
+    (repo / "refs").mkdir(exist_ok=True)
+    (repo / "refs" / "main").write_text(revision)
+
+
+def test_gpt2_is_found_in_the_cache_at_its_pinned_revision(cache, lm_reference):
+    put_in_cache(cache, "openai-community/gpt2", REVISION, lm_reference.folder)
+    assert same_logits(load_lm("gpt2"), lm_reference)
+
+
+def test_another_revision_of_gpt2_is_not_taken_for_it(cache, lm_reference):
+    put_in_cache(cache, "openai-community/gpt2", "0" * 40, lm_reference.folder)
+    with pytest.raises(InputError, match=f"--revision {REVISION}"):
+        load_lm("gpt2")
+
+
+@pytest.mark.parametrize("repository", ["openai-community/gpt2-large", "distilbert/distilgpt2"])
+def test_other_names_are_found_at_the_newest_revision(cache, lm_reference, repository):
+    put_in_cache(cache, repository, "1" * 40, lm_reference.folder)
+    assert same_logits(load_lm(repository.split("/")[1]), lm_reference)
+
+
+def test_a_folder_goes_before_a_name(cache, lm_reference, monkeypatch):
+    monkeypatch.chdir(cache.parent)
+    shutil.copytree(lm_reference.folder, cache.parent / "gpt2")
+    assert same_logits(load_lm("gpt2"), lm_reference)
+
+
+def test_gpt2_mini_is_the_embedded_folder():
+    folder = model.checkpoint.find("gpt2-mini")
+    assert (folder.parent.name, folder.name) == ("data", "gpt2-mini")
+    assert model.checkpoint.read_config("gpt2-mini") == model.checkpoint.read_config(folder)
+
+
+def test_a_shape_is_read_without_weights(cache, foreign):
+    """For a fresh start in a published shape nothing has to be on this machine."""
+    assert model.checkpoint.read_config("gpt2-xl") == GPT2Config.preset("gpt2-xl")
+    (foreign / WEIGHTS).unlink()
+    assert model.checkpoint.read_config(foreign, dropout=0.5).attn_dropout == 0.5
+    assert isinstance(GPT2LM(model.checkpoint.read_config(foreign)), GPT2LM)

@@ -1,0 +1,319 @@
+"""The same numbers as `transformers`, from the same files; and mutants, which show that the comparison would notice."""
+
+import copy
+import math
+import shutil
+import types
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from tiny import C, D, H, L, T, V, difference, real, texts
+from torch.nn import functional as F
+
+import model.gpt2
+import model.readout
+from model import GPT2LM, Trace, load_lm
+
+TOLERANCE = 1e-5  # of the largest logit
+
+
+def first_difference(ours, hf, ids, lengths) -> str | None:
+    """Where the residual stream first differs from HF's: the embeddings, a block, or nowhere (None)."""
+    trace = Trace("resid_pre")
+    with torch.no_grad():
+        ours.trunk(ids, lengths, trace=trace)
+        attention_mask = real(ids, lengths).long()
+        theirs = hf.transformer(ids, attention_mask=attention_mask, output_hidden_states=True).hidden_states
+        stream = [*trace.resid_pre[:-1], ours.trunk.norm(trace.resid_pre[-1])]  # HF's last one is after ln_f
+    names = ["the embeddings", *(f"block {i}" for i in range(len(ours.trunk.h)))]
+    names[-1] += " or ln_f"
+    tokens = real(ids, lengths)
+    for name, got, expected in zip(names, stream, theirs, strict=True):
+        if difference(got[tokens], expected[tokens]) > TOLERANCE:
+            return name
+    return None
+
+
+@torch.no_grad()
+def check_parity(ours, hf, ids, lengths) -> None:
+    """Compare the logits of every real token, or the one row of logits of a classifier."""
+    got, expected = ours(ids, lengths), hf(ids, attention_mask=real(ids, lengths).long()).logits
+    if isinstance(ours, GPT2LM):
+        got, expected = got[real(ids, lengths)], expected[real(ids, lengths)]
+    if (found := difference(got, expected)) > TOLERANCE:
+        where = first_difference(ours, hf, ids, lengths)
+        raise AssertionError(f"{found:.1e} of the logits' scale; the residual stream differs first in {where}")
+
+
+BATCHES = pytest.mark.parametrize("lengths", [(1,), (13,), (7, 11), (5, 1, 13)], ids=str)
+
+
+@BATCHES
+def test_language_model_equals_transformers(lm_reference, lengths):
+    check_parity(lm_reference.ours, lm_reference.hf, *texts(*lengths))
+
+
+@BATCHES
+def test_classifier_equals_transformers(clf_reference, lengths):
+    check_parity(clf_reference.ours, clf_reference.hf, *texts(*lengths))
+
+
+@pytest.mark.parametrize("sizes", [dict(n_layer=1, n_head=1, n_embd=3), dict(n_layer=5, n_head=2, n_embd=22)], ids=str)
+def test_other_shapes_equal_transformers(reference, sizes):
+    hf, ours, _ = reference("GPT2LMHeadModel", seed=1, **sizes)
+    check_parity(ours, hf, *texts(7, 11))
+
+
+@pytest.fixture(scope="module")
+def full_size(reference):
+    """The 124M shape with random weights, once: a classifier and a language model from one folder, ours and HF's."""
+    import transformers
+
+    full = transformers.GPT2Config().to_dict() | {"initializer_range": 0.1, "pad_token_id": 50256, "num_labels": 6}
+    full = {name: full[name] for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size", "num_labels",
+                                          "layer_norm_epsilon", "initializer_range", "pad_token_id")}  # fmt: skip
+    hf, ours, folder = reference("GPT2ForSequenceClassification", **full)
+    hf_lm = transformers.GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager").eval()
+    lm = load_lm(folder)
+    shutil.rmtree(folder)  # 0.5 GB
+    return {"classifier": (ours, hf), "language model": (lm, hf_lm)}
+
+
+@pytest.mark.parametrize("kind", ["classifier", "language model"])
+def test_full_size_equals_transformers(full_size, kind):
+    ours, hf = full_size[kind]
+    assert sum(p.numel() for p in ours.trunk.parameters()) == 124_439_808
+    generator = torch.Generator().manual_seed(0)
+    ids, lengths = torch.randint(0, 50256, (3, 17), generator=generator), torch.tensor([17, 5, 11])
+    check_parity(ours, hf, ids.masked_fill(~real(ids, lengths), 50256), lengths)
+
+
+def test_attention_weights_equal_transformers(lm_reference):
+    (ids, lengths), trace = texts(11, 7), Trace("weights")
+    lm_reference.ours(ids, lengths, trace=trace)
+    hf = lm_reference.hf(ids, attention_mask=real(ids, lengths).long(), output_attentions=True).attentions
+    for got, expected in zip(trace.weights, hf, strict=True):
+        tokens = real(ids, lengths)
+        assert (got - expected).transpose(1, 2)[tokens].abs().max() <= 1e-5
+
+
+# Mutants: each is a mistake that people make, made in our model; the comparison must fail and say where.
+
+
+def substitute(monkeypatch, **functions) -> None:
+    """Other functions in place of torch.nn.functional's, for model/gpt2.py alone."""
+    monkeypatch.setattr(model.gpt2, "F", types.SimpleNamespace(**vars(F) | functions))
+
+
+def erf_gelu(ours, monkeypatch):
+    substitute(monkeypatch, gelu=lambda x, approximate: F.gelu(x))
+
+
+def no_causal_mask(ours, monkeypatch):
+    attention = F.scaled_dot_product_attention
+    substitute(monkeypatch, scaled_dot_product_attention=lambda q, k, v, **kw: attention(q, k, v))
+
+
+def swapped_query_and_value_bias(ours, monkeypatch):
+    bias = ours.trunk.h[1].attn.c_attn.bias
+    bias.copy_(torch.cat([bias[2 * C :], bias[C : 2 * C], bias[:C]]))
+
+
+def swapped_layer_norm_bias(ours, monkeypatch):
+    block = ours.trunk.h[2]
+    block.ln_1.bias, block.ln_2.bias = block.ln_2.bias, block.ln_1.bias
+
+
+def swapped_layer_norm_weight(ours, monkeypatch):
+    ours.trunk.h[0].ln_1.weight.copy_(ours.trunk.h[1].ln_1.weight)
+
+
+def square_weight_not_transposed(ours, monkeypatch):
+    weight = ours.trunk.h[1].attn.c_proj.weight
+    weight.copy_(weight.T.clone())
+
+
+def positions_from_one(ours, monkeypatch):
+    ours.trunk.wpe.weight.copy_(ours.trunk.wpe.weight.roll(-1, dims=0))
+
+
+def default_epsilon(ours, monkeypatch):
+    ours.trunk.h[0].ln_1.eps = 1e-5
+
+
+def unscaled_scores(ours, monkeypatch):
+    attention = ours.trunk.h[0].attn.c_attn
+    attention.weight[:C] *= math.sqrt(D)
+    attention.bias[:C] *= math.sqrt(D)
+
+
+def heads_interleaved(ours, monkeypatch):
+    """The columns of c_proj read as (D, H) instead of (H, D)."""
+    weight = ours.trunk.h[1].attn.c_proj.weight
+    weight.copy_(weight.reshape(C, H, D).transpose(1, 2).reshape(C, C))
+
+
+def no_final_layer_norm(ours, monkeypatch):
+    ours.trunk.ln_f = torch.nn.Identity()
+
+
+def token_before_the_last(ours, monkeypatch):
+    last_real = model.readout.last_real
+    monkeypatch.setattr(model.readout, "last_real", lambda x, lengths: last_real(x, lengths) - 1)
+
+
+MUTANTS = {
+    erf_gelu: "block 0",
+    no_causal_mask: "block 0",
+    swapped_query_and_value_bias: "block 1",
+    swapped_layer_norm_bias: "block 2 or ln_f",
+    swapped_layer_norm_weight: "block 0",
+    square_weight_not_transposed: "block 1",
+    positions_from_one: "the embeddings",
+    default_epsilon: "block 0",
+    unscaled_scores: "block 0",
+    heads_interleaved: "block 1",
+    no_final_layer_norm: "block 2 or ln_f",
+}
+
+
+def assert_noticed(ours, hf, mutate: Callable, monkeypatch, where: str) -> None:
+    check_parity(ours, hf, *texts(7, 11))  # before the mutation nothing differs
+    with torch.no_grad():
+        mutate(ours, monkeypatch)
+    with pytest.raises(AssertionError, match=f"first in {where}$"):
+        check_parity(ours, hf, *texts(7, 11))
+
+
+@pytest.mark.parametrize("mutate", MUTANTS, ids=lambda mutate: mutate.__name__)
+def test_parity_notices_and_locates(lm, lm_reference, mutate, monkeypatch):
+    assert_noticed(lm, lm_reference.hf, mutate, monkeypatch, MUTANTS[mutate])
+
+
+@pytest.mark.parametrize("mutate", [*MUTANTS, token_before_the_last], ids=lambda mutate: mutate.__name__)
+def test_parity_of_the_classifier_notices_and_locates(clf, clf_reference, mutate, monkeypatch):
+    assert_noticed(clf, clf_reference.hf, mutate, monkeypatch, MUTANTS.get(mutate, "None"))
+
+
+def test_loading_notices_a_square_weight_that_was_not_transposed(lm_reference, monkeypatch):
+    monkeypatch.setattr("model.checkpoint.TRANSPOSED", ("c_attn.weight", "mlp.c_proj.weight", "c_fc.weight"))
+    with pytest.raises(AssertionError, match=r"first in block 0$"):
+        check_parity(load_lm(lm_reference.folder), lm_reference.hf, *texts(7, 11))
+
+
+# Generation.
+
+
+def continued(hf, ids, new, **settings):
+    """What HF's own greedy search writes."""
+    full = dict(do_sample=False, eos_token_id=None, pad_token_id=0) | settings
+    return hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, **full)
+
+
+def test_greedy_generation_equals_transformers(lm_reference):
+    ids, _ = texts(4, 4, 4)
+    got = lm_reference.ours.generate(ids, max_new_tokens=9)
+    assert got.tolist() == continued(lm_reference.hf, ids, 9).tolist()
+    assert got.shape == (3, 13)
+
+
+def test_generation_stops_like_transformers(lm_reference):
+    ids, _ = texts(4, 4, 4)
+    free = continued(lm_reference.hf, ids, 9)
+    stop = free[0, 6].item()
+    expected = continued(lm_reference.hf, ids, 9, eos_token_id=stop, pad_token_id=stop)
+    assert expected.tolist() != free.tolist()
+    assert lm_reference.ours.generate(ids, 9, stop=stop).tolist() == expected.tolist()
+
+
+def test_generation_ends_when_every_row_has_stopped(lm_reference):
+    ids, _ = texts(4)
+    stop = continued(lm_reference.hf, ids, 1)[0, 4].item()
+    assert lm_reference.ours.generate(ids, 9, stop=stop).tolist() == [[*ids[0].tolist(), stop]]
+
+
+def test_a_prompt_may_hold_the_stop_token(lm_reference):
+    ids, _ = texts(4)
+    got = lm_reference.ours.generate(ids, 2, stop=ids[0, 1].item())
+    assert got.tolist() == continued(lm_reference.hf, ids, 2).tolist()
+
+
+def test_generation_says_when_the_context_is_full(lm_reference):
+    ids, _ = texts(4, 4)
+    with pytest.warns(UserWarning, match="n_ctx = 13"):
+        got = lm_reference.ours.generate(ids, max_new_tokens=10)
+    assert got.shape == (2, 13)
+
+
+def test_generation_that_fits_says_nothing(lm_reference):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert lm_reference.ours.generate(texts(4)[0], max_new_tokens=9).shape == (1, 13)
+
+
+def test_no_new_tokens_leave_the_prompt(lm_reference):
+    ids, _ = texts(4, 4)
+    assert torch.equal(lm_reference.ours.generate(ids, max_new_tokens=0), ids)
+
+
+@pytest.mark.parametrize("arguments", [dict(max_new_tokens=-1), dict(max_new_tokens=1, temperature=-0.5)], ids=str)
+def test_generation_refuses_negative_numbers(lm_reference, arguments):
+    with pytest.raises(ValueError, match="negative"):
+        lm_reference.ours.generate(texts(4)[0], **arguments)
+
+
+def test_drawn_tokens_follow_the_temperature(lm_reference):
+    ids, n, temperature = texts(4)[0], 20_000, 2.5
+    torch.manual_seed(0)
+    drawn = lm_reference.ours.generate(ids.expand(n, -1), 1, temperature=temperature)[:, -1]
+    with torch.no_grad():
+        p = (lm_reference.hf(ids).logits[0, -1] / temperature).softmax(-1)
+    deviation = (drawn.bincount(minlength=V) / n - p).abs() / (p * (1 - p) / n).sqrt()
+    assert p.max() < 0.9  # or there would be nothing to draw
+    assert deviation[p > 1e-3].max() < 4.5
+
+
+def test_drawing_is_repeated_by_its_seed(lm_reference):
+    def draw(seed):
+        torch.manual_seed(seed)
+        return lm_reference.ours.generate(texts(4, 4)[0], 9, temperature=3.0).tolist()
+
+    assert draw(0) == draw(0) != draw(1)
+
+
+def test_a_low_temperature_is_greedy(lm_reference):
+    ids, _ = texts(4, 4)
+    cold = lm_reference.ours.generate(ids, 5, temperature=1e-6)
+    assert cold.tolist() == continued(lm_reference.hf, ids, 5).tolist()
+
+
+def close_and_steer(ids, lengths):
+    """Arguments that grow with T: two heads closed at the last token, and the first key hidden."""
+    t = ids.shape[1]
+    gate, mask = torch.ones(1, L, H, t), torch.ones(1, 1, 1, 1, t, dtype=torch.bool)
+    gate[:, 1, 2:4, -1] = 0
+    mask[..., 0] = False
+    return {"head_gate": gate, "attn_mask": mask}
+
+
+def test_generation_asks_the_intervention_anew_for_every_token(lm_reference):
+    ids, _ = texts(4, 4, 4)
+    expected = ids
+    with torch.no_grad():
+        for _ in range(7):  # by hand, every position computed
+            lengths = torch.full((3,), expected.shape[1])
+            logits = lm_reference.ours(expected, lengths, **close_and_steer(expected, lengths), trace=Trace("weights"))
+            expected = torch.cat([expected, logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+    got = lm_reference.ours.generate(ids, 7, intervention=close_and_steer)
+    assert got.tolist() == expected.tolist() != continued(lm_reference.hf, ids, 7).tolist()
+
+
+def test_the_reference_can_be_copied_before_it_is_changed(lm_reference):
+    """The fixtures `lm` and `clf` are fresh: what a mutant did to its own copy is not seen here."""
+    mutant = copy.deepcopy(lm_reference.ours)
+    with torch.no_grad():
+        positions_from_one(mutant, None)
+    assert first_difference(mutant, lm_reference.hf, *texts(T)) == "the embeddings"
+    assert first_difference(lm_reference.ours, lm_reference.hf, *texts(T)) is None

@@ -1,0 +1,222 @@
+"""GPT-2's tokens: the same as transformers' tokenizer makes of the same two files."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from model import InputError, Tokenizer
+from model.checkpoint import EMBEDDED
+
+SHA256 = {
+    "vocab.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "merges.txt": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return Tokenizer.load("gpt2-mini")
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """transformers' GPT-2 tokenizer, in which special tokens written in a text are ordinary text."""
+    import transformers
+
+    files = dict(vocab=str(EMBEDDED / "vocab.json"), merges=str(EMBEDDED / "merges.txt"))
+    tokenizer = transformers.GPT2Tokenizer(**files)
+    return lambda text: tokenizer(text, split_special_tokens=True)["input_ids"]
+
+
+@pytest.mark.parametrize("name", SHA256)
+def test_the_embedded_files_are_the_official_ones(name):
+    assert hashlib.sha256((EMBEDDED / name).read_bytes()).hexdigest() == SHA256[name]
+
+
+def test_the_vocabulary_has_its_size(ours):
+    assert len(ours) == 50257
+
+
+KNOWN = {
+    "Hello, my": [15496, 11, 616],
+    "Data visualization empowers users to": [6601, 32704, 795, 30132, 2985, 284],
+    "IEEE VIS conference highlights the": [40, 31909, 50035, 4495, 11330, 262],
+    "": [],
+}
+
+
+@pytest.mark.parametrize("text", KNOWN)
+def test_published_ids(ours, text):
+    assert ours.encode(text) == KNOWN[text]
+
+
+# English, other scripts, emoji that are joined from several, spaces of all kinds, and every code point there is.
+PARTS = [
+    "i feel",
+    " don't",
+    " HE'LL",
+    "  ",
+    "\n\n",
+    "\t",
+    " 1234",
+    " naïve",
+    "日本語",
+    "🙂",
+    " 🙃",
+    "👩‍👩‍👧",
+    "…",
+    "\u00a0",
+]
+WORDS = st.lists(st.sampled_from(PARTS)).map("".join)
+TEXTS = st.one_of(WORDS, st.text(st.characters(max_codepoint=0x24F)), st.text())
+
+
+@given(text=TEXTS)
+@settings(deadline=None, max_examples=400)
+@example(text="i feel like i'm 100% sure, aren't you?  really…\n\n")
+@example(text="   trailing spaces   ")
+def test_the_same_ids_as_transformers(ours, theirs, text):
+    assert ours.encode(text) == theirs(text)
+
+
+@given(text=TEXTS)
+@settings(deadline=None, max_examples=200)
+def test_decoding_gives_the_text_back(ours, text):
+    assert ours.decode(ours.encode(text)) == text
+
+
+@given(text=TEXTS)
+@settings(deadline=None, max_examples=300)
+@example(text="a🙂b")
+@example(text="🙂🙃")
+def test_pieces_cover_the_text_in_order(ours, text):
+    pieces = ours.pieces(text)
+    assert len(pieces) == len(ours.encode(text))
+    assert all(text[start:end] == piece and start < end for piece, start, end in pieces)
+    assert {i for _, start, end in pieces for i in range(start, end)} == set(range(len(text)))
+    starts, ends = [start for _, start, _ in pieces], [end for _, _, end in pieces]
+    assert starts == sorted(starts)
+    assert ends == sorted(ends)
+
+
+@given(text=st.text(st.characters(max_codepoint=0x7F)))
+@settings(deadline=None, max_examples=100)
+def test_pieces_of_ascii_are_the_tokens_themselves(ours, text):
+    assert [piece for piece, _, _ in ours.pieces(text)] == [ours.decode([token]) for token in ours.encode(text)]
+
+
+def test_pieces_of_a_plain_text(ours):
+    assert ours.pieces("i feel tired") == [("i", 0, 1), (" feel", 1, 6), (" tired", 6, 12)]
+
+
+def test_each_part_of_an_emoji_covers_all_of_it(ours):
+    assert ours.decode(ours.encode("🙂")[:1]) != "🙂"  # several tokens, none of which is text by itself
+    pieces = ours.pieces("a🙂b")
+    assert [piece for piece, _, _ in pieces] == ["a", *["🙂"] * len(ours.encode("🙂")), "b"]
+    assert {(start, end) for piece, start, end in pieces if piece == "🙂"} == {(1, 2)}
+
+
+def test_a_token_that_ends_inside_a_character_covers_it(ours):
+    """' 🙃' is a token of the space and the emoji's first two bytes, and one for each of the other two."""
+    assert ours.pieces("x 🙃") == [("x", 0, 1), (" 🙃", 1, 3), ("🙃", 2, 3), ("🙃", 2, 3)]
+
+
+def test_the_special_token_in_a_text_is_ordinary_text(ours):
+    text = "a<|endoftext|>b"
+    assert 50256 not in ours.encode(text)
+    assert ours.decode(ours.encode(text)) == text
+    assert "".join(piece for piece, _, _ in ours.pieces(text)) == text
+
+
+def test_the_special_token_can_be_decoded(ours):
+    assert ours.decode([64, 50256, 65]) == "a<|endoftext|>b"
+
+
+def test_bytes_that_are_no_character_become_the_replacement_character(ours):
+    assert ours.decode(ours.encode("🙂")[:1]) == "\ufffd"
+
+
+# Files that are not there, or not a tokenizer.
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in SHA256:
+        shutil.copy(EMBEDDED / name, tmp_path)
+    return tmp_path
+
+
+def test_any_folder_with_both_files_loads(folder, ours):
+    assert Tokenizer.load(folder).encode("i feel so tired") == ours.encode("i feel so tired")
+    assert Tokenizer.load(str(folder)).files == ours.files
+
+
+@pytest.mark.parametrize("missing", [["vocab.json"], ["merges.txt"], ["vocab.json", "merges.txt"]], ids=str)
+def test_missing_files_are_named(folder, missing):
+    for name in missing:
+        (folder / name).unlink()
+    with pytest.raises(InputError, match=f"no {' and no '.join(missing)}"):
+        Tokenizer.load(folder)
+
+
+GARBAGE = [b"", b"\xff\xfe", b"{}", b"[1, 2]", b"null", b'{"a": "b"}', b"a b\nc d e\n"]
+
+
+@pytest.mark.parametrize("name", SHA256)
+@pytest.mark.parametrize("content", GARBAGE, ids=str)
+def test_garbage_is_refused(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"vocab.json and merges.txt"):
+        Tokenizer.load(folder)
+
+
+def swap_two_ids(folder):
+    vocab = json.loads((folder / "vocab.json").read_text())
+    vocab["Ġthe"], vocab["Ġa"] = vocab["Ġa"], vocab["Ġthe"]
+    (folder / "vocab.json").write_text(json.dumps(vocab))
+
+
+def drop_a_merge(folder):
+    lines = (folder / "merges.txt").read_text().split("\n")
+    (folder / "merges.txt").write_text("\n".join([*lines[:100], *lines[101:]]))
+
+
+def swap_two_merges(folder):
+    lines = (folder / "merges.txt").read_text().split("\n")
+    lines[5], lines[6] = lines[6], lines[5]
+    (folder / "merges.txt").write_text("\n".join(lines))
+
+
+def drop_the_last_merges(folder):
+    lines = (folder / "merges.txt").read_text().split("\n")
+    (folder / "merges.txt").write_text("\n".join(lines[:1000]))
+
+
+def add_a_token(folder):
+    vocab = json.loads((folder / "vocab.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps(vocab | {"Ġheadgate": len(vocab)}))
+
+
+@pytest.mark.parametrize(
+    "change", [swap_two_ids, drop_a_merge, swap_two_merges, drop_the_last_merges, add_a_token], ids=lambda f: f.__name__
+)
+def test_files_that_do_not_belong_together_are_refused(folder, change):
+    change(folder)
+    with pytest.raises(InputError, match="do not belong together"):
+        Tokenizer.load(folder)
+
+
+def test_the_single_file_of_transformers_5_is_read_too(tmp_path):
+    import transformers
+
+    transformers.GPT2Tokenizer.from_pretrained(EMBEDDED).save_pretrained(tmp_path)
+    assert not (tmp_path / "vocab.json").exists()
+    text = "it's 🙂, isn't it?  <|endoftext|>"
+    assert Tokenizer.load(tmp_path).encode(text) == Tokenizer.load("gpt2-mini").encode(text)
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "WordLevel"}}')
+    with pytest.raises(InputError, match=r"tokenizer\.json"):
+        Tokenizer.load(tmp_path)

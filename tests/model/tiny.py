@@ -1,0 +1,54 @@
+"""Sizes of the tiny model, random texts and random interventions that the tests of this folder share."""
+
+import torch
+from torch import Tensor
+
+B, T, L, H, D, K, V = 2, 11, 3, 5, 7, 4, 101
+C = H * D
+SHAPES = {
+    "attn_mask": (B, L, H, T, T),
+    "attn_gate": (B, L, H, T, T),
+    "head_gate": (B, L, H, T),
+    "head_fill": (B, L, H, T, D),
+    "mlp_gate": (B, L, T),
+    "mlp_fill": (B, L, T, C),
+}
+CASES = (*SHAPES, "all")  # one set of arguments for each: the argument, with its gate where it is a fill
+
+
+def texts(*lengths: int, seed: int = 0, pad: int = 0) -> tuple[Tensor, Tensor]:
+    """Random tokens in 1 .. V - 1, right-padded -> ids (B, T), lengths (B,)."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, V, (len(lengths), max(lengths)), generator=generator)
+    padding = torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None]
+    return ids.masked_fill(padding, pad), torch.tensor(lengths)
+
+
+def real(ids: Tensor, lengths: Tensor) -> Tensor:
+    """True at real tokens, bool (B, T)."""
+    return torch.arange(ids.shape[1]) < lengths[:, None]
+
+
+def random_value(name: str, shape: tuple[int, ...] | None = None, seed: int = 0) -> Tensor:
+    """A random value of one argument: masks of True and False, gates in [0, 1), fills around 0."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = shape or SHAPES[name]
+    if name.endswith("_fill"):
+        return torch.randn(shape, generator=generator)
+    value = torch.rand(shape, generator=generator)
+    return value > 0.4 if name == "attn_mask" else value
+
+
+def case(name: str) -> dict[str, Tensor]:
+    """The random arguments of one of CASES, each with all its axes in full."""
+    names = SHAPES if name == "all" else (name,)
+    given = {name: random_value(name, seed=seed) for seed, name in enumerate(names)}
+    gates = {fill.replace("fill", "gate") for fill in given if fill.endswith("_fill")} - given.keys()
+    return given | {gate: random_value(gate, seed=17) for gate in gates}
+
+
+def difference(got: Tensor, expected: Tensor) -> float:
+    """Largest difference, as a share of the largest expected value; inf where the shapes differ."""
+    if got.shape != expected.shape:
+        return float("inf")
+    return ((got - expected).abs().max() / expected.abs().max()).item()
