@@ -481,7 +481,7 @@ def test_a_folder_in_the_way_of_a_file_leaves_the_old_checkpoint(ours, lm):
     (ours[1] / "config.json").unlink()
     (ours[1] / "config.json").mkdir()
     weights = (ours[1] / WEIGHTS).read_bytes()
-    with pytest.raises(OSError, match="config.json"):
+    with pytest.raises(OSError, match=r"config\.json"):
         save(lm, ours[1])
     assert (ours[1] / WEIGHTS).read_bytes() == weights
     assert sorted(path.name for path in ours[1].iterdir()) == ["config.json", WEIGHTS]
