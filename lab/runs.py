@@ -25,7 +25,7 @@ PACKAGES = ("torch", "numpy", "scikit-learn", "tiktoken", "safetensors")
 def new_run(name: str) -> Path:
     """Make `runs/<name>/`; without a name, date and time are it. InputError where it exists or cannot be."""
     name = name or datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    if Path(name).name != name or name == "latest":
+    if Path(name).name != name or name in ("latest", ".."):
         raise InputError(f"--run {name}: expected a plain name other than `latest`; it becomes a folder in {RUNS}/")
     run = RUNS / name
     try:

@@ -1,0 +1,91 @@
+"""A run's folder: names, files that appear whole or not at all, and the pointer to the latest run."""
+
+import hashlib
+import json
+import re
+import subprocess
+
+import pandas as pd
+import pytest
+
+from lab import runs
+from model import InputError
+from model.checkpoint import EMBEDDED
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_without_a_name_is_called_after_the_time():
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}", runs.new_run("").name)
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".", "latest", "/tmp"])
+def test_a_run_cannot_leave_its_folder(name, here):
+    with pytest.raises(InputError, match="--run"):
+        runs.new_run(name)
+    assert not (here / "runs").exists()
+
+
+def test_a_taken_name_is_refused():
+    runs.new_run("one")
+    with pytest.raises(InputError, match="taken"):
+        runs.new_run("one")
+
+
+def test_latest_points_at_the_newest_and_stays_a_link(here):
+    for name in ("one", "two"):
+        runs.point_latest(runs.new_run(name))
+    assert (here / "runs" / "latest").is_symlink()
+    assert (here / "runs" / "latest").resolve() == here / "runs" / "two"
+    assert sorted(path.name for path in (here / "runs").iterdir()) == ["latest", "one", "two"]
+
+
+def test_a_run_can_be_moved_with_its_folder(here):
+    runs.point_latest(runs.new_run("one"))
+    (here / "runs").rename(here / "elsewhere")
+    assert (here / "elsewhere" / "latest").resolve() == here / "elsewhere" / "one"
+
+
+@pytest.mark.parametrize(
+    ("write", "bad"),
+    [(runs.write_json, {"x": float("nan")}), (runs.write_json, {"x": object()}), (runs.write_jsonl, [{"x": object()}])],
+)
+def test_what_cannot_be_written_leaves_the_old_file(here, write, bad):
+    path = here / "file.json"
+    path.write_text("old")
+    with pytest.raises((ValueError, TypeError)):
+        write(path, bad)
+    assert path.read_text() == "old"
+    assert list(here.iterdir()) == [path]
+
+
+def test_tables_and_json_are_utf8_whatever_the_locale(here):
+    runs.write_json(here / "a.json", {"ключ": "😀"})
+    assert json.loads((here / "a.json").read_bytes().decode()) == {"ключ": "😀"}
+    table = pd.DataFrame({"text": ['say "hi", 😀', "two\nlines"], "p": [0.25, 1 / 3]})
+    runs.write_csv(here / "a.csv", table)
+    read = pd.read_csv(here / "a.csv", encoding="utf-8")
+    assert list(read["text"]) == list(table["text"])
+    assert read["p"].to_numpy() == pytest.approx(table["p"].to_numpy(), rel=1e-5)
+
+
+def test_weights_are_named_by_their_hash(here):
+    (here / "model").mkdir()
+    (here / "model" / "model.safetensors").write_bytes(b"weights")
+    told = runs.weights_of("model", "pretrained")
+    assert told["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert told["bytes"] == 7
+    assert runs.weights_of("gpt2-mini", "random") == {"name": "gpt2-mini", "init": "random"}
+
+
+def test_git_state_is_the_commit_of_this_code(monkeypatch):
+    told = runs.git_state()
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=EMBEDDED, capture_output=True, text=True).stdout.strip()
+    if not head:
+        assert told is None  # an unpacked archive has no commits
+    else:
+        assert head.startswith(told.removesuffix("-dirty"))
