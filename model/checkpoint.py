@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -129,10 +130,11 @@ def save(
         hf = {"tokenizer_class": "GPT2Tokenizer", "pad_token": END_OF_TEXT, "model_max_length": model.config.n_ctx}
         files |= tokenizer.files | {"tokenizer_config.json": json.dumps(hf, indent=2).encode()}
     with written_whole(*(folder / name for name in (WEIGHTS, *files))) as (weights, *others):
-        save_file(tensors, weights, metadata={"format": "pt", DIGEST: digest(tensors.items())})
-        sort_metadata(weights)
         for path, content in zip(others, files.values(), strict=True):
             path.write_bytes(content)
+        save_file(tensors, weights, metadata={"format": "pt", DIGEST: digest(tensors.items())})
+        sort_metadata(weights)
+        shutil.copymode(others[0], weights)  # safetensors keeps its file from everybody else
 
 
 def sort_metadata(path: Path) -> None:

@@ -209,6 +209,13 @@ def test_saved_in_half_precision_is_fp32_in_memory(ours, tmp_path):
     assert torch.equal(loaded.trunk.wte.weight, classifier.trunk.wte.weight.half().float())
 
 
+def test_equal_models_make_equal_files_that_others_may_read_too(ours, tmp_path):
+    classifier, folder = ours
+    save(classifier, tmp_path / "again")
+    assert content(tmp_path / "again") == content(folder)
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+
+
 def test_saving_does_not_touch_the_model(ours, tmp_path):
     classifier, _ = ours
     before = {name: value.clone() for name, value in classifier.state_dict().items()}
