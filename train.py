@@ -1,7 +1,7 @@
 """Fine-tune GPT-2 to classify texts, and measure what came out: `make train`, or `python train.py --help`."""
 
 import math
-import resource
+import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -59,8 +59,9 @@ class Options:
             raise InputError(f"--tune {self.tune}: expected all, head, or at least 1 block")
         least = dict.fromkeys(("epochs", "lr", "weight_decay", "warmup", "dropout", "seed"), 0.0)
         least |= {"batch_size": 1, "clip": 1e-3}
+        above = {"warmup": 1, "dropout": 1, "seed": 2**32}
         for name, low in least.items():
-            value, high = getattr(self, name), 1 if name in ("warmup", "dropout") else math.inf
+            value, high = getattr(self, name), above.get(name, math.inf)
             if value is not None and not low <= value < high:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {low:g} and below {high}")
 
@@ -80,27 +81,32 @@ def main(options: Options) -> int:
     name, init, notice = runs.choose_model(options.model, options.init)
     if notice:
         console.print(Panel(notice, style="bold yellow"))
+    config = read_config(name)
+    options = replace(options, model=name, init=init).resolved(config.n_embd)
     corpus = read_corpus(options.corpus, options.text_column, options.label_column, options.seed)
-    torch.manual_seed(options.seed)
-    options = replace(options, model=name, init=init).resolved(read_config(name).n_embd)
-    model = start_model(options, corpus.labels)
     tokenizer = Tokenizer.load(name)
-    texts = read_texts(corpus, tokenizer, model.config, options.truncate)
+    texts = read_texts(corpus, tokenizer, config, options.truncate)
+    torch.manual_seed(options.seed)
+    model = start_model(options, corpus.labels).to(device.device)
     run = runs.new_run(options.run)
-    record = runs.manifest(asdict(options), runs.weights_of(name, init), corpus, device)
     console.print(f"{run}: {name}, {init} weights, on {device}")
-    forecast(model.config, texts, options, device)
-    training = Training(model.to(device.device), texts, options, device)
-    log = training.fit(run, tokenizer)
+    forecast(config, texts, options, device)
+    record = runs.manifest(asdict(options), runs.weights_of(name, init), corpus, device)
+    record["texts"] = texts.description
+    runs.write_json(run / "run.json", record | {"status": "unfinished"})
+    training = Training(model, texts, options, device)
+    try:
+        log = training.fit(run, tokenizer)
+    finally:
+        if not training.best_epoch:  # nothing was kept
+            shutil.rmtree(run)
     trained = time.perf_counter()
     scores = measure(run, corpus, texts, device)
     figures.learning_curves(log, training.best_epoch, run / "learning_curves.png")
     console.print(f"Kept: epoch {training.best_epoch}", scores)
-    record["texts"] = texts.description
-    record["interrupted"] = training.interrupted
-    record["seconds"] = {"training": trained - started, "all": time.perf_counter() - started}
-    record["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    runs.write_json(run / "run.json", record)
+    seconds = {"training": trained - started, "all": time.perf_counter() - started}
+    record |= {"status": "interrupted" if training.interrupted else "finished", "seconds": seconds}
+    runs.write_json(run / "run.json", record | {"peak_memory_bytes": device.peak_memory()})
     if training.interrupted:
         console.print(f"Stopped by Ctrl-C: {run} holds the best epoch so far; runs/latest stays where it was.")
         return 130
@@ -130,11 +136,15 @@ def forecast(config: GPT2Config, texts: Texts, options: Options, device: Device)
     """On a CPU, say how long training will take where that is long, and what the mini would take."""
     if device.device.type != "cpu":
         return
+    backward = {"all": config.n_layer, "head": 0}.get(str(options.tune), options.tune)  # blocks with a backward pass,
+    passes = 1 + 2 * int(backward) / config.n_layer  # which costs as much as two forward ones
     tokens = options.epochs * sum(map(len, texts.sequences["train"]))
-    rate = device.product_rate()
-    long, mini = (3 * shape.block_weights * tokens / rate / 60 for shape in (config, GPT2Config.preset("gpt2-mini")))
-    if long > 15:
-        console.print(f"This takes about {long:.0f} minutes on this CPU; --model gpt2-mini would take {mini:.0f}.")
+    minutes = passes * config.block_weights * tokens / device.product_rate() / 60
+    mini = GPT2Config.preset("gpt2-mini").block_weights
+    if minutes > 15:
+        console.print(f"Training will take about {minutes:.0f} minutes on this CPU.")
+    if minutes > 15 and config.block_weights > mini:
+        console.print(f"--model gpt2-mini would take about {minutes * mini / config.block_weights:.0f}.")
 
 
 class Training:
@@ -164,16 +174,13 @@ class Training:
                     log += [self.train_epoch(epoch, bar, task), self.validate(epoch)]
                     console.print(summary(*log[-2:]))
                     if log[-1]["macro_f1"] > best:
-                        best, self.best_epoch = log[-1]["macro_f1"], epoch
                         save(self.model, run, tokenizer)
+                        best, self.best_epoch = log[-1]["macro_f1"], epoch
                     runs.write_jsonl(run / "log.jsonl", log)
         except KeyboardInterrupt:
             if not self.best_epoch:
                 raise
             self.interrupted = True
-        finally:
-            if not any(run.iterdir()):
-                run.rmdir()
         return pd.DataFrame(log)
 
     def train_epoch(self, epoch: int, bar: Progress, task: TaskID) -> dict[str, Any]:
@@ -194,7 +201,9 @@ class Training:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
             self.optimizer.step()
             self.schedule.step()
-            loss_sum += loss.detach() * len(batch.targets)
+            loss_sum += F.cross_entropy(
+                logits.detach().float(), batch.targets, reduction="sum"
+            )  # as on val: unweighted
             hits += (logits.argmax(dim=1) == batch.targets).sum()
             n += len(batch.targets)
             if step % 10 == 0 or step == self.steps:  # reading a number waits for the GPU

@@ -34,10 +34,8 @@ class Batch:
                 raise ValueError(f"lengths: expected 1..{self.ids.shape[1]}, got {int(low)}..{int(high)}")
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on `device`; the copy to a GPU overlaps with what it is doing."""
-        overlap = torch.device(device).type == "cuda"  # the other way round, values could be read before they are there
-        tensors = (self.ids, self.lengths, self.targets, self.index)
-        return Batch(*(tensor.to(device, non_blocking=overlap) for tensor in tensors))
+        """The same batch on `device`."""
+        return Batch(*(tensor.to(device) for tensor in (self.ids, self.lengths, self.targets, self.index)))
 
 
 def encode(

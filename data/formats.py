@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -145,6 +146,8 @@ def _csv(data: bytes, path: Path, columns: tuple[str, str], delimiter: str) -> I
         text, label = (header.index(column) for column in columns)
         start = reader.line_num + 1
         for fields in reader:
+            if not fields:
+                raise InputError(f"{path}:{start}: expected a labelled text, got a blank line; remove it")
             if len(fields) != len(header):
                 expected = f"expected {len(header)} fields as in the header, got {len(fields)}"
                 raise InputError(f"{path}:{start}: {expected}; quote a field that holds {delimiter!r}")
@@ -190,10 +193,15 @@ def _parquet(data: bytes, path: Path, columns: tuple[str, str]) -> Iterator[Row]
 
 def _class_names(schema: pa.Schema, column: str) -> list[str]:
     """The names that the hub's `datasets` writes beside a ClassLabel column; else none."""
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    try:
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError:  # written by somebody else
+        return []
     feature = metadata.get("info", {}).get("features", {}).get(column, {})
     return feature.get("names", []) if isinstance(feature, dict) else []
 
+
+csv.field_size_limit(sys.maxsize)  # a text may be long; whether the model can read it is another question
 
 READERS: dict[str, Callable[[bytes, Path, tuple[str, str]], Iterator[Row]]] = {
     ".txt": _txt,

@@ -3,8 +3,12 @@
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO, TextIOWrapper
+from itertools import takewhile
 from typing import NoReturn, TypeVar
 
+import torch
 import tyro
 
 from model import InputError
@@ -14,12 +18,32 @@ Config = TypeVar("Config")
 
 def command(main: Callable[[Config], int], config: type[Config]) -> NoReturn:
     """Run `main` on the command line's options and exit: 0 done, 1 a check failed, 2 the user's mistake, 130 Ctrl-C."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a label may have letters that the terminal has not
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdout)  # stderr is for errors
     try:
-        sys.exit(main(tyro.cli(config, description=config.__doc__, config=(tyro.conf.FlagCreatePairsOff,))))
-    except InputError as error:
+        sys.exit(main(parsed(config)))
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except torch.OutOfMemoryError:
+        print("error: the device is out of memory; try a smaller --batch-size", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)
+
+
+def parsed(config: type[Config]) -> Config:
+    """The options of the command line. Of the box that tyro draws around a mistake, its first sentence is kept."""
+    box = StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.cli(config, description=config.__doc__, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        lines = [line.strip("│ ") for line in box.getvalue().splitlines()[1:]]
+        sentence = " ".join(takewhile(lambda line: line and not line.startswith("─"), lines))
+        raise InputError(f"{sentence}; see --help") from None

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import resource
+import sys
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -42,6 +44,13 @@ class Device:
         kind = platform.processor() or platform.machine()
         cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
         return f"{self.device.type} ({kind}, {cores}), {self.precision}"
+
+    def peak_memory(self) -> int:
+        """Bytes held at most so far: of the GPU on CUDA, else of this process."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
     def product_rate(self) -> float:
         """Multiply-adds per second of a matrix product of GPT-2's size in fp32, measured in a fraction of a second."""

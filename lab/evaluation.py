@@ -29,7 +29,7 @@ def predict(model: GPT2Classifier, sequences: Sequence[list[int]], device: Devic
     with torch.inference_mode(), device.autocast():
         for batch in bucketed(sequences, np.zeros(len(sequences), dtype=np.int64), BATCH):
             logits = model(batch.ids.to(device.device), batch.lengths.to(device.device))  # (B, K)
-            probabilities[batch.index] = logits.double().softmax(dim=1).cpu()
+            probabilities[batch.index] = logits.cpu().double().softmax(dim=1)
     return probabilities
 
 
@@ -39,6 +39,7 @@ def measure(run: Path, corpus: Corpus, texts: Texts, device: Device) -> Table:
     Returns the scores on test, with their intervals and beside the baselines, to be printed."""
     model = load_classifier(run).to(device.device)
     probabilities = {split: predict(model, texts.sequences[split], device) for split in ("val", "test")}
+    runs.write_csv(run / "predictions.csv", predictions(corpus, probabilities))
     metrics: dict[str, Any] = {}
     for split, p in probabilities.items():
         targets, title = texts.targets[split], f"{run.name}, {split} ({len(p):,} texts)"
@@ -50,7 +51,6 @@ def measure(run: Path, corpus: Corpus, texts: Texts, device: Device) -> Table:
     train, val, test = ((list(corpus.split(split)["text"]), texts.targets[split]) for split in SPLITS)
     with console.status("fitting the bag-of-words baselines"):
         metrics["baselines"] = baselines(train, val, test, model.labels)
-    runs.write_csv(run / "predictions.csv", predictions(corpus, probabilities))
     runs.write_json(run / "metrics.json", metrics)
     return scores(metrics)
 
@@ -61,7 +61,7 @@ def predictions(corpus: Corpus, probabilities: dict[str, np.ndarray]) -> pd.Data
     for split, p in probabilities.items():
         table = corpus.split(split)[["split", "index", "text", "label"]]
         table["predicted"] = np.array(corpus.labels)[p.argmax(axis=1)]
-        by_class = pd.DataFrame(p, columns=[f"p_{label}" for label in corpus.labels])
+        by_class = pd.DataFrame(p.astype(np.float32), columns=[f"p_{label}" for label in corpus.labels])
         tables.append(pd.concat([table, by_class], axis=1))
     return pd.concat(tables)
 

@@ -58,7 +58,8 @@ def prediction_metrics(targets: Ints, predicted: Ints, labels: Sequence[str]) ->
 
     `n, accuracy, balanced_accuracy, macro_f1, weighted_f1`, `per_class[label]` (one class against the rest),
     `confusion_matrix` (K, K) with true classes as rows, and `intervals`: {"accuracy": [low, high],
-    "per_class.joy.f1": ...}. A ratio with nothing below the line is 0; balanced accuracy skips classes without texts.
+    "per_class.joy.f1": ...}. A ratio with nothing below the line is 0; balanced accuracy skips classes without texts,
+    macro-F1 those without texts and predictions, and so do their intervals in draws that leave a rare class out.
     """
     _check(targets, labels, predicted.shape, targets.shape)
     intervals = bootstrap(lambda w: resampled_prediction_metrics(w, targets, predicted, labels), len(targets))
@@ -118,7 +119,7 @@ def resampled_prediction_metrics(
     n = weights.sum(1, keepdims=True)  # (draws, 1)
     hits = confusion.diagonal(axis1=1, axis2=2)  # (draws, K), like all that follows
     true, claimed = confusion.sum(2), confusion.sum(1)
-    recall, f1 = _ratio(hits, true), _ratio(2 * hits, true + claimed)
+    recall, f1 = _ratio(hits, true, empty=np.nan), _ratio(2 * hits, true + claimed, empty=np.nan)
     per_class = {
         "precision": _ratio(hits, claimed),
         "recall": recall,
@@ -127,9 +128,9 @@ def resampled_prediction_metrics(
     }
     return {
         "accuracy": hits.sum(1) / n[:, 0],
-        "balanced_accuracy": recall.sum(1) / (true > 0).sum(1),
-        "macro_f1": f1.mean(1),
-        "weighted_f1": (f1 * true).sum(1) / n[:, 0],
+        "balanced_accuracy": np.nanmean(recall, axis=1),
+        "macro_f1": np.nanmean(f1, axis=1),
+        "weighted_f1": np.nansum(f1 * true, axis=1) / n[:, 0],
     } | {f"per_class.{label}.{name}": v[:, k] for k, label in enumerate(labels) for name, v in per_class.items()}
 
 
@@ -141,7 +142,7 @@ def _point_estimates(targets: Ints, predicted: Ints, labels: Sequence[str]) -> d
         "n": len(targets),
         "accuracy": float((targets == predicted).mean()),
         "balanced_accuracy": float(recall[n > 0].mean()),
-        "macro_f1": float(f1.mean()),
+        "macro_f1": float(f1[(confusion.sum(0) + confusion.sum(1)) > 0].mean()),
         "weighted_f1": float(np.average(f1, weights=n)),
         "per_class": {
             label: {

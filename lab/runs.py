@@ -1,10 +1,13 @@
 """A run's folder: its name, its manifest, its tables, and the pointer to the latest one."""
 
+import csv
 import hashlib
 import json
 import platform
+import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +17,7 @@ import pandas as pd
 
 from data import Corpus
 from model import InputError
-from model.checkpoint import EMBEDDED, WEIGHTS, find
+from model.checkpoint import EMBEDDED, WEIGHTS, find, read_config
 from model.files import written_whole
 
 Init = Literal["pretrained", "random"]
@@ -27,7 +30,9 @@ def new_run(name: str) -> Path:
     name = name or datetime.now().strftime("%Y-%m-%d-%H%M%S")
     if Path(name).name != name or name in ("latest", ".."):
         raise InputError(f"--run {name}: expected a plain name other than `latest`; it becomes a folder in {RUNS}/")
-    run = RUNS / name
+    run, latest = RUNS / name, RUNS / "latest"
+    if latest.exists() and not latest.is_symlink():
+        raise InputError(f"{latest}: expected a link to the latest run, got a real file or folder; move it away")
     try:
         run.mkdir(parents=True)
     except FileExistsError:
@@ -51,8 +56,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    with written_whole(path) as [temporary]:
-        table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    with written_whole(path) as [temporary]:  # all strings quoted, or a lone \r in one would break its row
+        table.to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -77,7 +82,7 @@ def choose_model(name: str, init: Init) -> tuple[str, Init, str | None]:
 def manifest(settings: dict[str, Any], model: dict[str, Any], corpus: Corpus, device: object) -> dict[str, Any]:
     """What a reader needs to make this run again."""
     return {
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "settings": settings,
         "model": model,
@@ -94,20 +99,24 @@ def manifest(settings: dict[str, Any], model: dict[str, Any], corpus: Corpus, de
 
 
 def weights_of(name: str, init: str) -> dict[str, Any]:
-    """Which weights a run starts from: name, and file, bytes and SHA-256 unless they are random."""
+    """What a run starts from: name and shape; revision, file, bytes and SHA-256 of its weights unless random."""
+    told = {"name": name, "init": init, "shape": asdict(read_config(name))}
     if init == "random":
-        return {"name": name, "init": init}
+        return told
     path = find(name) / WEIGHTS
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": name, "init": init, "file": str(path), "bytes": path.stat().st_size, "sha256": sha256}
+    revision = path.parent.name if path.parent.parent.name == "snapshots" else None  # the layout of the hub's cache
+    return told | {"revision": revision, "file": str(path), "bytes": path.stat().st_size, "sha256": sha256}
 
 
 def git_state() -> str | None:
     """The commit of this code, marked `dirty` where files differ from it; None outside a git checkout."""
     here = Path(__file__).parent
     try:
-        out = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=here, capture_output=True, text=True
+        )
     except OSError:
         return None
     return out.stdout.strip() or None

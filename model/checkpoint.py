@@ -57,11 +57,13 @@ def find(folder_or_name: str | Path) -> Path:
         raise InputError(f"model {name!r}: neither a folder nor one of {', '.join(PRESETS)}")
     repository, revision = HUB[name]
     try:
-        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        if (folder / WEIGHTS).is_file():  # a tokenizer alone may be in the cache
+            return folder
     except LocalEntryNotFoundError:
-        fetch = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
-        raise InputError(f"model {name!r} is not on this machine: fetch it with `{fetch}`, or start from its shape "
-                         "with --init random") from None  # fmt: skip
+        pass
+    fetch = f"`hf download {repository}" + (f" --revision {revision}`" if revision else "`")
+    raise InputError(f"model {name!r} is not on this machine: fetch it with {fetch}, or take its shape: --init random")
 
 
 def read_config(folder_or_name: str | Path, dropout: float | None = None) -> GPT2Config:
@@ -94,7 +96,8 @@ def load_classifier(
     if own is None and labels is None:
         raise InputError(f"{folder}: this checkpoint has no classification head; say which labels a fresh one is for")
     if own is not None and labels is not None and own != tuple(labels):
-        raise InputError(f"{folder}: its classes are {', '.join(own)}; expected {', '.join(labels)}")
+        expected = f"expected {', '.join(labels)}; its language model, or --init random, can start on these"
+        raise InputError(f"{folder}: its classes are {', '.join(own)}; {expected}")
     names = own or labels or ()
     with torch.device("meta"):
         model = GPT2Classifier(read_config(folder, dropout), names)
@@ -148,7 +151,7 @@ def sort_metadata(path: Path) -> None:
 
 
 def read_weights(model: nn.Module, folder: Path, unused: set[str] | None = None, fresh: set[str] | None = None) -> None:
-    """Fill `model` from the folder's safetensors, one tensor at a time. The file may also hold what is `unused`, the
+    """Fill `model` from the folder's safetensors. The file may also hold what is `unused`, the
     model also what is `fresh`; any other difference in names or shapes raises InputError."""
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in (fresh or set())}
     with opened(folder) as file:
@@ -239,6 +242,6 @@ def read_labels(folder: Path) -> tuple[str, ...] | None:
             return None
         rows = file.get_slice("score.weight").get_shape()[0]
     id2label = read_json(folder / "config.json").get("id2label") or {str(i): f"LABEL_{i}" for i in range(rows)}
-    if id2label.keys() != {str(i) for i in range(rows)}:
-        raise InputError(f"{folder}: config.json names the classes {', '.join(id2label)}; the head has {rows} rows")
+    if not isinstance(id2label, dict) or id2label.keys() != {str(i) for i in range(rows)}:
+        raise InputError(f"{folder}: config.json has id2label {id2label}; expected one name for each of {rows} classes")
     return tuple(str(id2label[str(i)]) for i in range(rows))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import GPT2Config
-from .interventions import AXES, Interventions, checked, kind
+from .interventions import AXES, Interventions, check_lengths, checked, kind
 
 
 class Trace:
@@ -46,7 +46,10 @@ class Trace:
         raise AttributeError(f"this Trace does not record {name!r}; it was made for {tuple(records)}")
 
     def stacked(self, name: str) -> Tensor:
-        """The records of one name as a single tensor, layers on axis 1: (B, L, ...)."""
+        """The records of one name as a single tensor, layers on axis 1: (B, L, ...). Raises ValueError after a run
+        with `query`, whose last layer holds one position where the others hold all."""
+        if len({record.shape for record in getattr(self, name)}) != 1:
+            raise ValueError(f"trace.{name}: layers of different shapes cannot be stacked; trace without `query`")
         return torch.stack(getattr(self, name), dim=1)
 
     def open(self) -> None:
@@ -63,7 +66,10 @@ def row(x: Tensor, query: Tensor | None, axis: int) -> Tensor:
     """Keep one position of `axis` per text, query (B,), as an axis of size 1; None and axes of size 1 stay."""
     if query is None or x.shape[axis] == 1:
         return x
-    return torch.take_along_dim(x, query.view(-1, *[1] * (x.dim() - 1)), dim=axis)
+    x = x.expand(len(query), *x.shape[1:])
+    # `take_along_dim` would do this, but it wraps positions that do not exist, and compiles anew for every shape
+    index = query.view(-1, *[1] * (x.dim() - 1)).expand(*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    return x.gather(axis, index)
 
 
 def gated(value: Tensor, gate: Tensor, fill: Tensor | None) -> Tensor:
@@ -231,12 +237,7 @@ class GPT2(nn.Module):
             raise ValueError(f"ids: expected int64 (B, T) with 1 <= T <= {self.config.n_ctx}, got {kind(ids)}")
         T, device = ids.shape[1], ids.device
         if lengths is not None:
-            if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64 or lengths.shape != ids.shape[:1]:
-                raise ValueError(f"lengths: expected int64 ({len(ids)},), got {kind(lengths)}")
-            # Values are looked at only where that makes no one wait for a GPU and breaks no compiled graph.
-            visible = lengths.device.type == "cpu" and not torch.compiler.is_compiling()
-            if visible and ((lengths < 1) | (lengths > T)).any():
-                raise ValueError(f"lengths: expected 1 .. {T} real tokens per row, got {lengths.tolist()}")
+            check_lengths(lengths, len(ids), T)
             ids = ids.masked_fill(torch.arange(T, device=device) >= lengths[:, None], 0)  # any id may stand in padding
         return self.dropout(self.wte(ids) + self.wpe(torch.arange(T, device=device)))  # (B, T, C) + (T, C)
 
@@ -258,7 +259,9 @@ class GPT2(nn.Module):
         stop = self.config.n_layer if stop is None else stop
         if not 0 <= start <= stop <= self.config.n_layer:
             raise ValueError(f"run: expected 0 <= start <= stop <= {self.config.n_layer}, got {start} and {stop}")
-        given = checked(interventions, self.config, B=x.shape[0], T=x.shape[1])
+        if query is not None:
+            check_lengths(query + 1, *x.shape[:2])
+        given = checked(interventions, self.config, x)
         trace = Trace() if trace is None else trace
         trace.open()
         for layer in range(start, stop):

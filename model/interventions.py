@@ -32,18 +32,23 @@ AXES = {
 }
 
 
-def checked(interventions: Interventions, config: GPT2Config, B: int, T: int) -> dict[str, Tensor]:
-    """The interventions that are not None. Raises TypeError for an unknown name and ValueError for anything but a
-    tensor with the right kind of dtype, rank and sizes, and for a fill without its gate."""
-    sizes = dict(B=B, T=T, L=config.n_layer, H=config.n_head, D=config.head_width, C=config.n_embd)
+def checked(interventions: Interventions, config: GPT2Config, x: Tensor) -> dict[str, Tensor]:
+    """The interventions that are not None, for a residual stream x (B, T, C).
+
+    Raises TypeError for an unknown name, and ValueError for anything but a tensor on the device of x with the right
+    kind of dtype, rank and sizes, and for a fill without its gate."""
+    sizes = dict(B=x.shape[0], T=x.shape[1], L=config.n_layer, H=config.n_head, D=config.head_width, C=config.n_embd)
     if unknown := interventions.keys() - AXES.keys():
         raise TypeError(f"there is no argument {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(AXES)}")
-    given = {name: value for name, value in interventions.items() if value is not None}
+    values: dict[str, Any] = dict(interventions)
+    given = {name: value for name, value in values.items() if value is not None}
     for name, value in given.items():
         check(name, value, [sizes[axis] for axis in AXES[name]])
+        if value.device != x.device:
+            raise ValueError(f"{name}: expected a tensor on {x.device} like the model, got one on {value.device}")
         if name.endswith("_fill") and (gate := name.replace("fill", "gate")) not in given:
             raise ValueError(f"{name} does nothing without {gate}: give both")
-    return given  # type: ignore[return-value]  # a TypedDict's values are objects to the type checker
+    return given
 
 
 def check(name: str, value: Any, shape: list[int]) -> None:
@@ -58,6 +63,16 @@ def check(name: str, value: Any, shape: list[int]) -> None:
     if not fits:
         expected = f"a {dtype} tensor ({', '.join(AXES[name])}) = {tuple(shape)}, or 1 on any axis"
         raise ValueError(f"{name}: expected {expected}; got {kind(value)}")
+
+
+def check_lengths(lengths: Any, B: int, T: int) -> None:
+    """Raise ValueError unless `lengths` is int64 (B,) and, where its values can be seen, within 1 .. T."""
+    if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64 or lengths.shape != (B,):
+        raise ValueError(f"lengths: expected int64 ({B},), got {kind(lengths)}")
+    # Values are looked at only where that makes no one wait for a GPU and breaks no compiled graph.
+    visible = lengths.device.type == "cpu" and not torch.compiler.is_compiling()
+    if visible and ((lengths < 1) | (lengths > T)).any():
+        raise ValueError(f"lengths: expected 1 .. {T} real tokens per row, got {lengths.tolist()}")
 
 
 def kind(value: Any) -> str:

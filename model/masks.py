@@ -11,6 +11,8 @@ counted from 0.
 """
 
 from collections.abc import Iterable
+from functools import reduce
+from operator import and_
 
 import torch
 from torch import Tensor
@@ -31,8 +33,8 @@ def close_heads(config: GPT2Config, heads: Iterable[tuple[int, int]]) -> Tensor:
     return gate
 
 
-def close_layers(config: GPT2Config, layers: Iterable[int]) -> Tensor:
-    """A head_gate (1, L, 1, 1) that closes all heads of these layers."""
+def close_attention(config: GPT2Config, layers: Iterable[int]) -> Tensor:
+    """A head_gate (1, L, 1, 1) that closes all heads of these layers; with `close_mlps` it closes the layers whole."""
     return close_mlps(config, layers)[..., None]
 
 
@@ -105,7 +107,7 @@ def combine(*masks: Tensor) -> Tensor:
     """Attend only where every one of these attn_masks allows it."""
     if not masks:
         raise ValueError("combine: expected at least one mask")
-    return torch.stack(torch.broadcast_tensors(*masks)).all(dim=0)
+    return reduce(and_, masks)
 
 
 def restrict(
@@ -117,7 +119,7 @@ def restrict(
     """Let an attn_mask act in these layers, or in these (layer, head) pairs, and nowhere else."""
     if (layers is None) == (heads is None):
         raise ValueError("restrict: give either layers or heads")
-    gate = close_layers(config, layers) if layers is not None else close_heads(config, heads or ())
+    gate = close_attention(config, layers) if layers is not None else close_heads(config, heads or ())
     return mask | (gate > 0)[..., None]  # where the gate is open the mask does not act: all True
 
 

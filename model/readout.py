@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .config import GPT2Config, InputError
 from .gpt2 import GPT2, Trace, row
-from .interventions import Intervention, Interventions
+from .interventions import Intervention, Interventions, check_lengths
 
 
 class GPT2LM(nn.Module):
@@ -106,6 +106,8 @@ class GPT2Classifier(nn.Module):
 
     def read(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The normed stream (B, T, C) at the last real token, T - 1 without `lengths` -> logits (B, K)."""
+        if lengths is not None:
+            check_lengths(lengths, *x.shape[:2])
         return self.score(row(x, last_real(x, lengths), axis=1)[:, 0])
 
 

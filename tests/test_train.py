@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -83,10 +86,11 @@ def test_a_run_holds_what_the_design_promises(here, monkeypatch):
     record = json.loads((run / "run.json").read_text())
     assert record["settings"]["epochs"] == 3
     assert record["settings"]["lr"] == 0.02
-    assert record["model"] == {"name": "tiny", "init": "random"}
+    assert {"name": "tiny", "init": "random"}.items() <= record["model"].items()
+    assert record["model"]["shape"]["n_embd"] == 10
     assert record["corpus"]["labels"] == ["anger", "fear", "joy"]
     assert len(record["corpus"]["sha256"]["corpus.txt"]) == 64
-    assert not record["interrupted"]
+    assert record["status"] == "finished"
 
     log = pd.read_json(run / "log.jsonl", lines=True)
     assert list(zip(log["epoch"], log["split"], strict=True)) == [(e, s) for e in (1, 2, 3) for s in ("train", "val")]
@@ -190,7 +194,7 @@ def test_ctrl_c_keeps_the_best_epoch_and_leaves_latest_alone(here, monkeypatch):
     train_tiny(monkeypatch, "whole", "--epochs", "1")
     interrupt_in(monkeypatch, epoch=2)
     assert run_train(monkeypatch, "--model", "tiny", "--corpus", "corpus.txt", "--run", "cut", *FAST) == 130
-    assert json.loads(Path("runs/cut/run.json").read_text())["interrupted"]
+    assert json.loads(Path("runs/cut/run.json").read_text())["status"] == "interrupted"
     assert json.loads(Path("runs/cut/metrics.json").read_text())["test"]["n"] > 0
     assert load_classifier("runs/cut").labels == ("anger", "fear", "joy")
     assert Path("runs/latest").resolve().name == "whole"
@@ -313,6 +317,15 @@ MISTAKES = {
     "run exists": (lambda here: (here / "runs" / "old").mkdir(parents=True), ("--run", "old"), "runs/old"),
     "runs is a file": (lambda here: (here / "runs").write_text(""), (), "runs"),
 }
+MISTAKES |= {
+    "not a number": (lambda here: None, ("--epochs", "many"), "--epochs"),
+    "not a choice": (lambda here: None, ("--device", "tpu"), "--device"),
+    "neither all, head nor a number": (lambda here: None, ("--tune", "hat"), "--tune"),
+    "unknown option": (lambda here: None, ("--epochz", "3"), "--epochz"),
+    "seed out of range": (lambda here: None, ("--seed", str(2**40)), "--seed"),
+    "endless path": (lambda here: None, ("--corpus", "x" * 300), "File name too long"),
+    "latest is a folder": (lambda here: (here / "runs" / "latest").mkdir(parents=True), (), "runs/latest"),
+}
 if not torch.cuda.is_available():
     MISTAKES["no such device"] = (lambda here: None, ("--device", "cuda"), "--device cuda")
 
@@ -325,6 +338,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(here, monkeypatch, capsys, mistak
     assert run_train(monkeypatch, "--model", "tiny", "--corpus", "corpus.txt", *FAST, *arguments) == 2
     assert expected in one_line(capsys)
     assert set(here.rglob("*")) - before <= {here / "runs"}
+
+
+def test_the_script_itself_from_another_folder(here):
+    """Its own process, with a plain-ASCII terminal: one line on stderr, nothing but the exit code besides."""
+    script = [sys.executable, str(ROOT / "train.py"), "--model", "tiny", *FAST, "--epochs", "1"]
+    for corpus, code in (("nothing.txt", 2), ("corpus.txt", 0)):
+        environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+        text = (here / "corpus.txt").read_text().replace("joy", "joy😀")
+        (here / "corpus.txt").write_text(text, encoding="utf-8")
+        done = subprocess.run([*script, "--corpus", corpus], capture_output=True, text=True, env=environment)
+        assert done.returncode == code, done.stderr
+        assert done.stderr.count("\n") == (1 if code else 0)
+    labels = json.loads(Path("runs/latest/metrics.json").read_text(encoding="utf-8"))["test"]["per_class"]
+    assert any(label.startswith("joy😀") for label in labels)
 
 
 def test_a_folder_that_refuses_writing_is_said_before_training(here, monkeypatch, capsys):
@@ -368,19 +395,24 @@ def test_training_that_takes_long_on_a_cpu_is_announced(monkeypatch, capsys):
     monkeypatch.setattr(Device, "product_rate", lambda self: 3e10)
     texts = Texts({"train": [[1] * 20] * 16_000}, {}, {})
     train.forecast(GPT2Config.preset("gpt2"), texts, train.Options(epochs=3), device)
-    multiply_adds = 3 * 85e6 * 3 * 320_000
-    assert f"{multiply_adds / 3e10 / 60:.0f}"[:2] in capsys.readouterr().out
+    assert re.findall(r"\d+ minutes|about \d+\.", capsys.readouterr().out) == ["136 minutes", "about 8."]
+    train.forecast(GPT2Config.preset("gpt2"), texts, train.Options(epochs=3, tune="head"), device)
+    assert "45 minutes" in capsys.readouterr().out  # a third: no backward pass
     train.forecast(GPT2Config.preset("gpt2-mini"), texts, train.Options(epochs=3), device)
     assert capsys.readouterr().out == ""
+    train.forecast(GPT2Config.preset("gpt2-mini"), texts, train.Options(epochs=9), device)
+    assert "gpt2-mini" not in capsys.readouterr().out
 
 
 def test_every_option_is_explained_with_its_default(capsys):
     with pytest.raises(SystemExit):
         tyro.cli(train.Options, args=["--help"])
-    shown = capsys.readouterr().out
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
     for name, default in vars(train.Options()).items():
-        assert f"--{name.replace('_', '-')}" in shown
-        assert str(default) in shown
+        said = re.search(rf" --{name.replace('_', '-')}[ ,](.*?)\(default: (.*?)\)", shown)
+        assert said, name
+        assert said[2] == str(default), name
+        assert len(said[1]) > 15, name
 
 
 def test_the_schedule_rises_and_falls_to_zero():

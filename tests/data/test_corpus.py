@@ -295,7 +295,7 @@ REFUSED = [
     (".csv", b"text,label,\"a\nb\"\n,y,1\n", ":3: the text is empty", "correct"),
     (".csv", b"text,label\n\"a\rb\",x\n,y\n", ":3: the text is empty", "correct"),
     (".csv", b"text,label\na\n", ":2: expected 2 fields as in the header, got 1", "quote"),
-    (".csv", b"text,label\na,x\n\nb,y\n", ":3: expected 2 fields as in the header, got 0", "quote"),
+    (".csv", b"text,label\na,x\n\nb,y\n", ":3: expected a labelled text, got a blank line", "remove"),
     (".csv", b"text,label\na,x\n\"b,y\nc,x\n", ":3: not a valid row", "quotes"),
     (".csv", b"text,label\na,x\n,y\n", ":3: the text is empty", "correct"),
     (".csv", b"text,label\n\"a\n\",x\n\xe9,y\n", ":4: expected UTF-8", "iconv"),

@@ -1,8 +1,10 @@
 """A run's folder: names, files that appear whole or not at all, and the pointer to the latest run."""
 
+import csv
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 
 import pandas as pd
@@ -73,13 +75,31 @@ def test_tables_and_json_are_utf8_whatever_the_locale(here):
     assert read["p"].to_numpy() == pytest.approx(table["p"].to_numpy(), rel=1e-5)
 
 
+def test_a_lone_carriage_return_stays_within_its_row(here):
+    table = pd.DataFrame({"text": ["a\rb", "c"], "n": [1, 2]})
+    runs.write_csv(here / "a.csv", table)
+    assert list(pd.read_csv(here / "a.csv", lineterminator="\n")["text"]) == ["a\rb", "c"]
+    with (here / "a.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["text", "n"], ["a\rb", "1"], ["c", "2"]]
+
+
+def test_a_real_folder_called_latest_is_refused_before_any_work(here):
+    (here / "runs" / "latest").mkdir(parents=True)
+    with pytest.raises(InputError, match="runs/latest"):
+        runs.new_run("one")
+
+
 def test_weights_are_named_by_their_hash(here):
     (here / "model").mkdir()
+    shutil.copy(EMBEDDED / "config.json", here / "model")
     (here / "model" / "model.safetensors").write_bytes(b"weights")
     told = runs.weights_of("model", "pretrained")
     assert told["sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert told["bytes"] == 7
-    assert runs.weights_of("gpt2-mini", "random") == {"name": "gpt2-mini", "init": "random"}
+    assert told["revision"] is None
+    fresh = runs.weights_of("gpt2-mini", "random")
+    assert fresh.keys() == {"name", "init", "shape"}
+    assert fresh["shape"]["n_embd"] == 256
 
 
 def test_git_state_is_the_commit_of_this_code(monkeypatch):

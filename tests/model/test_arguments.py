@@ -229,3 +229,28 @@ def test_interventions_work_under_autocast(clf_reference, traced):
             assert (got.dtype, got.shape) == (plain.dtype, plain.shape), name
             full = clf_reference.ours(*TEXTS, **case(name))
             assert difference(got.float(), full.float()) < 0.1, name
+
+
+# Positions that do not exist.
+
+
+@pytest.mark.parametrize("lengths", [(0, 4), (12, 4), (4, -1)], ids=str)
+def test_reading_where_there_is_no_token_is_refused(clf_reference, lengths):
+    ids, _ = TEXTS
+    model = clf_reference.ours
+    with pytest.raises(ValueError, match=r"lengths: expected 1 \.\. 11 real tokens"):
+        model.read(model.trunk(ids), torch.tensor(lengths))
+
+
+@pytest.mark.parametrize(
+    "query", [torch.tensor([11, 1]), torch.tensor([-1, 1]), torch.tensor([1]), torch.tensor([1.0, 2.0])]
+)
+def test_a_query_that_does_not_exist_is_refused(clf_reference, query):
+    trunk = clf_reference.ours.trunk
+    with pytest.raises(ValueError, match="expected"):
+        trunk.run(trunk.embed(TEXTS[0]), query=query)
+
+
+def test_arguments_on_another_device_are_refused_by_name(clf_reference):
+    with pytest.raises(ValueError, match="head_gate: expected a tensor on cpu like the model, got one on meta"):
+        clf_reference.ours(*TEXTS, head_gate=torch.ones(1, L, 1, 1, device="meta"))

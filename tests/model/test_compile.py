@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import CASES, L, case, difference, texts
+from tiny import CASES, H, L, case, difference, random_value, texts
 from torch._dynamo.testing import CompileCounter
 
 from model import Trace
@@ -30,6 +30,17 @@ def test_one_graph_serves_every_value(clf_reference, name):
     swapped = TEXTS[0].flip(0), TEXTS[1].flip(0)
     for texts_, given in ((TEXTS, arguments), (TEXTS, other_values(arguments)), (swapped, arguments)):
         assert difference(compiled(*texts_, **given), model(*texts_, **given)) < 1e-5
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("name", [None, "head_gate"])
+def test_one_dynamic_graph_serves_every_shape(clf_reference, name):
+    """Training compiles so: batches come in dozens of shapes, and one graph each would be no gain."""
+    model, counter = clf_reference.ours, CompileCounter()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counter)
+    arguments = {name: random_value(name, (1, L, H, 1))} if name else {}
+    for lengths in [(7, 11), (5, 3, 2), (13, 1, 4, 4, 9), (6, 6), (2, 2, 8, 2)]:
+        assert difference(compiled(*texts(*lengths), **arguments), model(*texts(*lengths), **arguments)) < 1e-5
     assert counter.frame_count == 1
 
 

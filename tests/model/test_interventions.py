@@ -265,7 +265,7 @@ def test_one_patched_layer_takes_the_other_texts_attention(model):
     (ids, _), (others, _) = texts(T, T), texts(T, T, seed=1)
     donor, trace = Trace("z"), Trace("z")
     model.trunk(others, trace=donor)
-    model.trunk(ids, trace=trace, head_gate=masks.close_layers(model.config, [1]), head_fill=donor.stacked("z"))
+    model.trunk(ids, trace=trace, head_gate=masks.close_attention(model.config, [1]), head_fill=donor.stacked("z"))
     assert torch.equal(trace.z[1], donor.z[1])
     assert difference(trace.z[2], donor.z[2]) > 1e-2
 
@@ -399,6 +399,7 @@ def test_a_mask_that_allows_the_future_alone_allows_nothing(model):
     assert not any(weights.any() for weights in trace.weights)
 
 
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 EMPTY = {
     "everywhere": torch.zeros(1, 1, 1, 1, 1, dtype=torch.bool),
     "one head": gate_of((1, 2))[..., None] > 0,
@@ -410,15 +411,18 @@ EMPTY = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("where", EMPTY)
 @pytest.mark.parametrize("traced", [True, False])
-def test_a_query_without_keys_gives_zero_and_finite_gradients(model, where, dtype, traced):
-    changed = copy.deepcopy(model).to(dtype)
-    mask, gate = EMPTY[where], torch.ones(1, L, H, 1, requires_grad=True)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+def test_a_query_without_keys_gives_zero_and_finite_gradients(model, where, dtype, traced, device):
+    changed = copy.deepcopy(model).to(device, dtype)
+    mask, gate = EMPTY[where].to(device), torch.ones(1, L, H, 1, device=device, requires_grad=True)
     trace = Trace("z") if traced else None
-    changed(*TEXTS, attn_mask=mask, head_gate=gate, trace=trace).float().logsumexp(-1).sum().backward()
+    changed(*(text.to(device) for text in TEXTS), attn_mask=mask, head_gate=gate, trace=trace).float().logsumexp(
+        -1
+    ).sum().backward()
     gradients = [gate.grad, *(parameter.grad for parameter in changed.parameters())]
     assert all(gradient.isfinite().all() for gradient in gradients)
     if traced:
-        empty = ~(mask & torch.ones(T, T).tril().bool()).any(-1).expand(B, L, H, T)
+        empty = ~(mask & torch.ones(T, T, device=device).tril().bool()).any(-1).expand(B, L, H, T)
         z = trace.stacked("z")
         assert empty.any()
         assert (z[empty] == 0).all()

@@ -80,8 +80,8 @@ def test_close_heads_closes_these_pairs(tiny):
     assert gate[0, :, :, 0].tolist() == [[1, 0, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
 
 
-def test_close_layers_closes_all_their_heads(tiny):
-    gate = masks.close_layers(tiny, [2, 0])
+def test_close_attention_closes_all_their_heads(tiny):
+    gate = masks.close_attention(tiny, [2, 0])
     assert gate.shape == (1, L, 1, 1)
     assert gate.flatten().tolist() == [0, 1, 0]
 
@@ -105,9 +105,9 @@ def test_closed_heads_emit_nothing_and_the_others_something(clf_reference):
     assert silent.nonzero().tolist() == [[b, *pair] for b in range(B) for pair in ([0, 1], [2, 4])]
 
 
-@pytest.mark.parametrize("name", ["close_layers", "close_mlps"])
+@pytest.mark.parametrize("name", ["close_attention", "close_mlps"])
 def test_closed_layers_emit_nothing_and_the_others_something(clf_reference, name):
-    record, argument = {"close_layers": ("z", "head_gate"), "close_mlps": ("mlp", "mlp_gate")}[name]
+    record, argument = {"close_attention": ("z", "head_gate"), "close_mlps": ("mlp", "mlp_gate")}[name]
     trace = Trace(record)
     clf_reference.ours(*TEXTS, trace=trace, **{argument: getattr(masks, name)(clf_reference.ours.config, [1])})
     assert [bool(layer.any()) for layer in getattr(trace, record)] == [True, False, True]
@@ -176,7 +176,7 @@ OUT_OF_RANGE = [
     (lambda c: masks.close_heads(c, [(L, 0)]), rf"layer {L}: expected 0 .. {L - 1}"),
     (lambda c: masks.close_heads(c, [(0, H)]), rf"head {H}: expected 0 .. {H - 1}"),
     (lambda c: masks.close_heads(c, [(0, -1)]), "head -1"),
-    (lambda c: masks.close_layers(c, [-1]), "layer -1"),
+    (lambda c: masks.close_attention(c, [-1]), "layer -1"),
     (lambda c: masks.close_mlps(c, [L]), f"layer {L}"),
     (lambda c: masks.restrict(masks.self_token(5), c, layers=[L]), f"layer {L}"),
     (lambda c: masks.restrict(masks.self_token(5), c, heads=[(-1, 0)]), "layer -1"),

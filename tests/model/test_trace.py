@@ -162,6 +162,8 @@ def test_the_last_query_path_records_that_query(model):
     assert difference(last.weights[-1][:, :, 0], full.weights[-1][rows, :, lengths - 1]) < 1e-5
     assert difference(last.resid_mid[-1][:, 0], full.resid_mid[-1][rows, lengths - 1]) < 1e-5
     assert difference(last.z[0], full.z[0]) < 1e-6
+    with pytest.raises(ValueError, match="without `query`"):
+        last.stacked("z")
 
 
 # Misuse.
