@@ -411,7 +411,7 @@ def test_every_option_is_explained_with_its_default(capsys):
     for name, default in vars(train.Options()).items():
         said = re.search(rf" --{name.replace('_', '-')}[ ,](.*?)\(default: (.*?)\)", shown)
         assert said, name
-        assert said[2] == str(default), name
+        assert said[2] == (str(default) or "''"), name
         assert len(said[1]) > 15, name
 
 
