@@ -215,6 +215,7 @@ class Training:
         return {"epoch": epoch, "split": "train", "loss": mean, "accuracy": accuracy, "seconds": round(seconds, 1)}
 
     def validate(self, epoch: int) -> dict[str, Any]:
+        """Loss, accuracy and macro-F1 on val; the last decides which epoch is kept."""
         targets = self.texts.targets["val"]
         probabilities = predict(self.model, self.texts.sequences["val"], self.device)  # (N, K)
         loss = -np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean()
@@ -224,6 +225,7 @@ class Training:
 
 
 def summary(train: dict[str, Any], val: dict[str, Any]) -> str:
+    """An epoch in one line, from its two rows of the log."""
     return (
         f"epoch {train['epoch']}: train loss {train['loss']:.3f}, accuracy {train['accuracy']:.3f}; val loss "
         f"{val['loss']:.3f}, accuracy {val['accuracy']:.3f}, macro-F1 {val['macro_f1']:.3f} ({train['seconds']:.0f} s)"

@@ -49,6 +49,7 @@ def point_latest(run: Path) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    """UTF-8, whole or not at all, and never NaN, which is no JSON."""
     with written_whole(path) as [temporary]:
         temporary.write_text(
             json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
@@ -56,11 +57,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """UTF-8 with a header, whole or not at all."""
     with written_whole(path) as [temporary]:  # all strings quoted, or a lone \r in one would break its row
         table.to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """One JSON object per line, whole or not at all."""
     with written_whole(path) as [temporary]:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 

@@ -45,6 +45,7 @@ def keep(path: Path, old: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a checkpoint; InputError where there is none."""
     if not path.is_file():
         raise InputError(f"{path.parent}: no {path.name}; expected a checkpoint in the Hugging Face layout")
     try:

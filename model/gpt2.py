@@ -125,6 +125,7 @@ class Attention(nn.Module):
         head_gate: Tensor | None = None,
         head_fill: Tensor | None = None,
     ) -> Tensor:
+        """x (B, T, C), normed -> (B, Q, C). Without mask, gate or a look at the weights, one fused call does it."""
         q, k, v = self.project(x, query)
         trace.record("q", q)
         trace.record("k", k)
@@ -161,6 +162,7 @@ class MLP(nn.Module):
     def forward(
         self, x: Tensor, trace: Trace, mlp_gate: Tensor | None = None, mlp_fill: Tensor | None = None
     ) -> Tensor:
+        """x (B, Q, C), normed -> (B, Q, C)."""
         x = F.gelu(self.c_fc(x), approximate="tanh")  # (B, Q, C) -> (B, Q, 4C)
         x = self.c_proj(x)  # (B, Q, 4C) -> (B, Q, C)
         if mlp_gate is not None:

@@ -52,6 +52,7 @@ class Tokenizer:
         return self.encoding.n_vocab
 
     def encode(self, text: str) -> list[int]:
+        """The token ids of a text; nothing is put before or behind it."""
         return self.encoding.encode_ordinary(text)
 
     def decode(self, ids: list[int]) -> str:
