@@ -194,16 +194,14 @@ class Training:
         for step, batch in enumerate(batches, 1):
             batch = batch.to(self.device.device)
             with self.device.autocast():
-                logits = self.forward(batch.ids, batch.lengths)  # (B, K)
-            loss = F.cross_entropy(logits.float(), batch.targets, self.class_weights)
+                logits = self.forward(batch.ids, batch.lengths).float()  # (B, K)
+            loss = F.cross_entropy(logits, batch.targets, self.class_weights)
             self.optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
             self.optimizer.step()
             self.schedule.step()
-            loss_sum += F.cross_entropy(
-                logits.detach().float(), batch.targets, reduction="sum"
-            )  # as on val: unweighted
+            loss_sum += F.cross_entropy(logits.detach(), batch.targets, reduction="sum")  # unweighted, as on val
             hits += (logits.argmax(dim=1) == batch.targets).sum()
             n += len(batch.targets)
             if step % 10 == 0 or step == self.steps:  # reading a number waits for the GPU

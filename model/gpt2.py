@@ -62,6 +62,12 @@ class Trace:
             self.records[name].append(value)
 
 
+class Arguments(Interventions, total=False):
+    """All that a forward pass takes besides `ids` and `lengths`."""
+
+    trace: Trace | None
+
+
 def row(x: Tensor, query: Tensor | None, axis: int) -> Tensor:
     """Keep one position of `axis` per text, query (B,), as an axis of size 1; None and axes of size 1 stay."""
     if query is None or x.shape[axis] == 1:
@@ -219,18 +225,11 @@ class GPT2(nn.Module):
                 scale = math.sqrt(2 * config.n_layer) if name.endswith("c_proj.weight") else 1
                 nn.init.normal_(parameter, std=0.02 / scale)
 
-    def forward(
-        self,
-        ids: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        trace: Trace | None = None,
-        **interventions: Unpack[Interventions],
-    ) -> Tensor:
+    def forward(self, ids: Tensor, lengths: Tensor | None = None, **arguments: Unpack[Arguments]) -> Tensor:
         """ids int64 (B, T), right-padded; lengths int64 (B,) of real tokens, None = all full -> (B, T, C).
 
         Raises ValueError that names the argument, what was expected and what came."""
-        return self.norm(self.run(self.embed(ids, lengths), trace=trace, **interventions))
+        return self.norm(self.run(self.embed(ids, lengths), 0, self.config.n_layer, query=None, **arguments))
 
     def embed(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ids int64 (B, T) -> token plus position embedding (B, T, C); `lengths` blank out the padding."""

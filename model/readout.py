@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import GPT2Config, InputError
-from .gpt2 import GPT2, Trace, row
-from .interventions import Intervention, Interventions, check_lengths
+from .gpt2 import GPT2, Arguments, row
+from .interventions import Intervention, check_lengths
 
 
 class GPT2LM(nn.Module):
@@ -21,16 +21,9 @@ class GPT2LM(nn.Module):
         self.config = config
         self.trunk = GPT2(config)
 
-    def forward(
-        self,
-        ids: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        trace: Trace | None = None,
-        **interventions: Unpack[Interventions],
-    ) -> Tensor:
+    def forward(self, ids: Tensor, lengths: Tensor | None = None, **arguments: Unpack[Arguments]) -> Tensor:
         """ids int64 (B, T), lengths int64 (B,) or None -> logits (B, T, V), arguments as in `GPT2.forward`."""
-        return self.read(self.trunk(ids, lengths, trace=trace, **interventions))
+        return self.read(self.trunk(ids, lengths, **arguments))
 
     def read(self, x: Tensor) -> Tensor:
         """The normed stream at any selection of positions (..., C) -> logits (..., V)."""
@@ -89,20 +82,13 @@ class GPT2Classifier(nn.Module):
         self.score = nn.Linear(config.n_embd, len(labels), bias=False)
         nn.init.normal_(self.score.weight, std=0.02)
 
-    def forward(
-        self,
-        ids: Tensor,
-        lengths: Tensor | None = None,
-        *,
-        trace: Trace | None = None,
-        **interventions: Unpack[Interventions],
-    ) -> Tensor:
+    def forward(self, ids: Tensor, lengths: Tensor | None = None, **arguments: Unpack[Arguments]) -> Tensor:
         """ids int64 (B, T), lengths int64 (B,) or None -> logits (B, K), arguments as in `GPT2.forward`."""
         x = self.trunk.embed(ids, lengths)  # (B, T, C)
-        if trace is None:  # nobody looks at the last block's other queries, so they are not computed
-            x = self.trunk.run(x, query=last_real(ids, lengths), **interventions)  # (B, 1, C)
-            return self.read(self.trunk.norm(x))
-        return self.read(self.trunk.norm(self.trunk.run(x, trace=trace, **interventions)), lengths)
+        # Unless a trace is to hold them, nobody looks at the last block's other queries: they are not computed.
+        query = last_real(ids, lengths) if arguments.get("trace") is None else None
+        x = self.trunk.run(x, 0, self.config.n_layer, query=query, **arguments)  # (B, 1 or T, C)
+        return self.read(self.trunk.norm(x), lengths if query is None else None)
 
     def read(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """The normed stream (B, T, C) at the last real token, T - 1 without `lengths` -> logits (B, K)."""

@@ -254,3 +254,9 @@ def test_a_query_that_does_not_exist_is_refused(clf_reference, query):
 def test_arguments_on_another_device_are_refused_by_name(clf_reference):
     with pytest.raises(ValueError, match="head_gate: expected a tensor on cpu like the model, got one on meta"):
         clf_reference.ours(*TEXTS, head_gate=torch.ones(1, L, 1, 1, device="meta"))
+
+
+@pytest.mark.parametrize("argument", [{"start": 1}, {"stop": 1}, {"query": torch.tensor([1, 1])}], ids=str)
+def test_what_enters_part_way_is_no_argument_of_a_whole_pass(call, argument):
+    with pytest.raises(TypeError, match=next(iter(argument))):
+        call(*TEXTS, **argument)
