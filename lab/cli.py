@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from io import StringIO, TextIOWrapper
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 from typing import NoReturn, TypeVar
 
 import torch
@@ -45,5 +45,10 @@ def parsed(config: type[Config]) -> Config:
         if not end.code:  # --help
             raise
         lines = [line.strip("│ ") for line in box.getvalue().splitlines()[1:]]
-        sentence = " ".join(takewhile(lambda line: line and not line.startswith("─"), lines))
+        text = dropwhile(is_rule, lines)  # on a plain-ASCII terminal the title is underlined
+        sentence = " ".join(takewhile(lambda line: not is_rule(line), text))
         raise InputError(f"{sentence}; see --help") from None
+
+
+def is_rule(line: str) -> bool:
+    return not line.strip("─-")

@@ -343,13 +343,15 @@ def test_a_mistake_is_one_line_and_exit_code_2(here, monkeypatch, capsys, mistak
 def test_the_script_itself_from_another_folder(here):
     """Its own process, with a plain-ASCII terminal: one line on stderr, nothing but the exit code besides."""
     script = [sys.executable, str(ROOT / "train.py"), "--model", "tiny", *FAST, "--epochs", "1"]
-    for corpus, code in (("nothing.txt", 2), ("corpus.txt", 0)):
-        environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
-        text = (here / "corpus.txt").read_text().replace("joy", "joy😀")
-        (here / "corpus.txt").write_text(text, encoding="utf-8")
-        done = subprocess.run([*script, "--corpus", corpus], capture_output=True, text=True, env=environment)
-        assert done.returncode == code, done.stderr
-        assert done.stderr.count("\n") == (1 if code else 0)
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    text = (here / "corpus.txt").read_text().replace("joy", "joy😀")
+    (here / "corpus.txt").write_text(text, encoding="utf-8")
+    cases = (("--corpus=nothing.txt", "nothing.txt"), ("--epochs=abc", "--epochs"), ("--corpus=corpus.txt", None))
+    for argument, mistake in cases:
+        done = subprocess.run([*script, argument], capture_output=True, text=True, env=environment)
+        assert done.returncode == (2 if mistake else 0), done.stderr
+        assert done.stderr.count("\n") == (1 if mistake else 0)
+        assert (mistake or "") in done.stderr
     labels = json.loads(Path("runs/latest/metrics.json").read_text(encoding="utf-8"))["test"]["per_class"]
     assert any(label.startswith("joy😀") for label in labels)
 
