@@ -394,7 +394,7 @@ def test_auto_says_loudly_what_it_takes_instead(monkeypatch, tmp_path):
 
 def test_training_that_takes_long_on_a_cpu_is_announced(monkeypatch, capsys):
     device = Device(torch.device("cpu"), "fp32")
-    monkeypatch.setattr(Device, "product_rate", lambda self: 3e10)
+    monkeypatch.setattr(Device, "product_rate", lambda self: 5e10)  # 0.6 of it: 3e10
     texts = Texts({"train": [[1] * 20] * 16_000}, {}, {})
     train.forecast(GPT2Config.preset("gpt2"), texts, train.Options(epochs=3), device)
     assert re.findall(r"\d+ minutes|about \d+\.", capsys.readouterr().out) == ["136 minutes", "about 8."]
