@@ -65,6 +65,13 @@ class Options:
             if value is not None and not low <= value < high:
                 raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {low:g} and below {high}")
 
+    def tuned_blocks(self, n_layer: int) -> int:
+        """How many blocks of `n_layer` are trained; InputError where there are not so many."""
+        blocks = {"all": n_layer, "head": 0}[self.tune] if isinstance(self.tune, str) else self.tune
+        if blocks > n_layer:
+            raise InputError(f"--tune {blocks}: expected at most the {n_layer} blocks of {self.model}")
+        return blocks
+
     def resolved(self, width: int) -> "Options":
         """With the epochs, learning rate and dropout that follow from init, tune and width where none are given."""
         epochs, lr, dropout = (6, 1e-3, 0.3) if self.init == "random" else (3, 1.5e-4, 0.1)
@@ -122,10 +129,9 @@ def start_model(options: Options, labels: tuple[str, ...]) -> GPT2Classifier:
         model = load_classifier(options.model, labels, options.dropout)
     if options.tune == "all":
         return model
-    n_layer, blocks = model.config.n_layer, 0 if options.tune == "head" else options.tune
-    if blocks > n_layer:
-        raise InputError(f"--tune {blocks}: expected at most the {n_layer} blocks of {options.model}")
-    parts: list[nn.Module] = [model.score, *([*model.trunk.h[n_layer - blocks :], model.trunk.ln_f] if blocks else [])]
+    parts: list[nn.Module] = [model.score]
+    if blocks := options.tuned_blocks(model.config.n_layer):
+        parts += [*model.trunk.h[-blocks:], model.trunk.ln_f]
     model.requires_grad_(False)
     for part in parts:
         part.requires_grad_(True)
@@ -136,8 +142,8 @@ def forecast(config: GPT2Config, texts: Texts, options: Options, device: Device)
     """On a CPU, say how long training will take where that is long, and what the mini would take."""
     if device.device.type != "cpu":
         return
-    backward = {"all": config.n_layer, "head": 0}.get(str(options.tune), options.tune)  # blocks with a backward pass,
-    passes = 1 + 2 * int(backward) / config.n_layer  # which costs as much as two forward ones
+    # A backward pass costs two forward ones, and only the trained blocks need it.
+    passes = 1 + 2 * options.tuned_blocks(config.n_layer) / config.n_layer
     tokens = options.epochs * sum(map(len, texts.sequences["train"]))
     rate = 0.6 * device.product_rate()  # training reached 0.43 of it at the mini's shape, 0.75 at the 124M
     minutes = passes * config.block_weights * tokens / rate / 60

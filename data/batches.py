@@ -2,20 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from model import InputError
+from model import InputError, Tokenizer
 
 POOL = 50  # batches sorted together when shuffling: enough for little padding, few enough to mix lengths
-
-
-class Encoder(Protocol):
-    def encode(self, text: str) -> list[int]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +34,7 @@ class Batch:
 
 
 def encode(
-    tokenizer: Encoder, examples: pd.DataFrame, n_ctx: int, truncate: bool = False
+    tokenizer: Tokenizer, examples: pd.DataFrame, n_ctx: int, truncate: bool = False
 ) -> tuple[list[list[int]], int]:
     """Token ids of each text, and how many texts were cut.
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from data import Corpus
+from data import SPLITS, Corpus
 from model import InputError
 from model.checkpoint import EMBEDDED, WEIGHTS, find, read_config
 from model.files import written_whole
@@ -92,7 +92,7 @@ def manifest(settings: dict[str, Any], model: dict[str, Any], corpus: Corpus, de
         "corpus": {
             "name": corpus.name,
             "labels": corpus.labels,
-            "texts": {split: len(corpus.split(split)) for split in ("train", "val", "test")},
+            "texts": {split: len(corpus.split(split)) for split in SPLITS},
             "sha256": corpus.files,
         },
         "device": str(device),

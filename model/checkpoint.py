@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .config import PRESETS, GPT2Config, InputError
 from .files import read_json, written_whole
-from .readout import GPT2LM, GPT2Classifier
+from .readout import GPT2LM, GPT2Classifier, fresh_head
 
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
@@ -102,8 +102,7 @@ def load_classifier(
     with torch.device("meta"):
         model = GPT2Classifier(read_config(folder, dropout), names)
     if own is None:
-        model.score = nn.Linear(model.config.n_embd, len(names), bias=False)
-        nn.init.normal_(model.score.weight, std=0.02)
+        model.score = fresh_head(model.config, len(names))
     read_weights(model, folder, fresh={"score.weight"} if own is None else set())
     return model.eval()
 

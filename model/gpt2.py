@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import GPT2Config
-from .interventions import AXES, Interventions, check_lengths, checked, kind
+from .interventions import AXES, Interventions, check_lengths, check_query, checked, kind
 
 
 class Trace:
@@ -78,6 +78,12 @@ def row(x: Tensor, query: Tensor | None, axis: int) -> Tensor:
     return x.gather(axis, index)
 
 
+def causal(k: Tensor, query: Tensor | None) -> Tensor:
+    """May each query attend to each key of k (B, H, T, D)? bool (T, T), or (B, 1, 1, T) for one query per text."""
+    keys = torch.arange(k.shape[2], device=k.device)
+    return keys <= (keys[:, None] if query is None else query.view(-1, 1, 1, 1))
+
+
 def gated(value: Tensor, gate: Tensor, fill: Tensor | None) -> Tensor:
     """gate * value + (1 - gate) * fill, in the dtype of `value`."""
     gate = gate.to(value.dtype)
@@ -137,15 +143,14 @@ class Attention(nn.Module):
         trace.record("k", k)
         trace.record("v", v)
         dropout = self.attn_dropout if self.training else 0.0
-        keys = torch.arange(k.shape[2], device=x.device)
-        causal = keys <= (keys[:, None] if query is None else query.view(-1, 1, 1, 1))  # (T, T) or (B, 1, 1, T)
         plain = attn_mask is None and attn_gate is None and not {"scores", "weights"} & trace.records.keys()
         if plain and query is None:
             z = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)  # (B, H, T, D)
         elif plain:
-            z = F.scaled_dot_product_attention(q, k, v, attn_mask=causal, dropout_p=dropout)  # (B, H, 1, D)
+            z = F.scaled_dot_product_attention(q, k, v, attn_mask=causal(k, query), dropout_p=dropout)  # (B, H, 1, D)
         else:
-            weights = self.attend(q, k, causal if attn_mask is None else causal & attn_mask, trace)
+            allowed = causal(k, query) if attn_mask is None else causal(k, query) & attn_mask
+            weights = self.attend(q, k, allowed, trace)
             if attn_gate is not None:
                 weights = weights * attn_gate.to(weights.dtype)
             z = F.dropout(weights, dropout) @ v  # (B, H, Q, T) @ (B, H, T, D) -> (B, H, Q, D)
@@ -261,7 +266,7 @@ class GPT2(nn.Module):
         if not 0 <= start <= stop <= self.config.n_layer:
             raise ValueError(f"run: expected 0 <= start <= stop <= {self.config.n_layer}, got {start} and {stop}")
         if query is not None:
-            check_lengths(query + 1, *x.shape[:2])
+            check_query(query, *x.shape[:2])
         given = checked(interventions, self.config, x)
         trace = Trace() if trace is None else trace
         trace.open()

@@ -67,12 +67,21 @@ def check(name: str, value: Any, shape: list[int]) -> None:
 
 def check_lengths(lengths: Any, B: int, T: int) -> None:
     """Raise ValueError unless `lengths` is int64 (B,) and, where its values can be seen, within 1 .. T."""
-    if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64 or lengths.shape != (B,):
-        raise ValueError(f"lengths: expected int64 ({B},), got {kind(lengths)}")
+    check_per_row("lengths", lengths, B, 1, T, "real tokens")
+
+
+def check_query(query: Any, B: int, T: int) -> None:
+    """Raise ValueError unless `query` is int64 (B,) and, where its values can be seen, within 0 .. T - 1."""
+    check_per_row("query", query, B, 0, T - 1, "as a position")
+
+
+def check_per_row(name: str, value: Any, B: int, low: int, high: int, what: str) -> None:
+    if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.shape != (B,):
+        raise ValueError(f"{name}: expected int64 ({B},), got {kind(value)}")
     # Values are looked at only where that makes no one wait for a GPU and breaks no compiled graph.
-    visible = lengths.device.type == "cpu" and not torch.compiler.is_compiling()
-    if visible and ((lengths < 1) | (lengths > T)).any():
-        raise ValueError(f"lengths: expected 1 .. {T} real tokens per row, got {lengths.tolist()}")
+    visible = value.device.type == "cpu" and not torch.compiler.is_compiling()
+    if visible and ((value < low) | (value > high)).any():
+        raise ValueError(f"{name}: expected {low} .. {high} {what} per row, got {value.tolist()}")
 
 
 def kind(value: Any) -> str:

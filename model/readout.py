@@ -79,8 +79,7 @@ class GPT2Classifier(nn.Module):
         self.config = config
         self.labels = tuple(labels)
         self.trunk = GPT2(config)
-        self.score = nn.Linear(config.n_embd, len(labels), bias=False)
-        nn.init.normal_(self.score.weight, std=0.02)
+        self.score = fresh_head(config, len(labels))
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None, **arguments: Unpack[Arguments]) -> Tensor:
         """ids int64 (B, T), lengths int64 (B,) or None -> logits (B, K), arguments as in `GPT2.forward`."""
@@ -95,6 +94,13 @@ class GPT2Classifier(nn.Module):
         if lengths is not None:
             check_lengths(lengths, *x.shape[:2])
         return self.score(row(x, last_real(x, lengths), axis=1)[:, 0])
+
+
+def fresh_head(config: GPT2Config, K: int) -> nn.Linear:
+    """A classification head that knows nothing yet, N(0, 0.02): (..., C) -> (..., K)."""
+    head = nn.Linear(config.n_embd, K, bias=False)
+    nn.init.normal_(head.weight, std=0.02)
+    return head
 
 
 def last_real(x: Tensor, lengths: Tensor | None) -> Tensor:
