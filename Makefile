@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run "$(RUN)") $(ARGS)
 
-.PHONY: train test lint lock
-train: .venv/ready
-	@$(BIN)/python train.py $(OPTIONS)
+.PHONY: train verify paper test lint lock
+train verify paper: .venv/ready
+	@$(BIN)/python $@.py $(OPTIONS)
 
 test: .venv/ready
 	@$(BIN)/python -m pytest $(ARGS)

@@ -7,7 +7,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,20 +30,23 @@ class Table(NamedTuple):
     labels: tuple[str, ...]  # in the order that the file itself declares; empty where it declares none
 
 
-def read_table(path: Path, text_column: str, label_column: str) -> Table:
+def read_table(path: Path, text_column: str, label_column: str, classes: tuple[str, ...] = ()) -> Table:
     """Every row of a .txt, .csv, .tsv, .jsonl, .json or .parquet file.
 
     Texts and labels are taken as they stand, white space included; whole numbers as labels become their digits.
     A label with white space around it is refused, for it would quietly become a class of its own.
-    `line` is where the row starts, in a .parquet file the number of the row. Raises InputError.
+    `line` is where the row starts, in a .parquet file the number of the row. `classes` names the numbered labels of a
+    .parquet file that does not name them itself. Raises InputError.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: cannot read files ending in {path.suffix!r}; use one of {', '.join(READERS)}")
     data = _read(path)
-    rows = _frame(reader(data, path, (text_column, label_column)), path)
-    names = _class_names(pq.read_schema(io.BytesIO(data)), label_column) if reader is _parquet else ()
-    return Table(rows, str(path), hashlib.sha256(data).hexdigest(), tuple(names))
+    rows = list(reader(data, path, (text_column, label_column)))
+    if reader is _parquet:
+        classes = _class_names(pq.read_schema(io.BytesIO(data)), label_column) or classes
+        rows = _named(rows, path, classes)
+    return Table(_frame(rows, path), str(path), hashlib.sha256(data).hexdigest(), classes)
 
 
 def read_polarity(path: Path, label: str) -> Table:
@@ -66,7 +69,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _frame(rows: Iterator[Row], path: Path) -> pd.DataFrame:
+def _frame(rows: Iterable[Row], path: Path) -> pd.DataFrame:
     checked = [_check(row, path) for row in rows]
     if not checked:
         raise InputError(f"{path}: expected labelled texts, there are no rows; give another file")
@@ -179,26 +182,30 @@ def _parquet(data: bytes, path: Path, columns: tuple[str, str]) -> Iterator[Row]
         table.validate(full=True)  # else strings that are not UTF-8 would pass until they are used
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}; write it anew") from error
-    names = _class_names(table.schema, columns[1])
     texts, labels = (table[column].to_pylist() for column in columns)
-    for number, (text, label) in enumerate(zip(texts, labels, strict=True), 1):
-        if names and type(label) is int:
-            if not 0 <= label < len(names):
-                raise InputError(
-                    f"{path}:{number}: class number {label} has no name; the file names {', '.join(names)}"
-                )
-            label = names[label]
-        yield number, text, label
+    yield from zip(range(1, len(texts) + 1), texts, labels, strict=True)
 
 
-def _class_names(schema: pa.Schema, column: str) -> list[str]:
+def _named(rows: list[Row], path: Path, classes: tuple[str, ...]) -> list[Row]:
+    """With the names of the classes instead of their numbers, where there are names."""
+    named: list[Row] = []
+    for number, text, label in rows:
+        if classes and type(label) is int:
+            if not 0 <= label < len(classes):
+                raise InputError(f"{path}:{number}: class number {label} has no name; there are {', '.join(classes)}")
+            label = classes[label]
+        named.append((number, text, label))
+    return named
+
+
+def _class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
     """The names that the hub's `datasets` writes beside a ClassLabel column; else none."""
     try:
         metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     except ValueError:  # written by somebody else
-        return []
+        return ()
     feature = metadata.get("info", {}).get("features", {}).get(column, {})
-    return feature.get("names", []) if isinstance(feature, dict) else []
+    return tuple(feature.get("names", ())) if isinstance(feature, dict) else ()
 
 
 csv.field_size_limit(sys.maxsize)  # a text may be long; whether the model can read it is another question

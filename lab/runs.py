@@ -1,7 +1,6 @@
 """A run's folder: its name, its manifest, its tables, and the pointer to the latest one."""
 
 import csv
-import hashlib
 import json
 import platform
 import shlex
@@ -16,7 +15,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from data import SPLITS, Corpus
-from model import InputError
+from model import InputError, hub
 from model.checkpoint import EMBEDDED, WEIGHTS, find, read_config
 from model.files import written_whole
 
@@ -91,6 +90,7 @@ def manifest(settings: dict[str, Any], model: dict[str, Any], corpus: Corpus, de
         "model": model,
         "corpus": {
             "name": corpus.name,
+            "revision": corpus.revision,
             "labels": corpus.labels,
             "texts": {split: len(corpus.split(split)) for split in SPLITS},
             "sha256": corpus.files,
@@ -107,8 +107,7 @@ def weights_of(name: str, init: str) -> dict[str, Any]:
     if init == "random":
         return told
     path = find(name) / WEIGHTS
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = hub.content_hash(path)
     revision = path.parent.name if path.parent.parent.name == "snapshots" else None  # the layout of the hub's cache
     return told | {"revision": revision, "file": str(path), "bytes": path.stat().st_size, "sha256": sha256}
 

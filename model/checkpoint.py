@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from . import hub
 from .config import PRESETS, GPT2Config, InputError
 from .files import read_json, written_whole
 from .readout import GPT2LM, GPT2Classifier, fresh_head
@@ -32,12 +32,17 @@ if TYPE_CHECKING:
 log = logging.getLogger("headgate")
 
 EMBEDDED = Path(__file__).parent.parent / "data" / "gpt2-mini"
-HUB = {  # repository and revision; None = the newest one in the cache
+HUB = {  # repository and revision; None: the one in the cache, else the newest
     "gpt2": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"),
     "gpt2-medium": ("openai-community/gpt2-medium", None),
     "gpt2-large": ("openai-community/gpt2-large", None),
     "gpt2-xl": ("openai-community/gpt2-xl", None),
     "distilgpt2": ("distilbert/distilgpt2", None),
+}
+OFFICIAL = {  # of gpt2, as published: bytes (None: any) and SHA-256
+    "model.safetensors": (548_105_171, "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"),
+    "vocab.json": (None, "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
+    "merges.txt": (None, "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
 }
 END_OF_TEXT = "<|endoftext|>"
 WEIGHTS = "model.safetensors"
@@ -47,23 +52,51 @@ MASK_BUFFERS = re.compile(r"(^|\.)h\.\d+\.attn\.(bias|masked_bias)$")  # old tra
 
 
 def find(folder_or_name: str | Path) -> Path:
-    """The folder of a checkpoint: a path, `gpt2-mini`, or a published name in the hub's cache on this machine."""
+    """The folder of a checkpoint: a path, `gpt2-mini`, a published name, or a repository on the hub, owner/name.
+
+    What is on the hub is downloaded into its cache; see `hub.fetch`. Raises InputError where there is none."""
     if Path(folder_or_name).is_dir():
         return Path(folder_or_name)
     name = str(folder_or_name)
     if name == "gpt2-mini":
         return EMBEDDED
-    if name not in HUB:
-        raise InputError(f"model {name!r}: neither a folder nor one of {', '.join(PRESETS)}")
-    repository, revision = HUB[name]
+    repository, revision = HUB.get(name, (name, None))
+    if not hub.NAME.fullmatch(repository):
+        raise InputError(
+            f"model {name!r}: neither a folder, nor owner/name on the hub, nor one of {', '.join(PRESETS)}"
+        )
     try:
-        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-        if (folder / WEIGHTS).is_file():  # a tokenizer alone may be in the cache
-            return folder
-    except LocalEntryNotFoundError:
-        pass
-    fetch = f"`hf download {repository}" + (f" --revision {revision}`" if revision else "`")
-    raise InputError(f"model {name!r} is not on this machine: fetch it with {fetch}, or take its shape: --init random")
+        folder = hub.fetch("model", repository, needed, revision)
+    except InputError as error:
+        elsewhere = "--init random takes its shape alone" if name in HUB else f"there is no folder {name} either"
+        raise InputError(f"{error}; {elsewhere}") from None
+    if name == "gpt2":
+        check_official(folder)
+    return folder
+
+
+def needed(names: list[str]) -> list[str]:
+    """The files of a checkpoint among the names in a repository."""
+    if "config.json" not in names or WEIGHTS not in names:
+        pickled = "; a pickle is never opened here, for it could run any code" if "pytorch_model.bin" in names else ""
+        raise InputError(
+            f"expected config.json and {WEIGHTS}, there are {', '.join(names[:20]) or 'no files'}{pickled}"
+        )
+    return [name for name in ("config.json", WEIGHTS, "vocab.json", "merges.txt", "tokenizer.json") if name in names]
+
+
+def check_official(folder: Path) -> None:
+    """Raise InputError unless the files in the folder of `gpt2` are the published ones."""
+    for name, (size, sha256) in OFFICIAL.items():
+        path = folder / name
+        if not path.is_file():  # a cache that others filled may have the weights alone
+            continue
+        got = path.stat().st_size, hub.content_hash(path)
+        if got[0] != (size or got[0]) or got[1] != sha256:
+            raise InputError(
+                f"{path} is not the official one: expected SHA-256 {sha256}, got {got[1]} ({got[0]:,} bytes); "
+                "remove it, and look where HF_ENDPOINT points"
+            )
 
 
 def read_config(folder_or_name: str | Path, dropout: float | None = None) -> GPT2Config:
@@ -78,7 +111,7 @@ def read_config(folder_or_name: str | Path, dropout: float | None = None) -> GPT
 def load_lm(folder_or_name: str | Path) -> GPT2LM:
     """A language model in fp32 and eval mode, from a folder or a name. InputError lists what does not fit."""
     folder = find(folder_or_name)
-    with torch.device("meta"):  # no memory and no random numbers for weights that are about to be read
+    with blank():
         model = GPT2LM(read_config(folder))
     read_weights(model, folder, unused={"score.weight"})
     return model.eval()
@@ -99,12 +132,26 @@ def load_classifier(
         expected = f"expected {', '.join(labels)}; its language model, or --init random, can start on these"
         raise InputError(f"{folder}: its classes are {', '.join(own)}; {expected}")
     names = own or labels or ()
-    with torch.device("meta"):
+    with blank():
         model = GPT2Classifier(read_config(folder, dropout), names)
     if own is None:
         model.score = fresh_head(model.config, len(names))
     read_weights(model, folder, fresh={"score.weight"} if own is None else set())
     return model.eval()
+
+
+@contextmanager
+def blank() -> Iterator[None]:
+    """Models made in here take no memory and no random numbers for weights that are about to be read."""
+    with torch.device("meta"), NoInit():  # on meta alone, every nn.init would be a second of imports for nothing
+        yield
+
+
+class NoInit(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return func(*args, **(kwargs or {}))
 
 
 def save(
@@ -134,7 +181,7 @@ def save(
     with written_whole(*(folder / name for name in (WEIGHTS, *files))) as (weights, *others):
         for path, content in zip(others, files.values(), strict=True):
             path.write_bytes(content)
-        save_file(tensors, weights, metadata={"format": "pt", DIGEST: digest(tensors.items())})
+        save_file(tensors, weights, metadata={"format": "pt", DIGEST: digest(tensors)})
         sort_metadata(weights)
         shutil.copymode(others[0], weights)  # safetensors keeps its file from everybody else
 
@@ -150,12 +197,37 @@ def sort_metadata(path: Path) -> None:
 
 
 def read_weights(model: nn.Module, folder: Path, unused: set[str] | None = None, fresh: set[str] | None = None) -> None:
-    """Fill `model` from the folder's safetensors. The file may also hold what is `unused`, the
-    model also what is `fresh`; any other difference in names or shapes raises InputError."""
+    """Fill `model` from the folder's safetensors, tensor by tensor: memory never holds a second copy of it.
+
+    The file may also hold what is `unused`, the model also what is `fresh`; any other difference in names or shapes
+    raises InputError, and so do damaged weights."""
+    path = folder / WEIGHTS
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in (fresh or set())}
+    keys, stored_digest = matched(folder, wanted, unused or set())
+    sha = hashlib.sha256()
+    for name, key in sorted(keys.items(), key=lambda pair: pair[1]):
+        with opened(folder) as file:  # anew for each: the pages of a mapped file that were read count as memory
+            tensor = as_stored(file, key)
+            if stored_digest:
+                add_to(sha, key, tensor)
+            if name in wanted:
+                set_parameter(model, name, tensor.T if name.endswith(TRANSPOSED) else tensor)
+    if stored_digest and stored_digest != sha.hexdigest():
+        raise InputError(f"{path} is damaged: its tensors do not match the SHA-256 stored with them")
+    if not stored_digest and not hub.check(path):
+        log.warning("%s was not saved by headgate: there is no SHA-256 to check its tensors against", path)
+    if "lm_head.weight" in keys:
+        with opened(folder) as file:
+            tied = torch.equal(file.get_tensor("lm_head.weight").float(), model.get_parameter("trunk.wte.weight"))
+        if not tied:
+            raise InputError(f"{path}: lm_head.weight differs from wte.weight, and headgate ties the two")
+
+
+def matched(folder: Path, wanted: dict[str, torch.Size], unused: set[str]) -> tuple[dict[str, str], str | None]:
+    """The file's key of each tensor by our name, and the digest in its metadata; InputError where it does not fit."""
     with opened(folder) as file:
         keys = {ours(key): key for key in file.keys()}  # noqa: SIM118  (safe_open is no dict)
-        droppable = {name for name in keys if MASK_BUFFERS.search(name)} | {"lm_head.weight"} | (unused or set())
+        droppable = {name for name in keys if MASK_BUFFERS.search(name)} | {"lm_head.weight"} | unused
         shapes = {name: torch.Size(file.get_slice(key).get_shape()) for name, key in keys.items()}
         shapes = {name: shape[::-1] if name.endswith(TRANSPOSED) else shape for name, shape in shapes.items()}
         differences = compare(wanted, shapes, droppable)
@@ -163,20 +235,14 @@ def read_weights(model: nn.Module, folder: Path, unused: set[str] | None = None,
             differences.append("some tensors are there with and without the prefix `transformer.`")
         if differences:
             raise InputError(f"{folder / WEIGHTS} does not fit its config: {'; '.join(differences)}")
-        tensors = {name: as_stored(file, key) for name, key in keys.items()}
-        if (stored := (file.metadata() or {}).get(DIGEST)) is None:
-            log.warning(
-                "%s was not saved by headgate: there is no SHA-256 to check its tensors against", folder / WEIGHTS
-            )
-        elif stored != digest((key, tensors[name]) for name, key in keys.items()):
-            raise InputError(f"{folder / WEIGHTS} is damaged: its tensors do not match the SHA-256 stored with them")
-    if "lm_head.weight" in tensors and not torch.equal(tensors["lm_head.weight"], tensors["trunk.wte.weight"]):
-        raise InputError(f"{folder / WEIGHTS}: lm_head.weight differs from wte.weight, and headgate ties the two")
-    for name in wanted:
-        value = tensors.pop(name)
-        value = (value.T if name.endswith(TRANSPOSED) else value).to(torch.float32).contiguous()
-        owner, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(owner), attribute, nn.Parameter(value))
+        return keys, (file.metadata() or {}).get(DIGEST)
+
+
+def set_parameter(model: nn.Module, name: str, value: Tensor) -> None:
+    """Replace one parameter by an fp32 copy of `value`."""
+    owner, _, attribute = name.rpartition(".")
+    copy = torch.empty(value.shape, dtype=torch.float32).copy_(value)
+    setattr(model.get_submodule(owner), attribute, nn.Parameter(copy))
 
 
 def compare(wanted: dict[str, torch.Size], found: dict[str, torch.Size], droppable: set[str]) -> list[str]:
@@ -220,18 +286,23 @@ def as_stored(file: Any, key: str) -> Tensor:
         return tensor
     if not tensor.is_floating_point():
         raise InputError(f"{key}: expected floating-point numbers, got {tensor.dtype}")
-    if not tensor.isfinite().all():
+    if not tensor.sum().isfinite() and not tensor.isfinite().all():  # a sum needs no memory, but it may overflow
         raise InputError(f"{key} holds numbers that are not finite; this checkpoint comes from a failed training")
     return tensor
 
 
-def digest(tensors: Any) -> str:
-    """SHA-256 over (name, tensor) pairs in the order of their names: name, dtype, shape and bytes of each."""
+def digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over the tensors in the order of their names."""
     sha = hashlib.sha256()
-    for name, tensor in sorted(tensors, key=lambda pair: pair[0]):
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    for name in sorted(tensors):
+        add_to(sha, name, tensors[name])
     return sha.hexdigest()
+
+
+def add_to(sha: Any, name: str, tensor: Tensor) -> None:
+    """Let the hash go on over this tensor's name, dtype, shape and bytes."""
+    sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def read_labels(folder: Path) -> tuple[str, ...] | None:

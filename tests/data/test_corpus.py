@@ -356,7 +356,6 @@ def test_source_that_is_not_there(tmp_path):
     message = refusal(read_corpus, missing)
     assert str(missing) in message
     assert "CORPUS=path/to/folder" in message
-    assert "no corpus is at hand yet; give one as CORPUS=" in refusal(read_corpus, "auto")
 
 
 def test_unreadable_file(tmp_path, monkeypatch):
