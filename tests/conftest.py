@@ -4,12 +4,16 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported: no test may ask the network
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import constants
+from stand_in import Hub
 
 from model import GPT2LM, GPT2Classifier, GPT2Config, load_classifier, load_lm
 
@@ -80,3 +84,29 @@ def lm(lm_reference: Reference) -> GPT2LM:
 def clf(clf_reference: Reference) -> GPT2Classifier:
     """A classifier with random weights that a test may change."""
     return load_classifier(clf_reference.folder)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A stand-in for the hub, asked by this process with an empty cache, and again without a pause where it fails."""
+    hub = Hub()
+    settings = {
+        "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_TELEMETRY": True,  # which makes a request of its own
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_TOKEN_PATH": str(tmp_path / "token"),
+        "HF_HUB_ETAG_TIMEOUT": 5,  # seconds
+        "HF_HUB_DOWNLOAD_TIMEOUT": 5,
+        "DOWNLOAD_CHUNK_SIZE": 1000,  # bytes: what a broken connection leaves of a tiny file is kept
+    }
+    for name, value in settings.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for module in ("huggingface_hub.file_download", "huggingface_hub.utils._http"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(sleep=lambda seconds: None))
+    huggingface_hub.close_session()
+    yield hub
+    huggingface_hub.close_session()
+    hub.close()

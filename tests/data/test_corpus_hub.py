@@ -1,0 +1,204 @@
+"""Corpora from the hub, or from the stand-in for it."""
+
+import json
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data import read_corpus
+from model import InputError
+
+SPLITS = {"train": 40, "validation": 10, "test": 10}
+EMOTIONS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
+
+
+def write_parquet(path, texts, labels, names=None, columns=("text", "label")):
+    """A parquet file of texts and numbered labels; with `names`, as the hub's `datasets` writes a ClassLabel."""
+    table = pa.table({columns[0]: texts, columns[1]: pa.array(labels, pa.int64())})
+    if names:
+        features = {columns[1]: {"names": names, "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+
+
+def publish(hub, tmp_path, repository, folder="", splits=SPLITS, shards=1, classes=6, **parquet):
+    """Publish a corpus in the layout that the hub's own conversion has; labels go round the classes."""
+    root = tmp_path / "published" / repository.replace("/", "--")
+    for split, size in splits.items():
+        part = size // shards
+        for shard in range(shards):
+            rows = range(shard * part, (shard + 1) * part)
+            path = root / folder / f"{split}-{shard:05}-of-{shards:05}.parquet"
+            write_parquet(path, [f"{split} text {row}" for row in rows], [row % classes for row in rows], **parquet)
+    hub.repositories["dataset", repository] = root
+    return root
+
+
+@pytest.mark.parametrize("source", ["emotion", "auto", "dair-ai/emotion", "dair-ai/emotion/split"])
+def test_emotion_is_read_from_its_repository_with_the_labels_of_its_card(hub, tmp_path, source):
+    publish(hub, tmp_path, "dair-ai/emotion", "split", names=EMOTIONS)
+    publish(hub, tmp_path, "dair-ai/emotion", "unsplit", {"train": 60}, names=EMOTIONS)
+    corpus = read_corpus(source)
+    assert corpus.name == "dair-ai/emotion/split"
+    assert corpus.labels == tuple(EMOTIONS)
+    assert {split: len(corpus.split(split)) for split in ("train", "val", "test")} == dict(train=40, val=10, test=10)
+    assert list(corpus.split("val")["text"]) == [f"validation text {row}" for row in range(10)]
+    assert list(corpus.split("test")["label"]) == [EMOTIONS[row % 6] for row in range(10)]
+    assert not hub.asked("unsplit")
+
+
+def test_rotten_tomatoes_has_its_files_at_the_root_and_may_name_its_classes_in_the_card_alone(hub, tmp_path):
+    root = publish(hub, tmp_path, "cornell-movie-review-data/rotten_tomatoes", classes=2)
+    for split in SPLITS:
+        (root / f"{split}-00000-of-00001.parquet").rename(root / f"{split}.parquet")
+    (root / "README.md").write_text(CARD)
+    corpus = read_corpus("rotten_tomatoes")
+    assert corpus.name == "cornell-movie-review-data/rotten_tomatoes"
+    assert corpus.labels == ("neg", "pos")
+    assert list(corpus.split("train")["label"][:3]) == ["neg", "pos", "neg"]
+
+
+CARD = """---
+language:
+- en
+dataset_info:
+  features:
+  - name: text
+    dtype: string
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': neg
+          '1': pos
+  splits:
+  - name: train
+    num_bytes: 1074810
+---
+
+# Card
+"""
+
+
+@pytest.mark.parametrize(
+    "card", ["", "no front matter\n", "---\nlicense: mit\n---\n", CARD.replace("name: label", "name: stars")]
+)
+def test_classes_that_nobody_names_are_called_by_their_numbers(hub, tmp_path, card):
+    root = publish(hub, tmp_path, "someone/reviews", classes=2)
+    (root / "README.md").write_text(card)
+    assert read_corpus("someone/reviews").labels == ("0", "1")
+
+
+def test_a_number_beyond_the_names_of_the_card_is_refused_with_its_row(hub, tmp_path):
+    root = publish(hub, tmp_path, "someone/reviews", classes=3)
+    (root / "README.md").write_text(CARD)
+    with pytest.raises(InputError, match=r"train-00000-of-00001.parquet:3: class number 2 has no name.*neg, pos"):
+        read_corpus("someone/reviews")
+
+
+def test_other_column_names(hub, tmp_path):
+    publish(hub, tmp_path, "someone/said", columns=("sentence", "mood"), names=EMOTIONS)
+    assert read_corpus("someone/said", "sentence", "mood").labels == tuple(EMOTIONS)
+    with pytest.raises(InputError, match=r"one column 'text', there are 'sentence', 'mood'; name yours with --text-co"):
+        read_corpus("someone/said")
+
+
+def test_shards_are_read_in_their_order(hub, tmp_path):
+    publish(hub, tmp_path, "someone/much", "data", shards=2)
+    assert list(read_corpus("someone/much").split("train")["text"]) == [f"train text {row}" for row in range(40)]
+
+
+def test_a_missing_shard_is_refused_and_nothing_downloaded(hub, tmp_path):
+    root = publish(hub, tmp_path, "someone/much", shards=2)
+    (root / "train-00001-of-00002.parquet").unlink()
+    with pytest.raises(InputError, match=r"expected parquet files for train, val and test, there are .*train-00000-of"):
+        read_corpus("someone/much")
+    assert not hub.asked("parquet")
+
+
+def test_a_corpus_without_val_sets_a_tenth_of_train_aside_and_says_so(hub, tmp_path, caplog):
+    publish(hub, tmp_path, "someone/imdb", splits={"train": 400, "test": 50, "unsupervised": 30}, classes=2)
+    corpus = read_corpus("someone/imdb", seed=3)
+    texts = {split: set(corpus.split(split)["text"]) for split in ("train", "val", "test")}
+    assert len(texts["val"]) == 40
+    assert corpus.split("val")["label"].value_counts().to_dict() == {"0": 20, "1": 20}
+    assert texts["train"] | texts["val"] == {f"train text {row}" for row in range(400)}
+    assert texts["test"] == {f"test text {row}" for row in range(50)}
+    assert "no val split: a tenth of its train split is set aside" in caplog.text
+    assert set(read_corpus("someone/imdb", seed=3).split("val")["text"]) == texts["val"]
+    assert set(read_corpus("someone/imdb", seed=4).split("val")["text"]) != texts["val"]
+
+
+def test_of_several_corpora_in_a_repository_one_must_be_chosen(hub, tmp_path):
+    publish(hub, tmp_path, "cardiff/tweets", "emotion")
+    publish(hub, tmp_path, "cardiff/tweets", "irony", classes=2)
+    with pytest.raises(InputError, match="several corpora in it: add one of emotion, irony as owner/name/FOLDER"):
+        read_corpus("cardiff/tweets")
+    assert read_corpus("cardiff/tweets/irony").labels == ("0", "1")
+    assert not hub.asked("/emotion/")
+    with pytest.raises(InputError, match=r"expected parquet files for train, val and test in hate, there are"):
+        read_corpus("cardiff/tweets/hate")
+
+
+def test_other_formats_on_the_hub_are_refused_with_what_is_there(hub, tmp_path):
+    root = tmp_path / "published"
+    root.mkdir()
+    for name in ("train.csv", "test.csv", "README.md"):
+        (root / name).write_text("text,label\n")
+    hub.repositories["dataset", "someone/tables"] = root
+    with pytest.raises(
+        InputError, match=r"'someone/tables': expected parquet .*there are README.md, test.csv, train.csv"
+    ):
+        read_corpus("someone/tables")
+
+
+def test_the_cache_is_enough_the_second_time(hub, tmp_path, monkeypatch):
+    publish(hub, tmp_path, "dair-ai/emotion", "split", names=EMOTIONS)
+    first, asked = read_corpus("emotion"), len(hub.requests)
+    hub.misbehave("api", hang=True)
+    second = read_corpus("emotion")
+    assert len(hub.requests) == asked
+    pd.testing.assert_frame_equal(first.examples, second.examples)
+    assert first.revision == second.revision == "c0ffee" + "0" * 34
+    assert set(first.files.values()) == set(second.files.values())
+
+
+def test_a_corpus_that_arrives_damaged_is_refused_and_fetched_anew(hub, tmp_path):
+    publish(hub, tmp_path, "dair-ai/emotion", "split", names=EMOTIONS)
+    hub.misbehave("split/validation-00000-of-00001.parquet", times=1, flip=100)
+    with pytest.raises(InputError, match=r"'dair-ai/emotion': split/validation-00000-of-00001.parquet arrived damaged"):
+        read_corpus("emotion")
+    assert len(read_corpus("emotion").split("val")) == 10
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"error": "GatedRepo"}, "guards it: ask for access on its page there, then `hf auth login`"),
+        ({"status": 503}, "answered 503"),
+        ({"html": True}, "does not answer as the hub does"),
+    ],
+)
+def test_a_hub_that_refuses_is_one_line_with_what_to_do(hub, tmp_path, fault, message):
+    publish(hub, tmp_path, "dair-ai/emotion", "split", names=EMOTIONS)
+    hub.misbehave("api", **fault)
+    with pytest.raises(InputError, match=message) as error:
+        read_corpus("emotion")
+    assert "CORPUS=path/to/folder" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("source", ["corpora/mine", "corpora/mine/deep"])
+def test_a_mistyped_folder_is_called_both_what_it_is_not(hub, source):
+    with pytest.raises(InputError, match=rf"\A{source}: no such file or folder here; .*'corpora/mine'.* none that you"):
+        read_corpus(source)
+
+
+@pytest.mark.parametrize("source", ["corpora/mine.csv", "./corpora/mine", "/corpora/mine", "mine", "a b/c", "../a"])
+def test_what_cannot_be_on_the_hub_is_not_asked_for(hub, source):
+    with pytest.raises(InputError, match="expected a corpus, there is no such file or folder"):
+        read_corpus(source)
+    assert not hub.requests
