@@ -95,6 +95,7 @@ def main(options: Options) -> int:
     texts = read_texts(corpus, tokenizer, config, options.truncate)
     torch.manual_seed(options.seed)
     model = start_model(options, corpus.labels).to(device.device)
+    memory = {"loading": device.peak_memory()}
     run = runs.new_run(options.run)
     console.print(f"{run}: {name}, {init} weights, on {device}")
     forecast(config, texts, options, device)
@@ -113,7 +114,8 @@ def main(options: Options) -> int:
     console.print(f"Kept: epoch {training.best_epoch}", scores)
     seconds = {"training": trained - started, "all": time.perf_counter() - started}
     record |= {"status": "interrupted" if training.interrupted else "finished", "seconds": seconds}
-    runs.write_json(run / "run.json", record | {"peak_memory_bytes": device.peak_memory()})
+    record["peak_memory_bytes"] = memory | {"all": device.peak_memory()}
+    runs.write_json(run / "run.json", record)
     if training.interrupted:
         console.print(f"Stopped by Ctrl-C: {run} holds the best epoch so far; runs/latest stays where it was.")
         return 130

@@ -1,5 +1,6 @@
 """`train.py` from the command line to the files of a run, on a network small enough to train in seconds."""
 
+import hashlib
 import json
 import math
 import os
@@ -12,18 +13,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import stand_in
 import torch
 import tyro
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
 
 import lab.runs
+import model.checkpoint
 import train
 from lab.cli import command
 from lab.device import Device
 from lab.evaluation import predict
 from lab.texts import Texts
-from model import GPT2Config, InputError, Tokenizer, load_classifier, save
+from model import GPT2LM, GPT2Config, InputError, Tokenizer, load_classifier, save
 from model.checkpoint import EMBEDDED
 
 ROOT = Path(__file__).parent.parent
@@ -378,6 +381,49 @@ def test_damaged_and_misfitting_checkpoints_are_one_line_too(here, unmeasured, m
     (start / "config.json").write_text(json.dumps(raw | {"n_positions": 23}))
     assert run_train(monkeypatch, *options) == 2
     assert "trunk.wpe.weight expected (23, 10) got (17, 10)" in one_line(capsys)
+
+
+@pytest.fixture
+def published(hub, tmp_path, monkeypatch):
+    """A hub with a `gpt2` of two narrow layers and an `emotion` corpus."""
+    monkeypatch.chdir(tmp_path)
+    save(GPT2LM(GPT2Config(2, 2, 10, n_ctx=17)), "weights")
+    pins = {"model.safetensors": (None, hashlib.sha256(Path("weights/model.safetensors").read_bytes()).hexdigest())}
+    monkeypatch.setattr(model.checkpoint, "OFFICIAL", pins)
+    write_corpus(tmp_path / "corpus.txt", n=12)
+    rows = pd.read_csv("corpus.txt", sep=";", names=["text", "label"])
+    Path("texts").mkdir()
+    for split in ("train", "validation", "test"):
+        rows.to_parquet(f"texts/{split}.parquet", index=False)
+    hub.repositories |= {
+        ("model", "openai-community/gpt2"): Path("weights"),
+        ("dataset", "dair-ai/emotion"): Path("texts"),
+    }
+    hub.commits["openai-community/gpt2"] = model.checkpoint.HUB["gpt2"][1]
+    return hub
+
+
+@pytest.mark.parametrize("names", [(), ("--model", "gpt2", "--corpus", "emotion")])
+def test_weights_and_corpus_come_from_the_hub_by_name(published, unmeasured, monkeypatch, names):
+    assert run_train(monkeypatch, *names, "--run", "first", "--epochs", "1", "--device", "cpu") == 0
+    record = json.loads(Path("runs/first/run.json").read_text())
+    told = record["model"]
+    assert (told["name"], told["init"], told["revision"]) == ("gpt2", "pretrained", model.checkpoint.HUB["gpt2"][1])
+    assert told["sha256"] == model.checkpoint.OFFICIAL["model.safetensors"][1]
+    assert (record["corpus"]["name"], record["corpus"]["revision"]) == ("dair-ai/emotion", stand_in.COMMIT)
+    assert 0 < record["peak_memory_bytes"]["loading"] <= record["peak_memory_bytes"]["all"]
+
+    published.close()
+    asked = len(published.requests)
+    assert run_train(monkeypatch, *names, "--run", "second", "--epochs", "1", "--device", "cpu") == 0
+    assert len(published.requests) == asked
+
+
+def test_without_weights_in_reach_auto_goes_on_and_the_name_is_one_line(published, unmeasured, monkeypatch, capsys):
+    published.misbehave("api", status=503)
+    assert lab.runs.choose_model("auto", "pretrained")[:2] == ("gpt2-mini", "random")
+    assert run_train(monkeypatch, "--model", "gpt2", "--corpus", "corpus.txt") == 2
+    assert "'openai-community/gpt2': not in the cache, and http://127.0.0.1" in one_line(capsys)
 
 
 def test_auto_says_loudly_what_it_takes_instead(monkeypatch, tmp_path):

@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -21,6 +22,7 @@ from conftest import randomise
 from torch import Tensor
 from torch.nn import functional as F
 
+import model.checkpoint
 import model.gpt2
 import verify
 from lab.cli import command
@@ -384,6 +386,23 @@ def test_a_folder_without_weights_is_the_users_mistake(tmp_path, monkeypatch, ca
     (tmp_path / "config.json").write_text(json.dumps(shape))
     assert exit_code(monkeypatch, "--model", str(tmp_path)) == 2
     assert re.fullmatch(r"error: .*model\.safetensors.*\n", capsys.readouterr().err)
+
+
+def test_the_weights_are_fetched_from_the_hub_and_must_be_the_official_ones(
+    stand_in, hub, tmp_path, monkeypatch, capsys
+):
+    hub.repositories["model", "openai-community/gpt2"] = Path(stand_in.folder)
+    hub.commits["openai-community/gpt2"] = model.checkpoint.HUB["gpt2"][1]
+    facts = tmp_path / "facts.json"
+    facts.write_text(json.dumps([fact for fact in stand_in.facts if fact["measure"] == "loss"]))
+    monkeypatch.setattr(verify, "FACTS", facts)
+    assert exit_code(monkeypatch) == 2
+    expected = f"expected SHA-256 {model.checkpoint.OFFICIAL['model.safetensors'][1]}, got "
+    assert expected in capsys.readouterr().err
+    monkeypatch.setattr(model.checkpoint, "OFFICIAL", {})
+    assert exit_code(monkeypatch) == 0
+    assert hub.sent["model.safetensors"] == (Path(stand_in.folder) / "model.safetensors").stat().st_size
+    assert "3 of 3 facts hold" in capsys.readouterr().out
 
 
 def test_another_shape_is_the_users_mistake(monkeypatch, capsys):
