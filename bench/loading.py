@@ -23,7 +23,8 @@ from lab import runs
 from lab.cli import command
 from lab.progress import console
 from model import GPT2LM, GPT2Config, load_lm
-from model.checkpoint import TRANSPOSED, WEIGHTS
+from model.checkpoint import TRANSPOSED
+from model.names import WEIGHTS
 
 SIZES = ("distilgpt2", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 

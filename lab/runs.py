@@ -16,8 +16,9 @@ import pandas as pd
 
 from data import SPLITS, Corpus
 from model import InputError, hub
-from model.checkpoint import EMBEDDED, WEIGHTS, find, read_config
+from model.checkpoint import read_config
 from model.files import written_whole
+from model.names import EMBEDDED, WEIGHTS, find
 
 Init = Literal["pretrained", "random"]
 RUNS = Path("runs")

@@ -30,7 +30,8 @@ from .config import InputError
 
 Kind = Literal["model", "dataset"]
 Choice = Callable[[list[str]], list[str]]
-NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # owner/repository
+PART = r"(?=\w)(?:\w|-(?!-)|\.(?!\.)){1,96}(?<=\w)(?<!\.git)"  # as the hub wants it; else huggingface_hub raises
+NAME = re.compile(rf"(?a:{PART}/{PART})")  # owner/repository
 HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -96,7 +97,8 @@ def listing(kind: Kind, repository: str, revision: str | None) -> tuple[str, dic
         )
         files = {file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id, file.size) for file in info.siblings}
         outside = [name for name in files if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
-        if outside or not all(HASH.fullmatch(text) for text in (info.sha, *(hash_ for hash_, _ in files.values()))):
+        hashes, sizes = ([fact[i] for fact in files.values()] for i in (0, 1))
+        if outside or not all(HASH.fullmatch(text) for text in (info.sha, *hashes)) or not all(s >= 0 for s in sizes):
             raise ValueError
     except (HTTPError, OfflineModeIsEnabled, TimeoutError) as error:
         raise InputError(f"not in the cache, and {problem(error)}") from None
@@ -130,7 +132,8 @@ def problem(error: Exception) -> str:
     if isinstance(error, RepositoryNotFoundError):
         return f"{hub} has none that you may see; check the name, or `hf auth login`"
     if isinstance(error, HfHubHTTPError):
-        return f"{hub} answered {error.response.status_code}; try again later"
+        code = error.response.status_code
+        return f"{hub} answered {code}; {'check your token, or `hf auth login`' if code == 401 else 'try again later'}"
     if isinstance(error, TimeoutError):
         return f"{hub} gave no answer within {constants.HF_HUB_ETAG_TIMEOUT} seconds; check your network"
     return f"the connection to {hub} failed ({str(error) or type(error).__name__}); check your network"
@@ -175,7 +178,7 @@ def check(path: Path) -> bool:
 
     InputError where its content has another hash; the file is then removed, so that it can be fetched anew."""
     blob = path.parent / os.readlink(path) if path.is_symlink() else path
-    if not path.is_symlink() or not HASH.fullmatch(blob.name):
+    if not path.is_symlink() or blob.parent.name != "blobs" or not HASH.fullmatch(blob.name):
         return False
     if content_hash(path, len(blob.name)) != blob.name:
         blob.unlink()

@@ -8,9 +8,10 @@ from pathlib import Path
 import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str
 
-from .checkpoint import EMBEDDED, END_OF_TEXT, find
+from .checkpoint import END_OF_TEXT
 from .config import PRESETS, InputError
 from .files import read_json
+from .names import EMBEDDED, find, needed
 
 FILES = ("vocab.json", "merges.txt")
 
@@ -41,7 +42,11 @@ class Tokenizer:
     @classmethod
     def load(cls, folder_or_name: str | Path) -> "Tokenizer":
         """The tokenizer of a checkpoint: a folder, a published name or `gpt2-mini`."""
-        folder = EMBEDDED if folder_or_name in PRESETS and not Path(folder_or_name).is_dir() else find(folder_or_name)
+        folder = (
+            EMBEDDED
+            if folder_or_name in PRESETS and not Path(folder_or_name).is_dir()
+            else find(folder_or_name, readable)
+        )
         if not (folder / "vocab.json").is_file() and (folder / "tokenizer.json").is_file():
             return cls(from_tokenizer_json(folder / "tokenizer.json"), str(folder))
         if missing := [name for name in FILES if not (folder / name).is_file()]:
@@ -72,6 +77,13 @@ class Tokenizer:
             pieces.append((text[start:end], start, end))
             first = last + 1
         return pieces
+
+
+def readable(names: list[str]) -> list[str]:
+    """The files of a checkpoint that can read text among the names in a repository."""
+    if not {*FILES} <= {*names} and "tokenizer.json" not in names:  # others may have left the weights alone in a cache
+        raise InputError(f"expected {' and '.join(FILES)}, there are {', '.join(names[:20]) or 'no files'}")
+    return needed(names)
 
 
 def from_tokenizer_json(path: Path) -> dict[str, bytes]:

@@ -8,11 +8,14 @@ import pytest
 import torch
 import tyro
 
+import paper
+import train
+import verify
 from model import GPT2LM, GPT2Classifier, GPT2Config, Tokenizer, load_classifier, masks, save
-from train import Options
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCRIPTS = {"train": train.Options, "verify": verify.Options, "paper": paper.Options}
 LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
 
 
@@ -50,25 +53,30 @@ def test_the_masks_of_the_second_example_act(run):
 
 
 def commands():
-    """Every `make train` and `train.py` of the README, as the arguments that train.py gets."""
-    text = "\n".join(line for line in README.splitlines())
-    for make in re.findall(r"^make train ?(.*)$|`make train ?([^`]*)`", text, flags=re.MULTILINE):
-        words = dict(word.split("=", 1) for word in shlex.split("".join(make)))
+    """Every `make` and every script of the README: the script, and the arguments that it gets."""
+    names = "|".join(SCRIPTS)
+    for script, *make in re.findall(
+        rf"^make ({names})\b ?(.*)$|`make ({names})\b ?([^`]*)`", README, flags=re.MULTILINE
+    ):
+        script, text = (script, make[0]) if script else make[1:]
+        words = dict(word.split("=", 1) for word in shlex.split(text))
         given = [f"--{name.lower()}={value}" for name, value in words.items() if name != "ARGS"]
-        yield [*given, *shlex.split(words.get("ARGS", ""))]
-    for arguments in re.findall(r"python train\.py ([^`\n]*)", text):
-        yield shlex.split(arguments)
+        yield script, [*given, *shlex.split(words.get("ARGS", ""))]
+    for script, arguments in re.findall(rf"python ({names})\.py ?([^`\n]*)", README):
+        yield script, shlex.split(arguments)
 
 
-@pytest.mark.parametrize("arguments", [a for a in commands() if a != ["--help"]], ids=" ".join)
-def test_every_command_has_options_that_exist(arguments):
-    tyro.cli(Options, args=arguments).check()
+@pytest.mark.parametrize(("script", "arguments"), [c for c in commands() if c[1] != ["--help"]], ids=str)
+def test_every_command_has_options_that_exist(script, arguments):
+    options = tyro.cli(SCRIPTS[script], args=arguments)
+    if script == "train":
+        options.check()
 
 
 def test_every_option_named_exists():
     named = set(re.findall(r"`(--[a-z-]+)[^`]*`", README))
     assert len(named) > 10
-    there = {f"--{name.replace('_', '-')}" for name in vars(Options())}
+    there = {f"--{name.replace('_', '-')}" for options in SCRIPTS.values() for name in vars(options())}
     assert named <= there | {"--help"}
 
 

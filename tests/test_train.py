@@ -20,14 +20,14 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
 
 import lab.runs
-import model.checkpoint
+import model.names
 import train
 from lab.cli import command
 from lab.device import Device
 from lab.evaluation import predict
 from lab.texts import Texts
 from model import GPT2LM, GPT2Config, InputError, Tokenizer, load_classifier, save
-from model.checkpoint import EMBEDDED
+from model.names import EMBEDDED
 
 ROOT = Path(__file__).parent.parent
 WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
@@ -389,7 +389,7 @@ def published(hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(GPT2LM(GPT2Config(2, 2, 10, n_ctx=17)), "weights")
     pins = {"model.safetensors": (None, hashlib.sha256(Path("weights/model.safetensors").read_bytes()).hexdigest())}
-    monkeypatch.setattr(model.checkpoint, "OFFICIAL", pins)
+    monkeypatch.setattr(model.names, "OFFICIAL", pins)
     write_corpus(tmp_path / "corpus.txt", n=12)
     rows = pd.read_csv("corpus.txt", sep=";", names=["text", "label"])
     Path("texts").mkdir()
@@ -399,7 +399,7 @@ def published(hub, tmp_path, monkeypatch):
         ("model", "openai-community/gpt2"): Path("weights"),
         ("dataset", "dair-ai/emotion"): Path("texts"),
     }
-    hub.commits["openai-community/gpt2"] = model.checkpoint.HUB["gpt2"][1]
+    hub.commits["openai-community/gpt2"] = model.names.HUB["gpt2"][1]
     return hub
 
 
@@ -408,8 +408,8 @@ def test_weights_and_corpus_come_from_the_hub_by_name(published, unmeasured, mon
     assert run_train(monkeypatch, *names, "--run", "first", "--epochs", "1", "--device", "cpu") == 0
     record = json.loads(Path("runs/first/run.json").read_text())
     told = record["model"]
-    assert (told["name"], told["init"], told["revision"]) == ("gpt2", "pretrained", model.checkpoint.HUB["gpt2"][1])
-    assert told["sha256"] == model.checkpoint.OFFICIAL["model.safetensors"][1]
+    assert (told["name"], told["init"], told["revision"]) == ("gpt2", "pretrained", model.names.HUB["gpt2"][1])
+    assert told["sha256"] == model.names.OFFICIAL["model.safetensors"][1]
     assert (record["corpus"]["name"], record["corpus"]["revision"]) == ("dair-ai/emotion", stand_in.COMMIT)
     assert 0 < record["peak_memory_bytes"]["loading"] <= record["peak_memory_bytes"]["all"]
 

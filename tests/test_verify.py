@@ -22,13 +22,13 @@ from conftest import randomise
 from torch import Tensor
 from torch.nn import functional as F
 
-import model.checkpoint
 import model.gpt2
+import model.names
 import verify
 from lab.cli import command
 from lab.progress import console
 from model import GPT2LM, Tokenizer, Trace, load_lm, masks
-from model.checkpoint import EMBEDDED
+from model.names import EMBEDDED
 
 C, D = 768, 64
 BOS = 50256
@@ -392,14 +392,14 @@ def test_the_weights_are_fetched_from_the_hub_and_must_be_the_official_ones(
     stand_in, hub, tmp_path, monkeypatch, capsys
 ):
     hub.repositories["model", "openai-community/gpt2"] = Path(stand_in.folder)
-    hub.commits["openai-community/gpt2"] = model.checkpoint.HUB["gpt2"][1]
+    hub.commits["openai-community/gpt2"] = model.names.HUB["gpt2"][1]
     facts = tmp_path / "facts.json"
     facts.write_text(json.dumps([fact for fact in stand_in.facts if fact["measure"] == "loss"]))
     monkeypatch.setattr(verify, "FACTS", facts)
     assert exit_code(monkeypatch) == 2
-    expected = f"expected SHA-256 {model.checkpoint.OFFICIAL['model.safetensors'][1]}, got "
+    expected = f"expected SHA-256 {model.names.OFFICIAL['model.safetensors'][1]}, got "
     assert expected in capsys.readouterr().err
-    monkeypatch.setattr(model.checkpoint, "OFFICIAL", {})
+    monkeypatch.setattr(model.names, "OFFICIAL", {})
     assert exit_code(monkeypatch) == 0
     assert hub.sent["model.safetensors"] == (Path(stand_in.folder) / "model.safetensors").stat().st_size
     assert "3 of 3 facts hold" in capsys.readouterr().out

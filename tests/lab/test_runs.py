@@ -12,7 +12,7 @@ import pytest
 
 from lab import runs
 from model import InputError
-from model.checkpoint import EMBEDDED
+from model.names import EMBEDDED
 
 
 @pytest.fixture(autouse=True)

@@ -1,9 +1,11 @@
 """Folders in the Hugging Face layout, in and out: what fits, what is refused, and that nothing is half written."""
 
+import hashlib
 import json
 import logging
 import os
 import pickle
+import re
 import shutil
 
 import huggingface_hub.constants
@@ -14,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from tiny import C, K, V, difference, real, texts
 
 import model.checkpoint
+import model.names
 from model import GPT2LM, GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier, load_lm, save
+from model.names import HUB
 
 TEXTS = texts(7, 11)
 LABELS = ["sadness", "joy", "love", "anger"]
@@ -505,54 +509,69 @@ def test_saving_makes_the_folder(lm, tmp_path):
     assert torch.equal(load_lm(tmp_path / "a" / "b")(*TEXTS), lm(*TEXTS))
 
 
-# Names.
+# Names. What is fetched from the hub, and how, is in test_hub.py.
 
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    """An empty hub cache."""
+    """An empty cache, and the tests are never allowed to ask the hub."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
 
 @pytest.mark.parametrize("load", [load_lm, load_classifier, Tokenizer.load])
-@pytest.mark.parametrize("name", ["gpt3", "no/such/folder", "openai-community/gpt2"])
+@pytest.mark.parametrize(
+    "name", ["gpt3", "no/such/folder", "/no/such", "./gpt2", "../gpt2", "nothing/", "a b/c", "~/x"]
+)
 def test_an_unknown_name_is_refused_with_those_there_are(cache, load, name):
-    with pytest.raises(InputError, match=f"'{name}'.*folder.*gpt2, gpt2-medium"):
+    with pytest.raises(InputError, match=f"'{re.escape(name)}': neither a folder, nor owner/name.*gpt2, gpt2-medium"):
         load(name)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"])
-def test_a_name_that_is_not_cached_says_how_to_fetch_it_in_one_line(cache, name):
-    with pytest.raises(InputError, match=rf"\Amodel '{name}' is not on this machine: .*`hf download \S+/{name}.*\Z"):
+@pytest.mark.parametrize("name", HUB)
+def test_a_published_name_that_can_not_be_had_says_why_and_what_else_there_is(cache, name):
+    why = "not in the cache, and HF_HUB_OFFLINE forbids asking the hub; unset it"
+    with pytest.raises(InputError, match=rf"\Amodel '{HUB[name][0]}': {why}; .*--init random.*\Z"):
         load_lm(name)
 
 
-REVISION = "607a30d783dfa663caf39e06633721c8d4cfcd7e"
-
-
 def put_in_cache(cache, repository, revision, folder) -> None:
+    """As huggingface_hub does it where the file system has no links: the files themselves."""
     repo = cache / f"models--{repository.replace('/', '--')}"
     shutil.copytree(folder, repo / "snapshots" / revision)
     (repo / "refs").mkdir(exist_ok=True)
     (repo / "refs" / "main").write_text(revision)
 
 
-def test_gpt2_is_found_in_the_cache_at_its_pinned_revision(cache, lm_reference):
-    put_in_cache(cache, "openai-community/gpt2", REVISION, lm_reference.folder)
+@pytest.fixture
+def official(lm_reference, monkeypatch):
+    """The tiny checkpoint is the official gpt2."""
+    weights = (lm_reference.folder / WEIGHTS).read_bytes()
+    pin = {WEIGHTS: (len(weights), hashlib.sha256(weights).hexdigest())}
+    monkeypatch.setattr(model.names, "OFFICIAL", pin)
+
+
+def test_gpt2_is_found_in_the_cache_at_its_pinned_revision(cache, lm_reference, official):
+    put_in_cache(cache, *HUB["gpt2"], lm_reference.folder)
     assert same_logits(load_lm("gpt2"), lm_reference)
 
 
-def test_another_revision_of_gpt2_is_not_taken_for_it(cache, lm_reference):
-    put_in_cache(cache, "openai-community/gpt2", "0" * 40, lm_reference.folder)
-    with pytest.raises(InputError, match=f"--revision {REVISION}"):
+def test_another_revision_of_gpt2_is_not_taken_for_it(cache, lm_reference, official):
+    put_in_cache(cache, HUB["gpt2"][0], "0" * 40, lm_reference.folder)
+    with pytest.raises(InputError, match="not in the cache"):
         load_lm("gpt2")
 
 
-@pytest.mark.parametrize("repository", ["openai-community/gpt2-large", "distilbert/distilgpt2"])
-def test_other_names_are_found_at_the_newest_revision(cache, lm_reference, repository):
-    put_in_cache(cache, repository, "1" * 40, lm_reference.folder)
-    assert same_logits(load_lm(repository.split("/")[1]), lm_reference)
+def test_other_weights_are_not_taken_for_gpt2(cache, lm_reference):
+    put_in_cache(cache, *HUB["gpt2"], lm_reference.folder)
+    with pytest.raises(InputError, match=r"is not the official one: expected SHA-256 248dfc.*, got"):
+        load_lm("gpt2")
+
+
+@pytest.mark.parametrize("name", ["gpt2-large", "distilgpt2"])
+def test_other_names_are_found_at_the_newest_revision(cache, lm_reference, name):
+    put_in_cache(cache, HUB[name][0], "1" * 40, lm_reference.folder)
+    assert same_logits(load_lm(name), lm_reference)
 
 
 def test_a_folder_goes_before_a_name(cache, lm_reference, monkeypatch):
@@ -562,7 +581,7 @@ def test_a_folder_goes_before_a_name(cache, lm_reference, monkeypatch):
 
 
 def test_gpt2_mini_is_the_embedded_folder():
-    folder = model.checkpoint.find("gpt2-mini")
+    folder = model.names.find("gpt2-mini")
     assert (folder.parent.name, folder.name) == ("data", "gpt2-mini")
     assert model.checkpoint.read_config("gpt2-mini") == model.checkpoint.read_config(folder)
 

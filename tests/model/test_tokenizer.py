@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model import InputError, Tokenizer
-from model.checkpoint import EMBEDDED
+from model.names import EMBEDDED
 
 SHA256 = {
     "vocab.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",

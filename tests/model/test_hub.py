@@ -1,0 +1,702 @@
+"""Weights from the hub: fetched once, checked always, and what a hub or a network that misbehaves leaves behind."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants, hf_hub_download, snapshot_download, try_to_load_from_cache
+from stand_in import COMMIT
+from tiny import difference, real, texts
+
+import model.checkpoint
+import model.names
+from model import GPT2LM, GPT2Config, InputError, Tokenizer, load_classifier, load_lm
+from model import hub as client
+from model.names import EMBEDDED, WEIGHTS
+
+ROOT = Path(__file__).parent.parent.parent
+TEXTS = texts(7, 11)
+FILES = ("config.json", WEIGHTS, "vocab.json", "merges.txt")
+PUBLISHED = {
+    "gpt2": "openai-community/gpt2",
+    "gpt2-medium": "openai-community/gpt2-medium",
+    "gpt2-large": "openai-community/gpt2-large",
+    "gpt2-xl": "openai-community/gpt2-xl",
+    "distilgpt2": "distilbert/distilgpt2",
+}
+OFFICIAL = "607a30d783dfa663caf39e06633721c8d4cfcd7e"  # the revision of gpt2
+SOMEONE = "someone/some-gpt2"
+LABELS = ("sadness", "joy", "love", "anger")
+
+
+@pytest.fixture
+def someone(hub, lm_reference, tmp_path):
+    """The folder of the language model that the stand-in publishes as SOMEONE's, with more than anyone needs."""
+    folder = shutil.copytree(lm_reference.folder, tmp_path / "someone")
+    for name in ("pytorch_model.bin", "onnx/model.safetensors", "README.md"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("not needed")
+    hub.repositories["model", SOMEONE] = folder
+    return folder
+
+
+@pytest.fixture
+def published(hub, lm_reference, tmp_path, monkeypatch):
+    """The folder that the stand-in publishes under every published name; its files are the official ones of gpt2."""
+    folder = shutil.copytree(lm_reference.folder, tmp_path / "published")
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).write_text(f"the {name} of nobody")
+    for name, repository in PUBLISHED.items():
+        hub.repositories["model", repository] = folder
+        hub.commits[repository] = OFFICIAL if name == "gpt2" else COMMIT
+    pins = {name: (None, hashlib.sha256((folder / name).read_bytes()).hexdigest()) for name in FILES[1:]}
+    monkeypatch.setattr(model.names, "OFFICIAL", pins)
+    return folder
+
+
+def same(loaded, reference) -> bool:
+    return torch.equal(loaded(*TEXTS), reference.ours(*TEXTS))
+
+
+def storage(repository: str = SOMEONE) -> Path:
+    return Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
+
+
+def blob_of(path: Path) -> Path:
+    """Where the cache has the content of a published file that is kept outside git."""
+    return storage() / "blobs" / hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def refusal(name: str = SOMEONE) -> str:
+    """What is said where loading is refused: always one line."""
+    with pytest.raises(InputError) as caught:
+        load_lm(name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def nothing_kept() -> bool:
+    """Whether neither a name nor a finished file tells of weights in the cache."""
+    finished = [path for path in (storage() / "blobs").glob("*") if len(path.name) == 64]
+    return not finished and not list(storage().glob(f"snapshots/*/{WEIGHTS}")) and not (storage() / "refs").exists()
+
+
+def ranges(hub) -> list[str | None]:
+    return [request.range for request in hub.asked(WEIGHTS)]
+
+
+# Every name, once, where others look for it.
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_name_is_fetched_from_its_repository_and_only_once(hub, published, lm_reference, name):
+    repository, commit = PUBLISHED[name], OFFICIAL if name == "gpt2" else COMMIT
+    assert same(load_lm(name), lm_reference)
+    api, *files = [f"{request.method} {request.path}" for request in hub.asked()]
+    assert api == f"GET /api/models/{repository}" + (f"/revision/{OFFICIAL}" if name == "gpt2" else "")
+    assert sorted(files) == sorted(f"GET /{repository}/resolve/{commit}/{file}" for file in FILES)
+    hub.requests.clear()
+    assert same(load_lm(name), lm_reference)
+    assert hub.requests == []
+
+
+def test_only_the_files_of_a_checkpoint_are_fetched(hub, someone, lm_reference):
+    assert same(load_lm(SOMEONE), lm_reference)
+    assert set(hub.sent) == {"config.json", WEIGHTS}
+    assert hub.sent[WEIGHTS] == (someone / WEIGHTS).stat().st_size
+
+
+def test_a_newer_revision_on_the_hub_does_not_change_what_is_cached(hub, someone, lm_reference):
+    load_lm(SOMEONE)
+    hub.commits[SOMEONE] = "1" * 40
+    (someone / WEIGHTS).write_bytes(b"newer")
+    assert same(load_lm(SOMEONE), lm_reference)
+
+
+def test_others_find_what_was_fetched(hub, someone, lm_reference):
+    import transformers
+
+    load_lm(SOMEONE)
+    hub.requests.clear()
+    path = hf_hub_download(SOMEONE, WEIGHTS, local_files_only=True)
+    assert try_to_load_from_cache(SOMEONE, WEIGHTS) == path
+    assert Path(path).read_bytes() == (someone / WEIGHTS).read_bytes()
+    assert snapshot_download(SOMEONE, local_files_only=True) == str(Path(path).parent)
+    where = {"local_files_only": True, "cache_dir": constants.HF_HUB_CACHE}  # transformers read its own at the start
+    hf = transformers.AutoModelForCausalLM.from_pretrained(SOMEONE, **where)
+    with torch.no_grad():
+        assert difference(hf.eval()(TEXTS[0]).logits, lm_reference.hf(TEXTS[0]).logits) < 1e-6
+    assert hub.requests == []
+
+
+def one_by_one(repository, revision):
+    for name in FILES:
+        hf_hub_download(repository, name, revision=revision)
+
+
+@pytest.mark.parametrize("fetch", [one_by_one, lambda *which: snapshot_download(which[0], revision=which[1])])
+@pytest.mark.parametrize("name", ["gpt2", "distilgpt2"])
+def test_what_others_fetched_is_taken_without_asking(hub, published, lm_reference, caplog, name, fetch):
+    fetch(PUBLISHED[name], OFFICIAL if name == "gpt2" else None)
+    hub.requests.clear()
+    assert same(load_lm(name), lm_reference)
+    assert hub.requests == []
+    assert caplog.records == []
+
+
+def test_what_others_fetched_in_part_is_completed(hub, someone, lm_reference):
+    hf_hub_download(SOMEONE, "config.json")
+    hub.sent.clear()
+    assert same(load_lm(SOMEONE), lm_reference)
+    assert set(hub.sent) == {WEIGHTS}
+
+
+def test_a_checked_file_is_loaded_without_a_warning_and_a_foreign_one_with(hub, someone, caplog):
+    load_lm(SOMEONE)
+    load_lm(SOMEONE)
+    assert caplog.records == []
+    load_lm(someone)
+    assert "no SHA-256 to check" in caplog.text
+
+
+def test_a_link_to_somebody_elses_store_is_neither_checked_nor_removed(lm_reference, tmp_path, caplog):
+    """Its name may be a hash of another kind."""
+    folder = shutil.copytree(lm_reference.folder, tmp_path / "folder")
+    kept = (tmp_path / "store" / hashlib.sha1((folder / WEIGHTS).read_bytes()).hexdigest()).absolute()
+    kept.parent.mkdir()
+    (folder / WEIGHTS).rename(kept)
+    (folder / WEIGHTS).symlink_to(kept)
+    assert same(load_lm(folder), lm_reference)
+    assert "no SHA-256 to check" in caplog.text
+    assert kept.exists()
+
+
+# The official gpt2 is held against what is known of it.
+
+
+@pytest.mark.parametrize("name", FILES[1:])
+def test_other_bytes_are_not_taken_for_the_official_gpt2(published, name):
+    expected = model.names.OFFICIAL[name][1]
+    rewritten = bytearray((published / name).read_bytes())
+    rewritten[-1] ^= 1
+    (published / name).write_bytes(rewritten)
+    got = hashlib.sha256((published / name).read_bytes()).hexdigest()
+    for _ in range(2):
+        assert f"{name} is not the official one: expected SHA-256 {expected}, got {got}" in refusal("gpt2")
+    load_lm("gpt2-medium")  # of which nothing is known
+
+
+def test_the_official_size_counts(published, monkeypatch):
+    size, (_, sha256) = (published / WEIGHTS).stat().st_size, model.names.OFFICIAL[WEIGHTS]
+    monkeypatch.setitem(model.names.OFFICIAL, WEIGHTS, (size, sha256))
+    load_lm("gpt2")
+    monkeypatch.setitem(model.names.OFFICIAL, WEIGHTS, (size + 1, sha256))
+    assert "not the official one" in refusal("gpt2")
+
+
+# Connections that break.
+
+
+def test_a_download_that_broke_once_goes_on(hub, someone, lm_reference):
+    hub.misbehave(WEIGHTS, times=1, drop=50_500)
+    assert same(load_lm(SOMEONE), lm_reference)
+    assert ranges(hub) == [None, "bytes=50000-"]
+    assert hub.sent[WEIGHTS] == (someone / WEIGHTS).stat().st_size + 500
+
+
+@pytest.mark.parametrize("how", ["drop", "reset", "end"])
+def test_a_download_that_always_breaks_is_resumed_by_the_next_call(hub, someone, lm_reference, how):
+    hub.misbehave(WEIGHTS, **{how: 50_500})
+    message = refusal()
+    assert f"{WEIGHTS} did not arrive" in message
+    assert nothing_kept()
+    part = blob_of(someone / WEIGHTS).with_name(f"{blob_of(someone / WEIGHTS).name}.incomplete")
+    kept = part.stat().st_size
+    assert part.read_bytes() == (someone / WEIGHTS).read_bytes()[:kept]
+    if how != "reset":  # which also takes what had arrived and was not read yet
+        assert 50_000 <= kept <= 50_500
+    hub.behave()
+    hub.requests.clear()
+    hub.sent.clear()
+    assert same(load_lm(SOMEONE), lm_reference)
+    assert ranges(hub) == [f"bytes={kept}-" if kept else None]
+    assert hub.sent == {WEIGHTS: (someone / WEIGHTS).stat().st_size - kept}
+    assert not part.exists()
+
+
+def test_a_hub_that_knows_no_ranges_sends_everything_again(hub, someone, lm_reference):
+    hub.misbehave(WEIGHTS, drop=50_500)
+    refusal()
+    hub.misbehave(WEIGHTS, whole=True)
+    hub.sent.clear()
+    assert same(load_lm(SOMEONE), lm_reference)
+    assert hub.sent[WEIGHTS] == (someone / WEIGHTS).stat().st_size
+
+
+# Content that is not what the hub told.
+
+
+@pytest.mark.parametrize("at", [1, 100_000, 200_000])
+def test_a_flipped_byte_is_noticed_and_not_kept(hub, someone, lm_reference, at):
+    hub.misbehave(WEIGHTS, times=1, flip=at)
+    assert f"{WEIGHTS} arrived damaged: its hash is not {blob_of(someone / WEIGHTS).name}" in refusal()
+    assert nothing_kept()
+    assert same(load_lm(SOMEONE), lm_reference)
+    assert ranges(hub) == [None, None]
+
+
+def too_long(content: bytes) -> bytes:
+    return content + b"more"
+
+
+def too_long_and_other(content: bytes) -> bytes:
+    return bytes(len(content) + 4)
+
+
+def other(content: bytes) -> bytes:
+    return bytes(len(content))
+
+
+def other_start(content: bytes) -> bytes:
+    return bytes(50_000)
+
+
+@pytest.mark.parametrize(("left", "refusals"), [(too_long, 0), (too_long_and_other, 0), (other, 1), (other_start, 1)])
+def test_a_part_that_does_not_belong_to_the_file_is_not_kept(hub, someone, lm_reference, left, refusals):
+    blob = blob_of(someone / WEIGHTS)
+    blob.parent.mkdir(parents=True)
+    blob.with_name(f"{blob.name}.incomplete").write_bytes(left((someone / WEIGHTS).read_bytes()))
+    for _ in range(refusals):
+        assert "arrived damaged" in refusal()
+        assert nothing_kept()
+    assert same(load_lm(SOMEONE), lm_reference)
+
+
+def test_a_part_that_is_whole_is_taken(hub, someone, lm_reference):
+    blob = blob_of(someone / WEIGHTS)
+    blob.parent.mkdir(parents=True)
+    blob.with_name(f"{blob.name}.incomplete").write_bytes((someone / WEIGHTS).read_bytes())
+    assert same(load_lm(SOMEONE), lm_reference)
+    assert ranges(hub) == []
+
+
+def test_a_page_instead_of_the_weights_is_not_kept(hub, someone, lm_reference):
+    hub.misbehave(WEIGHTS, html=True)
+    assert "did not arrive" in refusal()
+    assert nothing_kept()
+    hub.behave()
+    assert "arrived damaged" in refusal()  # the page was what the next call went on from
+    assert same(load_lm(SOMEONE), lm_reference)
+
+
+# Answers that are refusals, or none.
+
+
+@pytest.mark.parametrize(
+    ("where", "fault", "said"),
+    [("api", {"error": "RepoNotFound"}, "has none that you may see; check the name, or `hf auth login`"),
+     ("api", {"error": "GatedRepo"}, "ask for access on its page there, then `hf auth login`"),
+     ("api", {"error": "RevisionNotFound"}, "answered 404"),
+     ("api", {"status": 401}, "`hf auth login`"),
+     ("api", {"status": 403}, "answered 403"),
+     ("api", {"status": 429}, "answered 429; try again later"),
+     ("api", {"status": 500}, "answered 500; try again later"),
+     ("api", {"status": 503}, "answered 503; try again later"),
+     ("api", {"html": True}, "does not answer as the hub does; check your network and HF_ENDPOINT"),
+     (WEIGHTS, {"error": "EntryNotFound"}, f"{WEIGHTS} did not arrive: .* answered 404"),
+     (WEIGHTS, {"error": "GatedRepo"}, "ask for access on its page there, then `hf auth login`"),
+     (WEIGHTS, {"status": 401}, "`hf auth login`"),
+     (WEIGHTS, {"status": 429}, "answered 429; try again later"),
+     (WEIGHTS, {"status": 500}, "answered 500; try again later"),
+     (WEIGHTS, {"status": 503}, "answered 503; try again later")],
+    ids=str,
+)  # fmt: skip
+def test_a_refusal_says_what_to_do(hub, someone, lm_reference, where, fault, said):
+    hub.misbehave(where, **fault)
+    message = refusal()
+    assert re.search(said, message), message
+    assert hub.url in message
+    assert nothing_kept()
+    hub.behave()
+    assert same(load_lm(SOMEONE), lm_reference)
+
+
+@pytest.fixture
+def impatient(hub, monkeypatch):
+    """Waits are short; at the end few seconds have passed, and no thread is left that keeps the program from ending."""
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 1)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)  # which huggingface_hub waits for six times
+    before, start = set(threading.enumerate()), time.monotonic()
+    yield
+    assert time.monotonic() - start < 6
+    assert [thread for thread in set(threading.enumerate()) - before if not thread.daemon] == []
+
+
+@pytest.mark.parametrize("where", ["api", "config.json", WEIGHTS])
+def test_a_hub_that_hangs_is_not_waited_for(hub, someone, impatient, where):
+    hub.misbehave(where, hang=True)
+    assert ("no answer within 1 seconds" if where == "api" else "timed out") in refusal()
+    assert nothing_kept()
+
+
+def test_names_that_are_not_resolved_are_not_waited_for(hub, impatient, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **kind: hub.closing.wait())
+    assert "no answer within 1 seconds; check your network" in refusal()
+
+
+def test_a_closed_port_is_not_waited_for(hub, impatient, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+    assert f"the connection to http://127.0.0.1:{port} failed" in refusal()
+
+
+def test_an_address_that_is_silent_is_not_waited_for(hub, impatient, monkeypatch):
+    """Nobody takes the connections up; once they are as many as may wait, others get no answer at all."""
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as server,
+        socket.socket() as first,
+        socket.socket() as next_,
+    ):
+        for waiting in (first, next_):
+            waiting.setblocking(False)
+            waiting.connect_ex(server.getsockname())
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert "no answer within 1 seconds" in refusal()
+
+
+@pytest.mark.parametrize("endpoint", ["huggingface", "ftp://127.0.0.1", "http://no.such.host.invalid"])
+def test_an_address_that_is_none_is_one_line(hub, monkeypatch, endpoint):
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    assert endpoint in refusal()
+
+
+def first_file(**changes):
+    return lambda info: info["siblings"][0].update(changes)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [lambda info: info.pop("siblings"), lambda info: info.update(sha=None), lambda info: info.update(sha="../../main"),
+     first_file(blobId=None), first_file(blobId="../../evil"), first_file(blobId="A" * 40), first_file(size=None),
+     first_file(size=-1), first_file(size="7"), first_file(lfs="no"),
+     first_file(rfilename=None), first_file(rfilename="../../../evil"), first_file(rfilename="/tmp/evil"),
+     first_file(rfilename="a/../../evil")],
+)  # fmt: skip
+def test_what_no_hub_would_say_is_refused_before_anything_is_written(hub, someone, tmp_path, edit):
+    before = sorted(tmp_path.rglob("*"))
+    hub.misbehave("api", edit=edit)
+    with pytest.raises(InputError, match="does not answer as the hub does"):
+        client.fetch("model", SOMEONE, lambda names: names or refuse())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def refuse():
+    raise InputError("nothing there")
+
+
+def test_a_hash_that_is_not_the_files_is_noticed(hub, someone):
+    hub.misbehave("api", edit=first_file(blobId="0" * 40))
+    with pytest.raises(InputError, match=f"arrived damaged: its hash is not {'0' * 40}, which the hub told"):
+        client.fetch("model", SOMEONE, lambda names: names or refuse())
+
+
+def test_a_full_disk_is_said_and_leaves_no_weights(hub, someone, lm_reference, monkeypatch):
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, content):
+            if self.file.tell() > 40_000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self.file.write(content)
+
+    http_get = client.http_get
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "http_get", lambda url, file, **rest: http_get(url, Full(file), **rest))
+        with pytest.raises(OSError, match="No space left") as caught:
+            load_lm(SOMEONE)
+    assert not isinstance(caught.value, InputError)
+    assert nothing_kept()
+    assert same(load_lm(SOMEONE), lm_reference)
+
+
+# Damage in the cache, later.
+
+
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_file_that_was_damaged_in_the_cache_is_removed_and_fetched_anew(hub, someone, lm_reference, name, again):
+    """`again`: by a new process, when the time of its last change tells nothing."""
+    load_lm(SOMEONE)
+    path = storage() / "snapshots" / COMMIT / name
+    blob, status = path.resolve(), path.stat()
+    with blob.open("r+b") as file:
+        file.seek(status.st_size // 2)
+        byte = file.read(1)[0]
+        file.seek(status.st_size // 2)
+        file.write(bytes([byte ^ 1]))
+    if again:
+        os.utime(blob, ns=(status.st_atime_ns, status.st_mtime_ns))
+        client._content_hash.cache_clear()
+    assert re.search(
+        f"{name} was damaged: its hash is not {blob.name}; it is removed, run the command again", refusal()
+    )
+    assert not blob.exists()
+    hub.sent.clear()
+    assert same(load_lm(SOMEONE), lm_reference)
+    assert set(hub.sent) == {name}
+
+
+def test_a_file_that_was_cut_in_the_cache_is_removed(hub, someone, lm_reference):
+    load_lm(SOMEONE)
+    os.truncate(blob_of(someone / WEIGHTS), 100_000)
+    assert "was damaged" in refusal()
+    assert same(load_lm(SOMEONE), lm_reference)
+
+
+def test_names_without_their_content_are_filled_again(hub, someone, lm_reference):
+    load_lm(SOMEONE)
+    shutil.rmtree(storage() / "blobs")
+    assert same(load_lm(SOMEONE), lm_reference)
+
+
+# Several at once, and without the hub.
+
+
+def test_two_threads_fetch_a_file_once(hub, someone, lm_reference):
+    with ThreadPoolExecutor(2) as pool:
+        assert all(same(loaded, lm_reference) for loaded in pool.map(load_lm, [SOMEONE] * 2))
+    assert hub.sent[WEIGHTS] == (someone / WEIGHTS).stat().st_size
+
+
+def test_offline_the_cache_is_all_there_is(hub, someone, lm_reference, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "not in the cache, and HF_HUB_OFFLINE forbids asking the hub; unset it" in refusal()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    load_lm(SOMEONE)
+    hub.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert same(load_lm(SOMEONE), lm_reference)
+    assert hub.requests == []
+
+
+# Somebody else's classifier.
+
+
+@pytest.fixture(scope="session")
+def classifier(reference, tmp_path_factory):
+    """What somebody fine-tuned with `transformers`, labels and all, and GPT-2's tokenizer files with it."""
+    id2label = dict(enumerate(LABELS))
+    built = reference(
+        "GPT2ForSequenceClassification", seed=5, id2label=id2label, label2id={name: i for i, name in id2label.items()}
+    )
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(EMBEDDED / name, built.folder)
+    return built
+
+
+def test_somebody_elses_classifier_has_its_labels_and_logits(hub, classifier):
+    hub.repositories["model", "someone/emotion-gpt2"] = classifier.folder
+    loaded = load_classifier("someone/emotion-gpt2")
+    assert loaded.labels == LABELS
+    with torch.no_grad():
+        expected = classifier.hf(TEXTS[0], attention_mask=real(*TEXTS).long()).logits
+    assert difference(loaded(*TEXTS), expected) < 1e-5
+    tokenizer = Tokenizer.load("someone/emotion-gpt2")
+    assert tokenizer.encode("i feel so happy 🙂") == Tokenizer.load("gpt2-mini").encode("i feel so happy 🙂")
+    assert sorted(hub.sent) == sorted(FILES)
+
+
+def test_a_tokenizer_in_one_file_is_enough(hub, classifier, tmp_path):
+    import transformers
+
+    folder = shutil.copytree(classifier.folder, tmp_path / "one")
+    transformers.GPT2Tokenizer.from_pretrained(EMBEDDED).save_pretrained(folder)
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).unlink()
+    hub.repositories["model", SOMEONE] = folder
+    assert Tokenizer.load(SOMEONE).encode("so happy") == Tokenizer.load("gpt2-mini").encode("so happy")
+    assert "tokenizer.json" in hub.sent
+
+
+def test_a_tokenizer_comes_with_weights_that_others_fetched(hub, classifier):
+    hub.repositories["model", SOMEONE] = classifier.folder
+    for name in ("config.json", WEIGHTS):
+        hf_hub_download(SOMEONE, name)
+    assert len(Tokenizer.load(SOMEONE)) == 50257
+
+
+def test_a_repository_without_a_tokenizer_says_so(hub, someone):
+    load_lm(SOMEONE)
+    with pytest.raises(InputError, match=r"expected vocab.json and merges.txt, there are .*config.json"):
+        Tokenizer.load(SOMEONE)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [(("config.json", "pytorch_model.bin"), "there are config.json, pytorch_model.bin; a pickle is never opened here"),
+     (("adapter_config.json", "adapter_model.safetensors"), "there are adapter_config.json, adapter_model.safetensors"),
+     ((), "there are no files")],
+)  # fmt: skip
+def test_a_repository_that_is_no_checkpoint_is_refused_before_any_download(hub, tmp_path, files, said):
+    (tmp_path / "folder").mkdir()
+    for name in files:
+        (tmp_path / "folder" / name).write_text("content")
+    hub.repositories["model", SOMEONE] = tmp_path / "folder"
+    assert f"expected config.json and {WEIGHTS}, {said}" in refusal()
+    assert not hub.sent
+    assert not Path(constants.HF_HUB_CACHE).exists()
+
+
+def test_a_folder_goes_before_the_hub(hub, someone, clf_reference, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(clf_reference.folder, SOMEONE)
+    assert load_classifier(SOMEONE).labels == clf_reference.ours.labels
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["runs/nothing", "runs/first--try", "runs/läuft", "runs/x..y", "runs/x."])
+def test_a_mistyped_folder_is_said_to_be_neither_here_nor_on_the_hub(hub, name):
+    message = refusal(name)
+    if name == "runs/nothing":
+        assert f"there is no folder {name} either" in message
+        assert "check the name" in message
+    else:
+        assert f"model {name!r}: neither a folder, nor owner/name on the hub" in message
+        assert hub.requests == []
+
+
+# Processes of their own, told by environment variables.
+
+
+LOAD = f"from model import load_lm; print(*[p.double().sum().item() for p in load_lm({SOMEONE!r}).parameters()])"
+
+
+def start(code: str, hub, home: Path, **environment: str) -> subprocess.Popen:
+    """A program of its own with an empty home, whose hub is the stand-in."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment = kept | quiet | {"HF_ENDPOINT": hub.url, "HF_HOME": str(home)} | environment
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, **pipes)
+
+
+def sums(reference) -> str:
+    return " ".join(str(p.double().sum().item()) for p in reference.ours.parameters())
+
+
+def test_mirror_home_token_and_offline_switch_are_those_of_huggingface_hub(hub, someone, lm_reference, tmp_path):
+    out, _ = start(LOAD, hub, tmp_path / "home", HF_TOKEN="hf_secret").communicate(timeout=60)
+    assert out.strip() == sums(lm_reference)
+    blob = tmp_path / "home" / "hub" / storage().name / "blobs" / blob_of(someone / WEIGHTS).name
+    assert blob.read_bytes() == (someone / WEIGHTS).read_bytes()
+    assert {request.token for request in hub.asked()} == {"Bearer hf_secret"}
+    elsewhere = [request for request in hub.requests if request not in hub.asked()]
+    assert [request.token for request in elsewhere] == [None]  # another host, to which the weights were redirected
+    hub.requests.clear()
+    out, _ = start(LOAD, hub, tmp_path / "home", HF_HUB_OFFLINE="1").communicate(timeout=60)
+    assert out.strip() == sums(lm_reference)
+    assert hub.requests == []
+
+
+def test_two_processes_fetch_a_file_once(hub, someone, lm_reference, tmp_path):
+    both = [start(LOAD, hub, tmp_path / "home") for _ in range(2)]
+    assert [process.communicate(timeout=60)[0].strip() for process in both] == [sums(lm_reference)] * 2
+    assert hub.sent[WEIGHTS] == (someone / WEIGHTS).stat().st_size
+
+
+def test_a_program_ends_though_the_hub_hangs(hub, someone, tmp_path):
+    hub.misbehave("api", hang=True)
+    _, err = start(LOAD, hub, tmp_path / "home", HF_HUB_ETAG_TIMEOUT="1").communicate(timeout=60)
+    assert "no answer within 1 seconds" in err
+
+
+def test_a_script_that_is_given_other_weights_as_gpt2_exits_with_2(hub, published, tmp_path):
+    """Against the real figures, which the tiny checkpoint cannot meet."""
+    (tmp_path / "corpus.txt").write_text("".join(f"so happy {i};joy\nso sad {i};sadness\n" for i in range(10)))
+    argv = ["train.py", "--model", "gpt2", "--corpus", str(tmp_path / "corpus.txt"), "--device", "cpu"]
+    code = f"import os, runpy, sys; os.chdir({str(tmp_path)!r}); sys.argv = {argv}; sys.path.insert(0, {str(ROOT)!r})"
+    process = start(f"{code}; runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')", hub, tmp_path / "home")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err.count("\n") == 1
+    assert "expected SHA-256 248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707, got " in err
+    assert list(tmp_path.glob("runs/*")) == []
+
+
+# The published sizes.
+
+
+PARAMETERS = {
+    "distilgpt2": 81_912_576,
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+}
+
+
+def official_layout(name: str) -> dict[str, torch.Size]:
+    """Names and shapes in the published files, as `transformers` has them: unprefixed, with the causal masks."""
+    import transformers
+
+    config = GPT2Config.preset(name)
+    with torch.device("meta"):
+        hf = transformers.GPT2Model(transformers.GPT2Config(**config.to_hf()))
+    masks = {f"h.{layer}.attn.bias": torch.Size([1, 1, config.n_ctx, config.n_ctx]) for layer in range(config.n_layer)}
+    return {key: tensor.shape for key, tensor in hf.state_dict().items()} | masks
+
+
+def write_empty(folder: Path, shapes: dict[str, torch.Size]) -> None:
+    """A safetensors file with these tensors, all of them a hole in the file, which needs no space on the disk."""
+    header, end = {}, 0
+    for key, shape in shapes.items():
+        start, end = end, end + 4 * shape.numel()
+        header[key] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    content = json.dumps(header).encode()
+    with (folder / WEIGHTS).open("wb") as file:
+        file.write(len(content).to_bytes(8, "little") + content)
+        file.truncate(8 + len(content) + end)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_each_published_size_takes_the_layout_of_its_file(name, tmp_path):
+    with torch.device("meta"):
+        wanted = {key: tensor.shape for key, tensor in GPT2LM(GPT2Config.preset(name)).state_dict().items()}
+    assert sum(shape.numel() for shape in wanted.values()) == PARAMETERS[name]
+    shapes = official_layout(name)
+    write_empty(tmp_path, shapes)
+    keys, digest = model.checkpoint.matched(tmp_path, wanted, set())
+    assert wanted.keys() < keys.keys()
+    assert sorted(keys.values()) == sorted(shapes)
+    assert digest is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_loading_never_holds_a_second_copy_of_the_weights(tmp_path):
+    shapes = official_layout("distilgpt2")
+    write_empty(tmp_path, shapes)
+    (tmp_path / "config.json").write_text(json.dumps(GPT2Config.preset("distilgpt2").to_hf()))
+    code = f"""
+from pathlib import Path
+from model import load_lm
+memory = lambda what: int(Path("/proc/self/status").read_text().split(what + ":")[1].split()[0]) * 1024
+before = memory("VmRSS")
+model = load_lm({str(tmp_path)!r})
+print((memory("VmHWM") - before) / sum(4 * parameter.numel() for parameter in model.parameters()))
+"""
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert 1 <= float(out.splitlines()[-1]) < 1.2
