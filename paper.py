@@ -1,0 +1,213 @@
+"""The table of results: each corpus, with all weights tuned and the head alone, over several seeds: `make paper`."""
+
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from rich.panel import Panel
+from sklearn.metrics import roc_auc_score
+
+import train
+from data import Corpus, encode, read_corpus
+from lab import figures, results, runs
+from lab.cli import command
+from lab.device import Device, DeviceName, Precision
+from lab.evaluation import predict
+from lab.progress import console
+from model import InputError, Tokenizer, load_classifier
+from model.checkpoint import read_config
+from model.files import read_json, written_whole
+
+TUNES: tuple[Literal["all", "head"], ...] = ("all", "head")
+CODES = {1: "an error in the program", 2: "a mistake", -9: "killed, often for want of memory"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train on each corpus with all weights tuned and with the head alone, and set the results side by side.
+
+    They land in runs/NAME, each run in runs/NAME-CORPUS-TUNE-SEED. After an interruption the same command goes on."""
+
+    model: str = "gpt2"  # a checkpoint's folder, a published name (gpt2, distilgpt2, ...), gpt2-mini, or auto
+    init: runs.Init = "pretrained"  # the checkpoint's weights, or only its shape
+    corpus: tuple[str, ...] = ("emotion", "rotten_tomatoes")  # names, or folders with train, val and test
+    run: str = "paper"  # name of the results, with which the names of the runs begin
+    seeds: int = 3  # how many runs of each kind, with seeds from 0
+    epochs: int = 0  # passes over the training texts; 0: 6 from random weights, 10 for the head alone, else 3
+    device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
+    precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run of train.py that the results need."""
+
+    settings: train.Options  # as train.py completes them
+    corpus: Corpus
+    weights: str | None  # SHA-256 of what it starts from; None: random weights
+
+    @property
+    def folder(self) -> Path:
+        return runs.RUNS / self.settings.run
+
+    def record(self) -> dict[str, Any] | None:
+        """Its run.json, None where it is not finished. InputError where something else has its name."""
+        path, way_out = self.folder / "run.json", "choose another --run, or move it away"
+        if not path.is_file():
+            if self.folder.exists() and any(self.folder.iterdir()):
+                raise InputError(f"{self.folder}: expected a run of train.py, there is no run.json; {way_out}")
+            return None
+        record = read_json(path)
+        if record.get("status") != "finished":
+            return None
+        files = sorted(record["corpus"]["sha256"].values())
+        there = record["settings"] | {"weights": record["model"].get("sha256"), "corpus": files}
+        here = asdict(self.settings) | {"weights": self.weights, "corpus": sorted(self.corpus.files.values())}
+        if other := ", ".join(name for name in here if here[name] != there.get(name)):
+            raise InputError(f"{self.folder}: made with another {other}; {way_out}")
+        return record
+
+    def make(self) -> None:
+        """Train, in a process of its own. InputError where that fails."""
+        if self.folder.exists():
+            console.print(f"{self.folder} was left unfinished: it is removed and done again")
+            shutil.rmtree(self.folder)
+        told = ("model", "init", "corpus", "tune", "seed", "epochs", "device", "precision", "run")
+        options = [part for name in told for part in (f"--{name}", str(getattr(self.settings, name)))]
+        arguments = [os.path.relpath(sys.executable), os.path.relpath(train.__file__), *options]
+        console.print(f"\n{shlex.join(arguments)}", soft_wrap=True)
+        code = call(arguments)
+        if code in (130, -signal.SIGINT):
+            raise KeyboardInterrupt
+        if code:
+            meaning = CODES.get(code, "ended from outside")
+            way_out = "see above; the same command goes on from here"
+            raise InputError(f"{self.folder}: train.py failed with exit code {code}, {meaning}; {way_out}")
+
+    def measured(self, device: Device) -> results.Measured:
+        """What it measured, and ROC AUC on its training texts, kept in a file: predicting them may take minutes."""
+        path = self.folder / "train_metrics.json"
+        if not path.is_file():
+            model, tokenizer = load_classifier(self.folder).to(device.device), Tokenizer.load(self.folder)
+            sequences, _ = encode(tokenizer, self.corpus.split("train"), model.config.n_ctx)
+            classes = np.eye(len(model.labels))[self.corpus.targets("train")]  # (N, K): each against the rest
+            auc = float(roc_auc_score(classes, predict(model, sequences, device), average="macro"))
+            runs.write_json(path, {"n": len(sequences), "macro_roc_auc": auc})
+        metrics = read_json(self.folder / "metrics.json") | {"train": read_json(path)}
+        return results.Measured(read_json(self.folder / "run.json"), metrics)
+
+
+def main(options: Options) -> int:
+    device = Device.choose(options.device, options.precision)
+    planned = plan(options)
+    folder = runs.RUNS / options.run
+    folder.mkdir(parents=True, exist_ok=True)
+    todo = [run for run in planned if not run.record()]
+    console.print(f"{len(planned)} runs, {len(planned) - len(todo)} of them are there already: {forecast(planned)}")
+    for run in todo:
+        run.make()
+        test = read_json(run.folder / "metrics.json")["test"]
+        scores = f"test accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}"
+        console.print(f"{run.folder}: {scores}. {forecast(planned)}")
+    with console.status("measuring ROC AUC on the training texts"):
+        finished = [run.measured(device) for run in planned]
+    write_results(folder, finished)
+    console.print(f"{folder}: results.md, results.csv and results.png are written")
+    return 0
+
+
+def plan(options: Options) -> list[Run]:
+    """The runs in their order. Fetches weights and corpora that are not at hand; InputError for options that fail."""
+    if options.seeds < 1 or not options.corpus:
+        raise InputError(f"--seeds {options.seeds} and {len(options.corpus)} --corpus: expected at least 1 of each")
+    if options.run != plain(options.run) or options.run in ("", ".", "..", "latest"):
+        raise InputError(f"--run {options.run}: expected a name of letters, digits, '.', '_' and '-', but not latest")
+    if (runs.RUNS / options.run / "run.json").exists():
+        raise InputError(f"{runs.RUNS / options.run} is a run of train.py; choose another --run")
+    model, init, notice = runs.choose_model(options.model, options.init)
+    if notice:
+        console.print(Panel(notice, style="bold yellow"))
+    given = train.Options(
+        model=model, init=init, epochs=options.epochs, device=options.device, precision=options.precision
+    )
+    given.check()
+    width, weights = read_config(model).n_embd, runs.weights_of(model, init).get("sha256")
+    planned = []
+    for name, (source, corpora) in read_corpora(options).items():
+        for tune, (seed, corpus) in product(TUNES, enumerate(corpora)):
+            own = replace(given, corpus=source, tune=tune, seed=seed, run=f"{options.run}-{name}-{tune}-{seed}")
+            planned.append(Run(own.resolved(width), corpus, weights))
+    return planned
+
+
+def read_corpora(options: Options) -> dict[str, tuple[str, list[Corpus]]]:
+    """By the name that goes into those of its runs, each corpus with each seed, which may set val aside."""
+    found: dict[str, tuple[str, list[Corpus]]] = {}
+    for source in options.corpus:
+        if Path(source).is_file():
+            raise InputError(f"--corpus {source}: expected a name or a folder; each seed would split a file anew")
+        corpora = [read_corpus(source, seed=seed) for seed in range(options.seeds)]
+        name = plain(results.title(corpora[0].name))
+        if name in found:
+            raise InputError(f"--corpus {source}: {found[name][0]} is called {name} too; rename the folder of one")
+        found[name] = source, corpora
+    return found
+
+
+def plain(name: str) -> str:
+    """With `_` for what may not stand in the name of a run."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
+
+
+def call(arguments: list[str]) -> int:
+    """The exit code of a command, whose output shows as it comes."""
+    with subprocess.Popen(arguments) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # A terminal has told the child too, which measures its best epoch then. But the run will be done again.
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+
+
+def forecast(planned: list[Run]) -> str:
+    """What is to do, and for how long, by the mean time of such finished runs, or else of all."""
+    records = [run.record() for run in planned]
+    times = pd.DataFrame(
+        {
+            "kind": [f"{run.corpus.name} {run.settings.tune}" for run in planned],
+            "seconds": [record["seconds"]["all"] if record else math.nan for record in records],
+        }
+    )
+    expected = times.groupby("kind")["seconds"].transform("mean").fillna(times["seconds"].mean())
+    left = expected[times["seconds"].isna()]
+    minutes = left.sum(skipna=False) / 60
+    about = f", about {math.ceil(minutes)} min" if minutes > 0 else ""  # NaN: nothing to go by
+    return f"{len(left) or 'none'} to do{about}"
+
+
+def write_results(folder: Path, finished: list[results.Measured]) -> None:
+    """results.csv, results.md and results.png."""
+    table = results.tidy(finished)
+    runs.write_csv(folder / "results.csv", table)
+    with written_whole(folder / "results.md") as [temporary]:
+        words = shlex.join(["python", "paper.py", *sys.argv[1:]])
+        temporary.write_text(results.markdown(finished, table, words), encoding="utf-8")
+    accuracies = results.accuracies_on_test(table)
+    figures.forest(accuracies, folder / "results.png", "accuracy on the test split, with its 95 % bootstrap interval")
+
+
+if __name__ == "__main__":
+    command(main, Options)

@@ -1,0 +1,434 @@
+"""`paper.py`: two real runs of a tiny network, and what it makes of many that are only pretended."""
+
+import json
+import re
+import shutil
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import tyro
+from sklearn.metrics import roc_auc_score
+
+import paper
+import train
+from data import read_corpus
+from lab import results
+from lab.cli import command
+from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, save
+
+WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
+FILLERS = ["today", "again", "at", "work", "with", "my", "friend"]
+TINY = ("--model", "tiny", "--corpus", "words", "--epochs", "2", "--seeds", "1", "--device", "cpu")
+ALL, HEAD = Path("runs/paper-words-all-0"), Path("runs/paper-words-head-0")
+
+
+def write_corpus(folder):
+    rng = np.random.default_rng(3)
+    folder.mkdir()
+    for split, n in {"train": 23, "val": 11, "test": 13}.items():
+        lines = [
+            f"i felt {' '.join(rng.choice(FILLERS, size=5))} "
+            f"{rng.choice(' '.join(WORDS.values()).split() if rng.random() < 0.3 else words.split())};{label}"
+            for k, (label, words) in enumerate(WORDS.items())
+            for _ in range(n + 5 * k)
+        ]
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
+
+
+def run_paper(monkeypatch, *arguments):
+    """The exit code of `python paper.py arguments`."""
+    monkeypatch.setattr(sys, "argv", ["paper.py", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        command(paper.main, paper.Options)
+    return exit_.value.code
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A working folder after `paper.py` with two real runs, each in a process of its own."""
+    folder = tmp_path_factory.mktemp("made")
+    torch.manual_seed(0)
+    save(GPT2LM(GPT2Config(2, 2, 10, n_ctx=17)), folder / "tiny", Tokenizer.load("gpt2-mini"))
+    write_corpus(folder / "words")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run_paper(patch, *TINY) == 0
+    return folder
+
+
+@pytest.fixture
+def here(made, tmp_path, monkeypatch):
+    """A copy of it that a test may change."""
+    shutil.copytree(made, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def pretended(here, monkeypatch):
+    """Runs that train.py only pretends to make, out of the real one; the list of their settings."""
+    calls = []
+    record, metrics = read("run.json"), read("metrics.json")
+
+    def pretend(arguments):
+        asked = tyro.cli(train.Options, args=arguments[2:])
+        calls.append(asked)
+        run = Path("runs") / asked.run
+        run.mkdir(parents=True)
+        settings = asdict(asked.resolved(width=10))
+        name = Path(asked.corpus).name
+        files = read_corpus(asked.corpus).files
+        own = record | {"settings": settings, "corpus": record["corpus"] | {"name": name, "sha256": files}}
+        (run / "run.json").write_text(json.dumps(own))
+        scores = metrics["test"] | {"accuracy": 0.5 + 0.1 * asked.seed + (0.01 if asked.tune == "all" else 0)}
+        (run / "metrics.json").write_text(json.dumps(metrics | {"test": scores}))
+        (run / "train_metrics.json").write_text(json.dumps({"n": 84, "macro_roc_auc": 0.75}))
+        return 0
+
+    monkeypatch.setattr(paper, "call", pretend)
+    return calls
+
+
+def read(name, run=ALL):
+    return json.loads((run / name).read_text())
+
+
+def change(name, **values):
+    path = ALL / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def one_line(capsys):
+    stderr = capsys.readouterr().err
+    assert stderr.count("\n") == 1
+    assert stderr.startswith("error: ")
+    return stderr
+
+
+def test_two_real_runs_leave_three_files(made):
+    assert {path.name for path in (made / "runs").iterdir()} == {"paper", ALL.name, HEAD.name, "latest"}
+    assert {path.name for path in (made / "runs/paper").iterdir()} == {"results.csv", "results.md", "results.png"}
+    for run, tune in ((ALL, "all"), (HEAD, "head")):
+        settings = read("run.json", made / run)["settings"]
+        assert (settings["tune"], settings["seed"], settings["epochs"]) == (tune, 0, 2)
+
+
+def test_the_table_holds_the_numbers_of_each_run(made):
+    table = pd.read_csv(made / "runs/paper/results.csv", keep_default_na=False, na_values={"value": "", "ci_low": ""})
+    columns = "model,init,corpus,tune,seed,split,metric,n,value,ci_low,ci_high"
+    assert list(table.columns) == columns.split(",")
+    assert len(table) == 2 * (2 * 4 + 1) + 2 * (2 * 3)  # without probabilities, a baseline has no ROC AUC
+    for run in (ALL, HEAD):
+        metrics = read("metrics.json", made / run)
+        rows = table[(table["tune"] == run.name.split("-")[2]) & (table["split"] != "train")]
+        assert set(rows["model"]) == {"tiny"}
+        assert set(rows["seed"]) == {"0"}
+        check_rows(rows, metrics)
+    for name in ("bag_of_words", "majority"):
+        rows = table[table["model"] == name]
+        assert set(rows["tune"]) == set(rows["seed"]) == set(rows["init"]) == {""}
+        check_rows(rows, read("metrics.json", made / ALL)["baselines"][name])
+
+
+def check_rows(rows, metrics):
+    assert len(rows) >= 6
+    for row in rows.itertuples():
+        measured = metrics[row.split]
+        interval = measured["intervals"][row.metric]
+        assert [row.n, row.value, row.ci_low, float(row.ci_high)] == [measured["n"], measured[row.metric], *interval]
+
+
+def test_roc_auc_on_train_is_that_of_the_checkpoint(made):
+    table = pd.read_csv(made / "runs/paper/results.csv")
+    for run in (ALL, HEAD):
+        clf, tokenizer = load_classifier(made / run), Tokenizer.load(made / run)
+        lines = [line.rsplit(";", 1) for line in (made / "words/train.txt").read_text().splitlines()]
+        with torch.no_grad():
+            p = torch.cat([clf(torch.tensor([tokenizer.encode(text)])).softmax(dim=1) for text, _ in lines]).numpy()
+        areas = [roc_auc_score([label == k for _, label in lines], p[:, i]) for i, k in enumerate(clf.labels)]
+        row = table[(table["split"] == "train") & (table["tune"] == run.name.split("-")[2])]
+        assert list(row["metric"]) == ["macro_roc_auc"]
+        assert row["value"].item() == pytest.approx(np.mean(areas), abs=1e-4)
+        assert row["n"].item() == len(lines)
+        assert row["ci_low"].isna().all()
+
+
+def test_the_page_says_where_its_numbers_come_from(made):
+    page = (made / "runs/paper/results.md").read_text()
+    record = read("run.json", made / ALL)
+    assert f"SHA-256 of the weights {record['model']['sha256']}" in page
+    assert f"- device: {record['device']}\n" in page
+    assert f"torch {record['versions']['torch']}" in page
+    assert "`python paper.py --model tiny --corpus words --epochs 2 --seeds 1 --device cpu`" in page
+    assert "not results of the official GPT-2 weights" in page
+    assert read("metrics.json", made / ALL)["baselines"]["bag_of_words"]["name"] in page
+    assert "published train/test ROC AUC" not in page
+    assert "DistilBERT" not in page
+
+
+def test_what_is_done_is_not_done_again(here, monkeypatch, capsys):
+    before = (here / "runs/paper/results.csv").read_bytes()
+    shutil.rmtree(here / "runs/paper")
+    monkeypatch.setattr(paper, "call", lambda arguments: pytest.fail("a run was started"))
+    assert run_paper(monkeypatch, *TINY) == 0
+    assert "2 runs, 2 of them are there already: none to do" in capsys.readouterr().out
+    assert (here / "runs/paper/results.csv").read_bytes() == before
+
+
+def test_an_unfinished_run_is_done_again(here, pretended, monkeypatch, capsys):
+    change("run.json", status="interrupted")
+    assert run_paper(monkeypatch, *TINY) == 0
+    assert [asked.run for asked in pretended] == [ALL.name]
+    assert not (ALL / "model.safetensors").exists()
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"{ALL} was left unfinished: it is removed and done again" in out
+    assert "2 runs, 1 of them are there already" in out
+
+
+def test_a_run_that_ended_before_its_first_line_is_done_again(here, pretended, monkeypatch):
+    shutil.rmtree(HEAD)
+    HEAD.mkdir()
+    assert run_paper(monkeypatch, *TINY) == 0
+    assert [asked.run for asked in pretended] == [HEAD.name]
+
+
+def other_file(here):
+    with (here / "words/val.txt").open("a") as file:
+        file.write("i felt glad at last;joy\n")
+
+
+def other_weights(here):
+    save(GPT2LM(GPT2Config(2, 2, 10, n_ctx=17)), here / "tiny", Tokenizer.load("gpt2-mini"))
+
+
+def no_run(here):
+    (here / ALL / "run.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("meddle", "arguments", "expected"),
+    [
+        (None, ("--epochs", "3"), "another epochs; choose another --run"),
+        (None, ("--init", "random"), "another init, lr, dropout, weights; choose another --run"),
+        (other_file, (), "another corpus; choose another --run"),
+        (other_weights, (), "another weights; choose another --run"),
+        (no_run, (), "there is no run.json; choose another --run"),
+    ],
+)
+def test_another_run_of_that_name_is_left_alone(here, pretended, monkeypatch, capsys, meddle, arguments, expected):
+    if meddle:
+        meddle(here)
+    assert run_paper(monkeypatch, *TINY, *arguments) == 2
+    assert expected in one_line(capsys)
+    assert not pretended
+    assert (ALL / "model.safetensors").exists()
+
+
+def test_every_corpus_tune_and_seed_is_run_and_averaged(here, pretended, monkeypatch, capsys):
+    shutil.copytree("words", "my words")
+    arguments = ("--model", "tiny", "--corpus", "words", "my words", "--run", "all", "--seeds", "3", "--device", "cpu")
+    assert run_paper(monkeypatch, *arguments) == 0
+    names = [
+        f"all-{corpus}-{tune}-{seed}"
+        for corpus in ("words", "my_words")
+        for tune in ("all", "head")
+        for seed in range(3)
+    ]
+    assert [asked.run for asked in pretended] == names
+    assert [asked.seed for asked in pretended] == [0, 1, 2] * 4
+    assert {(asked.model, asked.device, asked.tune) for asked in pretended} == {
+        ("tiny", "cpu", "all"),
+        ("tiny", "cpu", "head"),
+    }
+    assert [asked.epochs for asked in pretended] == [3, 3, 3, 10, 10, 10] * 2
+    table = pd.read_csv("runs/all/results.csv")
+    assert (table["model"] == "majority").sum() == 2 * 6
+    page = Path("runs/all/results.md").read_text()
+    rows = [row for row in page.splitlines() if row.startswith("|")]
+    assert rows[2].startswith("| words (84 / 48 / 54) | tiny, all weights tuned |")
+    assert rows[6].startswith("| my words (84 / 48 / 54) | tiny, all weights tuned |")
+    assert "| **0.610**<br>seed 0: 0.510 [" in rows[2]
+    assert "| **0.600**<br>seed 0: 0.500 [" in rows[3]
+    assert "<br>seed 2: 0.700 [" in rows[3]
+    assert "| 0.750 |" in rows[2]
+    out = " ".join(capsys.readouterr().out.split())
+    assert "12 runs, 0 of them are there already: 12 to do" in out
+    assert "runs/all-words-all-1: test accuracy 0.610" in out
+
+
+def test_a_corpus_from_the_hub_gives_its_last_name_to_its_runs(here, monkeypatch):
+    corpus = replace(read_corpus("words"), name="owner/my feelings/folder")
+    monkeypatch.setattr(paper, "read_corpus", lambda source, seed: corpus)
+    options = paper.Options("tiny", corpus=("owner/my feelings",), seeds=1)
+    assert [run.folder.name for run in paper.plan(options)] == ["paper-my_feelings-all-0", "paper-my_feelings-head-0"]
+
+
+def test_the_command_that_shows_is_the_one_that_runs(here, pretended, monkeypatch, capsys):
+    shutil.rmtree(HEAD)
+    assert run_paper(monkeypatch, *TINY) == 0
+    shown = next(line for line in capsys.readouterr().out.splitlines() if "train.py" in line)
+    assert " --model tiny --init pretrained --corpus words --tune head --seed 0 --epochs 2 --device cpu" in shown
+    assert shown.endswith(f"--run {HEAD.name}")
+
+
+@pytest.mark.parametrize(("code", "meaning"), [(2, "a mistake"), (1, "an error in the program"), (-9, "memory")])
+def test_a_run_that_fails_ends_it_with_one_line(here, monkeypatch, capsys, code, meaning):
+    shutil.rmtree(HEAD)
+    monkeypatch.setattr(paper, "call", lambda arguments: code)
+    assert run_paper(monkeypatch, *TINY) == 2
+    line = one_line(capsys)
+    assert f"{HEAD}: train.py failed with exit code {code}" in line
+    assert meaning in line
+
+
+@pytest.mark.parametrize("code", [130, -signal.SIGINT])
+def test_a_run_that_was_interrupted_ends_it_with_130(here, monkeypatch, code):
+    shutil.rmtree(HEAD)
+    monkeypatch.setattr(paper, "call", lambda arguments: code)
+    assert run_paper(monkeypatch, *TINY) == 130
+
+
+def test_ctrl_c_reaches_the_run_and_waits_for_it(tmp_path, monkeypatch):
+    script = """
+import pathlib, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has none
+pathlib.Path("ready").touch()
+try:
+    time.sleep(30)
+except KeyboardInterrupt:
+    time.sleep(0.5)
+    pathlib.Path("ended").touch()
+"""
+
+    def interrupt():
+        while not Path("ready").exists():
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    monkeypatch.chdir(tmp_path)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            paper.call([sys.executable, "-c", script])
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert Path("ended").exists()
+    assert paper.call([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+
+
+def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch):
+    options = paper.Options("tiny", corpus=("words",), epochs=2, seeds=3, device="cpu")
+    change("run.json", seconds={"all": 600})
+    head = read("run.json", HEAD)
+    (HEAD / "run.json").write_text(json.dumps(head | {"seconds": {"all": 60}}))
+    record = read("run.json")
+    again = record["settings"] | {"seed": 1, "run": "paper-words-all-1"}
+    Path("runs/paper-words-all-1").mkdir()
+    Path("runs/paper-words-all-1/run.json").write_text(json.dumps(record | {"settings": again}))
+    assert paper.forecast(paper.plan(options)) == "3 to do, about 12 min"
+    (HEAD / "run.json").write_text(json.dumps(head | {"status": "unfinished"}))
+    assert paper.forecast(paper.plan(options)) == "4 to do, about 40 min"
+    for name in ("paper-words-all-0", "paper-words-all-1"):
+        shutil.rmtree(f"runs/{name}")
+    assert paper.forecast(paper.plan(options)) == "6 to do"
+
+
+MISTAKES = {
+    "no seeds": (("--seeds", "0"), "--seeds 0"),
+    "a path for a name": (("--run", "a/b"), "--run a/b"),
+    "latest": (("--run", "latest"), "--run latest"),
+    "the name of a run": (("--run", ALL.name), "is a run of train.py"),
+    "a single file": (("--corpus", "words/train.txt"), "words/train.txt"),
+    "no corpus": (("--corpus", "nothing here"), "nothing here"),
+    "two corpora of one name": (("--corpus", "words", "more/words"), "more/words: words is called words too"),
+    "negative epochs": (("--epochs", "-1"), "--epochs"),
+    "unknown model": (("--model", "gpt5"), "gpt5"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_before_anything_starts(here, pretended, monkeypatch, capsys, mistake):
+    arguments, expected = MISTAKES[mistake]
+    shutil.copytree("words", "more/words")
+    before = set(here.rglob("*"))
+    assert run_paper(monkeypatch, *TINY, "--run", "new", *arguments) == 2
+    assert expected in one_line(capsys)
+    assert not pretended
+    assert set(here.rglob("*")) == before
+
+
+def measured(made, corpus, **changes):
+    record, metrics = read("run.json", made / ALL), read("metrics.json", made / ALL)
+    record |= {"corpus": record["corpus"] | {"name": corpus}} | changes
+    return results.Measured(record, metrics | {"train": {"n": 84, "macro_roc_auc": 0.75}})
+
+
+def page(*runs):
+    return results.markdown(runs, results.tidy(runs), "python paper.py")
+
+
+@pytest.mark.parametrize(
+    ("corpus", "expected"),
+    [
+        ("emotion", {"tingtone/jq_emo_gpt* | *0.947* |", "distilbert-base-uncased-emotion* |  | *0.927* | *0.8825* |"}),
+        ("dair-ai/emotion/split", {"*0.947*", "*0.927*"}),
+        ("owner/rotten_tomatoes", {"*0.84 to 0.86*", "*0.980* | *0.911* |", "*0.918* | *0.882* |"}),
+        ("rotten_tomatoes", {"*0.84 to 0.86*"}),
+        ("words", set()),
+        ("emotion/words", set()),
+        ("owner/super_emotion", set()),
+    ],
+)
+def test_published_numbers_stand_beside_the_corpus_they_are_about(made, corpus, expected):
+    text = page(measured(made, corpus))
+    assert all(number in text for number in expected)
+    assert bool(re.search(r"\| \*[^*]", text)) == bool(expected)
+    published = results.accuracies_on_test(results.tidy([measured(made, corpus)])).query("kind == 'published'")
+    assert len(published) == bool(expected)
+
+
+def test_only_published_weights_of_a_known_revision_are_official(made):
+    model = {"name": "gpt2", "revision": "607a30d", "sha256": "248dfc"}
+    settings = read("run.json", made / ALL)["settings"]
+    official = page(measured(made, "words", model=model))
+    assert "gpt2, revision 607a30d, SHA-256 of the weights 248dfc\n" in official
+    assert "official" not in official
+    others = [
+        {"model": model | {"revision": None}},
+        {"model": model | {"name": "folder"}},
+        {"model": {"name": "gpt2"}, "settings": settings | {"init": "random"}},
+    ]
+    for changes in others:
+        assert "not results of the official GPT-2 weights" in page(measured(made, "words", **changes))
+    assert "gpt2 from random weights" in page(
+        measured(made, "words", model={"name": "gpt2"}, settings=settings | {"init": "random"})
+    )
+
+
+def test_runs_from_different_commits_or_devices_are_told(made):
+    commits = [measured(made, "words", git=commit, device="cpu") for commit in ("abc", "abc", "def")]
+    text = page(*commits)
+    assert "- commit: abc; for some of the runs: def\n" in text
+    assert "- device: cpu\n" in text
+
+
+def test_every_option_is_explained_with_its_default(capsys):
+    with pytest.raises(SystemExit):
+        tyro.cli(paper.Options, args=["--help"])
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    for name, default in vars(paper.Options()).items():
+        said = re.search(rf" --{name}[ ,](.*?)\(default: (.*?)\)", shown)
+        assert said, name
+        assert said[2] == (" ".join(default) if isinstance(default, tuple) else str(default)), name
+        assert len(said[1]) > 15, name
