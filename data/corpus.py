@@ -92,38 +92,35 @@ def _fetch(source: str) -> tuple[str, Path, str]:
     if not match or Path(source).suffix in READERS:
         raise InputError(f"{source}: expected a corpus, there is no such file or folder; {ADVICE}")
     repository, folder = match.groups()
-
-    def choose(names: list[str]) -> list[str]:
-        chosen = _parquet_folder(names, folder)
-        return [name for name in names if name == "README.md" or str(PurePosixPath(name).parent) == chosen]
-
     try:
-        snapshot = hub.fetch("dataset", repository, choose)
+        snapshot = hub.fetch(
+            "dataset", repository, lambda names: [*_parquet_files(names, folder), *({"README.md"} & {*names})]
+        )
     except InputError as error:
         elsewhere = "" if source in (*HUB, "auto") else f"{source}: no such file or folder here; "
         raise InputError(f"{elsewhere}{error}; {ADVICE}") from None
-    return repository, snapshot, _parquet_folder(hub.names_in(snapshot), folder)
+    files = _parquet_files(hub.names_in(snapshot), folder)
+    return repository, snapshot, str(PurePosixPath(files[0]).parent)
 
 
-def _parquet_folder(names: list[str], only: str | None) -> str:
-    """The folder among these files, "." for the root, that holds train and test, rather with val, as parquet."""
+def _parquet_files(names: list[str], only: str | None) -> list[str]:
+    """The files among these that hold train and test, rather with val, as parquet; in the folder `only`, if given."""
     folders: dict[str, list[PurePath]] = {}
     for path in map(PurePosixPath, names):
         if path.suffix == ".parquet" and only in (None, str(path.parent)):
             folders.setdefault(str(path.parent), []).append(path)
     splits = {folder: _by_split(files) for folder, files in folders.items()}
-    whole = [folder for folder, found in splits.items() if all(map(_is_whole, found.values()))]
-    usable = whole or [
-        folder for folder, found in splits.items() if _is_whole(found["train"]) and _is_whole(found["test"])
-    ]
-    if len(usable) == 1:
-        return usable[0]
-    if usable:
+    whole = {folder: found for folder, found in splits.items() if all(map(_is_whole, found.values()))}
+    usable = whole or {
+        folder: found for folder, found in splits.items() if _is_whole(found["train"]) and _is_whole(found["test"])
+    }
+    if len(usable) > 1:
         raise InputError(f"several corpora in it: add one of {', '.join(sorted(usable))} as owner/name/FOLDER")
-    there = ", ".join(names[:20]) or "nothing"
-    raise InputError(
-        f"expected parquet files for train, val and test{f' in {only}' if only else ''}, there are {there}"
-    )
+    if not usable:
+        there = ", ".join(names[:20]) or "nothing"
+        where = f" in {only}" if only else ""
+        raise InputError(f"expected parquet files for train, val and test{where}, there are {there}")
+    return [str(file) for found in usable.values() for files in found.values() for file in files]
 
 
 def _card_classes(readme: Path, column: str) -> tuple[str, ...]:

@@ -128,6 +128,7 @@ def test_a_corpus_without_val_sets_a_tenth_of_train_aside_and_says_so(hub, tmp_p
     assert texts["train"] | texts["val"] == {f"train text {row}" for row in range(400)}
     assert texts["test"] == {f"test text {row}" for row in range(50)}
     assert "no val split: a tenth of its train split is set aside" in caplog.text
+    assert not hub.asked("unsupervised")
     assert set(read_corpus("someone/imdb", seed=3).split("val")["text"]) == texts["val"]
     assert set(read_corpus("someone/imdb", seed=4).split("val")["text"]) != texts["val"]
 
