@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 from rich.panel import Panel
+from rich.progress import track
 from sklearn.metrics import roc_auc_score
 
 import train
@@ -69,14 +71,16 @@ class Run:
                 raise InputError(f"{self.folder}: expected a run of train.py, there is no run.json; {way_out}")
             return None
         record = read_json(path)
-        if record.get("status") != "finished":
-            return None
-        files = sorted(record["corpus"]["sha256"].values())
-        there = record["settings"] | {"weights": record["model"].get("sha256"), "corpus": files}
+        try:
+            files = sorted(record["corpus"]["sha256"].values())
+            there = record["settings"] | {"weights": record["model"].get("sha256"), "corpus": files}
+            finished = record["status"] == "finished" and record["seconds"]["all"] > 0
+        except (KeyError, TypeError):
+            raise InputError(f"{path}: not as this train.py writes it; {way_out}") from None
         here = asdict(self.settings) | {"weights": self.weights, "corpus": sorted(self.corpus.files.values())}
         if other := ", ".join(name for name in here if here[name] != there.get(name)):
             raise InputError(f"{self.folder}: made with another {other}; {way_out}")
-        return record
+        return record if finished else None
 
     def make(self) -> None:
         """Train, in a process of its own. InputError where that fails."""
@@ -113,6 +117,20 @@ def main(options: Options) -> int:
     planned = plan(options)
     folder = runs.RUNS / options.run
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            make_all(planned)
+            each = track(planned, "ROC AUC on the training texts", console=console)
+            finished = [run.measured(device) for run in each]
+            write_results(folder, finished)
+    except Timeout:
+        raise InputError(f"{folder}: another paper.py is at work on it; wait, or choose another --run") from None
+    console.print(f"{folder}: results.md, results.csv and results.png are written")
+    return 0
+
+
+def make_all(planned: list[Run]) -> None:
+    """Make the runs that are not there yet."""
     todo = [run for run in planned if not run.record()]
     console.print(f"{len(planned)} runs, {len(planned) - len(todo)} of them are there already: {forecast(planned)}")
     for run in todo:
@@ -120,11 +138,6 @@ def main(options: Options) -> int:
         test = read_json(run.folder / "metrics.json")["test"]
         scores = f"test accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}"
         console.print(f"{run.folder}: {scores}. {forecast(planned)}")
-    with console.status("measuring ROC AUC on the training texts"):
-        finished = [run.measured(device) for run in planned]
-    write_results(folder, finished)
-    console.print(f"{folder}: results.md, results.csv and results.png are written")
-    return 0
 
 
 def plan(options: Options) -> list[Run]:

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from huggingface_hub import DatasetCard
+from huggingface_hub import metadata_load
 from sklearn.model_selection import train_test_split
+from yaml import YAMLError
 
 from model import InputError, hub
 
@@ -125,13 +126,19 @@ def _parquet_files(names: list[str], only: str | None) -> list[str]:
 
 def _card_classes(readme: Path, column: str) -> tuple[str, ...]:
     """The class names that a dataset's card on the hub gives for a column, where all its configurations agree."""
-    if not readme.is_file():
+    try:
+        infos = (metadata_load(readme) or {})["dataset_info"]
+        features = [feature for info in ([infos] if isinstance(infos, dict) else infos) for feature in info["features"]]
+        types = [feature["dtype"] for feature in features if feature["name"] == column]
+        (names,) = {_in_order(type_["class_label"]["names"]) for type_ in types}
+        return names
+    except (OSError, YAMLError, LookupError, TypeError, ValueError):  # people write these cards as they like
         return ()
-    infos = DatasetCard.load(readme, ignore_metadata_errors=True).data.to_dict().get("dataset_info", [])
-    features = [feature for info in ([infos] if isinstance(infos, dict) else infos) for feature in info["features"]]
-    types = [feature.get("dtype") for feature in features if feature["name"] == column]
-    found = {tuple(type_["class_label"]["names"].values()) for type_ in types if isinstance(type_, dict)}
-    return found.pop() if len(found) == 1 else ()
+
+
+def _in_order(names: list[str] | dict[str, str]) -> tuple[str, ...]:
+    """The names of classes by their numbers, in which a card may have written them anyhow."""
+    return tuple(names) if isinstance(names, list) else tuple(names[number] for number in sorted(names, key=int))
 
 
 def _read_folder(

@@ -21,7 +21,8 @@ COLUMNS = {  # of the Markdown table
 IN_FULL = ("test accuracy", "test macro-F1")  # each seed with its interval; of the others the mean alone
 BASELINES = {"bag_of_words": "best bag of words", "majority": "most frequent class"}
 TUNED = {"all": "all weights tuned", "head": "head alone tuned"}
-AUC = "published train/test ROC AUC"
+AUC = "reported train/test ROC AUC, of a model not known to us"
+OFFICIAL = {"emotion": 2000, "rotten_tomatoes": 1066}  # how many texts test has, by the corpus's title
 PUBLISHED = (  # the corpus's title, the model, what its numbers are, and they by column
     ("emotion", "GPT-2 124M, all weights", "self-reported, model card tingtone/jq_emo_gpt", {"val accuracy": "0.947"}),
     (
@@ -97,7 +98,7 @@ def markdown(runs: Sequence[Measured], results: pd.DataFrame, command: str) -> s
             model, init, tune = map(str, kind)
             name = f"{start_of(model, init)}, {TUNED[tune]}" if tune else names[model]
             table.append(["", name, *(_cell(own, column) for column in COLUMNS)])
-        for model, what, numbers in published(str(corpus)):
+        for model, what, numbers in published(str(corpus), first.record["corpus"]["texts"]["test"]):
             cells = [f"*{numbers[column]}*" if column in numbers else "" for column in COLUMNS]
             table.append(["", f"*{model}: {what}*", *cells])
         table[start][0] = f"{corpus} ({texts})"
@@ -147,9 +148,9 @@ def _cell(rows: pd.DataFrame, column: str) -> str:
     return "<br>".join([f"**{mean:.3f}**", *seeds])
 
 
-def published(corpus: str) -> list[tuple[str, str, dict[str, str]]]:
-    """What others report on the official corpus of this name: the model, what its numbers are, and they by column."""
-    return [row[1:] for row in PUBLISHED if row[0] == title(corpus)]
+def published(corpus: str, n: int) -> list[tuple[str, str, dict[str, str]]]:
+    """What others report on a corpus, if it is the official one with `n` texts on test; the columns of PUBLISHED."""
+    return [row[1:] for row in PUBLISHED if row[0] == title(corpus) and n == OFFICIAL[row[0]]]
 
 
 def title(corpus: str) -> str:
@@ -174,7 +175,7 @@ def accuracies_on_test(results: pd.DataFrame) -> pd.DataFrame:
             name = f"{kind}, seed {row.seed}" if row.tune else BASELINES[str(row.model)]
             score = {"value": row.value, "low": row.ci_low, "high": row.ci_high, "reference": not row.tune}
             rows.append(panel | {"kind": kind, "name": name} | score)
-        for other, _, numbers in published(str(corpus)):
+        for other, _, numbers in published(str(corpus), n):
             if "test accuracy" in numbers:
                 low, *high = map(float, numbers["test accuracy"].split(" to "))
                 score = {"low": low, "high": high[0]} if high else {"value": low}

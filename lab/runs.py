@@ -69,9 +69,11 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def choose_model(name: str, init: Init) -> tuple[str, Init, str | None]:
-    """(model, init, notice): `auto` is the official gpt2 where it is at hand, else the embedded gpt2-mini."""
+    """(model, init, notice): `auto` is the official gpt2 where it can be had, else the embedded gpt2-mini."""
     if name != "auto":
         return name, init, None
+    if init == "random":  # nothing to fetch
+        return "gpt2-mini", init, None
     try:
         find("gpt2")
     except InputError as error:

@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from . import hub
 from .config import PRESETS, GPT2Config, InputError
 from .files import read_json, written_whole
-from .names import WEIGHTS, find
+from .names import WEIGHTS, config_alone, find
 from .readout import GPT2LM, GPT2Classifier, fresh_head
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def read_config(folder_or_name: str | Path, dropout: float | None = None) -> GPT
     if folder_or_name in PRESETS and not Path(folder_or_name).is_dir():
         config = GPT2Config.preset(str(folder_or_name))
     else:
-        config = GPT2Config.from_hf(read_json(find(folder_or_name) / "config.json"), str(folder_or_name))
+        folder = find(folder_or_name, config_alone)
+        config = GPT2Config.from_hf(read_json(folder / "config.json"), str(folder_or_name))
     return config if dropout is None else replace(config, dropout=dropout, attn_dropout=dropout)
 
 
@@ -156,7 +157,7 @@ def read_weights(model: nn.Module, folder: Path, unused: set[str] | None = None,
                 set_parameter(model, name, tensor.T if name.endswith(TRANSPOSED) else tensor)
     if stored_digest and stored_digest != sha.hexdigest():
         raise InputError(f"{path} is damaged: its tensors do not match the SHA-256 stored with them")
-    if not stored_digest and not hub.check(path):
+    if not stored_digest and not hub.is_verified(path):
         log.warning("%s was not saved by headgate: there is no SHA-256 to check its tensors against", path)
     if "lm_head.weight" in keys:
         with opened(folder) as file:

@@ -1,19 +1,22 @@
 """Files of the Hugging Face hub, in its own cache: found there without asking, or downloaded once; always checked.
 
 The cache names each file after the hash of its content (git's SHA-1, or SHA-256 where it is large), and the hub says
-these hashes beforehand. So a file is checked when it has arrived, and again, with no network, whenever it is used.
+these hashes beforehand. So a file is checked when it has arrived, and a large one again whenever it is used.
 Mirrors, tokens and the cache's place are those of `huggingface_hub`: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE.
 """
 
+import errno
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from threading import Thread
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.errors import (
@@ -22,42 +25,67 @@ from huggingface_hub.errors import (
     HTTPError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import WeakFileLock, build_hf_headers
 
 from .config import InputError
+from .files import written_whole
+
+log = logging.getLogger("headgate")
 
 Kind = Literal["model", "dataset"]
 Choice = Callable[[list[str]], list[str]]
 PART = r"(?=\w)(?:\w|-(?!-)|\.(?!\.)){1,96}(?<=\w)(?<!\.git)"  # as the hub wants it; else huggingface_hub raises
 NAME = re.compile(rf"(?a:{PART}/{PART})")  # owner/repository
-HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+HASH = re.compile(rf"[0-9a-f]{{40}}|{SHA256.pattern}")  # git's, or SHA-256
+
+
+class NoAnswerError(InputError):
+    """The hub cannot be asked, or refuses to answer."""
 
 
 def fetch(kind: Kind, repository: str, choose: Choice, revision: str | None = None) -> Path:
     """The folder in the hub's cache with those files of a repository that `choose` picks from all their names.
 
-    What the cache has is taken without asking whether the hub has something newer; `revision` is a commit, None the
-    newest. An interrupted download is resumed. `choose` raises InputError where the names lack what it needs;
-    so does this where the hub gives no answer within seconds, refuses, or sends other bytes than it said.
+    `revision` is a commit, None the newest. A model in the cache is taken as it is. What a dataset consists of shows
+    only from all its names, so the hub is asked first, and what the cache has is taken where there is no answer.
+    An interrupted download is resumed. `choose` raises InputError where the names lack what it needs; so does this
+    where the hub gives no answer within seconds, refuses, or sends other bytes than it said.
     """
-    storage = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type=kind))
-    newest = storage / "refs" / "main"
+    here = cached(kind, repository, choose, revision)
+    if here and kind == "model":
+        return here
     try:
-        folder = storage / "snapshots" / (revision or newest.read_text().strip())
-        names = choose(names_in(folder))
-    except (FileNotFoundError, InputError):
-        try:
-            folder, names = download(kind, repository, choose, revision, storage)
-        except InputError as error:
-            raise InputError(f"{kind} {repository!r}: {error}") from None
-        if not revision:  # only now, for it says that the files are there
-            newest.parent.mkdir(exist_ok=True)
-            newest.write_text(folder.name)
+        return download(kind, repository, choose, revision)
+    except NoAnswerError as error:
+        if not here:
+            raise InputError(f"{kind} {repository!r}: not in the cache, and {error}") from None
+        log.warning("%s %r: %s. Its copy in the cache is taken.", kind, repository, error)
+        return here
+    except InputError as error:
+        raise InputError(f"{kind} {repository!r}: {error}") from None
+
+
+def cached(kind: Kind, repository: str, choose: Choice, revision: str | None = None) -> Path | None:
+    """The folder in the cache where `choose` finds what it needs, or None; InputError where that is damaged."""
+    storage = storage_of(kind, repository)
+    newest = storage / "refs" / "main"
+    commit = revision or (newest.read_text().strip() if newest.is_file() else "")
+    folder = storage / "snapshots" / commit
+    try:
+        names = choose(names_in(folder)) if HASH.fullmatch(commit) else []
+    except InputError:
+        return None
     for name in names:
-        check(folder / name)
-    return folder
+        is_verified(folder / name)
+    return folder if names else None
+
+
+def storage_of(kind: Kind, repository: str) -> Path:
+    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type=kind))
 
 
 def names_in(folder: Path) -> list[str]:
@@ -65,46 +93,61 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def download(
-    kind: Kind, repository: str, choose: Choice, revision: str | None, storage: Path
-) -> tuple[Path, list[str]]:
-    """Put the files that `choose` picks into the cache -> their folder, and their names there."""
+def download(kind: Kind, repository: str, choose: Choice, revision: str | None = None) -> Path:
+    """Put those files that `choose` picks and that are not there into the cache -> their folder."""
     commit, files = listing(kind, repository, revision)
+    storage = storage_of(kind, repository)
     folder = storage / "snapshots" / commit
     names = choose(sorted(files))
+    try:
+        for name in names:
+            hash_, size = files[name]
+            url = hf_hub_url(repository, name, repo_type=kind, revision=commit)
+            put(storage / "blobs" / hash_, folder / name, url, size)
+        if not revision:  # only now, for it says that the files are there
+            newest = storage / "refs" / "main"
+            newest.parent.mkdir(exist_ok=True)
+            with written_whole(newest) as [temporary]:
+                temporary.write_text(commit)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EROFS):
+            raise InputError(f"its place in the cache cannot be written to: {storage}; set HF_HOME") from None
+        raise
     for name in names:
-        hash_, size = files[name]
-        blob = storage / "blobs" / hash_
-        url = hf_hub_url(repository, name, repo_type=kind, revision=commit)
-        lock = Path(constants.HF_HUB_CACHE, ".locks", storage.name, f"{hash_}.lock")  # the one of huggingface_hub
-        for path in (blob, lock, folder / name):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with WeakFileLock(lock):
-            if not blob.exists():
-                receive(url, blob, size, name)
-            link(folder / name, blob)
-    return folder, names
+        is_verified(folder / name)
+    return folder
+
+
+def put(blob: Path, path: Path, url: str, size: int) -> None:
+    """Have a file in the cache as `blob`, named after its hash, and a link to it at `path`."""
+    if path.exists():
+        return
+    lock = Path(constants.HF_HUB_CACHE, ".locks", blob.parent.parent.name, f"{blob.name}.lock")  # huggingface_hub's
+    for parent in (blob.parent, path.parent, lock.parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        if not blob.exists():
+            receive(url, blob, size, path.name)
+        link(path, blob)
 
 
 def listing(kind: Kind, repository: str, revision: str | None) -> tuple[str, dict[str, tuple[str, int]]]:
     """What the hub says of a repository: its commit, and each file's hash and size in bytes by name."""
     seconds = constants.HF_HUB_ETAG_TIMEOUT
-    ask = HfApi().repo_info
+    ask = partial(HfApi().repo_info, repo_type=kind, revision=revision, files_metadata=True, timeout=seconds)
     try:
-        info = within(
-            seconds,
-            lambda: ask(repository, repo_type=kind, revision=revision, files_metadata=True, timeout=seconds),
-        )
+        urlsplit(constants.ENDPOINT).port  # noqa: B018  (raises ValueError where it is no number)
+        info = within(seconds, lambda: ask(repository))
         files = {file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id, file.size) for file in info.siblings}
         outside = [name for name in files if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
-        hashes, sizes = ([fact[i] for fact in files.values()] for i in (0, 1))
-        if outside or not all(HASH.fullmatch(text) for text in (info.sha, *hashes)) or not all(s >= 0 for s in sizes):
+        whole = all(HASH.fullmatch(hash_) and size >= 0 for hash_, size in files.values())
+        if outside or not whole or not HASH.fullmatch(info.sha):
             raise ValueError
     except (HTTPError, OfflineModeIsEnabled, TimeoutError) as error:
-        raise InputError(f"not in the cache, and {problem(error)}") from None
+        raise NoAnswerError(problem(error)) from None
     except (ValueError, TypeError, KeyError):
-        strange = f"{constants.ENDPOINT} does not answer as the hub does; check your network and HF_ENDPOINT"
-        raise InputError(f"not in the cache, and {strange}") from None
+        strange = f"{constants.ENDPOINT} does not answer as the hub does"
+        raise NoAnswerError(f"{strange}; check your network, HF_ENDPOINT and HF_TOKEN") from None
     return info.sha, files
 
 
@@ -131,6 +174,8 @@ def problem(error: Exception) -> str:
         return f"{hub} guards it: ask for access on its page there, then `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):
         return f"{hub} has none that you may see; check the name, or `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{hub} does not have this revision; look where HF_ENDPOINT points"
     if isinstance(error, HfHubHTTPError):
         code = error.response.status_code
         return f"{hub} answered {code}; {'check your token, or `hf auth login`' if code == 401 else 'try again later'}"
@@ -173,17 +218,13 @@ def link(path: Path, blob: Path) -> None:
         blob.replace(path)
 
 
-def check(path: Path) -> bool:
-    """Whether a file is what the hub has: True, or False where it does not lie in the cache as a link to its hash.
-
-    InputError where its content has another hash; the file is then removed, so that it can be fetched anew."""
+def is_verified(path: Path) -> bool:
+    """Whether a file lies in the hub's cache, named after its SHA-256, and has it; InputError where it has another."""
     blob = path.parent / os.readlink(path) if path.is_symlink() else path
-    if not path.is_symlink() or blob.parent.name != "blobs" or not HASH.fullmatch(blob.name):
+    if blob.parent.name != "blobs" or not SHA256.fullmatch(blob.name):  # a small file: mirrors name it as they like
         return False
-    if content_hash(path, len(blob.name)) != blob.name:
-        blob.unlink()
-        path.unlink()
-        raise InputError(f"{path} was damaged: its hash is not {blob.name}; it is removed, run the command again")
+    if content_hash(path) != blob.name:
+        raise InputError(f"{path} is damaged: its SHA-256 is not {blob.name}; remove {blob.resolve()} and try again")
     return True
 
 

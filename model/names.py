@@ -31,6 +31,13 @@ def needed(names: list[str]) -> list[str]:
     return [name for name in ("config.json", WEIGHTS, "vocab.json", "merges.txt", "tokenizer.json") if name in names]
 
 
+def config_alone(names: list[str]) -> list[str]:
+    """The file that tells a checkpoint's shape, among the names in a repository."""
+    if "config.json" not in names:
+        raise InputError(f"expected config.json, there are {', '.join(names[:20]) or 'no files'}")
+    return ["config.json"]
+
+
 def find(folder_or_name: str | Path, choose: hub.Choice = needed) -> Path:
     """The folder of a checkpoint: a path, `gpt2-mini`, a published name, or a repository on the hub, owner/name.
 
@@ -45,8 +52,9 @@ def find(folder_or_name: str | Path, choose: hub.Choice = needed) -> Path:
         raise InputError(
             f"model {name!r}: neither a folder, nor owner/name on the hub, nor one of {', '.join(PRESETS)}"
         )
+    former = hub.cached("model", name, choose, revision) if name in HUB else None  # as from_pretrained("gpt2") names it
     try:
-        folder = hub.fetch("model", repository, choose, revision)
+        folder = former or hub.fetch("model", repository, choose, revision)
     except InputError as error:
         elsewhere = "--init random trains its shape alone" if name in HUB else f"there is no folder {name} either"
         raise InputError(f"{error}; {elsewhere}") from None

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import tyro
+from filelock import FileLock
 from sklearn.metrics import roc_auc_score
 
 import paper
@@ -115,7 +116,11 @@ def one_line(capsys):
 
 def test_two_real_runs_leave_three_files(made):
     assert {path.name for path in (made / "runs").iterdir()} == {"paper", ALL.name, HEAD.name, "latest"}
-    assert {path.name for path in (made / "runs/paper").iterdir()} == {"results.csv", "results.md", "results.png"}
+    assert {path.name for path in (made / "runs/paper").iterdir()} - {".lock"} == {
+        "results.csv",
+        "results.md",
+        "results.png",
+    }
     for run, tune in ((ALL, "all"), (HEAD, "head")):
         settings = read("run.json", made / run)["settings"]
         assert (settings["tune"], settings["seed"], settings["epochs"]) == (tune, 0, 2)
@@ -170,7 +175,7 @@ def test_the_page_says_where_its_numbers_come_from(made):
     assert "`python paper.py --model tiny --corpus words --epochs 2 --seeds 1 --device cpu`" in page
     assert "not results of the official GPT-2 weights" in page
     assert read("metrics.json", made / ALL)["baselines"]["bag_of_words"]["name"] in page
-    assert "published train/test ROC AUC" not in page
+    assert results.AUC not in page
     assert "DistilBERT" not in page
 
 
@@ -228,6 +233,24 @@ def test_another_run_of_that_name_is_left_alone(here, pretended, monkeypatch, ca
         meddle(here)
     assert run_paper(monkeypatch, *TINY, *arguments) == 2
     assert expected in one_line(capsys)
+    assert not pretended
+    assert (ALL / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("status", ["unfinished", "interrupted"])
+def test_an_unfinished_run_with_other_settings_is_left_alone(here, pretended, monkeypatch, capsys, status):
+    """It may be at work in another terminal, or hold somebody's best epoch."""
+    change("run.json", status=status)
+    assert run_paper(monkeypatch, *TINY, "--epochs", "5") == 2
+    assert f"{ALL}: made with another epochs" in one_line(capsys)
+    assert (ALL / "model.safetensors").exists()
+
+
+def test_two_at_once_do_not_meet(here, pretended, monkeypatch, capsys):
+    change("run.json", status="unfinished")
+    with FileLock("runs/paper/.lock"):
+        assert run_paper(monkeypatch, *TINY) == 2
+    assert "another paper.py is at work on it" in one_line(capsys)
     assert not pretended
     assert (ALL / "model.safetensors").exists()
 
@@ -368,9 +391,11 @@ def test_a_mistake_is_one_line_before_anything_starts(here, pretended, monkeypat
     assert set(here.rglob("*")) == before
 
 
-def measured(made, corpus, **changes):
+def measured(made, corpus, n=54, **changes):
     record, metrics = read("run.json", made / ALL), read("metrics.json", made / ALL)
-    record |= {"corpus": record["corpus"] | {"name": corpus}} | changes
+    texts = record["corpus"]["texts"] | {"test": n}
+    record |= {"corpus": record["corpus"] | {"name": corpus, "texts": texts}} | changes
+    metrics["test"]["n"] = n
     return results.Measured(record, metrics | {"train": {"n": 84, "macro_roc_auc": 0.75}})
 
 
@@ -379,22 +404,28 @@ def page(*runs):
 
 
 @pytest.mark.parametrize(
-    ("corpus", "expected"),
+    ("corpus", "n", "expected"),
     [
-        ("emotion", {"tingtone/jq_emo_gpt* | *0.947* |", "distilbert-base-uncased-emotion* |  | *0.927* | *0.8825* |"}),
-        ("dair-ai/emotion/split", {"*0.947*", "*0.927*"}),
-        ("owner/rotten_tomatoes", {"*0.84 to 0.86*", "*0.980* | *0.911* |", "*0.918* | *0.882* |"}),
-        ("rotten_tomatoes", {"*0.84 to 0.86*"}),
-        ("words", set()),
-        ("emotion/words", set()),
-        ("owner/super_emotion", set()),
+        (
+            "emotion",
+            2000,
+            {"tingtone/jq_emo_gpt* | *0.947* |", "distilbert-base-uncased-emotion* |  | *0.927* | *0.8825* |"},
+        ),
+        ("dair-ai/emotion/split", 2000, {"*0.947*", "*0.927*"}),
+        ("owner/rotten_tomatoes", 1066, {"*0.84 to 0.86*", "*0.980* | *0.911* |", "*0.918* | *0.882* |"}),
+        ("emotion", 1999, set()),
+        ("emotion", 1066, set()),
+        ("words", 2000, set()),
+        ("emotion/words", 2000, set()),
+        ("owner/super_emotion", 2000, set()),
     ],
 )
-def test_published_numbers_stand_beside_the_corpus_they_are_about(made, corpus, expected):
-    text = page(measured(made, corpus))
+def test_published_numbers_stand_beside_the_corpus_they_are_about(made, corpus, n, expected):
+    run = measured(made, corpus, n)
+    text = page(run)
     assert all(number in text for number in expected)
     assert bool(re.search(r"\| \*[^*]", text)) == bool(expected)
-    published = results.accuracies_on_test(results.tidy([measured(made, corpus)])).query("kind == 'published'")
+    published = results.accuracies_on_test(results.tidy([run])).query("kind == 'published'")
     assert len(published) == bool(expected)
 
 

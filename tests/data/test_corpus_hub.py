@@ -6,6 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
 
 from data import read_corpus
 from model import InputError
@@ -84,12 +85,32 @@ dataset_info:
 
 
 @pytest.mark.parametrize(
-    "card", ["", "no front matter\n", "---\nlicense: mit\n---\n", CARD.replace("name: label", "name: stars")]
+    "card",
+    [
+        "",
+        "no front matter\n",
+        "---\nlicense: mit\n---\n",
+        CARD.replace("name: label", "name: stars"),
+        CARD.replace("features", "columns"),
+        CARD.replace("names:", "num_classes: 2"),
+        "---\ndataset_info: text\n---\n",
+        "---\na: [b\n---\n",
+        "---\n- a\n---\n",
+        b"---\nlicense: \xff\n---\n",
+    ],
 )
 def test_classes_that_nobody_names_are_called_by_their_numbers(hub, tmp_path, card):
     root = publish(hub, tmp_path, "someone/reviews", classes=2)
-    (root / "README.md").write_text(card)
+    (root / "README.md").write_bytes(card if isinstance(card, bytes) else card.encode())
     assert read_corpus("someone/reviews").labels == ("0", "1")
+
+
+@pytest.mark.parametrize("names", ["\n          '1': pos\n          '0': neg", " [neg, pos]"])
+def test_the_names_of_a_card_go_by_their_numbers(hub, tmp_path, names):
+    root = publish(hub, tmp_path, "someone/reviews", classes=2)
+    before, after = CARD.split("names:")[0], CARD.split("'1': pos")[1]
+    (root / "README.md").write_text(f"{before}names:{names}{after}")
+    assert list(read_corpus("someone/reviews").split("train")["label"][:3]) == ["neg", "pos", "neg"]
 
 
 def test_a_number_beyond_the_names_of_the_card_is_refused_with_its_row(hub, tmp_path):
@@ -156,21 +177,42 @@ def test_other_formats_on_the_hub_are_refused_with_what_is_there(hub, tmp_path):
         read_corpus("someone/tables")
 
 
-def test_the_cache_is_enough_the_second_time(hub, tmp_path, monkeypatch):
+@pytest.mark.parametrize("fault", [{"status": 503}, {"error": "RepoNotFound"}, "offline"])
+def test_the_cache_is_enough_where_the_hub_gives_no_answer(hub, tmp_path, monkeypatch, caplog, fault):
     publish(hub, tmp_path, "dair-ai/emotion", "split", names=EMOTIONS)
-    first, asked = read_corpus("emotion"), len(hub.requests)
-    hub.misbehave("api", hang=True)
+    first = read_corpus("emotion")
+    if fault == "offline":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    else:
+        hub.misbehave("api", **fault)
     second = read_corpus("emotion")
-    assert len(hub.requests) == asked
+    assert "Its copy in the cache is taken." in caplog.text
     pd.testing.assert_frame_equal(first.examples, second.examples)
     assert first.revision == second.revision == "c0ffee" + "0" * 34
-    assert set(first.files.values()) == set(second.files.values())
+    assert first.files == second.files
+
+
+def test_what_is_there_is_not_sent_again(hub, tmp_path, caplog):
+    publish(hub, tmp_path, "dair-ai/emotion", "split", names=EMOTIONS)
+    read_corpus("emotion")
+    hub.sent.clear()
+    read_corpus("emotion")
+    assert not hub.sent
+    assert not caplog.text
+
+
+def test_what_a_corpus_is_does_not_depend_on_what_the_cache_has(hub, tmp_path):
+    publish(hub, tmp_path, "cardiff/tweets", "emotion")
+    publish(hub, tmp_path, "cardiff/tweets", "irony", classes=2)
+    read_corpus("cardiff/tweets/irony")
+    with pytest.raises(InputError, match="several corpora in it"):
+        read_corpus("cardiff/tweets")
 
 
 def test_a_corpus_that_arrives_damaged_is_refused_and_fetched_anew(hub, tmp_path):
     publish(hub, tmp_path, "dair-ai/emotion", "split", names=EMOTIONS)
     hub.misbehave("split/validation-00000-of-00001.parquet", times=1, flip=100)
-    with pytest.raises(InputError, match=r"'dair-ai/emotion': split/validation-00000-of-00001.parquet arrived damaged"):
+    with pytest.raises(InputError, match=r"'dair-ai/emotion': validation-00000-of-00001.parquet arrived damaged"):
         read_corpus("emotion")
     assert len(read_corpus("emotion").split("val")) == 10
 

@@ -308,13 +308,13 @@ def test_a_page_instead_of_the_weights_is_not_kept(hub, someone, lm_reference):
     ("where", "fault", "said"),
     [("api", {"error": "RepoNotFound"}, "has none that you may see; check the name, or `hf auth login`"),
      ("api", {"error": "GatedRepo"}, "ask for access on its page there, then `hf auth login`"),
-     ("api", {"error": "RevisionNotFound"}, "answered 404"),
+     ("api", {"error": "RevisionNotFound"}, "does not have this revision; look where HF_ENDPOINT points"),
      ("api", {"status": 401}, "`hf auth login`"),
      ("api", {"status": 403}, "answered 403"),
      ("api", {"status": 429}, "answered 429; try again later"),
      ("api", {"status": 500}, "answered 500; try again later"),
      ("api", {"status": 503}, "answered 503; try again later"),
-     ("api", {"html": True}, "does not answer as the hub does; check your network and HF_ENDPOINT"),
+     ("api", {"html": True}, "does not answer as the hub does; check your network, HF_ENDPOINT and HF_TOKEN"),
      (WEIGHTS, {"error": "EntryNotFound"}, f"{WEIGHTS} did not arrive: .* answered 404"),
      (WEIGHTS, {"error": "GatedRepo"}, "ask for access on its page there, then `hf auth login`"),
      (WEIGHTS, {"status": 401}, "`hf auth login`"),
@@ -436,12 +436,11 @@ def test_a_full_disk_is_said_and_leaves_no_weights(hub, someone, lm_reference, m
 # Damage in the cache, later.
 
 
-@pytest.mark.parametrize("name", ["config.json", WEIGHTS])
 @pytest.mark.parametrize("again", [False, True])
-def test_a_file_that_was_damaged_in_the_cache_is_removed_and_fetched_anew(hub, someone, lm_reference, name, again):
+def test_a_file_that_was_damaged_in_the_cache_is_refused_until_it_is_removed(hub, someone, lm_reference, again):
     """`again`: by a new process, when the time of its last change tells nothing."""
     load_lm(SOMEONE)
-    path = storage() / "snapshots" / COMMIT / name
+    path = storage() / "snapshots" / COMMIT / WEIGHTS
     blob, status = path.resolve(), path.stat()
     with blob.open("r+b") as file:
         file.seek(status.st_size // 2)
@@ -451,20 +450,84 @@ def test_a_file_that_was_damaged_in_the_cache_is_removed_and_fetched_anew(hub, s
     if again:
         os.utime(blob, ns=(status.st_atime_ns, status.st_mtime_ns))
         client._content_hash.cache_clear()
-    assert re.search(
-        f"{name} was damaged: its hash is not {blob.name}; it is removed, run the command again", refusal()
-    )
-    assert not blob.exists()
+    assert f"{path} is damaged: its SHA-256 is not {blob.name}; remove {blob} and try again" in refusal()
+    blob.unlink()
     hub.sent.clear()
     assert same(load_lm(SOMEONE), lm_reference)
-    assert set(hub.sent) == {name}
+    assert set(hub.sent) == {WEIGHTS}
 
 
-def test_a_file_that_was_cut_in_the_cache_is_removed(hub, someone, lm_reference):
+def test_a_file_that_was_cut_in_the_cache_is_refused(hub, someone):
     load_lm(SOMEONE)
     os.truncate(blob_of(someone / WEIGHTS), 100_000)
-    assert "was damaged" in refusal()
+    assert "is damaged" in refusal()
+
+
+def test_a_reference_without_a_commit_is_no_snapshot(hub, someone, lm_reference):
+    load_lm(SOMEONE)
+    (storage() / "refs" / "main").write_text("")
     assert same(load_lm(SOMEONE), lm_reference)
+    assert (storage() / "refs" / "main").read_text() == COMMIT
+
+
+def test_what_a_mirror_named_otherwise_is_taken(hub, someone, lm_reference):
+    """Some mirrors name small files after another hash of theirs, which is no sign of damage."""
+    load_lm(SOMEONE)
+    path = storage() / "snapshots" / COMMIT / "config.json"
+    other = path.resolve().with_name("0" * 40)
+    path.resolve().rename(other)
+    path.unlink()
+    path.symlink_to(os.path.relpath(other, path.parent))
+    hub.requests.clear()
+    assert same(load_lm(SOMEONE), lm_reference)
+    assert not hub.requests
+
+
+def test_a_copy_without_links_is_not_fetched_again(hub, someone, lm_reference):
+    """As the cache is on a file system without links: plain files in the snapshot, and no blobs."""
+    load_lm(SOMEONE)
+    folder = storage() / "snapshots" / COMMIT
+    for path in list(folder.iterdir()):
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    shutil.rmtree(storage() / "blobs")
+    (folder / "config.json").unlink()
+    hub.sent.clear()
+    assert same(load_lm(SOMEONE), lm_reference)
+    assert set(hub.sent) == {"config.json"}
+
+
+def test_gpt2_is_found_under_its_short_name_too(hub, published, lm_reference):
+    """transformers' from_pretrained("gpt2") fills models--gpt2."""
+    load_lm("gpt2")
+    canonical = Path(constants.HF_HUB_CACHE, "models--openai-community--gpt2")
+    canonical.rename(canonical.with_name("models--gpt2"))
+    hub.requests.clear()
+    assert same(load_lm("gpt2"), lm_reference)
+    assert not hub.requests
+
+
+def test_a_cache_that_cannot_be_written_to_is_one_line(hub, someone, monkeypatch):
+    def refuse(self, *arguments, **settings):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert "its place in the cache cannot be written to: " in refusal()
+
+
+def test_a_model_of_another_kind_is_refused_by_its_config_alone(hub, someone):
+    config = json.loads((someone / "config.json").read_text())
+    (someone / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    with pytest.raises(InputError, match="does not implement model_type = 'llama'"):
+        model.checkpoint.read_config(SOMEONE)
+    assert set(hub.sent) == {"config.json"}
+
+
+@pytest.mark.parametrize("endpoint", ["http://host:notaport", "http://[::1"])
+def test_a_mirror_that_is_no_address_is_one_line(monkeypatch, hub, endpoint):
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    assert "does not answer as the hub does; check your network, HF_ENDPOINT" in refusal()
 
 
 def test_names_without_their_content_are_filled_again(hub, someone, lm_reference):
