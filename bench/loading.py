@@ -100,10 +100,11 @@ def peak() -> int:
 
 def as_table(rows: pd.DataFrame) -> Table:
     table = Table("size", "weights, GB", "loader", "seconds", "peak, GB", "peak / weights", box=None)
-    for row in rows.itertuples():
-        gigabytes, peak_gigabytes = row.weights_bytes / 1e9, row.peak_bytes / 1e9
-        cells = f"{gigabytes:.2f}", row.loader, f"{row.seconds:.1f}", f"{peak_gigabytes:.2f}"
-        table.add_row(row.size, *cells, f"{peak_gigabytes / gigabytes:.2f}")
+    for size, weights, loader, seconds, peak_bytes in zip(
+        rows["size"], rows["weights_bytes"], rows["loader"], rows["seconds"], rows["peak_bytes"], strict=True
+    ):
+        numbers = f"{seconds:.1f}", f"{peak_bytes / 1e9:.2f}", f"{peak_bytes / weights:.2f}"
+        table.add_row(size, f"{weights / 1e9:.2f}", loader, *numbers)
     return table
 
 
