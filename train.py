@@ -33,7 +33,7 @@ class Options:
     """Fine-tune GPT-2 to classify texts from their last token; the run lands in runs/NAME."""
 
     model: str = "auto"  # a checkpoint's folder, a published name (gpt2, distilgpt2, ...), gpt2-mini, or auto
-    corpus: str = "auto"  # a file, or a folder with train, val, test: .txt (text;label) .csv .tsv .jsonl .parquet
+    corpus: str = "auto"  # emotion, rotten_tomatoes, sample, owner/name on the hub, a file or a folder with splits
     run: str = ""  # name of the run; empty: date and time
     init: runs.Init = "pretrained"  # the checkpoint's weights, or only its shape
     tune: Literal["all", "head"] | int = "all"  # all weights, the head alone, or the last N blocks, ln_f and the head
@@ -85,11 +85,12 @@ def main(options: Options) -> int:
     started = time.perf_counter()
     options.check()
     device = Device.choose(options.device, options.precision)
-    name, init, notice = runs.choose_model(options.model, options.init)
-    if notice:
+    name, init, model_notice = runs.choose_model(options.model, options.init)
+    source, corpus_notice = runs.choose_corpus(options.corpus)
+    for notice in filter(None, (model_notice, corpus_notice)):
         console.print(Panel(notice, style="bold yellow"))
     config = read_config(name)
-    options = replace(options, model=name, init=init).resolved(config.n_embd)
+    options = replace(options, model=name, init=init, corpus=source).resolved(config.n_embd)
     corpus = read_corpus(options.corpus, options.text_column, options.label_column, options.seed)
     tokenizer = Tokenizer.load(name)
     texts = read_texts(corpus, tokenizer, config, options.truncate)

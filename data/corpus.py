@@ -22,6 +22,7 @@ log = logging.getLogger("headgate")
 SPLITS = {"train": ["train"], "val": ["val", "validation", "valid", "dev"], "test": ["test"]}
 POLARITY = {"rt-polarity.pos": "pos", "rt-polarity.neg": "neg"}  # in the order of the hub's rows
 CARDS = [("sadness", "joy", "love", "anger", "fear", "surprise")]  # class orders of the hub that are not sorted
+SAMPLE = Path(__file__).parent / "sample"
 HUB = {"emotion": "dair-ai/emotion", "rotten_tomatoes": "cornell-movie-review-data/rotten_tomatoes"}
 P = TypeVar("P", bound=PurePath)
 ON_HUB = re.compile(rf"({hub.NAME.pattern})(?:/(.+))?")  # owner/name, or owner/name/folder
@@ -59,12 +60,12 @@ def read_corpus(source: str | Path, text_column: str = "text", label_column: str
     A folder holds files for train, val (or validation, valid, dev) and test, a split in one file or in numbered
     shards; without val, a tenth of train is set aside for it. Or it holds the raw pair rt-polarity.pos and
     rt-polarity.neg, which is split as on the hub. A single file is split 80/10/10. Splits made here go by `seed`, with
-    the same shares of each class, all copies of a text in one split. `emotion`, `rotten_tomatoes` and
-    owner/name[/folder] stand for parquet files on the hub, which are kept in its cache; `auto` is `emotion`.
+    the same shares of each class, all copies of a text in one split. `sample` is the embedded corpus; `emotion`,
+    `rotten_tomatoes` and owner/name[/folder] stand for parquet files on the hub, which are kept in its cache.
     The columns matter where the format names them.
     Labels stand in the order that the hub gives them, else sorted, numbers by value. Raises InputError.
     """
-    path = Path(source)
+    path = SAMPLE if str(source) == "sample" and not Path(source).exists() else Path(source)
     if path.is_dir():
         return _corpus(path.resolve().name, *_read_folder(path, text_column, label_column, seed), path)
     if path.exists():
@@ -89,7 +90,7 @@ def _corpus(name: str, tables: list[Table], examples: pd.DataFrame, path: Path) 
 
 def _fetch(source: str) -> tuple[str, Path, str]:
     """A corpus on the hub -> its repository, that one's folder in the cache, and the corpus's folder in there."""
-    match = ON_HUB.fullmatch(HUB.get("emotion" if source == "auto" else source, source))
+    match = ON_HUB.fullmatch(HUB.get(source, source))
     if not match or Path(source).suffix in READERS:
         raise InputError(f"{source}: expected a corpus, there is no such file or folder; {ADVICE}")
     repository, folder = match.groups()
@@ -98,7 +99,7 @@ def _fetch(source: str) -> tuple[str, Path, str]:
             "dataset", repository, lambda names: [*_parquet_files(names, folder), *({"README.md"} & {*names})]
         )
     except InputError as error:
-        elsewhere = "" if source in (*HUB, "auto") else f"{source}: no such file or folder here; "
+        elsewhere = "" if source in HUB else f"{source}: no such file or folder here; "
         raise InputError(f"{elsewhere}{error}; {ADVICE}") from None
     files = _parquet_files(hub.names_in(snapshot), folder)
     return repository, snapshot, str(PurePosixPath(files[0]).parent)

@@ -52,7 +52,7 @@ def measure(run: Path, corpus: Corpus, texts: Texts, device: Device) -> Table:
     with console.status("fitting the bag-of-words baselines"):
         metrics["baselines"] = baselines(train, val, test, model.labels)
     runs.write_json(run / "metrics.json", metrics)
-    return scores(metrics)
+    return scores(metrics, corpus.name)
 
 
 def predictions(corpus: Corpus, probabilities: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -66,9 +66,9 @@ def predictions(corpus: Corpus, probabilities: dict[str, np.ndarray]) -> pd.Data
     return pd.concat(tables)
 
 
-def scores(metrics: dict[str, Any]) -> Table:
+def scores(metrics: dict[str, Any], corpus: str) -> Table:
     """Accuracy and macro-F1 on test with their 95 % intervals, the network beside the baselines."""
-    table = Table("test split", "accuracy [95 % interval]", "macro-F1", box=None)
+    table = Table(f"{corpus}, test split", "accuracy [95 % interval]", "macro-F1", box=None)
     bag, majority = metrics["baselines"]["bag_of_words"], metrics["baselines"]["majority"]
     rows = {"this model": metrics["test"], bag["name"]: bag["test"], majority["name"]: majority["test"]}
     for name, measured in rows.items():

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from data import SPLITS, Corpus
+from data import SPLITS, Corpus, read_corpus
 from model import InputError, hub
 from model.checkpoint import read_config
 from model.files import written_whole
@@ -82,6 +82,17 @@ def choose_model(name: str, init: Init) -> tuple[str, Init, str | None]:
         blank = "gpt2-mini with RANDOM WEIGHTS, which knows no English before this training"
         return "gpt2-mini", "random", f"{error}. Going on with {blank}."
     return "gpt2", init, None
+
+
+def choose_corpus(source: str) -> tuple[str, str | None]:
+    """(corpus, notice): `auto` is the emotion corpus where it can be had, else the embedded sample."""
+    if source != "auto":
+        return source, None
+    try:
+        read_corpus("emotion")
+    except InputError as error:
+        return "sample", f"{error}. Going on with the embedded SAMPLE CORPUS, a small one for trying things out."
+    return "emotion", None
 
 
 def manifest(settings: dict[str, Any], model: dict[str, Any], corpus: Corpus, device: object) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pytest
 import stand_in
 import torch
 import tyro
+from huggingface_hub import constants
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -27,6 +28,7 @@ from lab.device import Device
 from lab.evaluation import predict
 from lab.texts import Texts
 from model import GPT2LM, GPT2Config, InputError, Tokenizer, load_classifier, save
+from model.config import PRESETS
 from model.names import EMBEDDED
 
 ROOT = Path(__file__).parent.parent
@@ -297,7 +299,6 @@ def damage(path, keep):
 
 MISTAKES = {
     "missing corpus": (lambda here: None, ("--corpus", "nothing.txt"), "nothing.txt"),
-    "no corpus given": (lambda here: None, ("--corpus", "auto"), "CORPUS="),
     "empty corpus": (lambda here: (here / "corpus.txt").write_text(""), (), "corpus.txt"),
     "row without label": (lambda here: (here / "corpus.txt").write_text("a text;joy\nno label\n"), (), "corpus.txt:2"),
     "empty text": (lambda here: (here / "corpus.txt").write_text("a text;joy\n;fear\n"), (), "corpus.txt:2"),
@@ -423,6 +424,29 @@ def test_without_weights_in_reach_auto_goes_on_and_the_name_is_one_line(publishe
     assert lab.runs.choose_model("auto", "pretrained")[:2] == ("gpt2-mini", "random")
     assert run_train(monkeypatch, "--model", "gpt2", "--corpus", "corpus.txt") == 2
     assert "'openai-community/gpt2': not in the cache, and http://127.0.0.1" in one_line(capsys)
+
+
+def test_auto_is_the_emotion_corpus_or_else_loudly_the_sample(published):
+    assert lab.runs.choose_corpus("auto") == ("emotion", None)
+    shutil.rmtree(Path(constants.HF_HUB_CACHE))
+    published.misbehave("api", status=503)
+    corpus, notice = lab.runs.choose_corpus("auto")
+    assert corpus == "sample"
+    assert "answered 503" in notice
+    assert "Going on with the embedded SAMPLE CORPUS" in notice
+    assert lab.runs.choose_corpus("corpus.txt") == ("corpus.txt", None)
+
+
+def test_without_a_hub_everything_is_there(tmp_path, unmeasured, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(PRESETS, "gpt2-mini", dict(n_layer=1, n_head=1, n_embd=8))  # as fast as can be
+    assert run_train(monkeypatch, "--run", "alone", "--epochs", "1", "--device", "cpu") == 0
+    record = json.loads(Path("runs/alone/run.json").read_text())
+    assert (record["corpus"]["name"], record["settings"]["corpus"]) == ("sample", "sample")
+    assert (record["model"]["name"], record["model"]["init"]) == ("gpt2-mini", "random")
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Going on with the embedded SAMPLE CORPUS" in out
+    assert "RANDOM WEIGHTS" in out
 
 
 def test_auto_says_loudly_what_it_takes_instead(monkeypatch, tmp_path):

@@ -38,7 +38,7 @@ def publish(hub, tmp_path, repository, folder="", splits=SPLITS, shards=1, class
     return root
 
 
-@pytest.mark.parametrize("source", ["emotion", "auto", "dair-ai/emotion", "dair-ai/emotion/split"])
+@pytest.mark.parametrize("source", ["emotion", "dair-ai/emotion", "dair-ai/emotion/split"])
 def test_emotion_is_read_from_its_repository_with_the_labels_of_its_card(hub, tmp_path, source):
     publish(hub, tmp_path, "dair-ai/emotion", "split", names=EMOTIONS)
     publish(hub, tmp_path, "dair-ai/emotion", "unsplit", {"train": 60}, names=EMOTIONS)
