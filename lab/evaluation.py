@@ -42,7 +42,7 @@ def measure(run: Path, corpus: Corpus, texts: Texts, device: Device) -> Table:
     runs.write_csv(run / "predictions.csv", predictions(corpus, probabilities))
     metrics: dict[str, Any] = {}
     for split, p in probabilities.items():
-        targets, title = texts.targets[split], f"{run.name}, {split} ({len(p):,} texts)"
+        targets, title = texts.targets[split], f"{run.name}\n{corpus.name}, {split} ({len(p):,} texts)"
         metrics[split] = classification_metrics(targets, p, model.labels)
         matrix = metrics[split]["confusion_matrix"]
         figures.confusion_matrix(matrix, model.labels, run / f"confusion_{split}.png", title)
