@@ -85,22 +85,18 @@ def main(options: Options) -> int:
     started = time.perf_counter()
     options.check()
     device = Device.choose(options.device, options.precision)
-    name, init, model_notice = runs.choose_model(options.model, options.init)
-    source, corpus_notice = runs.choose_corpus(options.corpus)
-    for notice in filter(None, (model_notice, corpus_notice)):
-        console.print(Panel(notice, style="bold yellow"))
-    config = read_config(name)
-    options = replace(options, model=name, init=init, corpus=source).resolved(config.n_embd)
+    options = chosen(options)
+    config = read_config(options.model)
     corpus = read_corpus(options.corpus, options.text_column, options.label_column, options.seed)
-    tokenizer = Tokenizer.load(name)
+    tokenizer = Tokenizer.load(options.model)
     texts = read_texts(corpus, tokenizer, config, options.truncate)
     torch.manual_seed(options.seed)
     model = start_model(options, corpus.labels).to(device.device)
     memory = {"loading": device.peak_memory()}
     run = runs.new_run(options.run)
-    console.print(f"{run}: {name}, {init} weights, on {device}")
+    console.print(f"{run}: {options.model}, {options.init} weights, on {device}")
     forecast(config, texts, options, device)
-    record = runs.manifest(asdict(options), runs.weights_of(name, init), corpus, device)
+    record = runs.manifest(asdict(options), runs.weights_of(options.model, options.init), corpus, device)
     record["texts"] = texts.description
     runs.write_json(run / "run.json", record | {"status": "unfinished"})
     training = Training(model, texts, options, device)
@@ -122,6 +118,15 @@ def main(options: Options) -> int:
         return 130
     runs.point_latest(run)
     return 0
+
+
+def chosen(options: Options) -> Options:
+    """With what `auto` stands for, said loudly where it is a substitute, and the defaults that follow."""
+    model, init, model_notice = runs.choose_model(options.model, options.init)
+    corpus, corpus_notice = runs.choose_corpus(options.corpus)
+    for notice in filter(None, (model_notice, corpus_notice)):
+        console.print(Panel(notice, style="bold yellow"))
+    return replace(options, model=model, init=init, corpus=corpus).resolved(read_config(model).n_embd)
 
 
 def start_model(options: Options, labels: tuple[str, ...]) -> GPT2Classifier:
