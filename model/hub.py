@@ -43,15 +43,15 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 HASH = re.compile(rf"[0-9a-f]{{40}}|{SHA256.pattern}")  # git's, or SHA-256
 
 
-class NoAnswerError(InputError):
-    """The hub cannot be asked, or refuses to answer."""
+class UnavailableError(InputError):
+    """What the hub has cannot be had now: it gives no answer, refuses, or there is no place for it."""
 
 
 def fetch(kind: Kind, repository: str, choose: Choice, revision: str | None = None) -> Path:
     """The folder in the hub's cache with those files of a repository that `choose` picks from all their names.
 
     `revision` is a commit, None the newest. A model in the cache is taken as it is. What a dataset consists of shows
-    only from all its names, so the hub is asked first, and what the cache has is taken where there is no answer.
+    only from all its names, so the hub is asked first, and the copy in the cache is taken where that is in vain.
     An interrupted download is resumed. `choose` raises InputError where the names lack what it needs; so does this
     where the hub gives no answer within seconds, refuses, or sends other bytes than it said.
     """
@@ -60,7 +60,7 @@ def fetch(kind: Kind, repository: str, choose: Choice, revision: str | None = No
         return here
     try:
         return download(kind, repository, choose, revision)
-    except NoAnswerError as error:
+    except UnavailableError as error:
         if not here:
             raise InputError(f"{kind} {repository!r}: not in the cache, and {error}") from None
         log.warning("%s %r: %s. Its copy in the cache is taken.", kind, repository, error)
@@ -72,8 +72,7 @@ def fetch(kind: Kind, repository: str, choose: Choice, revision: str | None = No
 def cached(kind: Kind, repository: str, choose: Choice, revision: str | None = None) -> Path | None:
     """The folder in the cache where `choose` finds what it needs, or None; InputError where that is damaged."""
     storage = storage_of(kind, repository)
-    newest = storage / "refs" / "main"
-    commit = revision or (newest.read_text().strip() if newest.is_file() else "")
+    commit = revision or newest_in(storage)
     folder = storage / "snapshots" / commit
     try:
         names = choose(names_in(folder)) if HASH.fullmatch(commit) else []
@@ -86,6 +85,12 @@ def cached(kind: Kind, repository: str, choose: Choice, revision: str | None = N
 
 def storage_of(kind: Kind, repository: str) -> Path:
     return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type=kind))
+
+
+def newest_in(storage: Path) -> str:
+    """The commit that the cache calls the newest; empty where it has none."""
+    reference = storage / "refs" / "main"
+    return reference.read_text().strip() if reference.is_file() else ""
 
 
 def names_in(folder: Path) -> list[str]:
@@ -104,14 +109,13 @@ def download(kind: Kind, repository: str, choose: Choice, revision: str | None =
             hash_, size = files[name]
             url = hf_hub_url(repository, name, repo_type=kind, revision=commit)
             put(storage / "blobs" / hash_, folder / name, url, size)
-        if not revision:  # only now, for it says that the files are there
-            newest = storage / "refs" / "main"
-            newest.parent.mkdir(exist_ok=True)
-            with written_whole(newest) as [temporary]:
+        if not revision and newest_in(storage) != commit:  # only now, for it says that the files are there
+            (storage / "refs").mkdir(exist_ok=True)
+            with written_whole(storage / "refs" / "main") as [temporary]:
                 temporary.write_text(commit)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EROFS):
-            raise InputError(f"its place in the cache cannot be written to: {storage}; set HF_HOME") from None
+            raise UnavailableError(f"its place there cannot be written to: {storage}; set HF_HOME") from None
         raise
     for name in names:
         is_verified(folder / name)
@@ -144,10 +148,10 @@ def listing(kind: Kind, repository: str, revision: str | None) -> tuple[str, dic
         if outside or not whole or not HASH.fullmatch(info.sha):
             raise ValueError
     except (HTTPError, OfflineModeIsEnabled, TimeoutError) as error:
-        raise NoAnswerError(problem(error)) from None
+        raise UnavailableError(problem(error)) from None
     except (ValueError, TypeError, KeyError):
         strange = f"{constants.ENDPOINT} does not answer as the hub does"
-        raise NoAnswerError(f"{strange}; check your network, HF_ENDPOINT and HF_TOKEN") from None
+        raise UnavailableError(f"{strange}; check your network, HF_ENDPOINT and HF_TOKEN") from None
     return info.sha, files
 
 

@@ -1,6 +1,8 @@
 """Corpora from the hub, or from the stand-in for it."""
 
+import errno
 import json
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -199,6 +201,23 @@ def test_what_is_there_is_not_sent_again(hub, tmp_path, caplog):
     read_corpus("emotion")
     assert not hub.sent
     assert not caplog.text
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_cache_that_can_only_be_read_is_enough(hub, tmp_path, monkeypatch, caplog, newer):
+    """As others share one on a cluster; a newer commit cannot be put there."""
+    publish(hub, tmp_path, "dair-ai/emotion", "split", names=EMOTIONS)
+    first = read_corpus("emotion")
+    if newer:
+        hub.commits["dair-ai/emotion"] = "d" * 40
+
+    def refuse(self, *arguments, **settings):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for method in ("mkdir", "write_text", "symlink_to"):
+        monkeypatch.setattr(Path, method, refuse)
+    assert read_corpus("emotion").revision == first.revision
+    assert ("cannot be written to" in caplog.text) == newer
 
 
 def test_what_a_corpus_is_does_not_depend_on_what_the_cache_has(hub, tmp_path):

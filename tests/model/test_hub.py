@@ -513,7 +513,7 @@ def test_a_cache_that_cannot_be_written_to_is_one_line(hub, someone, monkeypatch
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert "its place in the cache cannot be written to: " in refusal()
+    assert "not in the cache, and its place there cannot be written to: " in refusal()
 
 
 def test_a_model_of_another_kind_is_refused_by_its_config_alone(hub, someone):
