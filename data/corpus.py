@@ -98,9 +98,9 @@ def _fetch(source: str) -> tuple[str, Path, str]:
         snapshot = hub.fetch(
             "dataset", repository, lambda names: [*_parquet_files(names, folder), *({"README.md"} & {*names})]
         )
-    except InputError as error:
+    except hub.UnavailableError as error:
         elsewhere = "" if source in HUB else f"{source}: no such file or folder here; "
-        raise InputError(f"{elsewhere}{error}; {ADVICE}") from None
+        raise hub.UnavailableError(f"{elsewhere}{error}; {ADVICE}") from None
     files = _parquet_files(hub.names_in(snapshot), folder)
     return repository, snapshot, str(PurePosixPath(files[0]).parent)
 

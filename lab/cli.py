@@ -22,6 +22,7 @@ def command(main: Callable[[Config], int], config: type[Config]) -> NoReturn:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a label may have letters that the terminal has not
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdout)  # stderr is for errors
+    logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     try:
         sys.exit(main(parsed(config)))
     except (InputError, OSError) as error:

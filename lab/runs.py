@@ -76,7 +76,7 @@ def choose_model(name: str, init: Init) -> tuple[str, Init, str | None]:
         return "gpt2-mini", init, None
     try:
         find("gpt2")
-    except InputError as error:
+    except hub.UnavailableError as error:  # but weights that came and are wrong stop everything
         if (EMBEDDED / WEIGHTS).is_file():
             return "gpt2-mini", init, f"{error}. Going on with the embedded gpt2-mini."
         blank = "gpt2-mini with RANDOM WEIGHTS, which knows no English before this training"
@@ -90,7 +90,7 @@ def choose_corpus(source: str) -> tuple[str, str | None]:
         return source, None
     try:
         read_corpus("emotion")
-    except InputError as error:
+    except hub.UnavailableError as error:
         return "sample", f"{error}. Going on with the embedded SAMPLE CORPUS, a small one for trying things out."
     return "emotion", None
 
@@ -121,6 +121,10 @@ def weights_of(name: str, init: str) -> dict[str, Any]:
     if init == "random":
         return told
     path = find(name) / WEIGHTS
+    if not path.is_file():
+        raise InputError(
+            f"{path.parent}: expected {WEIGHTS}, found no weights; start from its shape with --init random"
+        )
     sha256 = hub.content_hash(path)
     revision = path.parent.name if path.parent.parent.name == "snapshots" else None  # the layout of the hub's cache
     return told | {"revision": revision, "file": str(path), "bytes": path.stat().st_size, "sha256": sha256}

@@ -62,7 +62,7 @@ def fetch(kind: Kind, repository: str, choose: Choice, revision: str | None = No
         return download(kind, repository, choose, revision)
     except UnavailableError as error:
         if not here:
-            raise InputError(f"{kind} {repository!r}: not in the cache, and {error}") from None
+            raise UnavailableError(f"{kind} {repository!r}: not in the cache, and {error}") from None
         log.warning("%s %r: %s. Its copy in the cache is taken.", kind, repository, error)
         return here
     except InputError as error:
@@ -181,11 +181,12 @@ def problem(error: Exception) -> str:
     if isinstance(error, RevisionNotFoundError):
         return f"{hub} does not have this revision; look where HF_ENDPOINT points"
     if isinstance(error, HfHubHTTPError):
+        todo = {401: "check your token, or `hf auth login`", 404: "look where HF_ENDPOINT points"}
         code = error.response.status_code
-        return f"{hub} answered {code}; {'check your token, or `hf auth login`' if code == 401 else 'try again later'}"
+        return f"{hub} answered {code}; {todo.get(code, 'try again later')}"
     if isinstance(error, TimeoutError):
         return f"{hub} gave no answer within {constants.HF_HUB_ETAG_TIMEOUT} seconds; check your network"
-    return f"the connection to {hub} failed ({str(error) or type(error).__name__}); check your network"
+    return f"the connection to {hub} failed ({str(error) or type(error).__name__}); check your network and HF_ENDPOINT"
 
 
 def receive(url: str, blob: Path, size: int, name: str) -> None:

@@ -55,9 +55,10 @@ def find(folder_or_name: str | Path, choose: hub.Choice = needed) -> Path:
     former = hub.cached("model", name, choose, revision) if name in HUB else None  # as from_pretrained("gpt2") names it
     try:
         folder = former or hub.fetch("model", repository, choose, revision)
-    except InputError as error:
-        elsewhere = "--init random trains its shape alone" if name in HUB else f"there is no folder {name} either"
-        raise InputError(f"{error}; {elsewhere}") from None
+    except hub.UnavailableError as error:
+        its_shape = "train.py --init random takes its shape alone"
+        elsewhere = its_shape if name in HUB else f"there is no folder {name} either"
+        raise hub.UnavailableError(f"{error}; {elsewhere}") from None
     if name == "gpt2":
         check_official(folder)
     return folder

@@ -27,8 +27,9 @@ from lab.cli import command
 from lab.device import Device
 from lab.evaluation import predict
 from lab.texts import Texts
-from model import GPT2LM, GPT2Config, InputError, Tokenizer, load_classifier, save
+from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, save
 from model.config import PRESETS
+from model.hub import UnavailableError
 from model.names import EMBEDDED
 
 ROOT = Path(__file__).parent.parent
@@ -426,6 +427,12 @@ def test_without_weights_in_reach_auto_goes_on_and_the_name_is_one_line(publishe
     assert "'openai-community/gpt2': not in the cache, and http://127.0.0.1" in one_line(capsys)
 
 
+def test_weights_that_are_not_the_official_ones_stop_auto(published, monkeypatch, capsys):
+    monkeypatch.setitem(model.names.OFFICIAL, "model.safetensors", (None, "0" * 64))
+    assert run_train(monkeypatch, "--corpus", "corpus.txt") == 2
+    assert "is not the official one: expected SHA-256 000" in one_line(capsys)
+
+
 def test_auto_is_the_emotion_corpus_or_else_loudly_the_sample(published):
     assert lab.runs.choose_corpus("auto") == ("emotion", None)
     shutil.rmtree(Path(constants.HF_HUB_CACHE))
@@ -450,7 +457,7 @@ def test_without_a_hub_everything_is_there(tmp_path, unmeasured, monkeypatch, ca
 
 
 def test_auto_says_loudly_what_it_takes_instead(monkeypatch, tmp_path):
-    monkeypatch.setattr(lab.runs, "find", lambda name: (_ for _ in ()).throw(InputError("gpt2 is not here")))
+    monkeypatch.setattr(lab.runs, "find", lambda name: (_ for _ in ()).throw(UnavailableError("gpt2 is not here")))
     monkeypatch.setattr(lab.runs, "EMBEDDED", tmp_path)
     name, init, notice = lab.runs.choose_model("auto", "pretrained")
     assert (name, init) == ("gpt2-mini", "random")

@@ -109,3 +109,10 @@ def test_git_state_is_the_commit_of_this_code(monkeypatch):
         assert told is None  # an unpacked archive has no commits
     else:
         assert head.startswith(told.removesuffix("-dirty"))
+
+
+def test_a_shape_without_weights_says_what_to_do(here):
+    (here / "shape").mkdir()
+    shutil.copy(EMBEDDED / "config.json", here / "shape")
+    with pytest.raises(InputError, match=r"shape: expected model.safetensors, found no weights; .*--init random"):
+        runs.weights_of("shape", "pretrained")
