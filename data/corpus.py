@@ -71,7 +71,7 @@ def read_corpus(source: str | Path, text_column: str = "text", label_column: str
     if path.exists():
         table = read_table(path, text_column, label_column)
         return _corpus(path.name, [table], _split_by_class(table.rows, path, seed), path)
-    repository, snapshot, folder = _fetch(str(source))
+    repository, snapshot, folder = fetch(str(source))
     classes = _card_classes(snapshot / "README.md", label_column)
     read = _read_folder(snapshot / folder, text_column, label_column, seed, classes)
     return replace(_corpus(str(PurePath(repository, folder)), *read, snapshot), revision=snapshot.name)
@@ -88,7 +88,7 @@ def _corpus(name: str, tables: list[Table], examples: pd.DataFrame, path: Path) 
     )
 
 
-def _fetch(source: str) -> tuple[str, Path, str]:
+def fetch(source: str) -> tuple[str, Path, str]:
     """A corpus on the hub -> its repository, that one's folder in the cache, and the corpus's folder in there."""
     match = ON_HUB.fullmatch(HUB.get(source, source))
     if not match or Path(source).suffix in READERS:

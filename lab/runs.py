@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from data import SPLITS, Corpus, read_corpus
+from data import SPLITS, Corpus
+from data.corpus import fetch
 from model import InputError, hub
 from model.checkpoint import read_config
 from model.files import written_whole
@@ -89,7 +90,7 @@ def choose_corpus(source: str) -> tuple[str, str | None]:
     if source != "auto":
         return source, None
     try:
-        read_corpus("emotion")
+        fetch("emotion")
     except hub.UnavailableError as error:
         return "sample", f"{error}. Going on with the embedded SAMPLE CORPUS, a small one for trying things out."
     return "emotion", None
