@@ -3,9 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run "$(RUN)") $(ARGS)
 
-.PHONY: train verify paper test lint lock
+.PHONY: train mini verify paper test lint lock
 train verify paper: .venv/ready
 	@$(BIN)/python $@.py $(OPTIONS)
+
+mini: .venv/ready
+	@$(BIN)/python pretrain.py $(OPTIONS)
 
 test: .venv/ready
 	@$(BIN)/python -m pytest $(ARGS)

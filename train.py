@@ -96,7 +96,9 @@ def main(options: Options) -> int:
     run = runs.new_run(options.run)
     console.print(f"{run}: {options.model}, {options.init} weights, on {device}")
     forecast(config, texts, options, device)
-    record = runs.manifest(asdict(options), runs.weights_of(options.model, options.init), corpus, device)
+    record = runs.manifest(
+        asdict(options), runs.weights_of(options.model, options.init), runs.corpus_of(corpus), device
+    )
     record["texts"] = texts.description
     runs.write_json(run / "run.json", record | {"status": "unfinished"})
     training = Training(model, texts, options, device)
@@ -169,7 +171,7 @@ class Training:
         self.model, self.texts, self.options, self.device = model, texts, options, device
         self.best_epoch, self.interrupted = 0, False
         self.steps = math.ceil(len(texts.targets["train"]) / options.batch_size)  # per epoch
-        self.optimizer = adamw(model, options.lr, options.weight_decay)
+        self.optimizer = adamw(model.parameters(), options.lr, options.weight_decay)
         self.schedule = linear_schedule(self.optimizer, options.epochs * self.steps, options.warmup)
         compiled = options.compile == "on" or (options.compile == "auto" and device.device.type == "cuda")
         self.forward = torch.compile(model, dynamic=True) if compiled else model

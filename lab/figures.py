@@ -22,6 +22,11 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#0
 LINES = ("-", "--", ":")
 GREY = "#767676"
 MAX_ANNOTATED = 20  # classes; beyond, the cells of a confusion matrix are too small for text
+HEAD_SCORES = {  # column of the table: title and colours
+    "previous_token": ("Looks at the previous token", "Blues"),
+    "induction": ("Looks behind the token's last occurrence", "Blues"),
+    "loss_increase": ("Loss increase when closed (nats)", "RdBu_r"),
+}
 STYLE = matplotlib.rc_context(
     {
         "font.size": 11,
@@ -57,6 +62,47 @@ def learning_curves(log: pd.DataFrame, best_epoch: int, path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch")
         axes.legend()
+    _save(figure, path)
+
+
+@STYLE
+def loss_curves(log: pd.DataFrame, path: Path) -> None:
+    """A language model's losses by tokens read; a line marks the lowest held-out one, whose weights were kept.
+
+    log: one row per evaluation and split (train, held-out); columns `tokens, split, loss`."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for colour, (split, rows) in zip(COLOURS, log.groupby("split", sort=False), strict=False):
+        axes.plot(rows["tokens"] / 1e6, rows["loss"], marker="o", markersize=3, color=colour, label=split)
+    kept = log[log["split"] == "held-out"].sort_values("loss").iloc[0]
+    name = f"kept: {kept['loss']:.3f} at {kept['tokens'] / 1e6:.1f} M"
+    axes.axvline(kept["tokens"] / 1e6, color=GREY, linestyle=":", label=name)
+    axes.set(title="Loss", xlabel="tokens read (millions)", ylabel="cross-entropy of the next token (nats)")
+    axes.legend()
+    _save(figure, path)
+
+
+@STYLE
+def heads(table: pd.DataFrame, path: Path) -> None:
+    """Layers by heads, a row of maps for each kind of weights and a column for each score.
+
+    table: one row per head and kind; columns `layer, head, previous_token, induction, loss_increase, weights`."""
+    kinds = list(table.groupby("weights", sort=False))
+    figure = Figure(figsize=(13, 3.9 * len(kinds)), layout="constrained")
+    grid = figure.subplots(len(kinds), len(HEAD_SCORES), squeeze=False)
+    for column, (score, (title, colours)) in zip(grid.T, HEAD_SCORES.items(), strict=True):
+        high = table[score].abs().max()
+        low = -high if table[score].min() < 0 else 0
+        for axes, (kind, rows) in zip(column, kinds, strict=True):
+            scores = rows.pivot(index="layer", columns="head", values=score)
+            image = axes.imshow(scores, cmap=colours, vmin=low, vmax=high)
+            for (layer, head), value in np.ndenumerate(scores):
+                colour = "white" if abs(value) > 0.6 * high else "black"
+                axes.text(head, layer, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+            axes.set(title=f"{title}\n{kind} weights", xlabel="head", ylabel="layer")
+            axes.set(xticks=scores.columns, yticks=scores.index)
+            axes.grid(visible=False)
+        figure.colorbar(image, ax=column, shrink=0.6)
     _save(figure, path)
 
 

@@ -1,21 +1,51 @@
-"""AdamW and its learning rate, as every training here uses them."""
+"""Optimizers and their learning rates."""
+
+import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
 
+from model import GPT2
 
-def adamw(model: nn.Module, lr: float, weight_decay: float) -> AdamW:
+
+def adamw(
+    parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)
+) -> AdamW:
     """AdamW (Loshchilov & Hutter 2019) on the trainable weights; matrices decay, biases and LayerNorms do not."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.dim() >= 2]
     vectors = [parameter for parameter in trained if parameter.dim() < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return AdamW(groups, lr=lr, fused=trained[0].device.type in ("cpu", "cuda"))
+    return AdamW(groups, lr=lr, betas=betas, fused=trained[0].device.type in ("cpu", "cuda"))
+
+
+def muon(trunk: GPT2, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) on the blocks' matrices, AdamW on the embeddings, biases and LayerNorms.
+
+    Muon's steps are scaled to the size of AdamW's (Liu et al. 2025), so one learning rate serves both."""
+    matrices = [parameter for parameter in trunk.h.parameters() if parameter.dim() == 2]
+    others = [parameter for parameter in trunk.parameters() if all(parameter is not matrix for matrix in matrices)]
+    return [
+        Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+        adamw(others, lr, weight_decay, betas=(0.9, 0.95)),
+    ]
 
 
 def linear_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> LambdaLR:
     """The rate rises over the first `warmup` share of the steps, then falls linearly to 0."""
     rise = max(1, round(warmup * steps))
     return LambdaLR(optimizer, lambda step: min((step + 1) / rise, (steps - step) / max(1, steps - rise)))
+
+
+def cosine_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> LambdaLR:
+    """The rate rises over the first `warmup` share of the steps, then falls to 0 along a half cosine
+    (Loshchilov & Hutter 2017)."""
+    rise = max(1, round(warmup * steps))
+
+    def factor(step: int) -> float:
+        return min((step + 1) / rise, 0.5 + 0.5 * math.cos(math.pi * max(0, step - rise) / max(1, steps - rise)))
+
+    return LambdaLR(optimizer, factor)

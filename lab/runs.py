@@ -96,23 +96,28 @@ def choose_corpus(source: str) -> tuple[str, str | None]:
     return "emotion", None
 
 
-def manifest(settings: dict[str, Any], model: dict[str, Any], corpus: Corpus, device: object) -> dict[str, Any]:
+def manifest(settings: dict[str, Any], model: dict[str, Any], corpus: dict[str, Any], device: object) -> dict[str, Any]:
     """What a reader needs to make this run again."""
     return {
         "command": shlex.join(sys.argv),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "settings": settings,
         "model": model,
-        "corpus": {
-            "name": corpus.name,
-            "revision": corpus.revision,
-            "labels": corpus.labels,
-            "texts": {split: len(corpus.split(split)) for split in SPLITS},
-            "sha256": corpus.files,
-        },
+        "corpus": corpus,
         "device": str(device),
         "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
         "git": git_state(),
+    }
+
+
+def corpus_of(corpus: Corpus) -> dict[str, Any]:
+    """What a run learns from: name, revision, labels in order, texts per split and SHA-256 per file."""
+    return {
+        "name": corpus.name,
+        "revision": corpus.revision,
+        "labels": corpus.labels,
+        "texts": {split: len(corpus.split(split)) for split in SPLITS},
+        "sha256": corpus.files,
     }
 
 

@@ -1,0 +1,108 @@
+"""Long texts for language modelling: read, parted into books, cut into blocks of tokens."""
+
+import lzma
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model import InputError, Tokenizer
+from model.checkpoint import END_OF_TEXT
+
+BETWEEN_BOOKS = re.compile(rf"^{re.escape(END_OF_TEXT)}(?:\n|\Z)", re.MULTILINE)
+HELD_OUT = 20  # one book in so many
+
+
+@dataclass(frozen=True)
+class Books:
+    """A text in tokens, int32 (N,): `train`, and `held_out` of other books; `<|endoftext|>` ends every book."""
+
+    train: Tensor
+    held_out: Tensor
+    description: dict[str, Any]  # for the manifest
+
+
+def read_books(path: str | Path, tokenizer: Tokenizer) -> Books:
+    """A UTF-8 text file, or one packed by xz, with a line `<|endoftext|>` between two books.
+
+    Every 20th book is held out; of fewer the last one, of a single one its last 20th. Raises InputError where the
+    file is no such text."""
+    path = Path(path)
+    raw = read_bytes(path)
+    try:
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: expected UTF-8, got byte {raw[error.start]:#04x}") from None
+    train, held_out = set_aside([book for book in BETWEEN_BOOKS.split(text) if book.strip()])
+    end = tokenizer.encoding.eot_token
+    tokens = [
+        torch.from_numpy(np.concatenate([np.array([*tokenizer.encode(book), end], dtype=np.int32) for book in books]))
+        for books in (train, held_out)
+    ]
+    description = {
+        "name": str(path),
+        "sha256": sha256(raw).hexdigest(),
+        "books": {"train": len(train), "held_out": len(held_out)},
+        "tokens": {"train": len(tokens[0]), "held_out": len(tokens[1])},
+        "held_out": [book.strip().splitlines()[0] for book in held_out],
+    }
+    return Books(tokens[0], tokens[1], description)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a text file, unpacked; InputError where there are none."""
+    if not path.is_file():
+        raise InputError(f"--corpus {path}: expected a text file, found {'a folder' if path.is_dir() else 'nothing'}")
+    try:
+        raw = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+    except (lzma.LZMAError, EOFError) as error:
+        raise InputError(f"{path} is no whole xz file: {error}") from None
+    if not raw.strip():
+        raise InputError(f"{path}: expected a text, the file is empty")
+    return raw
+
+
+def set_aside(books: list[str]) -> tuple[list[str], list[str]]:
+    """(train, held out): whole books, or the end of the only one."""
+    if len(books) == 1:
+        cut = len(books[0]) - len(books[0]) // HELD_OUT
+        return [books[0][:cut]], [books[0][cut:]]
+    last = [len(books) - 1]
+    held_out = range(HELD_OUT - 1, len(books), HELD_OUT) or last
+    return [book for i, book in enumerate(books) if i not in held_out], [books[i] for i in held_out]
+
+
+def steps_per_epoch(tokens: Tensor, n_ctx: int, batch_size: int) -> int:
+    """Batches of `block_batch` in one pass over the tokens; InputError where there is not one."""
+    steps = (len(tokens) // n_ctx - 1) // batch_size  # one block less, for any offset
+    if steps < 1:
+        raise InputError(
+            f"expected a text of at least {(batch_size + 1) * n_ctx:,} tokens for batches of {batch_size} blocks of "
+            f"{n_ctx}, got {len(tokens):,}; take a longer text or a smaller --batch-size"
+        )
+    return steps
+
+
+def block_batch(tokens: Tensor, n_ctx: int, batch_size: int, seed: int, step: int) -> Tensor:
+    """The blocks of one step of training: int64 (B, n_ctx + 1), inputs and, one token later, targets.
+
+    Each epoch cuts the tokens (N,) at another offset and takes the blocks in another order. Nothing but the
+    arguments decides which, so that a training goes on at any step as if it had never stopped."""
+    epoch, number = divmod(step, steps_per_epoch(tokens, n_ctx, batch_size))
+    rng = np.random.default_rng((seed, epoch))
+    offset, order = rng.integers(n_ctx), rng.permutation(len(tokens) // n_ctx - 1)
+    starts = offset + n_ctx * order[number * batch_size : (number + 1) * batch_size]
+    return torch.stack([tokens[start : start + n_ctx + 1] for start in starts]).long()
+
+
+def consecutive_blocks(tokens: Tensor, n_ctx: int) -> Tensor:
+    """All tokens (N,) in order, as blocks (n, n_ctx + 1) of inputs and targets; the rest at the end is left out."""
+    if len(tokens) <= n_ctx:
+        raise InputError(f"expected more than {n_ctx:,} tokens to hold out, got {len(tokens):,}; take a longer text")
+    return tokens.unfold(0, n_ctx + 1, n_ctx)

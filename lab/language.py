@@ -1,0 +1,63 @@
+"""Next-token losses of a language model."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model import GPT2LM, Intervention
+
+from .device import Device
+
+BLOCKS = 2  # at once: 1,024 tokens' logits are 200 MB
+
+
+class SampledSoftmax(nn.Module):
+    """Cross-entropy against `size` tokens drawn anew for every batch, in place of all V (Jean et al. 2015).
+
+    Tokens are drawn without replacement in proportion to (count + 1) ** 0.75 (Mikolov et al. 2013), count in the
+    training text. Token i is among them with probability p_i, its expected count; its logit less log p_i makes
+    the sum of exponentials an unbiased estimate of the softmax's denominator (Horvitz & Thompson 1952)."""
+
+    weights: Tensor
+    log_p: Tensor
+
+    def __init__(self, counts: NDArray[np.integer], size: int) -> None:
+        super().__init__()
+        weights = (counts + 1.0) ** 0.75
+        weights /= weights.sum()
+        # A draw without replacement is a race of exponential clocks, and p_i the chance to ring before time t.
+        time = brentq(lambda t: -np.expm1(-t * weights).sum() - size, 0, size / weights.min())
+        self.size = size
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))  # (V,)
+        self.register_buffer("log_p", torch.tensor(np.log(-np.expm1(-time * weights)), dtype=torch.float32))  # (V,)
+
+    def draw(self) -> Tensor:
+        """Different tokens from torch's global generator, int64 (size,)."""
+        return self.weights.multinomial(self.size)
+
+    def forward(self, x: Tensor, targets: Tensor, wte: Tensor, drawn: Tensor) -> Tensor:
+        """The normed stream x (N, C), targets int64 (N,), output layer wte (V, C), drawn (size,) -> mean loss ()."""
+        true = (x * F.embedding(targets, wte)).sum(dim=-1).float()  # (N,)
+        others = F.linear(x, F.embedding(drawn, wte)).float() - self.log_p[drawn]  # (N, size)
+        others = others.masked_fill(drawn == targets[:, None], -torch.inf).logsumexp(dim=-1)  # (N,)
+        return (torch.logaddexp(true, others) - true).mean()
+
+
+@torch.no_grad()
+def held_out_loss(lm: GPT2LM, blocks: Tensor, device: Device, intervention: Intervention | None = None) -> float:
+    """Mean next-token loss of blocks int (n, T + 1), in nats, by the full softmax; in eval mode."""
+    training = lm.training
+    lm.eval()
+    total = 0.0
+    for block in blocks.split(BLOCKS):
+        block = block.to(device.device, torch.int64)
+        ids, targets = block[:, :-1], block[:, 1:]
+        lengths = torch.full((len(ids),), ids.shape[1], device=ids.device)
+        with device.autocast():
+            logits = lm(ids, lengths, **(intervention(ids, lengths) if intervention else {}))  # (b, T, V)
+        total += F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum").item()
+    lm.train(training)
+    return total / blocks[:, 1:].numel()

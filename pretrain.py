@@ -1,0 +1,239 @@
+"""Train a GPT-2 language model from scratch on a long text: `make mini`, or `python pretrain.py --help`."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.books import Books, block_batch, consecutive_blocks, read_books, steps_per_epoch
+from lab import figures, heads, runs
+from lab.cli import command
+from lab.device import Device, DeviceName, Precision
+from lab.language import SampledSoftmax, held_out_loss
+from lab.optim import cosine_schedule, muon
+from lab.progress import console, progress_bar
+from model import GPT2LM, InputError, Tokenizer, load_lm, save
+from model.checkpoint import read_config
+from model.files import read_json, written_whole
+
+EVALUATIONS = 25  # in a training; each also writes what a resume needs
+EVALUATED_BLOCKS = 32  # of the held-out books, while training; all of them at the end
+CLOSED_BLOCKS = 8  # on which each head is closed once
+STATE = "state.pt"
+PROMPTS = ("I feel", "She looked at him and", "The old house")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a GPT-2 language model from scratch; it lands in runs/NAME. The same command goes on where it stopped."""
+
+    corpus: str  # a text file in UTF-8 (or .xz of one), with a line <|endoftext|> between books
+    model: str = "gpt2-mini"  # whose shape and tokenizer: a published name, or a checkpoint's folder
+    run: str = ""  # name of the run; empty: date and time
+    epochs: float = 0  # passes over the text; 0: 20 on a GPU, 1.2 on a CPU
+    lr: float = 3e-3  # peak learning rate
+    weight_decay: float = 0.1  # on matrices only
+    warmup: float = 0.05  # share of the steps over which the learning rate rises; then a half cosine to 0
+    batch_size: int = 4  # blocks of n_ctx tokens per step
+    clip: float = 1.0  # largest norm of the gradient
+    dropout: float | None = None  # on embeddings, sublayers and attention weights; None: 0.1 from 3 epochs on, else 0
+    sampled: int | None = None  # tokens drawn for the softmax in training; 0: all; None: 4096 on a CPU, all on a GPU
+    seed: int = 0  # of the weights, dropout, the order of blocks and the drawn tokens
+    device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
+    precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on CUDA
+
+    def check(self) -> None:
+        """Raise InputError for a number that makes no sense."""
+        above = {"warmup": 1.0, "dropout": 1.0, "seed": 2.0**32}
+        least = {"batch_size": 1, "clip": 1e-3}
+        for name in ("epochs", "lr", "weight_decay", "warmup", "batch_size", "clip", "dropout", "sampled", "seed"):
+            value, low, high = getattr(self, name), least.get(name, 0), above.get(name, math.inf)
+            if value is not None and not low <= value < high:
+                raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {low:g} and below {high}")
+
+    def resolved(self, on_gpu: bool, vocab_size: int) -> "Options":
+        """With the epochs, dropout and drawn tokens that follow from the device where none are given."""
+        epochs = self.epochs or (20 if on_gpu else 1.2)
+        dropout = (0.1 if epochs >= 3 else 0.0) if self.dropout is None else self.dropout
+        sampled = (0 if on_gpu else 4096) if self.sampled is None else self.sampled
+        return replace(self, epochs=epochs, dropout=dropout, sampled=sampled if sampled < vocab_size else 0)
+
+
+def main(options: Options) -> int:
+    options.check()
+    device = Device.choose(options.device, options.precision)
+    config = read_config(options.model)
+    options = options.resolved(device.device.type != "cpu", config.vocab_size)
+    tokenizer = Tokenizer.load(options.model)
+    books = read_books(options.corpus, tokenizer)
+    torch.manual_seed(options.seed)
+    lm = GPT2LM(read_config(options.model, options.dropout)).to(device.device)
+    training = Pretraining(lm, books, options, device)
+    record = runs.manifest(asdict(options), runs.weights_of(options.model, "random"), books.description, device)
+    run = open_run(options.run, record)
+    console.print(f"{run}: {options.model} from random weights, {training.steps:,} steps, on {device}")
+    try:
+        training.fit(run, tokenizer)
+    except KeyboardInterrupt:
+        console.print(f"{run} is unfinished; the same command with --run {run.name} goes on with it.")
+        raise
+    finish(run, record, training, books, tokenizer)
+    return 0
+
+
+def open_run(name: str, record: dict[str, Any]) -> Path:
+    """The run's folder: a new one, or an unfinished one that was made with these settings and this text."""
+    manifest = runs.RUNS / name / "run.json"
+    former = read_json(manifest) if name and manifest.is_file() else {}
+    if former.get("status") != "unfinished":
+        run = runs.new_run(name)
+        runs.write_json(run / "run.json", record | {"status": "unfinished"})
+        return run
+    told = {"corpus": (former["corpus"], record["corpus"])}
+    told |= {f"--{key}": (former["settings"].get(key), value) for key, value in record["settings"].items()}
+    if differing := [f"{key} {then!r}, now {now!r}" for key, (then, now) in told.items() if then != now]:
+        raise InputError(
+            f"{manifest.parent} is unfinished and was made with {'; '.join(differing)}; the same command as then "
+            "goes on with it, another --run begins anew"
+        )
+    return manifest.parent
+
+
+class Pretraining:
+    """The training of one language model. The weights of the lowest held-out loss so far are in the run's folder, in
+    fp16, and beside them all that the next step depends on."""
+
+    def __init__(self, lm: GPT2LM, books: Books, options: Options, device: Device) -> None:
+        self.lm, self.options, self.device, self.tokens = lm, options, device, books.train
+        self.block = (lm.config.n_ctx, options.batch_size, options.seed)  # what decides which tokens a step reads
+        self.steps = max(1, round(options.epochs * steps_per_epoch(self.tokens, *self.block[:2])))
+        blocks = consecutive_blocks(books.held_out, lm.config.n_ctx)
+        self.evaluated = blocks[:: max(1, len(blocks) // EVALUATED_BLOCKS)][:EVALUATED_BLOCKS]
+        self.optimizers = muon(lm.trunk, options.lr, options.weight_decay)
+        self.schedules = [cosine_schedule(optimizer, self.steps, options.warmup) for optimizer in self.optimizers]
+        counts = self.tokens.bincount(minlength=lm.config.vocab_size).numpy()
+        self.softmax = SampledSoftmax(counts, options.sampled).to(device.device) if options.sampled else None
+        compiled = options.compile == "on" or (options.compile == "auto" and device.device.type == "cuda")
+        self.loss = torch.compile(self.batch_loss) if compiled else self.batch_loss
+        self.step, self.log = 0, list[dict[str, Any]]()
+        self.parts: tuple[Any, ...] = (lm, *self.optimizers, *self.schedules)  # what changes from step to step
+
+    def batch_loss(self, blocks: Tensor, drawn: Tensor | None) -> Tensor:
+        """blocks int64 (B, n_ctx + 1) -> mean loss of their next tokens, by the full softmax unless some are drawn."""
+        x, targets = (
+            self.lm.trunk(blocks[:, :-1]).flatten(0, 1),
+            blocks[:, 1:].flatten(),
+        )  # (B * n_ctx, C), (B * n_ctx,)
+        if self.softmax is None:
+            return F.cross_entropy(self.lm.read(x).float(), targets)
+        return self.softmax(x, targets, self.lm.trunk.wte.weight, drawn)
+
+    def fit(self, run: Path, tokenizer: Tokenizer) -> None:
+        """Train to the end, from where an earlier call in this folder stopped."""
+        if (run / STATE).is_file():
+            self.restore(run / STATE)
+        every = max(1, self.steps // EVALUATIONS)
+        with progress_bar("steps") as bar:
+            task = bar.add_task("", total=self.steps, completed=self.step, note="")
+            if not self.log:
+                self.evaluate(run, tokenizer)
+            while self.step < self.steps:
+                self.train(
+                    min(every, self.steps - self.step), lambda note: bar.update(task, completed=self.step, note=note)
+                )
+                self.evaluate(run, tokenizer)
+
+    def train(self, steps: int, tell: Callable[[str], None]) -> None:
+        """So many steps, and a row of the log: their mean loss, measured while the weights move."""
+        self.lm.train()
+        started, losses = time.perf_counter(), []
+        for _ in range(steps):
+            blocks = block_batch(self.tokens, *self.block, self.step).to(self.device.device)
+            torch.manual_seed(self.options.seed << 32 | self.step)  # so nothing random crosses from step to step
+            drawn = self.softmax.draw() if self.softmax else None
+            with self.device.autocast():
+                loss = self.loss(blocks, drawn)
+            self.lm.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.lm.parameters(), self.options.clip)
+            for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+                optimizer.step()
+                schedule.step()
+            self.step += 1
+            losses.append(loss.detach())
+            if self.step % 10 == 0:  # reading a number waits for the GPU
+                tell(f"loss {loss.item():.3f}")
+        mean = torch.stack(losses).mean().item()
+        if not math.isfinite(mean):
+            raise InputError(f"the loss became {mean} before step {self.step}; try a lower --lr")
+        self.add("train", mean, started)
+
+    def evaluate(self, run: Path, tokenizer: Tokenizer) -> None:
+        """A row of the log: the held-out loss. Write the weights where it is the lowest yet, and the state."""
+        started = time.perf_counter()
+        best = min((row["loss"] for row in self.log if row["split"] == "held-out"), default=math.inf)
+        loss = held_out_loss(self.lm, self.evaluated, self.device)
+        if loss < best:
+            save(self.lm, run, tokenizer, torch.float16)
+        self.add("held-out", loss, started)
+        console.print(f"step {self.step:,}: held-out loss {loss:.3f}")
+        runs.write_jsonl(run / "log.jsonl", self.log)
+        with written_whole(run / STATE) as [temporary]:
+            torch.save([self.step, self.log, *(part.state_dict() for part in self.parts)], temporary)
+
+    def restore(self, path: Path) -> None:
+        """Take up what `evaluate` wrote: the next step is then the one that an undisturbed training would have made."""
+        self.step, self.log, *states = torch.load(path, map_location=self.device.device, weights_only=True)
+        for part, state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
+        console.print(f"{path.parent}: going on at step {self.step:,} of {self.steps:,}")
+
+    def add(self, split: str, loss: float, started: float) -> None:
+        """A row of the log."""
+        seconds = round(time.perf_counter() - started, 1)
+        tokens = self.step * self.options.batch_size * self.lm.config.n_ctx
+        self.log.append({"step": self.step, "tokens": tokens, "split": split, "loss": loss, "seconds": seconds})
+
+
+def finish(run: Path, record: dict[str, Any], training: Pretraining, books: Books, tokenizer: Tokenizer) -> None:
+    """Measure the weights that were kept, and write the tables, the pictures and a sample of their writing."""
+    log = pd.DataFrame(training.log)
+    figures.loss_curves(log, run / "learning_curves.png")
+    lm = load_lm(run).to(training.device.device)
+    blocks = consecutive_blocks(books.held_out, lm.config.n_ctx)
+    loss = held_out_loss(lm, blocks, training.device)
+    scores = {"loss": loss, "perplexity": math.exp(loss), "tokens": blocks[:, 1:].numel()}
+    runs.write_json(run / "metrics.json", {"held_out": scores})
+    console.print(f"{run}: held-out loss {loss:.3f}, perplexity {scores['perplexity']:.1f}")
+    torch.manual_seed(training.options.seed)
+    writing = [sample(lm, tokenizer, prompt) for prompt in PROMPTS]
+    with written_whole(run / "sample.txt") as [temporary]:
+        temporary.write_text("\n\n".join(writing) + "\n", encoding="utf-8")
+    console.print(*writing, sep="\n\n", soft_wrap=True)
+    random = GPT2LM(lm.config).to(training.device.device).eval()
+    tables = [
+        heads.table(model, training.evaluated[:CLOSED_BLOCKS], training.device).assign(weights=weights)
+        for weights, model in (("trained", lm), ("random", random))
+    ]
+    runs.write_csv(run / "heads.csv", pd.concat(tables))
+    figures.heads(pd.concat(tables), run / "heads.png")
+    runs.write_json(run / "run.json", record | {"status": "finished", "seconds": float(log["seconds"].sum())})
+    (run / STATE).unlink()
+
+
+def sample(lm: GPT2LM, tokenizer: Tokenizer, prompt: str) -> str:
+    """The prompt and 100 tokens more, drawn at temperature 0.8."""
+    ids = torch.tensor([tokenizer.encode(prompt)], device=lm.trunk.wte.weight.device)
+    return tokenizer.decode(lm.generate(ids, 100, temperature=0.8)[0].tolist())
+
+
+if __name__ == "__main__":
+    command(main, Options)
