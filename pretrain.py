@@ -18,8 +18,8 @@ from lab.cli import command
 from lab.device import Device, DeviceName, Precision
 from lab.language import SampledSoftmax, held_out_loss
 from lab.optim import cosine_schedule, muon
-from lab.progress import console, progress_bar
-from model import GPT2LM, InputError, Tokenizer, load_lm, save
+from lab.progress import console, forecast, progress_bar
+from model import GPT2LM, GPT2Config, InputError, Tokenizer, load_lm, save
 from model.checkpoint import read_config
 from model.files import read_json, written_whole
 
@@ -80,6 +80,7 @@ def main(options: Options) -> int:
     record = runs.manifest(asdict(options), runs.weights_of(options.model, "random"), books.description, device)
     run = open_run(options.run, record)
     console.print(f"{run}: {options.model} from random weights, {training.steps:,} steps, on {device}")
+    forecast(device, *(training.steps * training.products(shape) for shape in (config, GPT2Config.preset("gpt2-mini"))))
     try:
         training.fit(run, tokenizer)
     except KeyboardInterrupt:
@@ -91,20 +92,19 @@ def main(options: Options) -> int:
 
 def open_run(name: str, record: dict[str, Any]) -> Path:
     """The run's folder: a new one, or an unfinished one that was made with these settings and this text."""
-    manifest = runs.RUNS / name / "run.json"
-    former = read_json(manifest) if name and manifest.is_file() else {}
-    if former.get("status") != "unfinished":
+    path = runs.RUNS / name / "run.json"
+    former: dict[str, Any] = read_json(path) if name and path.is_file() else {"status": "none"}
+    if former["status"] != "unfinished" or former["settings"].keys() != record["settings"].keys():
         run = runs.new_run(name)
         runs.write_json(run / "run.json", record | {"status": "unfinished"})
         return run
-    told = {"corpus": (former["corpus"], record["corpus"])}
-    told |= {f"--{key}": (former["settings"].get(key), value) for key, value in record["settings"].items()}
-    if differing := [f"{key} {then!r}, now {now!r}" for key, (then, now) in told.items() if then != now]:
+    then, now = (told["settings"] | {"corpus": told["corpus"]["sha256"]} for told in (former, record))
+    if differing := [f"--{key.replace('_', '-')} {then[key]}, now {now[key]}" for key in now if then[key] != now[key]]:
         raise InputError(
-            f"{manifest.parent} is unfinished and was made with {'; '.join(differing)}; the same command as then "
-            "goes on with it, another --run begins anew"
+            f"{path.parent} is unfinished and was made with {'; '.join(differing)}; the same command as then goes on "
+            "with it, another --run begins anew"
         )
-    return manifest.parent
+    return path.parent
 
 
 class Pretraining:
@@ -126,12 +126,16 @@ class Pretraining:
         self.step, self.log = 0, list[dict[str, Any]]()
         self.parts: tuple[Any, ...] = (lm, *self.optimizers, *self.schedules)  # what changes from step to step
 
+    def products(self, config: GPT2Config) -> int:
+        """Multiply-adds of one step at this shape; a backward pass costs two forward ones."""
+        attention = config.n_layer * config.n_ctx * config.n_embd  # half of the map, for q k and for weights v
+        output = config.n_embd * (self.options.sampled or config.vocab_size)
+        return 3 * self.options.batch_size * config.n_ctx * (config.block_weights + attention + output)
+
     def batch_loss(self, blocks: Tensor, drawn: Tensor | None) -> Tensor:
         """blocks int64 (B, n_ctx + 1) -> mean loss of their next tokens, by the full softmax unless some are drawn."""
-        x, targets = (
-            self.lm.trunk(blocks[:, :-1]).flatten(0, 1),
-            blocks[:, 1:].flatten(),
-        )  # (B * n_ctx, C), (B * n_ctx,)
+        x = self.lm.trunk(blocks[:, :-1]).flatten(0, 1)  # (B * n_ctx, C)
+        targets = blocks[:, 1:].flatten()  # (B * n_ctx,)
         if self.softmax is None:
             return F.cross_entropy(self.lm.read(x).float(), targets)
         return self.softmax(x, targets, self.lm.trunk.wte.weight, drawn)
@@ -140,22 +144,20 @@ class Pretraining:
         """Train to the end, from where an earlier call in this folder stopped."""
         if (run / STATE).is_file():
             self.restore(run / STATE)
-        every = max(1, self.steps // EVALUATIONS)
+        every = math.ceil(self.steps / EVALUATIONS)
         with progress_bar("steps") as bar:
             task = bar.add_task("", total=self.steps, completed=self.step, note="")
             if not self.log:
                 self.evaluate(run, tokenizer)
             while self.step < self.steps:
-                self.train(
-                    min(every, self.steps - self.step), lambda note: bar.update(task, completed=self.step, note=note)
-                )
+                self.train(every, lambda note: bar.update(task, completed=self.step, note=note))
                 self.evaluate(run, tokenizer)
 
     def train(self, steps: int, tell: Callable[[str], None]) -> None:
-        """So many steps, and a row of the log: their mean loss, measured while the weights move."""
+        """So many steps, or those that are left, and a row of the log: their mean loss, while the weights move."""
         self.lm.train()
         started, losses = time.perf_counter(), []
-        for _ in range(steps):
+        for _ in range(min(steps, self.steps - self.step)):
             blocks = block_batch(self.tokens, *self.block, self.step).to(self.device.device)
             torch.manual_seed(self.options.seed << 32 | self.step)  # so nothing random crosses from step to step
             drawn = self.softmax.draw() if self.softmax else None
@@ -230,9 +232,10 @@ def finish(run: Path, record: dict[str, Any], training: Pretraining, books: Book
 
 
 def sample(lm: GPT2LM, tokenizer: Tokenizer, prompt: str) -> str:
-    """The prompt and 100 tokens more, drawn at temperature 0.8."""
+    """The prompt and 100 tokens more, as far as n_ctx allows, drawn at temperature 0.8."""
     ids = torch.tensor([tokenizer.encode(prompt)], device=lm.trunk.wte.weight.device)
-    return tokenizer.decode(lm.generate(ids, 100, temperature=0.8)[0].tolist())
+    new = min(100, lm.config.n_ctx - ids.shape[1])
+    return tokenizer.decode(lm.generate(ids, new, temperature=0.8)[0].tolist())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from lab.cli import command
 from lab.device import Device, DeviceName, Precision
 from lab.evaluation import measure, predict
 from lab.optim import adamw, linear_schedule
-from lab.progress import console, progress_bar
+from lab.progress import console, forecast, progress_bar
 from lab.texts import Texts, read_texts
 from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier, save
 from model.checkpoint import read_config
@@ -95,7 +95,7 @@ def main(options: Options) -> int:
     memory = {"loading": device.peak_memory()}
     run = runs.new_run(options.run)
     console.print(f"{run}: {options.model}, {options.init} weights, on {device}")
-    forecast(config, texts, options, device)
+    announce(config, texts, options, device)
     record = runs.manifest(
         asdict(options), runs.weights_of(options.model, options.init), runs.corpus_of(corpus), device
     )
@@ -148,20 +148,13 @@ def start_model(options: Options, labels: tuple[str, ...]) -> GPT2Classifier:
     return model
 
 
-def forecast(config: GPT2Config, texts: Texts, options: Options, device: Device) -> None:
-    """On a CPU, say how long training will take where that is long, and what the mini would take."""
-    if device.device.type != "cpu":
-        return
+def announce(config: GPT2Config, texts: Texts, options: Options, device: Device) -> None:
+    """Say how long the training will take, where that is long."""
     # A backward pass costs two forward ones, and only the trained blocks need it.
     passes = 1 + 2 * options.tuned_blocks(config.n_layer) / config.n_layer
     tokens = options.epochs * sum(map(len, texts.sequences["train"]))
-    rate = 0.6 * device.product_rate()  # training reached 0.43 of it at the mini's shape, 0.75 at the 124M
-    minutes = passes * config.block_weights * tokens / rate / 60
     mini = GPT2Config.preset("gpt2-mini").block_weights
-    if minutes > 15:
-        console.print(f"Training will take about {minutes:.0f} minutes on this CPU.")
-    if minutes > 15 and config.block_weights > mini:
-        console.print(f"--model gpt2-mini would take about {minutes * mini / config.block_weights:.0f}.")
+    forecast(device, passes * tokens * config.block_weights, passes * tokens * mini)
 
 
 class Training:

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from lab.cli import command
 from lab.device import Device, DeviceName
+from lab.heads import looking_back
 from lab.progress import console
 from model import GPT2LM, GPT2Config, InputError, Interventions, Tokenizer, Trace, load_lm
 from model.checkpoint import read_config
@@ -113,13 +114,11 @@ def attention_row(lm: GPT2LM, tokenizer: Tokenizer, text: str, bos: bool, head: 
 
 
 def repetition_score(lm: GPT2LM, tokenizer: Tokenizer, head: Head, back: int) -> float:
-    """How much a head looks `back` tokens back, on average over two rows of 100 random tokens said twice.
-
-    A previous-token head looks 1 back, a duplicate-token head 100, to where the same token stood, an induction head
-    99, to what came next there (Olsson et al. 2022). The tolerance allows for another torch to draw other tokens."""
+    """How much a head looks `back` tokens back, on average over two rows of 100 random tokens said twice: 1 for a
+    previous-token, 100 for a duplicate-token, 99 for an induction head. The tolerance allows for another torch to draw
+    other tokens."""
     tokens = torch.randint(100, 20_000, (2, 100), generator=torch.Generator().manual_seed(0))
-    weights = attention(lm, tokens.repeat(1, 2).to(lm.trunk.wte.weight.device), head)  # (2, 200, 200)
-    return weights.diagonal(-back, dim1=-2, dim2=-1).mean().item()
+    return looking_back(lm, tokens, back)[head].item()
 
 
 def direct_effect(lm: GPT2LM, tokenizer: Tokenizer, prompts: list[Prompt], head: Head) -> float:

@@ -39,7 +39,10 @@ def read_books(path: str | Path, tokenizer: Tokenizer) -> Books:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError(f"{path}, line {line}: expected UTF-8, got byte {raw[error.start]:#04x}") from None
-    train, held_out = set_aside([book for book in BETWEEN_BOOKS.split(text) if book.strip()])
+    books = [book for book in BETWEEN_BOOKS.split(text) if book.strip()]
+    if not books:
+        raise InputError(f"{path}: expected a text, there is no text between the lines {END_OF_TEXT}")
+    train, held_out = set_aside(books)
     end = tokenizer.encoding.eot_token
     tokens = [
         torch.from_numpy(np.concatenate([np.array([*tokenizer.encode(book), end], dtype=np.int32) for book in books]))
@@ -50,7 +53,7 @@ def read_books(path: str | Path, tokenizer: Tokenizer) -> Books:
         "sha256": sha256(raw).hexdigest(),
         "books": {"train": len(train), "held_out": len(held_out)},
         "tokens": {"train": len(tokens[0]), "held_out": len(tokens[1])},
-        "held_out": [book.strip().splitlines()[0] for book in held_out],
+        "held_out": [book.strip().partition("\n")[0] for book in held_out],
     }
     return Books(tokens[0], tokens[1], description)
 

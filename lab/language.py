@@ -48,8 +48,7 @@ class SampledSoftmax(nn.Module):
 
 @torch.no_grad()
 def held_out_loss(lm: GPT2LM, blocks: Tensor, device: Device, intervention: Intervention | None = None) -> float:
-    """Mean next-token loss of blocks int (n, T + 1), in nats, by the full softmax; in eval mode."""
-    training = lm.training
+    """Mean next-token loss of blocks int (n, T + 1), in nats, by the full softmax; the model is left in eval mode."""
     lm.eval()
     total = 0.0
     for block in blocks.split(BLOCKS):
@@ -59,5 +58,4 @@ def held_out_loss(lm: GPT2LM, blocks: Tensor, device: Device, intervention: Inte
         with device.autocast():
             logits = lm(ids, lengths, **(intervention(ids, lengths) if intervention else {}))  # (b, T, V)
         total += F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="sum").item()
-    lm.train(training)
     return total / blocks[:, 1:].numel()

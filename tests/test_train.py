@@ -472,13 +472,13 @@ def test_training_that_takes_long_on_a_cpu_is_announced(monkeypatch, capsys):
     device = Device(torch.device("cpu"), "fp32")
     monkeypatch.setattr(Device, "product_rate", lambda self: 5e10)  # 0.6 of it: 3e10
     texts = Texts({"train": [[1] * 20] * 16_000}, {}, {})
-    train.forecast(GPT2Config.preset("gpt2"), texts, train.Options(epochs=3), device)
+    train.announce(GPT2Config.preset("gpt2"), texts, train.Options(epochs=3), device)
     assert re.findall(r"\d+ minutes|about \d+\.", capsys.readouterr().out) == ["136 minutes", "about 8."]
-    train.forecast(GPT2Config.preset("gpt2"), texts, train.Options(epochs=3, tune="head"), device)
+    train.announce(GPT2Config.preset("gpt2"), texts, train.Options(epochs=3, tune="head"), device)
     assert "45 minutes" in capsys.readouterr().out  # a third: no backward pass
-    train.forecast(GPT2Config.preset("gpt2-mini"), texts, train.Options(epochs=3), device)
+    train.announce(GPT2Config.preset("gpt2-mini"), texts, train.Options(epochs=3), device)
     assert capsys.readouterr().out == ""
-    train.forecast(GPT2Config.preset("gpt2-mini"), texts, train.Options(epochs=9), device)
+    train.announce(GPT2Config.preset("gpt2-mini"), texts, train.Options(epochs=9), device)
     assert "gpt2-mini" not in capsys.readouterr().out
 
 

@@ -1,0 +1,88 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lab.device import Device
+from lab.heads import looking_back, table
+from model import GPT2LM, GPT2Config
+
+CPU = Device(torch.device("cpu"), "fp32")
+
+
+@pytest.fixture
+def previous_token_lm():
+    """Head (1, 2) attends to the token before, by positions alone; all other heads attend evenly."""
+    n_ctx = 22
+    config = GPT2Config(2, 3, 3 * n_ctx, n_ctx=n_ctx, vocab_size=53)
+    lm = GPT2LM(config).eval()
+    trunk, D = lm.trunk, config.head_width  # D = n_ctx: one dimension of a head per position
+    for parameter in trunk.parameters():
+        parameter.data.zero_()
+    trunk.wpe.weight.data[:, :n_ctx] = 9 * torch.eye(n_ctx)
+    block = trunk.h[1]
+    block.ln_1.weight.data.fill_(1)
+    q, k = block.attn.c_attn.weight.data[: 3 * D], block.attn.c_attn.weight.data[3 * D : 6 * D]
+    q[2 * D : 3 * D, :n_ctx] = 9 * torch.eye(n_ctx).roll(-1, dims=0)  # position t asks in dimension t - 1
+    k[2 * D : 3 * D, :n_ctx] = 9 * torch.eye(n_ctx)
+    return lm
+
+
+def test_a_previous_token_head_is_found(previous_token_lm):
+    tokens = torch.randperm(53)[:22].view(2, 11)
+    scores = looking_back(previous_token_lm, tokens, 1)
+    assert scores.shape == (2, 3)
+    assert scores[1, 2] > 0.99
+    evenly = sum(1 / (t + 1) for t in range(1, 22)) / 21
+    others = scores.flatten()[:-1]
+    torch.testing.assert_close(others, torch.full_like(others, evenly))
+    assert looking_back(previous_token_lm, tokens, 10)[1, 2] < 0.01
+
+
+def test_scores_are_those_of_the_attention_maps_of_transformers(lm_reference):
+    tokens = torch.arange(24).view(4, 6)
+    hf = lm_reference.hf
+    with torch.no_grad():
+        maps = hf(tokens.repeat(1, 2), output_attentions=True).attentions  # L of (4, H, 12, 12)
+    for back in (1, 5, 6):
+        looked = [
+            [[m[row, h, t, t - back] for row in range(4) for t in range(back, 12)] for h in range(5)] for m in maps
+        ]
+        expected = torch.tensor(looked).mean(dim=-1)
+        torch.testing.assert_close(looking_back(lm_reference.ours, tokens, back), expected)
+
+
+def test_the_table_has_each_head_once_and_what_is_lost_without_it(lm):
+    torch.manual_seed(0)
+    blocks = torch.randint(101, (3, 14), dtype=torch.int32)
+    heads = table(lm, blocks, CPU)
+    assert [*zip(heads["layer"], heads["head"], strict=True)] == [divmod(i, 5) for i in range(15)]
+
+    def loss():
+        with torch.no_grad():
+            return F.cross_entropy(lm(blocks[:, :-1].long()).flatten(0, 1), blocks[:, 1:].flatten().long()).item()
+
+    whole, D = loss(), lm.config.head_width
+    for row in heads.itertuples():
+        weight = lm.trunk.h[row.layer].attn.c_proj.weight.data[:, row.head * D : (row.head + 1) * D]
+        kept = weight.clone()
+        weight.zero_()
+        assert row.loss_increase == pytest.approx(loss() - whole, abs=1e-5)
+        weight.copy_(kept)
+    assert heads["loss_increase"].abs().min() > 1e-5
+    assert heads["previous_token"].between(0, 1).all()
+    assert heads["induction"].between(0, 1).all()
+
+
+def test_the_random_tokens_are_of_the_text_and_none_comes_twice(lm, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "lab.heads.looking_back", lambda lm, tokens, back: seen.append((tokens, back)) or torch.zeros(3, 5)
+    )
+    blocks = torch.arange(42, dtype=torch.int32).view(3, 14) * 2
+    table(lm, blocks, CPU)
+    (tokens, one), (same, back) = seen
+    assert torch.equal(tokens, same)
+    assert tokens.shape == (4, 6)  # n_ctx 13 holds 6 tokens twice
+    assert (one, back) == (1, 5)
+    assert len(tokens.unique()) == 24
+    assert set(tokens.flatten().tolist()) <= set(blocks.flatten().tolist())

@@ -1,0 +1,109 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lab.device import Device
+from lab.language import SampledSoftmax, held_out_loss
+from model import masks
+
+V, C, N = 59, 7, 11
+CPU = Device(torch.device("cpu"), "fp32")
+
+
+@pytest.fixture
+def inputs():
+    """A normed stream (N, C), targets (N,) and an output layer (V, C) whose logits differ widely."""
+    torch.manual_seed(0)
+    return torch.randn(N, C), torch.randint(V, (N,)), torch.randn(V, C)
+
+
+@pytest.fixture
+def counts():
+    return np.array([1000 // (i + 1) if i % 5 else 0 for i in range(V)])  # a few tokens never occur
+
+
+def test_tokens_are_drawn_as_often_as_the_correction_says(counts):
+    softmax = SampledSoftmax(counts, 13)
+    torch.manual_seed(0)
+    draws = torch.stack([softmax.draw() for _ in range(20_000)])
+    assert draws.shape == (20_000, 13)
+    assert (draws.sort(dim=1).values.diff() > 0).all()  # none twice
+    shares = draws.flatten().bincount(minlength=V) / len(draws)
+    assert softmax.log_p.exp().sum().item() == pytest.approx(13, rel=1e-5)
+    # the race of exponential clocks makes p_i exact only for many tokens
+    torch.testing.assert_close(softmax.log_p.exp(), shares, rtol=0.08, atol=0.01)
+    weights = (counts + 1) ** 0.75
+    first = draws[:, 0].bincount(minlength=V).numpy() / len(draws)
+    np.testing.assert_allclose(first, weights / weights.sum(), rtol=0.3, atol=0.004)
+
+
+def test_the_denominator_is_estimated_without_bias(inputs, counts):
+    x, targets, wte = inputs
+    softmax = SampledSoftmax(counts, 31)
+    torch.manual_seed(0)
+    true = (x @ wte.T).gather(1, targets[:, None])[:, 0]
+    one_by_one = [
+        torch.stack([softmax(x[i : i + 1], targets[i : i + 1], wte, drawn) for i in range(N)])
+        for drawn in (softmax.draw() for _ in range(3000))
+    ]
+    estimated = (torch.stack(one_by_one) + true).exp().mean(dim=0)  # (N,): loss = log denominator - true logit
+    torch.testing.assert_close(estimated, (x @ wte.T).exp().sum(dim=1), rtol=0.05, atol=0)
+
+
+def test_with_nearly_all_tokens_drawn_it_is_the_full_softmax(inputs, counts):
+    x, targets, wte = (tensor.clone() for tensor in inputs)
+    softmax = SampledSoftmax(counts, V - 1)
+    softmax.log_p.zero_()
+    drawn = torch.arange(V)  # with all of them, exactly
+    x.requires_grad_(), wte.requires_grad_()
+    sampled, full = softmax(x, targets, wte, drawn), F.cross_entropy(x @ wte.T, targets)
+    assert sampled.item() == pytest.approx(full.item(), rel=1e-6)
+    for ours, expected in zip(torch.autograd.grad(sampled, (x, wte)), torch.autograd.grad(full, (x, wte)), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
+def test_a_drawn_target_counts_once(inputs, counts):
+    x, targets, wte = inputs
+    softmax = SampledSoftmax(counts, 13)
+    others = torch.tensor([token for token in range(V) if token not in targets][:12])
+    drawn = torch.cat([others, targets[:1]])
+    for i in range(N):
+        logits = x[i] @ wte.T
+        rivals = [j for j in drawn.tolist() if j != targets[i]]
+        denominator = logits[targets[i]].exp() + (logits[rivals] - softmax.log_p[rivals]).exp().sum()
+        loss = softmax(x[i : i + 1], targets[i : i + 1], wte, drawn)
+        assert loss.item() == pytest.approx((denominator.log() - logits[targets[i]]).item(), rel=1e-5)
+
+
+def test_held_out_loss_is_that_of_transformers(lm_reference):
+    torch.manual_seed(0)
+    blocks = torch.randint(101, (5, 14), dtype=torch.int32)
+    with torch.no_grad():
+        ids = blocks[:, :-1].long()
+        logits = lm_reference.hf(ids, attention_mask=torch.ones_like(ids)).logits
+    expected = F.cross_entropy(logits.flatten(0, 1), blocks[:, 1:].flatten().long()).item()
+    assert held_out_loss(lm_reference.ours, blocks, CPU) == pytest.approx(expected, rel=1e-5)
+
+
+def test_held_out_loss_under_an_intervention(lm):
+    torch.manual_seed(0)
+    blocks = torch.randint(101, (3, 14), dtype=torch.int32)
+    gate = masks.close_heads(lm.config, [(1, 2)])
+    closed = held_out_loss(lm, blocks, CPU, lambda ids, lengths: {"head_gate": gate})
+    whole = held_out_loss(lm, blocks, CPU)
+    assert abs(closed - whole) > 1e-4
+    D = lm.config.head_width
+    lm.trunk.h[1].attn.c_proj.weight.data[:, 2 * D : 3 * D] = 0
+    assert held_out_loss(lm, blocks, CPU) == pytest.approx(closed, rel=1e-6)
+
+
+def test_held_out_loss_is_without_dropout_and_of_the_full_softmax(lm):
+    blocks = torch.randint(101, (3, 14), dtype=torch.int32)
+    lm.trunk.dropout.p = 0.5
+    assert held_out_loss(lm.train(), blocks, CPU) == held_out_loss(lm.train(), blocks, CPU)
+    for parameter in lm.parameters():
+        parameter.data.zero_()
+    assert held_out_loss(lm, blocks, CPU) == pytest.approx(math.log(101))

@@ -1,0 +1,227 @@
+"""`pretrain.py` from the command line to the files of a run, on a network small enough to train in seconds."""
+
+import json
+import math
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+import pretrain
+from data.books import read_books
+from lab import runs
+from lab.cli import command
+from lab.device import Device
+from model import GPT2Config, Tokenizer, load_lm
+from model.names import EMBEDDED
+
+FAST = ("--batch-size", "2", "--epochs", "2", "--lr", "0.02", "--device", "cpu")
+FILES = {
+    *("config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer_config.json"),
+    *("run.json", "metrics.json", "log.jsonl", "learning_curves.png", "heads.csv", "heads.png", "sample.txt"),
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder with a text in which every word says the next one, and the shape of a tiny model."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretrain, "EVALUATIONS", 4)
+    order = np.random.default_rng(0).integers(3, size=600)
+    sentences = ["the cat sat on a mat.", "my old dog ran home.", "she said that it rained."]
+    book = "\n".join(sentences[i] for i in order)
+    (tmp_path / "books.txt").write_text(f"{book}\n<|endoftext|>\n{book[6000:8000]}\n")
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(GPT2Config(2, 2, 16, n_ctx=31).to_hf()))
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(EMBEDDED / name, tmp_path / "tiny")
+    return tmp_path
+
+
+def run_pretrain(monkeypatch, *arguments):
+    """The exit code of `python pretrain.py arguments`."""
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        command(pretrain.main, pretrain.Options)
+    return exit_.value.code
+
+
+def pretrain_tiny(monkeypatch, name, *arguments):
+    return run_pretrain(monkeypatch, "--model", "tiny", "--corpus", "books.txt", "--run", name, *FAST, *arguments)
+
+
+def error(capsys):
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    return text
+
+
+def log_of(run):
+    return pd.read_json(Path("runs", run, "log.jsonl"), lines=True)
+
+
+@pytest.fixture
+def only_trained(monkeypatch):
+    """Training alone: the heads and the pictures take longer than the tiny training."""
+    monkeypatch.setattr(pretrain, "finish", lambda run, *others: None)
+
+
+def test_a_run_learns_and_leaves_everything(here, monkeypatch, capsys):
+    assert pretrain_tiny(monkeypatch, "one", "--sampled", "64") == 0
+    run = here / "runs" / "one"
+    assert {path.name for path in run.iterdir()} == FILES
+    log = log_of("one")
+    held_out = log[log["split"] == "held-out"]
+    assert held_out["loss"].iloc[0] == pytest.approx(math.log(50257), rel=0.02)
+    assert held_out["loss"].iloc[-1] < 4
+    steps = 2 * ((read_books("books.txt", Tokenizer.load("tiny")).train.numel() // 31 - 1) // 2)
+    assert held_out["step"].tolist() == [0, *(min(steps, n * math.ceil(steps / 4)) for n in (1, 2, 3, 4))]
+    assert held_out["tokens"].tolist() == [62 * step for step in held_out["step"]]
+    heads = pd.read_csv(run / "heads.csv")
+    assert heads.groupby("weights", sort=False).size().to_dict() == {"trained": 4, "random": 4}
+    record = json.loads((run / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["settings"]["sampled"] == 64
+    assert record["model"]["init"] == "random"
+    assert record["corpus"]["books"] == {"train": 1, "held_out": 1}
+    assert not (here / "runs" / "latest").exists()  # only train.py moves it
+    out = capsys.readouterr().out
+    for start in pretrain.PROMPTS:
+        assert start in out
+        assert start in (run / "sample.txt").read_text()
+
+
+def test_the_scores_are_those_of_the_weights_that_were_kept(here, monkeypatch):
+    assert pretrain_tiny(monkeypatch, "one") == 0
+    lm, tokens = load_lm("runs/one"), read_books("books.txt", Tokenizer.load("tiny")).held_out.long()
+    blocks = [tokens[start : start + 32] for start in range(0, len(tokens) - 31, 31)]
+    with torch.no_grad():
+        losses = [F.cross_entropy(lm(block[None, :-1])[0], block[1:]).item() for block in blocks]
+    scores = json.loads(Path("runs/one/metrics.json").read_text())["held_out"]
+    assert scores["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert scores["perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
+    assert scores["tokens"] == 31 * len(blocks)
+
+
+def test_the_lowest_held_out_loss_is_kept(here, monkeypatch, only_trained):
+    losses, kept = iter([5.0, 3.0, 4.0, 2.0, 6.0]), []
+    monkeypatch.setattr(pretrain, "held_out_loss", lambda *_: next(losses))
+    monkeypatch.setattr(pretrain, "save", lambda lm, *_: kept.append(lm))
+    assert pretrain_tiny(monkeypatch, "one") == 0
+    assert len(kept) == 3  # of 5, 3 and 2
+
+
+@pytest.mark.parametrize(
+    "options", [("--sampled", "64"), ("--sampled", "0", "--dropout", "0.3")], ids=["drawn", "full"]
+)
+def test_an_interrupted_training_goes_on_as_if_nothing_had_been(here, monkeypatch, capsys, only_trained, options):
+    assert pretrain_tiny(monkeypatch, "whole", *options) == 0
+    step, backward = 0, torch.Tensor.backward
+
+    def interrupted(*arguments):
+        nonlocal step
+        step += 1
+        if step == 100:
+            raise KeyboardInterrupt
+        return backward(*arguments)
+
+    monkeypatch.setattr(torch.Tensor, "backward", interrupted)
+    assert pretrain_tiny(monkeypatch, "parts", *options) == 130
+    assert "the same command with --run parts goes on with it" in " ".join(capsys.readouterr().out.split())
+    assert json.loads(Path("runs/parts/run.json").read_text())["status"] == "unfinished"
+    torch.manual_seed(12345)
+    assert pretrain_tiny(monkeypatch, "parts", *options) == 0
+    assert "going on at step" in capsys.readouterr().out
+    assert step < 100 + log_of("whole")["step"].max()  # it did not begin anew
+    pd.testing.assert_frame_equal(log_of("parts").drop(columns="seconds"), log_of("whole").drop(columns="seconds"))
+    for ours, expected in zip(load_lm("runs/parts").parameters(), load_lm("runs/whole").parameters(), strict=True):
+        assert torch.equal(ours, expected)
+    states = [torch.load(f"runs/{name}/state.pt", weights_only=True)[2] for name in ("parts", "whole")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+
+
+def test_with_other_settings_or_another_text_an_unfinished_run_is_not_touched(here, monkeypatch, capsys, only_trained):
+    assert pretrain_tiny(monkeypatch, "one") == 0  # never finished: `finish` is left out
+    before = Path("runs/one/state.pt").read_bytes()
+    assert pretrain_tiny(monkeypatch, "one", "--weight-decay", "0.5") == 2
+    assert "--weight-decay 0.1, now 0.5" in error(capsys)
+    (here / "books.txt").write_text((here / "books.txt").read_text().replace("cat", "cow"))
+    assert pretrain_tiny(monkeypatch, "one") == 2
+    assert "--corpus" in error(capsys)
+    assert Path("runs/one/state.pt").read_bytes() == before
+
+
+def test_a_name_that_is_taken(here, monkeypatch, capsys):
+    assert pretrain_tiny(monkeypatch, "one", "--epochs", "0.1") == 0
+    capsys.readouterr()
+    assert pretrain_tiny(monkeypatch, "one", "--epochs", "0.1") == 2
+    assert "got one that is taken" in error(capsys)
+    Path("runs/other").mkdir()
+    runs.write_json(Path("runs/other/run.json"), {"status": "unfinished", "settings": {"epochs": 3}})  # of train.py
+    assert pretrain_tiny(monkeypatch, "other") == 2
+    assert "got one that is taken" in error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--corpus", "none.txt"), "none.txt: expected a text file, found nothing"),
+        (("--epochs", "-1"), "--epochs -1.0: expected at least 0"),
+        (("--batch-size", "0"), "--batch-size 0: expected at least 1"),
+        (("--batch-size", "1000"), "take a longer text or a smaller --batch-size"),
+        (("--dropout", "1"), "--dropout 1.0: expected at least 0 and below 1"),
+        (("--sampled", "-4"), "--sampled -4: expected at least 0"),
+        (("--model", "gpt9"), "model 'gpt9'"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(here, monkeypatch, capsys, arguments, expected):
+    assert pretrain_tiny(monkeypatch, "one", *arguments) == 2
+    assert expected in error(capsys)
+    assert not (here / "runs").exists()
+
+
+def test_a_loss_that_explodes_is_one_line(here, monkeypatch, capsys):
+    assert pretrain_tiny(monkeypatch, "one", "--lr", "1e30") == 2
+    assert "try a lower --lr" in error(capsys)
+
+
+def test_without_a_corpus_it_says_what_is_missing(here, monkeypatch, capsys):
+    assert run_pretrain(monkeypatch) == 2
+    assert "--corpus" in error(capsys)
+
+
+def test_what_follows_from_the_device():
+    options = pretrain.Options("books.txt")
+    cpu, gpu = options.resolved(False, 50257), options.resolved(True, 50257)
+    assert (cpu.epochs, cpu.dropout, cpu.sampled) == (1.2, 0.0, 4096)
+    assert (gpu.epochs, gpu.dropout, gpu.sampled) == (20, 0.1, 0)
+    given = pretrain.Options("books.txt", epochs=5, dropout=0.0, sampled=7)
+    assert given.resolved(False, 50257) == given == given.resolved(True, 50257)
+    assert options.resolved(False, 300).sampled == 0  # all of them
+
+
+def test_the_arithmetic_of_a_step_is_what_torch_counts(here):
+    books, options = (
+        read_books("books.txt", Tokenizer.load("tiny")),
+        pretrain.Options("books.txt").resolved(False, 50257),
+    )
+    for sampled in (0, 64):
+        config = GPT2Config(2, 2, 64, n_ctx=31, dropout=0.0, attn_dropout=0.0)
+        own = pretrain.replace(options, sampled=sampled, batch_size=2)
+        training = pretrain.Pretraining(pretrain.GPT2LM(config), books, own, Device(torch.device("cpu"), "fp32"))
+        drawn = training.softmax.draw() if sampled else None
+        with FlopCounterMode(display=False) as counted:
+            training.batch_loss(torch.randint(50257, (2, 32)), drawn).backward()
+        assert training.products(config) == pytest.approx(counted.get_total_flops() / 2, rel=0.1)
+
+
+def test_bf16_and_compile_learn_too(here, monkeypatch, only_trained):
+    assert pretrain_tiny(monkeypatch, "one", "--precision", "bf16", "--epochs", "0.5") == 0
+    assert log_of("one")["loss"].iloc[-1] < 8
