@@ -148,14 +148,14 @@ def plan(options: Options) -> list[Run]:
         raise InputError(f"--run {options.run}: expected a name of letters, digits, '.', '_' and '-', but not latest")
     if (runs.RUNS / options.run / "run.json").exists():
         raise InputError(f"{runs.RUNS / options.run} is a run of train.py; choose another --run")
-    model, init, notice = runs.choose_model(options.model, options.init)
+    model, notice = runs.choose_model(options.model, options.init)
     if notice:
         console.print(Panel(notice, style="bold yellow"))
     given = train.Options(
-        model=model, init=init, epochs=options.epochs, device=options.device, precision=options.precision
+        model=model, init=options.init, epochs=options.epochs, device=options.device, precision=options.precision
     )
     given.check()
-    width, weights = read_config(model).n_embd, runs.weights_of(model, init).get("sha256")
+    width, weights = read_config(model).n_embd, runs.weights_of(model, options.init).get("sha256")
     planned = []
     for name, (source, corpora) in read_corpora(options).items():
         for tune, (seed, corpus) in product(TUNES, enumerate(corpora)):

@@ -124,11 +124,11 @@ def main(options: Options) -> int:
 
 def chosen(options: Options) -> Options:
     """With what `auto` stands for, said loudly where it is a substitute, and the defaults that follow."""
-    model, init, model_notice = runs.choose_model(options.model, options.init)
+    model, model_notice = runs.choose_model(options.model, options.init)
     corpus, corpus_notice = runs.choose_corpus(options.corpus)
     for notice in filter(None, (model_notice, corpus_notice)):
         console.print(Panel(notice, style="bold yellow"))
-    return replace(options, model=model, init=init, corpus=corpus).resolved(read_config(model).n_embd)
+    return replace(options, model=model, corpus=corpus).resolved(read_config(model).n_embd)
 
 
 def start_model(options: Options, labels: tuple[str, ...]) -> GPT2Classifier:

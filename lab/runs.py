@@ -19,7 +19,7 @@ from data.corpus import fetch
 from model import InputError, hub
 from model.checkpoint import read_config
 from model.files import written_whole
-from model.names import EMBEDDED, WEIGHTS, find
+from model.names import WEIGHTS, find
 
 Init = Literal["pretrained", "random"]
 RUNS = Path("runs")
@@ -69,20 +69,17 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def choose_model(name: str, init: Init) -> tuple[str, Init, str | None]:
-    """(model, init, notice): `auto` is the official gpt2 where it can be had, else the embedded gpt2-mini."""
+def choose_model(name: str, init: Init) -> tuple[str, str | None]:
+    """(model, notice): `auto` is the official gpt2 where it can be had, else the embedded gpt2-mini."""
     if name != "auto":
-        return name, init, None
+        return name, None
     if init == "random":  # nothing to fetch
-        return "gpt2-mini", init, None
+        return "gpt2-mini", None
     try:
         find("gpt2")
     except hub.UnavailableError as error:  # but weights that came and are wrong stop everything
-        if (EMBEDDED / WEIGHTS).is_file():
-            return "gpt2-mini", init, f"{error}. Going on with the embedded gpt2-mini."
-        blank = "gpt2-mini with RANDOM WEIGHTS, which knows no English before this training"
-        return "gpt2-mini", "random", f"{error}. Going on with {blank}."
-    return "gpt2", init, None
+        return "gpt2-mini", f"{error}. Going on with the embedded GPT2-MINI, pretrained on English novels."
+    return "gpt2", None
 
 
 def choose_corpus(source: str) -> tuple[str, str | None]:

@@ -27,8 +27,7 @@ from lab.cli import command
 from lab.device import Device
 from lab.evaluation import predict
 from lab.texts import Texts
-from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, save
-from model.config import PRESETS
+from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, load_lm, save
 from model.hub import UnavailableError
 from model.names import EMBEDDED
 
@@ -422,7 +421,7 @@ def test_weights_and_corpus_come_from_the_hub_by_name(published, unmeasured, mon
 
 def test_without_weights_in_reach_auto_goes_on_and_the_name_is_one_line(published, unmeasured, monkeypatch, capsys):
     published.misbehave("api", status=503)
-    assert lab.runs.choose_model("auto", "pretrained")[:2] == ("gpt2-mini", "random")
+    assert lab.runs.choose_model("auto", "pretrained")[0] == "gpt2-mini"
     assert run_train(monkeypatch, "--model", "gpt2", "--corpus", "corpus.txt") == 2
     assert "'openai-community/gpt2': not in the cache, and http://127.0.0.1" in one_line(capsys)
 
@@ -446,26 +445,25 @@ def test_auto_is_the_emotion_corpus_or_else_loudly_the_sample(published):
 
 def test_without_a_hub_everything_is_there(tmp_path, unmeasured, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(PRESETS, "gpt2-mini", dict(n_layer=1, n_head=1, n_embd=8))  # as fast as can be
-    assert run_train(monkeypatch, "--run", "alone", "--epochs", "1", "--device", "cpu") == 0
+    options = ("--run", "alone", "--tune", "head", "--epochs", "1", "--device", "cpu")  # as fast as can be
+    assert run_train(monkeypatch, *options) == 0
     record = json.loads(Path("runs/alone/run.json").read_text())
     assert (record["corpus"]["name"], record["settings"]["corpus"]) == ("sample", "sample")
-    assert (record["model"]["name"], record["model"]["init"]) == ("gpt2-mini", "random")
+    assert (record["model"]["name"], record["model"]["init"]) == ("gpt2-mini", "pretrained")
+    trained, embedded = load_classifier("runs/alone").trunk.state_dict(), load_lm("gpt2-mini").trunk.state_dict()
+    assert all(torch.equal(trained[name], embedded[name]) for name in embedded)
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Going on with the embedded SAMPLE CORPUS" in out
-    assert "RANDOM WEIGHTS" in out
+    assert "Going on with the embedded GPT2-MINI" in out
 
 
 def test_auto_says_loudly_what_it_takes_instead(monkeypatch, tmp_path):
     monkeypatch.setattr(lab.runs, "find", lambda name: (_ for _ in ()).throw(UnavailableError("gpt2 is not here")))
-    monkeypatch.setattr(lab.runs, "EMBEDDED", tmp_path)
-    name, init, notice = lab.runs.choose_model("auto", "pretrained")
-    assert (name, init) == ("gpt2-mini", "random")
-    assert "RANDOM WEIGHTS" in notice
-    (tmp_path / "model.safetensors").touch()
-    assert lab.runs.choose_model("auto", "pretrained")[:2] == ("gpt2-mini", "pretrained")
+    name, notice = lab.runs.choose_model("auto", "pretrained")
+    assert name == "gpt2-mini"
+    assert notice.startswith("gpt2 is not here. Going on with the embedded GPT2-MINI")
     monkeypatch.setattr(lab.runs, "find", lambda name: tmp_path)
-    assert lab.runs.choose_model("auto", "pretrained") == ("gpt2", "pretrained", None)
+    assert lab.runs.choose_model("auto", "pretrained") == ("gpt2", None)
 
 
 def test_training_that_takes_long_on_a_cpu_is_announced(monkeypatch, capsys):
