@@ -208,7 +208,8 @@ class Pretraining:
 def finish(run: Path, record: dict[str, Any], training: Pretraining, books: Books, tokenizer: Tokenizer) -> None:
     """Measure the weights that were kept, and write the tables, the pictures and a sample of their writing."""
     log = pd.DataFrame(training.log)
-    figures.loss_curves(log, run / "learning_curves.png")
+    by = f"train, by {training.options.sampled:,} drawn tokens" if training.softmax else "train"
+    figures.loss_curves(log.replace({"split": {"train": by}}), run / "learning_curves.png", run.name)
     lm = load_lm(run).to(training.device.device)
     blocks = consecutive_blocks(books.held_out, lm.config.n_ctx)
     loss = held_out_loss(lm, blocks, training.device)

@@ -66,18 +66,21 @@ def learning_curves(log: pd.DataFrame, best_epoch: int, path: Path) -> None:
 
 
 @STYLE
-def loss_curves(log: pd.DataFrame, path: Path) -> None:
+def loss_curves(log: pd.DataFrame, path: Path, title: str) -> None:
     """A language model's losses by tokens read; a line marks the lowest held-out one, whose weights were kept.
 
-    log: one row per evaluation and split (train, held-out); columns `tokens, split, loss`."""
+    log: one row per evaluation and split, of which one is `held-out`; columns `tokens, split, loss`. What was measured
+    before the first token is left out: a uniform guess would flatten all that follows.
+    """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for colour, (split, rows) in zip(COLOURS, log.groupby("split", sort=False), strict=False):
+    held_out = log[log["split"] == "held-out"].sort_values("loss")
+    for colour, (split, rows) in zip(COLOURS, log[log["tokens"] > 0].groupby("split"), strict=False):
         axes.plot(rows["tokens"] / 1e6, rows["loss"], marker="o", markersize=3, color=colour, label=split)
-    kept = log[log["split"] == "held-out"].sort_values("loss").iloc[0]
-    name = f"kept: {kept['loss']:.3f} at {kept['tokens'] / 1e6:.1f} M"
-    axes.axvline(kept["tokens"] / 1e6, color=GREY, linestyle=":", label=name)
-    axes.set(title="Loss", xlabel="tokens read (millions)", ylabel="cross-entropy of the next token (nats)")
+    loss, millions = held_out["loss"].iloc[0], held_out["tokens"].iloc[0] / 1e6
+    name = f"kept: {loss:.3f} at {millions:.3g} M tokens"
+    axes.axvline(millions, color=GREY, linestyle=":", label=name)
+    axes.set(title=title, xlabel="tokens read (millions)", ylabel="cross-entropy of the next token (nats)")
     axes.legend()
     _save(figure, path)
 

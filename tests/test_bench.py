@@ -1,23 +1,29 @@
 """The benchmarks, at tiny size: that they measure what they say."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 
+from lab.device import Device
 from model import GPT2Config, load_lm
 
 BENCH = Path(__file__).parent.parent / "bench"
 
 
-@pytest.fixture
-def loading():
-    spec = importlib.util.spec_from_file_location("loading", BENCH / "loading.py")
+def imported(name):
+    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def loading():
+    return imported("loading")
 
 
 def test_the_weights_that_loading_writes_are_those_that_both_read(loading, tiny, tmp_path):
@@ -35,3 +41,26 @@ def test_both_loaders_are_measured(loading, tmp_path):
         measured = loading.measure(loader, str(tmp_path))
         assert measured["seconds"] >= 0
         assert measured["peak_bytes"] >= 0
+
+
+def test_only_the_timed_steps_count(monkeypatch):
+    pretraining, clock = imported("pretraining"), [0.0]
+    monkeypatch.setattr(pretraining.time, "perf_counter", lambda: clock[0])
+
+    def step(n):
+        clock[0] += 2.5 * n
+
+    assert pretraining.tokens_per_second(step, 4, 50, Device.choose("cpu", "fp32")) == 20
+
+
+@pytest.mark.parametrize("way", range(7))
+def test_every_way_of_pretraining_trains(tiny, monkeypatch, way):
+    pretraining, steps, compiled = imported("pretraining"), [], []
+    way = pretraining.WAYS[way]
+    adamw = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: steps.append(adamw(self)))
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    make = pretraining.peer if way.code == "transformers" else pretraining.ours
+    make(tiny, replace(way, sampled=min(way.sampled, 50)), Device.choose("cpu", way.precision))(3)
+    assert len(steps) == 3
+    assert bool(compiled) == way.compiled

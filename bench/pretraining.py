@@ -1,0 +1,120 @@
+"""Pretraining in tokens per second, in several ways and beside `transformers`: `python bench/pretraining.py`.
+
+All train the same shape from random weights on random tokens, 4 blocks of n_ctx per step and without dropout, one after
+the other in this process. transformers has the loss of its own GPT2LMHeadModel, the full softmax, and AdamW.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from data.books import Books
+from lab import runs
+from lab.cli import command
+from lab.device import Device, DeviceName, Precision
+from lab.progress import console
+from model import GPT2LM, GPT2Config
+from pretrain import Options as Settings
+from pretrain import Pretraining
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a few steps in each way; results in runs/bench-pretraining.csv."""
+
+    model: str = "gpt2-mini"  # a published size
+    steps: int = 5  # timed, after 2 to warm up
+    device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to train."""
+
+    code: str
+    sampled: int
+    precision: Precision
+    compiled: bool
+
+
+WAYS = (
+    Way("transformers", 0, "fp32", False),
+    Way("headgate", 0, "fp32", False),
+    Way("headgate", 4096, "fp32", False),
+    Way("headgate", 4096, "fp32", True),
+    Way("headgate", 0, "bf16", True),
+    Way("headgate", 4096, "bf16", False),
+    Way("headgate", 4096, "bf16", True),
+)
+
+
+def main(options: Options) -> int:
+    config = replace(GPT2Config.preset(options.model), dropout=0.0, attn_dropout=0.0)
+    rows = []
+    for way in WAYS:
+        with console.status(str(way)):
+            device = Device.choose(options.device, way.precision)
+            make = peer if way.code == "transformers" else ours
+            rate = tokens_per_second(make(config, way, device), options.steps, 4 * config.n_ctx, device)
+            rows.append(asdict(way) | {"tokens_per_second": round(rate)})
+    runs.RUNS.mkdir(exist_ok=True)
+    runs.write_csv(runs.RUNS / "bench-pretraining.csv", pd.DataFrame(rows))
+    table = Table("code", "softmax", "precision", "compiled", "tokens/s", box=None)
+    for row in rows:
+        softmax = f"{row['sampled']:,} drawn" if row["sampled"] else "full"
+        table.add_row(row["code"], softmax, row["precision"], str(row["compiled"]), f"{row['tokens_per_second']:,}")
+    console.print(f"{options.model} on {device.device}", table)
+    return 0
+
+
+def tokens_per_second(step: Callable[[int], object], steps: int, tokens: int, device: Device) -> float:
+    """How many tokens `step(n)`, n steps of so many tokens, trains on in a second."""
+    step(2)
+    wait(device)
+    started = time.perf_counter()
+    step(steps)
+    wait(device)
+    return steps * tokens / (time.perf_counter() - started)
+
+
+def wait(device: Device) -> None:
+    if device.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def ours(config: GPT2Config, way: Way, device: Device) -> Callable[[int], object]:
+    tokens = torch.randint(config.vocab_size, (64 * config.n_ctx,), dtype=torch.int32)
+    settings = Settings("", epochs=99, sampled=way.sampled, compile="on" if way.compiled else "off")
+    lm = GPT2LM(config).to(device.device)
+    training = Pretraining(lm, Books(tokens, tokens, {}), settings, device)
+    return lambda steps: training.train(steps, lambda note: None)
+
+
+def peer(config: GPT2Config, way: Way, device: Device) -> Callable[[int], object]:
+    from transformers import GPT2Config as PeerConfig
+    from transformers import GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(PeerConfig(**config.to_hf())).to(device.device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=device.device.type in ("cpu", "cuda"))
+
+    def step(steps: int) -> None:
+        for _ in range(steps):
+            ids = torch.randint(config.vocab_size, (4, config.n_ctx), device=device.device)
+            with device.autocast():
+                loss = model(ids, labels=ids).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return step
+
+
+if __name__ == "__main__":
+    command(main, Options)
