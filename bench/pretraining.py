@@ -101,7 +101,8 @@ def peer(config: GPT2Config, way: Way, device: Device) -> Callable[[int], object
     from transformers import GPT2Config as PeerConfig
     from transformers import GPT2LMHeadModel
 
-    model = GPT2LMHeadModel(PeerConfig(**config.to_hf())).to(device.device).train()
+    model: torch.nn.Module = GPT2LMHeadModel(PeerConfig(**config.to_hf()))
+    model.to(device.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=device.device.type in ("cpu", "cuda"))
 
     def step(steps: int) -> None:

@@ -43,7 +43,7 @@ class SampledSoftmax(nn.Module):
         true = (x * F.embedding(targets, wte)).sum(dim=-1).float()  # (N,)
         others = F.linear(x, F.embedding(drawn, wte)).float() - self.log_p[drawn]  # (N, size)
         others = others.masked_fill(drawn == targets[:, None], -torch.inf).logsumexp(dim=-1)  # (N,)
-        return (torch.logaddexp(true, others) - true).mean()
+        return F.softplus(others - true).mean()  # log(exp(true) + exp(others)) - true
 
 
 @torch.no_grad()

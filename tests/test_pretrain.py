@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -222,6 +223,21 @@ def test_the_arithmetic_of_a_step_is_what_torch_counts(here):
         assert training.products(config) == pytest.approx(counted.get_total_flops() / 2, rel=0.1)
 
 
-def test_bf16_and_compile_learn_too(here, monkeypatch, only_trained):
+def test_a_long_training_on_a_cpu_is_announced(here, monkeypatch, capsys, only_trained):
+    options = ("--epochs", "0.1", "--compile", "off", "--precision", "fp32")
+    monkeypatch.setattr(Device, "product_rate", lambda self: 1e4)
+    assert pretrain_tiny(monkeypatch, "slow", *options) == 0
+    said = re.search(r"(\d+) steps,.*about (\d+) minutes", " ".join(capsys.readouterr().out.split()))
+    steps, minutes = map(int, said.groups())
+    books, settings = read_books("books.txt", Tokenizer.load("tiny")), pretrain.Options("", batch_size=2, sampled=4096)
+    config = GPT2Config(2, 2, 16, n_ctx=31)
+    training = pretrain.Pretraining(pretrain.GPT2LM(config), books, settings, Device(torch.device("cpu"), "fp32"))
+    assert minutes == round(steps * training.products(config) / 0.6e4 / 60)
+    monkeypatch.setattr(Device, "product_rate", lambda self: 1e9)
+    assert pretrain_tiny(monkeypatch, "fast", *options) == 0
+    assert "minutes" not in capsys.readouterr().out
+
+
+def test_bf16_learns_too(here, monkeypatch, only_trained):
     assert pretrain_tiny(monkeypatch, "one", "--precision", "bf16", "--epochs", "0.5") == 0
     assert log_of("one")["loss"].iloc[-1] < 8
