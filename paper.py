@@ -1,4 +1,6 @@
-"""The table of results: each corpus, with all weights tuned and the head alone, over several seeds: `make paper`."""
+"""The table of results: each corpus, with all weights tuned and the head alone, over several seeds: `make paper`.
+
+With `--init pretrained random` it holds both starts, and their difference on the same texts."""
 
 import math
 import os
@@ -39,10 +41,11 @@ CODES = {1: "an error in the program", 2: "a mistake", -9: "killed, often for wa
 class Options:
     """Train on each corpus with all weights tuned and with the head alone, and set the results side by side.
 
-    They land in runs/NAME, each run in runs/NAME-CORPUS-TUNE-SEED. After an interruption the same command goes on."""
+    They land in runs/NAME, each run in runs/NAME-CORPUS-INIT-TUNE-SEED. After an interruption the same command goes
+    on."""
 
     model: str = "gpt2"  # a checkpoint's folder, a published name (gpt2, distilgpt2, ...), gpt2-mini, or auto
-    init: runs.Init = "pretrained"  # the checkpoint's weights, or only its shape
+    init: tuple[runs.Init, ...] = ("pretrained",)  # the checkpoint's weights, or only its shape; two are compared
     corpus: tuple[str, ...] = ("emotion", "rotten_tomatoes")  # names, or folders with train, val and test
     run: str = "paper"  # name of the results, with which the names of the runs begin
     seeds: int = 3  # how many runs of each kind, with seeds from 0
@@ -109,7 +112,8 @@ class Run:
             auc = float(roc_auc_score(classes, predict(model, sequences, device), average="macro"))
             runs.write_json(path, {"n": len(sequences), "macro_roc_auc": auc})
         metrics = read_json(self.folder / "metrics.json") | {"train": read_json(path)}
-        return results.Measured(read_json(self.folder / "run.json"), metrics)
+        predicted = results.read_predicted(self.folder / "predictions.csv", self.corpus)
+        return results.Measured(read_json(self.folder / "run.json"), metrics, self.corpus.targets("test"), predicted)
 
 
 def main(options: Options) -> int:
@@ -125,7 +129,8 @@ def main(options: Options) -> int:
             write_results(folder, finished)
     except Timeout:
         raise InputError(f"{folder}: another paper.py is at work on it; wait, or choose another --run") from None
-    console.print(f"{folder}: results.md, results.csv and results.png are written")
+    differences = ", differences.csv" if len(options.init) == 2 else ""
+    console.print(f"{folder}: results.md, results.csv{differences} and results.png are written")
     return 0
 
 
@@ -144,23 +149,27 @@ def plan(options: Options) -> list[Run]:
     """The runs in their order. Fetches weights and corpora that are not at hand; InputError for options that fail."""
     if options.seeds < 1 or not options.corpus:
         raise InputError(f"--seeds {options.seeds} and {len(options.corpus)} --corpus: expected at least 1 of each")
+    if not options.init or len(set(options.init)) < len(options.init):
+        raise InputError(
+            f"--init {' '.join(options.init) or '(nothing)'}: expected pretrained, random, or each of them once"
+        )
     if options.run != plain(options.run) or options.run in ("", ".", "..", "latest"):
         raise InputError(f"--run {options.run}: expected a name of letters, digits, '.', '_' and '-', but not latest")
     if (runs.RUNS / options.run / "run.json").exists():
         raise InputError(f"{runs.RUNS / options.run} is a run of train.py; choose another --run")
-    model, notice = runs.choose_model(options.model, options.init)
+    model, notice = runs.choose_model(options.model, options.init[0])
     if notice:
         console.print(Panel(notice, style="bold yellow"))
-    given = train.Options(
-        model=model, init=options.init, epochs=options.epochs, device=options.device, precision=options.precision
-    )
+    given = train.Options(model=model, epochs=options.epochs, device=options.device, precision=options.precision)
     given.check()
-    width, weights = read_config(model).n_embd, runs.weights_of(model, options.init).get("sha256")
+    width = read_config(model).n_embd
+    weights = {init: runs.weights_of(model, init).get("sha256") for init in options.init}
     planned = []
     for name, (source, corpora) in read_corpora(options).items():
-        for tune, (seed, corpus) in product(TUNES, enumerate(corpora)):
-            own = replace(given, corpus=source, tune=tune, seed=seed, run=f"{options.run}-{name}-{tune}-{seed}")
-            planned.append(Run(own.resolved(width), corpus, weights))
+        for init, tune, (seed, corpus) in product(options.init, TUNES, enumerate(corpora)):
+            run = f"{options.run}-{name}-{init}-{tune}-{seed}"
+            own = replace(given, init=init, corpus=source, tune=tune, seed=seed, run=run)
+            planned.append(Run(own.resolved(width), corpus, weights[init]))
     return planned
 
 
@@ -200,7 +209,7 @@ def forecast(planned: list[Run]) -> str:
     records = [run.record() for run in planned]
     times = pd.DataFrame(
         {
-            "kind": [f"{run.corpus.name} {run.settings.tune}" for run in planned],
+            "kind": [f"{run.corpus.name} {run.settings.init} {run.settings.tune}" for run in planned],
             "seconds": [record["seconds"]["all"] if record else math.nan for record in records],
         }
     )
@@ -212,12 +221,16 @@ def forecast(planned: list[Run]) -> str:
 
 
 def write_results(folder: Path, finished: list[results.Measured]) -> None:
-    """results.csv, results.md and results.png."""
-    table = results.tidy(finished)
+    """results.csv, results.md and results.png, and differences.csv where there are two starts."""
+    table, differences = results.tidy(finished), results.differences(finished)
     runs.write_csv(folder / "results.csv", table)
+    if differences.empty:  # an earlier call, with both starts, may have left one that the other files do not go with
+        (folder / "differences.csv").unlink(missing_ok=True)
+    else:
+        runs.write_csv(folder / "differences.csv", differences)
     with written_whole(folder / "results.md") as [temporary]:
         words = shlex.join(["python", "paper.py", *sys.argv[1:]])
-        temporary.write_text(results.markdown(finished, table, words), encoding="utf-8")
+        temporary.write_text(results.markdown(finished, table, differences, words), encoding="utf-8")
     accuracies = results.accuracies_on_test(table)
     figures.forest(accuracies, folder / "results.png", "accuracy on the test split, with its 95 % bootstrap interval")
 

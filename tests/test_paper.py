@@ -16,19 +16,21 @@ import pytest
 import torch
 import tyro
 from filelock import FileLock
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 import paper
 import train
 from data import read_corpus
-from lab import results
+from lab import results, runs, stats
 from lab.cli import command
+from lab.evaluation import predictions
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, save
 
 WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
 FILLERS = ["today", "again", "at", "work", "with", "my", "friend"]
 TINY = ("--model", "tiny", "--corpus", "words", "--epochs", "2", "--seeds", "1", "--device", "cpu")
-ALL, HEAD = Path("runs/paper-words-all-0"), Path("runs/paper-words-head-0")
+ALL, HEAD = Path("runs/paper-words-pretrained-all-0"), Path("runs/paper-words-pretrained-head-0")
+BOTH = ("--init", "pretrained", "random")
 
 
 def write_corpus(folder):
@@ -78,6 +80,7 @@ def pretended(here, monkeypatch):
     """Runs that train.py only pretends to make, out of the real one; the list of their settings."""
     calls = []
     record, metrics = read("run.json"), read("metrics.json")
+    shutil.copy(ALL / "predictions.csv", here)
 
     def pretend(arguments):
         asked = tyro.cli(train.Options, args=arguments[2:])
@@ -88,8 +91,12 @@ def pretended(here, monkeypatch):
         name = Path(asked.corpus).name
         files = read_corpus(asked.corpus).files
         own = record | {"settings": settings, "corpus": record["corpus"] | {"name": name, "sha256": files}}
+        if asked.init == "random":
+            own["model"] = {"name": asked.model, "init": "random"}
         (run / "run.json").write_text(json.dumps(own))
-        scores = metrics["test"] | {"accuracy": 0.5 + 0.1 * asked.seed + (0.01 if asked.tune == "all" else 0)}
+        lost = 0.03 * (1 + asked.seed) if asked.init == "random" else 0
+        scores = metrics["test"] | {"accuracy": 0.5 + 0.1 * asked.seed + (0.01 if asked.tune == "all" else 0) - lost}
+        shutil.copy(here / "predictions.csv", run)
         (run / "metrics.json").write_text(json.dumps(metrics | {"test": scores}))
         (run / "train_metrics.json").write_text(json.dumps({"n": 84, "macro_roc_auc": 0.75}))
         return 0
@@ -133,7 +140,7 @@ def test_the_table_holds_the_numbers_of_each_run(made):
     assert len(table) == 2 * (2 * 4 + 1) + 2 * (2 * 3)  # without probabilities, a baseline has no ROC AUC
     for run in (ALL, HEAD):
         metrics = read("metrics.json", made / run)
-        rows = table[(table["tune"] == run.name.split("-")[2]) & (table["split"] != "train")]
+        rows = table[(table["tune"] == run.name.split("-")[3]) & (table["split"] != "train")]
         assert set(rows["model"]) == {"tiny"}
         assert set(rows["seed"]) == {"0"}
         check_rows(rows, metrics)
@@ -159,7 +166,7 @@ def test_roc_auc_on_train_is_that_of_the_checkpoint(made):
         with torch.no_grad():
             p = torch.cat([clf(torch.tensor([tokenizer.encode(text)])).softmax(dim=1) for text, _ in lines]).numpy()
         areas = [roc_auc_score([label == k for _, label in lines], p[:, i]) for i, k in enumerate(clf.labels)]
-        row = table[(table["split"] == "train") & (table["tune"] == run.name.split("-")[2])]
+        row = table[(table["split"] == "train") & (table["tune"] == run.name.split("-")[3])]
         assert list(row["metric"]) == ["macro_roc_auc"]
         assert row["value"].item() == pytest.approx(np.mean(areas), abs=1e-4)
         assert row["n"].item() == len(lines)
@@ -222,7 +229,6 @@ def no_run(here):
     ("meddle", "arguments", "expected"),
     [
         (None, ("--epochs", "3"), "another epochs; choose another --run"),
-        (None, ("--init", "random"), "another init, lr, dropout, weights; choose another --run"),
         (other_file, (), "another corpus; choose another --run"),
         (other_weights, (), "another weights; choose another --run"),
         (no_run, (), "there is no run.json; choose another --run"),
@@ -260,7 +266,7 @@ def test_every_corpus_tune_and_seed_is_run_and_averaged(here, pretended, monkeyp
     arguments = ("--model", "tiny", "--corpus", "words", "my words", "--run", "all", "--seeds", "3", "--device", "cpu")
     assert run_paper(monkeypatch, *arguments) == 0
     names = [
-        f"all-{corpus}-{tune}-{seed}"
+        f"all-{corpus}-pretrained-{tune}-{seed}"
         for corpus in ("words", "my_words")
         for tune in ("all", "head")
         for seed in range(3)
@@ -284,14 +290,15 @@ def test_every_corpus_tune_and_seed_is_run_and_averaged(here, pretended, monkeyp
     assert "| 0.750 |" in rows[2]
     out = " ".join(capsys.readouterr().out.split())
     assert "12 runs, 0 of them are there already: 12 to do" in out
-    assert "runs/all-words-all-1: test accuracy 0.610" in out
+    assert "runs/all-words-pretrained-all-1: test accuracy 0.610" in out
 
 
 def test_a_corpus_from_the_hub_gives_its_last_name_to_its_runs(here, monkeypatch):
     corpus = replace(read_corpus("words"), name="owner/my feelings/folder")
     monkeypatch.setattr(paper, "read_corpus", lambda source, seed: corpus)
     options = paper.Options("tiny", corpus=("owner/my feelings",), seeds=1)
-    assert [run.folder.name for run in paper.plan(options)] == ["paper-my_feelings-all-0", "paper-my_feelings-head-0"]
+    names = [run.folder.name for run in paper.plan(options)]
+    assert names == ["paper-my_feelings-pretrained-all-0", "paper-my_feelings-pretrained-head-0"]
 
 
 def test_the_command_that_shows_is_the_one_that_runs(here, pretended, monkeypatch, capsys):
@@ -356,14 +363,19 @@ def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch)
     head = read("run.json", HEAD)
     (HEAD / "run.json").write_text(json.dumps(head | {"seconds": {"all": 60}}))
     record = read("run.json")
-    again = record["settings"] | {"seed": 1, "run": "paper-words-all-1"}
-    Path("runs/paper-words-all-1").mkdir()
-    Path("runs/paper-words-all-1/run.json").write_text(json.dumps(record | {"settings": again}))
+    again = record["settings"] | {"seed": 1, "run": "paper-words-pretrained-all-1"}
+    other = Path("runs", again["run"])
+    other.mkdir()
+    (other / "run.json").write_text(json.dumps(record | {"settings": again}))
     assert paper.forecast(paper.plan(options)) == "3 to do, about 12 min"
     (HEAD / "run.json").write_text(json.dumps(head | {"status": "unfinished"}))
     assert paper.forecast(paper.plan(options)) == "4 to do, about 40 min"
-    for name in ("paper-words-all-0", "paper-words-all-1"):
-        shutil.rmtree(f"runs/{name}")
+    (HEAD / "run.json").write_text(json.dumps(head | {"seconds": {"all": 60}}))
+    with_random = replace(options, init=("pretrained", "random"))  # of which nothing is known: the mean of 600, 600, 60
+    assert paper.forecast(paper.plan(with_random)) == "9 to do, about 54 min"
+    (HEAD / "run.json").write_text(json.dumps(head | {"status": "unfinished"}))
+    for run in (ALL, other):
+        shutil.rmtree(run)
     assert paper.forecast(paper.plan(options)) == "6 to do"
 
 
@@ -377,6 +389,9 @@ MISTAKES = {
     "two corpora of one name": (("--corpus", "words", "more/words"), "more/words: words is called words too"),
     "negative epochs": (("--epochs", "-1"), "--epochs"),
     "unknown model": (("--model", "gpt5"), "gpt5"),
+    "a start twice": (("--init", "random", "random"), "--init random random: expected"),
+    "no start": (("--init",), "--init (nothing): expected"),
+    "unknown start": (("--init", "pretrained", "zeros"), "zeros"),
 }
 
 
@@ -391,16 +406,19 @@ def test_a_mistake_is_one_line_before_anything_starts(here, pretended, monkeypat
     assert set(here.rglob("*")) == before
 
 
-def measured(made, corpus, n=54, **changes):
-    record, metrics = read("run.json", made / ALL), read("metrics.json", made / ALL)
+def measured(made, corpus, n=54, run=ALL, **changes):
+    record, metrics = read("run.json", made / run), read("metrics.json", made / run)
     texts = record["corpus"]["texts"] | {"test": n}
     record |= {"corpus": record["corpus"] | {"name": corpus, "texts": texts}} | changes
     metrics["test"]["n"] = n
-    return results.Measured(record, metrics | {"train": {"n": 84, "macro_roc_auc": 0.75}})
+    words = read_corpus(made / "words")
+    predicted = results.read_predicted(made / run / "predictions.csv", words)
+    metrics["train"] = {"n": 84, "macro_roc_auc": 0.75}
+    return results.Measured(record, metrics, words.targets("test"), predicted)
 
 
 def page(*runs):
-    return results.markdown(runs, results.tidy(runs), "python paper.py")
+    return results.markdown(runs, results.tidy(runs), results.differences(runs), "python paper.py")
 
 
 @pytest.mark.parametrize(
@@ -447,11 +465,255 @@ def test_only_published_weights_of_a_known_revision_are_official(made):
     )
 
 
+def test_the_page_names_both_starts(made):
+    gpt2 = {"name": "gpt2", "revision": "607a30d", "sha256": "248dfc"}
+    settings = read("run.json", made / ALL)["settings"]
+    random = measured(made, "words", model={"name": "gpt2"}, settings=settings | {"init": "random"})
+    text = page(measured(made, "words", model=gpt2), random)
+    assert "- model: gpt2, revision 607a30d, SHA-256 of the weights 248dfc; gpt2 from random weights\n" in text
+    assert "**Not all of these are results of the official GPT-2 weights.**" in text
+    assert "**These are not results of the official GPT-2 weights.**" in page(measured(made, "words"), random)
+
+
 def test_runs_from_different_commits_or_devices_are_told(made):
     commits = [measured(made, "words", git=commit, device="cpu") for commit in ("abc", "abc", "def")]
     text = page(*commits)
     assert "- commit: abc; for some of the runs: def\n" in text
     assert "- device: cpu\n" in text
+
+
+def test_both_starts_are_run_and_compared(here, pretended, monkeypatch, capsys):
+    shutil.copytree("words", "my words")
+    arguments = ("--model", "tiny", "--corpus", "words", "my words", "--run", "two", "--epochs", "3", "--device", "cpu")
+    assert run_paper(monkeypatch, *arguments, *BOTH) == 0
+    assert [asked.run for asked in pretended] == [
+        f"two-{corpus}-{init}-{tune}-{seed}"
+        for corpus in ("words", "my_words")
+        for init in ("pretrained", "random")
+        for tune in ("all", "head")
+        for seed in range(3)
+    ]
+    assert [asked.init for asked in pretended] == [*["pretrained"] * 6, *["random"] * 6] * 2
+    assert "results.md, results.csv, differences.csv and results.png" in " ".join(capsys.readouterr().out.split())
+    table = pd.read_csv("runs/two/differences.csv")
+    columns = "corpus,tune,metric,n,seeds,pretrained,random,difference,ci_low,ci_high"
+    assert list(table.columns) == columns.split(",")
+    assert list(table["corpus"]) == ["words"] * 4 + ["my words"] * 4
+    assert list(table["tune"]) == ["all", "all", "head", "head"] * 2
+    assert list(table["metric"]) == ["accuracy", "macro_f1"] * 4
+    assert set(table["n"]) == {54}
+    assert set(table["seeds"]) == {3}
+    first = table.iloc[0]
+    np.testing.assert_allclose([first["pretrained"], first["random"], first["difference"]], [0.61, 0.55, 0.06])
+
+
+def test_the_page_has_the_difference_of_each_seed(here, pretended, monkeypatch):
+    assert run_paper(monkeypatch, *TINY, "--run", "two", "--seeds", "2", *BOTH) == 0
+    _, section = Path("runs/two/results.md").read_text().split("## Pretrained minus random weights, the same texts")
+    rows = [row for row in section.splitlines() if row.startswith("|")]
+    assert rows[2].startswith(
+        "| words (54) | all weights tuned | accuracy | 0.560 | 0.515 | **+0.045** [+0.000, +0.000]"
+    )
+    assert rows[2].endswith("| seed 0: +0.030<br>seed 1: +0.060 |")
+    assert rows[3].startswith("| words (54) | all weights tuned | macro-F1 |")
+    assert rows[3].endswith("| seed 0: +0.000<br>seed 1: +0.000 |")
+    assert rows[4].startswith("| words (54) | head alone tuned | accuracy | 0.550 | 0.505 | **+0.045** ")
+    assert len(rows) == 6
+    lr = 256 / 10  # of the mini's width, by that of the tiny
+    same = f"the same epochs (2), learning rate {1.5e-4 * lr:g} and {1e-3 * lr:g}, dropout 0.1 and 0.3;"
+    assert f"each with its own defaults: all weights tuned, {same} head alone tuned, the same epochs (2)" in section
+
+
+def test_the_page_says_where_the_epochs_differ(here, pretended, monkeypatch):
+    assert run_paper(monkeypatch, *TINY, "--run", "two", "--epochs", "0", *BOTH) == 0
+    text = Path("runs/two/results.md").read_text()
+    assert "all weights tuned, epochs 3 and 6, learning rate" in text
+    assert "head alone tuned, the same epochs (10), learning rate" in text
+
+
+def test_with_one_start_nothing_is_compared(here, pretended, monkeypatch, capsys):
+    assert run_paper(monkeypatch, *TINY, *BOTH) == 0
+    assert Path("runs/paper/differences.csv").exists()
+    assert len(pretended) == 2
+    for init in ("random", "pretrained"):
+        capsys.readouterr()
+        assert run_paper(monkeypatch, *TINY, "--init", init) == 0
+        assert "differences" not in capsys.readouterr().out
+        assert not Path("runs/paper/differences.csv").exists()
+        text = Path("runs/paper/results.md").read_text()
+        assert "minus" not in text
+        assert ("tiny from random weights, all weights tuned" in text) == (init == "random")
+    assert len(pretended) == 2
+
+
+def test_auto_is_asked_once_for_both(here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(paper.runs, "choose_model", lambda *given: asked.append(given) or ("tiny", None))
+    planned = paper.plan(paper.Options("auto", ("random", "pretrained"), ("words",), seeds=1))
+    assert asked == [("auto", "random")]
+    assert [(run.settings.init, run.weights is None) for run in planned] == [
+        *[("random", True)] * 2,
+        *[("pretrained", False)] * 2,
+    ]
+    assert {run.settings.model for run in planned} == {"tiny"}
+
+
+CLASSES = ["sadness", "joy", "love", "anger"]
+
+
+def guessed(rng, targets, skill):
+    """Predictions of which a share `skill` is right, but for luck."""
+    return np.where(rng.random(len(targets)) < skill, targets, rng.integers(len(CLASSES), size=len(targets)))
+
+
+def run_of(init, targets, predicted, seed=0, tune="all"):
+    """A run that has predicted this, its scores by scikit-learn."""
+    record = {
+        "corpus": {"name": "words", "labels": CLASSES},
+        "settings": {"model": "tiny", "init": init, "tune": tune, "seed": seed},
+    }
+    test = {"accuracy": accuracy_score(targets, predicted), "macro_f1": f1_score(targets, predicted, average="macro")}
+    return results.Measured(record, {"test": test}, targets, predicted)
+
+
+def pretend_pairs(n=90, seeds=(0, 1), tune="all"):
+    rng = np.random.default_rng(5)
+    targets = rng.integers(len(CLASSES), size=n)
+    return [
+        run_of(init, targets, guessed(rng, targets, skill), seed, tune)
+        for init, skill in (("pretrained", 0.7), ("random", 0.5))
+        for seed in seeds
+    ]
+
+
+def test_the_difference_is_that_of_the_means(made):
+    pairs = pretend_pairs()
+    table = results.differences(pairs).set_index("metric")
+    for metric in ("accuracy", "macro_f1"):
+        first, second, third, fourth = (run.metrics["test"][metric] for run in pairs)
+        row = table.loc[metric]
+        assert row["pretrained"] == pytest.approx((first + second) / 2, abs=1e-12)
+        assert row["random"] == pytest.approx((third + fourth) / 2, abs=1e-12)
+        assert row["difference"] == pytest.approx((first - third + second - fourth) / 2, abs=1e-12)
+        assert row["ci_low"] < row["difference"] < row["ci_high"]
+    assert list(table["n"]) == [90, 90]
+
+
+def test_the_interval_is_that_of_a_plain_loop_over_the_same_resamples(monkeypatch):
+    monkeypatch.setattr(stats, "DRAWS", 60)
+    pairs = pretend_pairs()
+    draws = []
+    for weights in np.concatenate(list(stats.resamples(90))):
+        drawn = np.repeat(np.arange(90), weights.astype(int))
+        accuracies = [accuracy_score(run.targets[drawn], run.predicted[drawn]) for run in pairs]
+        f1 = [f1_score(run.targets[drawn], run.predicted[drawn], average="macro") for run in pairs]
+        draws.append([(first + second - third - fourth) / 2 for first, second, third, fourth in (accuracies, f1)])
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    table = results.differences(pairs)
+    np.testing.assert_allclose(table["ci_low"], low, atol=1e-12)
+    np.testing.assert_allclose(table["ci_high"], high, atol=1e-12)
+
+
+def test_the_same_predictions_differ_by_nothing():
+    """So the two are compared on the same resamples: each alone has an interval."""
+    pretrained = pretend_pairs()[:2]
+    random = [run_of("random", *run[2:], seed=seed) for seed, run in enumerate(pretrained)]
+    table = results.differences([*pretrained, *random])
+    assert (table[["difference", "ci_low", "ci_high"]] == 0).all(axis=None)
+    assert (table["pretrained"] > 0.5).all()
+
+
+def test_swapping_the_starts_turns_the_sign():
+    pairs = pretend_pairs()
+    swapped = [run_of("random" if k < 2 else "pretrained", *run[2:], seed=k % 2) for k, run in enumerate(pairs)]
+    table, other = results.differences(pairs), results.differences(swapped)
+    assert (table["difference"] > 0).all()
+    np.testing.assert_allclose(other["difference"], -table["difference"])
+    np.testing.assert_allclose(other["ci_low"], -table["ci_high"])
+    np.testing.assert_allclose(other["ci_high"], -table["ci_low"])
+
+
+def test_runs_are_compared_with_those_of_their_tune_alone():
+    head = pretend_pairs(n=40, tune="head")
+    pairs = pretend_pairs()
+    table = results.differences([*pairs, *head])
+    pd.testing.assert_frame_equal(table.query("tune == 'all'"), results.differences(pairs))
+    assert list(table.query("tune == 'head'")["n"]) == [40, 40]
+    assert results.differences(pairs[:2]).empty
+    assert results.differences([*pairs[:2], *head[2:]]).empty
+
+
+def test_predictions_are_those_that_were_measured(made):
+    runs_ = [measured(made, "words", run=run) for run in (ALL, HEAD)]
+    for run in runs_:
+        assert accuracy_score(run.targets, run.predicted) == run.metrics["test"]["accuracy"]
+        assert run.metrics["test"]["confusion_matrix"][2][1] == ((run.targets == 2) & (run.predicted == 1)).sum()
+    assert len(runs_[0].targets) == 54
+
+
+@pytest.mark.parametrize(
+    ("labels", "texts"),
+    [
+        (["1", "nan", "01", "None"], ["nan", "NA", "1.0", 'a "quoted, thing', "two\rlines\nthree", " x "]),
+        (["1", "01", "2", "10"], ["1.0", "1", "001", "7", "1e3", "-0"]),
+    ],
+    ids=["mixed", "numbers alone"],
+)
+def test_labels_and_texts_that_look_like_numbers_or_nothing_are_read_as_they_stand(tmp_path, labels, texts):
+    table = pd.DataFrame({"text": texts * 2, "label": labels * 3})
+    for split in ("train", "val", "test"):
+        table.to_json(tmp_path / f"{split}.jsonl", orient="records", lines=True)
+    corpus = read_corpus(tmp_path)
+    own = corpus.targets("test")
+    right = np.eye(4)[own]
+    right[0] = np.eye(4)[(own[0] + 1) % 4]
+    path = tmp_path / "predictions.csv"
+    runs.write_csv(path, predictions(corpus, {"val": np.eye(4)[corpus.targets("val")], "test": right}))
+    assert [list(corpus.split("test")[name]) for name in ("text", "label")] == [texts * 2, labels * 3]
+    assert list(results.read_predicted(path, corpus)) == [(own[0] + 1) % 4, *own[1:]]
+
+
+def swap_rows(lines):
+    return [*lines[:-2], lines[-1], lines[-2]]
+
+
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        swap_rows,
+        lambda lines: lines[:-1],
+        lambda lines: [],
+        lambda lines: [lines[0].replace("predicted", "guessed"), *lines[1:]],
+        lambda lines: [re.sub('"(joy|anger|fear)",([0-9.])', r'"gladness",\2', line) for line in lines],
+    ],
+    ids=["other order", "too few", "empty", "without a column", "another label"],
+)
+def test_predictions_of_other_texts_are_one_line(here, monkeypatch, capsys, meddle):
+    path = ALL / "predictions.csv"
+    lines = path.read_text().splitlines()
+    changed = meddle(lines)
+    assert changed != lines
+    path.write_text("".join(f"{line}\n" for line in changed))
+    assert run_paper(monkeypatch, *TINY) == 2
+    assert f"{path}: expected the test texts of words; move {ALL} away" in one_line(capsys)
+
+
+def test_the_picture_tells_the_starts_apart_where_there_are_two(made):
+    settings = read("run.json", made / ALL)["settings"]
+    random = measured(made, "words", settings=settings | {"init": "random"})
+    head = measured(made, "words", settings=settings | {"init": "random", "tune": "head"})
+    scores = results.accuracies_on_test(results.tidy([measured(made, "words"), random, head]))
+    assert list(scores["name"][:3]) == [
+        "all weights tuned, seed 0",
+        "all weights tuned, from random weights, seed 0",
+        "head alone tuned, from random weights, seed 0",
+    ]
+    assert list(scores["kind"]) == [*(name.removesuffix(", seed 0") for name in scores["name"][:3]), *["baseline"] * 2]
+    other_order = results.accuracies_on_test(results.tidy([random, measured(made, "words")]))
+    assert {*scores["panel"], *other_order["panel"]} == {"tiny on words, 54 test texts"}
+    alone = results.accuracies_on_test(results.tidy([random]))
+    assert alone["name"].iloc[0] == "all weights tuned, seed 0"
+    assert set(alone["panel"]) == {"tiny from random weights on words, 54 test texts"}
 
 
 def test_every_option_is_explained_with_its_default(capsys):
