@@ -157,7 +157,7 @@ def plan(options: Options) -> list[Run]:
         raise InputError(f"--run {options.run}: expected a name of letters, digits, '.', '_' and '-', but not latest")
     if (runs.RUNS / options.run / "run.json").exists():
         raise InputError(f"{runs.RUNS / options.run} is a run of train.py; choose another --run")
-    model, notice = runs.choose_model(options.model, options.init[0])
+    model, notice = runs.choose_model(options.model, "pretrained" if "pretrained" in options.init else "random")
     if notice:
         console.print(Panel(notice, style="bold yellow"))
     given = train.Options(model=model, epochs=options.epochs, device=options.device, precision=options.precision)

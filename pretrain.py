@@ -5,34 +5,39 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.books import Books, block_batch, consecutive_blocks, read_books, steps_per_epoch
 from lab import figures, heads, runs
-from lab.cli import command
-from lab.device import Device, DeviceName, Precision
+from lab.cli import check_ranges, command
+from lab.device import Compile, Device, DeviceName, Precision
 from lab.language import SampledSoftmax, held_out_loss
 from lab.optim import cosine_schedule, muon
 from lab.progress import console, forecast, progress_bar
+from lab.texts import check_pair
 from model import GPT2LM, GPT2Config, InputError, Tokenizer, load_lm, save
 from model.checkpoint import read_config
-from model.files import read_json, written_whole
+from model.files import written_whole
 
 EVALUATIONS = 25  # in a training; each also writes what a resume needs
 EVALUATED_BLOCKS = 32  # of the held-out books, while training; all of them at the end
-CLOSED_BLOCKS = 8  # on which each head is closed once
+CLOSED_BLOCKS = 8  # of those, on which each head is closed once
 STATE = "state.pt"
 PROMPTS = ("I feel", "She looked at him and", "The old house")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Train a GPT-2 language model from scratch; it lands in runs/NAME. The same command goes on where it stopped."""
+    """Train a GPT-2 language model from scratch; it lands in runs/NAME.
+
+    After an interruption the same command with --run NAME goes on where it stopped."""
 
     corpus: str  # a text file in UTF-8 (or .xz of one), with a line <|endoftext|> between books
     model: str = "gpt2-mini"  # whose shape and tokenizer: a published name, or a checkpoint's folder
@@ -47,17 +52,14 @@ class Options:
     sampled: int | None = None  # tokens drawn for the softmax in training; 0: all; None: 4096 on a CPU, all on a GPU
     seed: int = 0  # of the weights, dropout, the order of blocks and the drawn tokens
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
-    precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
-    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on CUDA
+    precision: Precision = "auto"  # of the training; auto: bf16 autocast on CUDA, else fp32
+    compile: Compile = "auto"  # torch.compile; auto: on CUDA
 
     def check(self) -> None:
         """Raise InputError for a number that makes no sense."""
-        above = {"warmup": 1.0, "dropout": 1.0, "seed": 2.0**32}
-        least = {"batch_size": 1, "clip": 1e-3}
-        for name in ("epochs", "lr", "weight_decay", "warmup", "batch_size", "clip", "dropout", "sampled", "seed"):
-            value, low, high = getattr(self, name), least.get(name, 0), above.get(name, math.inf)
-            if value is not None and not low <= value < high:
-                raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {low:g} and below {high}")
+        share, any_, some = (0, 1), (0, math.inf), (1, math.inf)
+        check_ranges(self, epochs=any_, lr=(1e-9, math.inf), weight_decay=any_, warmup=share, batch_size=some)
+        check_ranges(self, clip=(1e-3, math.inf), dropout=share, sampled=any_, seed=(0, 2**32))
 
     def resolved(self, on_gpu: bool, vocab_size: int) -> "Options":
         """With the epochs, dropout and drawn tokens that follow from the device where none are given."""
@@ -70,41 +72,27 @@ class Options:
 def main(options: Options) -> int:
     options.check()
     device = Device.choose(options.device, options.precision)
-    config = read_config(options.model)
+    config, tokenizer = read_config(options.model), Tokenizer.load(options.model)
+    check_pair(tokenizer, config)
     options = options.resolved(device.device.type != "cpu", config.vocab_size)
-    tokenizer = Tokenizer.load(options.model)
-    books = read_books(options.corpus, tokenizer)
+    with console.status(f"reading {options.corpus}"):
+        books = read_books(options.corpus, tokenizer)
     torch.manual_seed(options.seed)
     lm = GPT2LM(read_config(options.model, options.dropout)).to(device.device)
+    lm.config = config  # what is saved has the rates of its shape, for whoever fine-tunes it
     training = Pretraining(lm, books, options, device)
     record = runs.manifest(asdict(options), runs.weights_of(options.model, "random"), books.description, device)
-    run = open_run(options.run, record)
-    console.print(f"{run}: {options.model} from random weights, {training.steps:,} steps, on {device}")
-    forecast(device, *(training.steps * training.products(shape) for shape in (config, GPT2Config.preset("gpt2-mini"))))
+    run, record = runs.open_run(options.run, record)
     try:
-        training.fit(run, tokenizer)
+        with FileLock(run / ".lock", timeout=0):
+            training.fit(run, tokenizer)
+            finish(run, record, training, books, tokenizer)
     except KeyboardInterrupt:
         console.print(f"{run} is unfinished; the same command with --run {run.name} goes on with it.")
         raise
-    finish(run, record, training, books, tokenizer)
+    except Timeout:
+        raise InputError(f"{run}: another pretrain.py is at work on it; wait, or choose another --run") from None
     return 0
-
-
-def open_run(name: str, record: dict[str, Any]) -> Path:
-    """The run's folder: a new one, or an unfinished one that was made with these settings and this text."""
-    path = runs.RUNS / name / "run.json"
-    former: dict[str, Any] = read_json(path) if name and path.is_file() else {"status": "none"}
-    if former["status"] != "unfinished" or former["settings"].keys() != record["settings"].keys():
-        run = runs.new_run(name)
-        runs.write_json(run / "run.json", record | {"status": "unfinished"})
-        return run
-    then, now = (told["settings"] | {"corpus": told["corpus"]["sha256"]} for told in (former, record))
-    if differing := [f"--{key.replace('_', '-')} {then[key]}, now {now[key]}" for key in now if then[key] != now[key]]:
-        raise InputError(
-            f"{path.parent} is unfinished and was made with {'; '.join(differing)}; the same command as then goes on "
-            "with it, another --run begins anew"
-        )
-    return path.parent
 
 
 class Pretraining:
@@ -113,24 +101,31 @@ class Pretraining:
 
     def __init__(self, lm: GPT2LM, books: Books, options: Options, device: Device) -> None:
         self.lm, self.options, self.device, self.tokens = lm, options, device, books.train
-        self.block = (lm.config.n_ctx, options.batch_size, options.seed)  # what decides which tokens a step reads
-        self.steps = max(1, round(options.epochs * steps_per_epoch(self.tokens, *self.block[:2])))
+        per_epoch = steps_per_epoch(self.tokens, lm.config.n_ctx, options.batch_size)
+        self.steps = max(1, round(options.epochs * per_epoch))
         blocks = consecutive_blocks(books.held_out, lm.config.n_ctx)
         self.evaluated = blocks[:: max(1, len(blocks) // EVALUATED_BLOCKS)][:EVALUATED_BLOCKS]
         self.optimizers = muon(lm.trunk, options.lr, options.weight_decay)
         self.schedules = [cosine_schedule(optimizer, self.steps, options.warmup) for optimizer in self.optimizers]
         counts = self.tokens.bincount(minlength=lm.config.vocab_size).numpy()
         self.softmax = SampledSoftmax(counts, options.sampled).to(device.device) if options.sampled else None
-        compiled = options.compile == "on" or (options.compile == "auto" and device.device.type == "cuda")
-        self.loss = torch.compile(self.batch_loss) if compiled else self.batch_loss
+        self.loss = torch.compile(self.batch_loss) if device.compiles(options.compile) else self.batch_loss
         self.step, self.log = 0, list[dict[str, Any]]()
         self.parts: tuple[Any, ...] = (lm, *self.optimizers, *self.schedules)  # what changes from step to step
 
-    def products(self, config: GPT2Config) -> int:
-        """Multiply-adds of one step at this shape; a backward pass costs two forward ones."""
+    def announce(self) -> None:
+        """Say how many steps are left, and on a CPU how long they take where that is long."""
+        left = self.steps - self.step
+        console.print(f"{left:,} of {self.steps:,} steps to do, on {self.device}")
+        tokens = left * self.options.batch_size * self.lm.config.n_ctx
+        per_token = map(self.multiply_adds, (self.lm.config, GPT2Config.preset("gpt2-mini")))
+        forecast(self.device, *(tokens * each for each in per_token))
+
+    def multiply_adds(self, config: GPT2Config) -> int:
+        """Of training on one token at this shape; a backward pass costs two forward ones."""
         attention = config.n_layer * config.n_ctx * config.n_embd  # half of the map, for q k and for weights v
         output = config.n_embd * (self.options.sampled or config.vocab_size)
-        return 3 * self.options.batch_size * config.n_ctx * (config.block_weights + attention + output)
+        return 3 * (config.block_weights + attention + output)
 
     def batch_loss(self, blocks: Tensor, drawn: Tensor | None) -> Tensor:
         """blocks int64 (B, n_ctx + 1) -> mean loss of their next tokens, by the full softmax unless some are drawn."""
@@ -144,9 +139,10 @@ class Pretraining:
         """Train to the end, from where an earlier call in this folder stopped."""
         if (run / STATE).is_file():
             self.restore(run / STATE)
+        self.announce()
         every = math.ceil(self.steps / EVALUATIONS)
         with progress_bar("steps") as bar:
-            task = bar.add_task("", total=self.steps, completed=self.step, note="")
+            task = bar.add_task(run.name, total=self.steps, completed=self.step, note="")
             if not self.log:
                 self.evaluate(run, tokenizer)
             while self.step < self.steps:
@@ -156,47 +152,57 @@ class Pretraining:
     def train(self, steps: int, tell: Callable[[str], None]) -> None:
         """So many steps, or those that are left, and a row of the log: their mean loss, while the weights move."""
         self.lm.train()
-        started, losses = time.perf_counter(), []
-        for _ in range(min(steps, self.steps - self.step)):
-            blocks = block_batch(self.tokens, *self.block, self.step).to(self.device.device)
-            torch.manual_seed(self.options.seed << 32 | self.step)  # so nothing random crosses from step to step
-            drawn = self.softmax.draw() if self.softmax else None
-            with self.device.autocast():
-                loss = self.loss(blocks, drawn)
-            self.lm.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.lm.parameters(), self.options.clip)
-            for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
-                optimizer.step()
-                schedule.step()
-            self.step += 1
-            losses.append(loss.detach())
-            if self.step % 10 == 0:  # reading a number waits for the GPU
-                tell(f"loss {loss.item():.3f}")
-        mean = torch.stack(losses).mean().item()
-        if not math.isfinite(mean):
-            raise InputError(f"the loss became {mean} before step {self.step}; try a lower --lr")
-        self.add("train", mean, started)
+        started, losses, last = time.perf_counter(), [], min(self.step + steps, self.steps)
+        while self.step < last:
+            losses.append(self.train_step())
+            if self.step % 10 == 0 or self.step == last:  # reading a number waits for the GPU
+                tell(f"loss {self.finite(losses[-1].item()):.3f}")
+        self.add("train", torch.stack(losses).mean().item(), started)
+
+    def train_step(self) -> Tensor:
+        """One step -> its loss ()."""
+        config, options = self.lm.config, self.options
+        blocks = block_batch(self.tokens, config.n_ctx, options.batch_size, options.seed, self.step)
+        # Each step has random numbers of its own, of dropout and of draws, so that a resume needs none of the earlier.
+        torch.manual_seed(int(np.random.SeedSequence((options.seed, self.step)).generate_state(1)[0]))
+        drawn = self.softmax.draw() if self.softmax else None
+        with self.device.autocast():
+            loss = self.loss(blocks.to(self.device.device), drawn)
+        self.lm.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.lm.parameters(), options.clip)
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        self.step += 1
+        return loss.detach()
+
+    def finite(self, loss: float) -> float:
+        if not math.isfinite(loss):
+            raise InputError(f"the loss became {loss} before step {self.step}; begin anew with a lower --lr")
+        return loss
 
     def evaluate(self, run: Path, tokenizer: Tokenizer) -> None:
         """A row of the log: the held-out loss. Write the weights where it is the lowest yet, and the state."""
         started = time.perf_counter()
         best = min((row["loss"] for row in self.log if row["split"] == "held-out"), default=math.inf)
-        loss = held_out_loss(self.lm, self.evaluated, self.device)
+        loss = self.finite(held_out_loss(self.lm, self.evaluated, self.device))
         if loss < best:
             save(self.lm, run, tokenizer, torch.float16)
         self.add("held-out", loss, started)
         console.print(f"step {self.step:,}: held-out loss {loss:.3f}")
         runs.write_jsonl(run / "log.jsonl", self.log)
         with written_whole(run / STATE) as [temporary]:
-            torch.save([self.step, self.log, *(part.state_dict() for part in self.parts)], temporary)
+            parts = [part.state_dict() for part in self.parts]
+            torch.save({"step": self.step, "log": self.log, "parts": parts}, temporary)
 
     def restore(self, path: Path) -> None:
-        """Take up what `evaluate` wrote: the next step is then the one that an undisturbed training would have made."""
-        self.step, self.log, *states = torch.load(path, map_location=self.device.device, weights_only=True)
-        for part, state in zip(self.parts, states, strict=True):
-            part.load_state_dict(state)
-        console.print(f"{path.parent}: going on at step {self.step:,} of {self.steps:,}")
+        """Take up what `evaluate` wrote: the next step is then the one that an undisturbed training would have made
+        (on a GPU up to the order of its sums)."""
+        state = torch.load(path, map_location=self.device.device, weights_only=True)
+        self.step, self.log = state["step"], state["log"]
+        for part, values in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(values)
 
     def add(self, split: str, loss: float, started: float) -> None:
         """A row of the log."""
@@ -206,30 +212,31 @@ class Pretraining:
 
 
 def finish(run: Path, record: dict[str, Any], training: Pretraining, books: Books, tokenizer: Tokenizer) -> None:
-    """Measure the weights that were kept, and write the tables, the pictures and a sample of their writing."""
-    log = pd.DataFrame(training.log)
+    """Measure the weights that were kept, in fp32, and write the tables, the pictures and a sample of their writing."""
+    log, device = pd.DataFrame(training.log), Device(training.device.device, "fp32")
     by = f"train, by {training.options.sampled:,} drawn tokens" if training.softmax else "train"
     figures.loss_curves(log.replace({"split": {"train": by}}), run / "learning_curves.png", run.name)
-    lm = load_lm(run).to(training.device.device)
+    lm = load_lm(run).to(device.device)
     blocks = consecutive_blocks(books.held_out, lm.config.n_ctx)
-    loss = held_out_loss(lm, blocks, training.device)
+    loss = held_out_loss(lm, blocks, device)
     scores = {"loss": loss, "perplexity": math.exp(loss), "tokens": blocks[:, 1:].numel()}
     runs.write_json(run / "metrics.json", {"held_out": scores})
-    console.print(f"{run}: held-out loss {loss:.3f}, perplexity {scores['perplexity']:.1f}")
+    console.print(f"held-out loss {loss:.3f}, perplexity {scores['perplexity']:.1f}")
     torch.manual_seed(training.options.seed)
     writing = [sample(lm, tokenizer, prompt) for prompt in PROMPTS]
     with written_whole(run / "sample.txt") as [temporary]:
         temporary.write_text("\n\n".join(writing) + "\n", encoding="utf-8")
     console.print(*writing, sep="\n\n", soft_wrap=True)
-    random = GPT2LM(lm.config).to(training.device.device).eval()
-    tables = [
-        heads.table(model, training.evaluated[:CLOSED_BLOCKS], training.device).assign(weights=weights)
-        for weights, model in (("trained", lm), ("random", random))
-    ]
+    models = {"trained": lm, "random": GPT2LM(lm.config).to(device.device)}
+    some = training.evaluated[:: max(1, len(training.evaluated) // CLOSED_BLOCKS)][:CLOSED_BLOCKS]
+    tables = [heads.table(model, some, device).assign(weights=weights) for weights, model in models.items()]
     runs.write_csv(run / "heads.csv", pd.concat(tables))
     figures.heads(pd.concat(tables), run / "heads.png")
-    runs.write_json(run / "run.json", record | {"status": "finished", "seconds": float(log["seconds"].sum())})
+    seconds = {"training": float(log["seconds"].sum())}
+    memory = {"all": device.peak_memory()}
+    runs.write_json(run / "run.json", record | {"status": "finished", "seconds": seconds, "peak_memory_bytes": memory})
     (run / STATE).unlink()
+    console.print(f"{run}: finished")
 
 
 def sample(lm: GPT2LM, tokenizer: Tokenizer, prompt: str) -> str:

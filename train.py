@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from data import bucketed, read_corpus
 from lab import figures, runs
-from lab.cli import command
-from lab.device import Device, DeviceName, Precision
+from lab.cli import check_ranges, command
+from lab.device import Compile, Device, DeviceName, Precision
 from lab.evaluation import measure, predict
 from lab.optim import adamw, linear_schedule
 from lab.progress import console, forecast, progress_bar
@@ -51,19 +51,15 @@ class Options:
     seed: int = 0  # of fresh weights, dropout, the order of texts, and the split of a single file
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
-    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on CUDA
+    compile: Compile = "auto"  # torch.compile; auto: on CUDA
 
     def check(self) -> None:
         """Raise InputError for a number that makes no sense."""
         if isinstance(self.tune, int) and self.tune < 1:
             raise InputError(f"--tune {self.tune}: expected all, head, or at least 1 block")
-        least = dict.fromkeys(("epochs", "lr", "weight_decay", "warmup", "dropout", "seed"), 0.0)
-        least |= {"batch_size": 1, "clip": 1e-3}
-        above = {"warmup": 1, "dropout": 1, "seed": 2**32}
-        for name, low in least.items():
-            value, high = getattr(self, name), above.get(name, math.inf)
-            if value is not None and not low <= value < high:
-                raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {low:g} and below {high}")
+        share, any_, some = (0, 1), (0, math.inf), (1, math.inf)
+        check_ranges(self, epochs=any_, lr=any_, weight_decay=any_, warmup=share, dropout=share, seed=(0, 2**32))
+        check_ranges(self, batch_size=some, clip=(1e-3, math.inf))
 
     def tuned_blocks(self, n_layer: int) -> int:
         """How many blocks of `n_layer` are trained; InputError where there are not so many."""
@@ -166,8 +162,7 @@ class Training:
         self.steps = math.ceil(len(texts.targets["train"]) / options.batch_size)  # per epoch
         self.optimizer = adamw(model.parameters(), options.lr, options.weight_decay)
         self.schedule = linear_schedule(self.optimizer, options.epochs * self.steps, options.warmup)
-        compiled = options.compile == "on" or (options.compile == "auto" and device.device.type == "cuda")
-        self.forward = torch.compile(model, dynamic=True) if compiled else model
+        self.forward = torch.compile(model, dynamic=True) if device.compiles(options.compile) else model
         counts = np.bincount(texts.targets["train"])
         shares = counts.mean() / counts if options.class_weights else np.ones(len(counts))
         self.class_weights = torch.tensor(shares, dtype=torch.float32, device=device.device)

@@ -114,9 +114,9 @@ def attention_row(lm: GPT2LM, tokenizer: Tokenizer, text: str, bos: bool, head: 
 
 
 def repetition_score(lm: GPT2LM, tokenizer: Tokenizer, head: Head, back: int) -> float:
-    """How much a head looks `back` tokens back, on average over two rows of 100 random tokens said twice: 1 for a
-    previous-token, 100 for a duplicate-token, 99 for an induction head. The tolerance allows for another torch to draw
-    other tokens."""
+    """How much a head looks `back` tokens back, on average over two rows of 100 random tokens said twice: back = 1
+    for a previous-token, 100 for a duplicate-token, 99 for an induction head. The tolerance allows for another torch to
+    draw other tokens."""
     tokens = torch.randint(100, 20_000, (2, 100), generator=torch.Generator().manual_seed(0))
     return looking_back(lm, tokens, back)[head].item()
 

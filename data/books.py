@@ -37,12 +37,14 @@ def read_books(path: str | Path, tokenizer: Tokenizer) -> Books:
     try:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: expected UTF-8, got byte {raw[error.start]:#04x}") from None
+        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
+        raise InputError(f"{path}, line {line}: expected UTF-8, got byte {byte:#04x}") from None
     books = [book for book in BETWEEN_BOOKS.split(text) if book.strip()]
     if not books:
         raise InputError(f"{path}: expected a text, there is no text between the lines {END_OF_TEXT}")
     train, held_out = set_aside(books)
+    if END_OF_TEXT not in tokenizer.encoding.special_tokens_set:
+        raise InputError(f"the tokenizer has no {END_OF_TEXT} to close a book with; take the one of gpt2")
     end = tokenizer.encoding.eot_token
     tokens = [
         torch.from_numpy(np.concatenate([np.array([*tokenizer.encode(book), end], dtype=np.int32) for book in books]))
@@ -50,10 +52,10 @@ def read_books(path: str | Path, tokenizer: Tokenizer) -> Books:
     ]
     description = {
         "name": str(path),
-        "sha256": sha256(raw).hexdigest(),
+        "sha256": {path.name: sha256(raw).hexdigest()},  # of the text, unpacked
         "books": {"train": len(train), "held_out": len(held_out)},
         "tokens": {"train": len(tokens[0]), "held_out": len(tokens[1])},
-        "held_out": [book.strip().partition("\n")[0] for book in held_out],
+        "held_out": [book.strip().partition("\n")[0] for book in held_out],  # first lines
     }
     return Books(tokens[0], tokens[1], description)
 

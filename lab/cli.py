@@ -1,6 +1,7 @@
 """How every script starts and ends: options from a dataclass, errors in one line, exit codes."""
 
 import logging
+import math
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
@@ -34,6 +35,15 @@ def command(main: Callable[[Config], int], config: type[Config]) -> NoReturn:
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)
+
+
+def check_ranges(options: object, **ranges: tuple[float, float]) -> None:
+    """Raise InputError unless low <= value < high for each of these options; None is allowed everywhere."""
+    for name, (low, high) in ranges.items():
+        value = getattr(options, name)
+        if value is not None and not low <= value < high:
+            below = f" and below {high:g}" if high < math.inf else ""
+            raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {low:g}{below}")
 
 
 def parsed(config: type[Config]) -> Config:

@@ -15,6 +15,7 @@ from model import InputError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
+Compile = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Device:
 
     def autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def compiles(self, choice: Compile) -> bool:
+        """Is torch.compile wanted? `auto`: on CUDA."""
+        return choice == "on" or (choice == "auto" and self.device.type == "cuda")
 
     def __str__(self) -> str:
         if self.device.type == "cuda":

@@ -24,7 +24,7 @@ GREY = "#767676"
 MAX_ANNOTATED = 20  # classes; beyond, the cells of a confusion matrix are too small for text
 HEAD_SCORES = {  # column of the table: title and colours
     "previous_token": ("Looks at the previous token", "Blues"),
-    "induction": ("Looks behind the token's last occurrence", "Blues"),
+    "induction": ("Looks at what followed last time", "Blues"),
     "loss_increase": ("Loss increase when closed (nats)", "RdBu_r"),
 }
 STYLE = matplotlib.rc_context(

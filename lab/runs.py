@@ -18,7 +18,7 @@ from data import SPLITS, Corpus
 from data.corpus import fetch
 from model import InputError, hub
 from model.checkpoint import read_config
-from model.files import written_whole
+from model.files import read_json, written_whole
 from model.names import WEIGHTS, find
 
 Init = Literal["pretrained", "random"]
@@ -41,6 +41,31 @@ def new_run(name: str) -> Path:
     except OSError as error:
         raise InputError(f"{run}: cannot be written to: {error.strerror}; run from a folder that can") from None
     return run
+
+
+def open_run(name: str, record: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The folder and manifest of a run that can go on: new ones, or those of an unfinished run with these settings.
+
+    InputError where the run of that name is another, which has other settings, another shape or another text."""
+    path = RUNS / name / "run.json"
+    former: dict[str, Any] = read_json(path) if name and path.is_file() else {"status": "none"}
+    if former["status"] != "unfinished" or former["settings"].keys() != record["settings"].keys():
+        run, record = new_run(name), record | {"status": "unfinished"}
+        write_json(run / "run.json", record)
+        return run, record
+    then, now = (
+        told["settings"] | {"run": name, "corpus": told["corpus"]["sha256"], "model": told["model"]["shape"]}
+        for told in (former, record)
+    )
+    if differing := [f"--{key.replace('_', '-')} {then[key]}, now {now[key]}" for key in now if then[key] != now[key]]:
+        raise InputError(
+            f"{path.parent} is unfinished and was made with {'; '.join(differing)}; the same command as then goes on "
+            "with it, another --run begins anew"
+        )
+    again = {key: record[key] for key in ("command", "started", "device", "versions", "git")}
+    former["resumed"] = [*former.get("resumed", []), again]
+    write_json(path, former)
+    return path.parent, former
 
 
 def point_latest(run: Path) -> None:

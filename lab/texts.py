@@ -22,8 +22,7 @@ class Texts:
 
 def read_texts(corpus: Corpus, tokenizer: Tokenizer, config: GPT2Config, truncate: bool) -> Texts:
     """Tokenize a corpus and print what it holds. Raises InputError where the model cannot read it."""
-    if len(tokenizer) > config.vocab_size:
-        raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}: not a pair")
+    check_pair(tokenizer, config)
     encoded = {split: encode(tokenizer, corpus.split(split), config.n_ctx, truncate) for split in SPLITS}
     sequences = {split: ids for split, (ids, _) in encoded.items()}
     cut = sum(cut for _, cut in encoded.values())
@@ -33,3 +32,9 @@ def read_texts(corpus: Corpus, tokenizer: Tokenizer, config: GPT2Config, truncat
         console.print(f"{cut} texts have more than {config.n_ctx} tokens: only their end is read")
     targets = {split: corpus.targets(split) for split in SPLITS}
     return Texts(sequences, targets, description | {"truncated": cut})
+
+
+def check_pair(tokenizer: Tokenizer, config: GPT2Config) -> None:
+    """Raise InputError where the tokenizer has tokens that the model has not."""
+    if len(tokenizer) > config.vocab_size:
+        raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}: not a pair")

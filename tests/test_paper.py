@@ -550,7 +550,7 @@ def test_auto_is_asked_once_for_both(here, monkeypatch):
     asked = []
     monkeypatch.setattr(paper.runs, "choose_model", lambda *given: asked.append(given) or ("tiny", None))
     planned = paper.plan(paper.Options("auto", ("random", "pretrained"), ("words",), seeds=1))
-    assert asked == [("auto", "random")]
+    assert asked == [("auto", "pretrained")]
     assert [(run.settings.init, run.weights is None) for run in planned] == [
         *[("random", True)] * 2,
         *[("pretrained", False)] * 2,

@@ -5,12 +5,16 @@ import math
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import tyro
+from filelock import FileLock
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,7 +29,7 @@ from model.names import EMBEDDED
 FAST = ("--batch-size", "2", "--epochs", "2", "--lr", "0.02", "--device", "cpu")
 FILES = {
     *("config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer_config.json"),
-    *("run.json", "metrics.json", "log.jsonl", "learning_curves.png", "heads.csv", "heads.png", "sample.txt"),
+    *(".lock", "run.json", "metrics.json", "log.jsonl", "learning_curves.png", "heads.csv", "heads.png", "sample.txt"),
 }
 
 
@@ -112,40 +116,95 @@ def test_the_scores_are_those_of_the_weights_that_were_kept(here, monkeypatch):
 
 
 def test_the_lowest_held_out_loss_is_kept(here, monkeypatch, only_trained):
-    losses, kept = iter([5.0, 3.0, 4.0, 2.0, 6.0]), []
-    monkeypatch.setattr(pretrain, "held_out_loss", lambda *_: next(losses))
-    monkeypatch.setattr(pretrain, "save", lambda lm, *_: kept.append(lm))
+    losses, measured, kept = [5.0, 3.0, 4.0, 2.0, 6.0], [], []
+    monkeypatch.setattr(pretrain, "held_out_loss", lambda *_: measured.append(losses[len(measured)]) or measured[-1])
+    monkeypatch.setattr(pretrain, "save", lambda *_: kept.append(measured[-1]))
     assert pretrain_tiny(monkeypatch, "one") == 0
-    assert len(kept) == 3  # of 5, 3 and 2
+    assert kept == [5, 3, 2]
 
 
-@pytest.mark.parametrize(
-    "options", [("--sampled", "64"), ("--sampled", "0", "--dropout", "0.3")], ids=["drawn", "full"]
-)
+def interrupted_at(monkeypatch, module, name, call):
+    """Ctrl-C when this function of the module is called for this time; returns the list of its calls."""
+    original, calls = getattr(module, name), []
+
+    def interrupted(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(module, name, interrupted)
+    return calls
+
+
+def same_training(one, other):
+    pd.testing.assert_frame_equal(log_of(one).drop(columns="seconds"), log_of(other).drop(columns="seconds"))
+    for ours, expected in zip(load_lm(f"runs/{one}").parameters(), load_lm(f"runs/{other}").parameters(), strict=True):
+        assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("options", [("--sampled", "64"), ("--sampled", "0", "--dropout", "0.3")], ids=str)
 def test_an_interrupted_training_goes_on_as_if_nothing_had_been(here, monkeypatch, capsys, only_trained, options):
     assert pretrain_tiny(monkeypatch, "whole", *options) == 0
-    step, backward = 0, torch.Tensor.backward
-
-    def interrupted(*arguments):
-        nonlocal step
-        step += 1
-        if step == 100:
-            raise KeyboardInterrupt
-        return backward(*arguments)
-
-    monkeypatch.setattr(torch.Tensor, "backward", interrupted)
+    steps = interrupted_at(monkeypatch, torch.Tensor, "backward", 100)
     assert pretrain_tiny(monkeypatch, "parts", *options) == 130
     assert "the same command with --run parts goes on with it" in " ".join(capsys.readouterr().out.split())
-    assert json.loads(Path("runs/parts/run.json").read_text())["status"] == "unfinished"
+    first = json.loads(Path("runs/parts/run.json").read_text())
+    assert first["status"] == "unfinished"
     torch.manual_seed(12345)
     assert pretrain_tiny(monkeypatch, "parts", *options) == 0
-    assert "going on at step" in capsys.readouterr().out
-    assert step < 100 + log_of("whole")["step"].max()  # it did not begin anew
-    pd.testing.assert_frame_equal(log_of("parts").drop(columns="seconds"), log_of("whole").drop(columns="seconds"))
-    for ours, expected in zip(load_lm("runs/parts").parameters(), load_lm("runs/whole").parameters(), strict=True):
-        assert torch.equal(ours, expected)
-    states = [torch.load(f"runs/{name}/state.pt", weights_only=True)[2] for name in ("parts", "whole")]
+    total = log_of("whole")["step"].max()
+    assert len(steps) < 100 + total  # it did not begin anew
+    assert re.search(rf"(\d+) of {total} steps to do", capsys.readouterr().out)[1] != str(total)
+    same_training("parts", "whole")
+    states = [torch.load(f"runs/{name}/state.pt", weights_only=True)["parts"][0] for name in ("parts", "whole")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+    record = json.loads(Path("runs/parts/run.json").read_text())
+    assert record["started"] == first["started"]
+    assert [again["command"] for again in record["resumed"]] == [first["command"]]
+
+
+POINTS = {"weights": (pretrain, "save", 3), "state": (torch, "save", 3), "heads": (pretrain.heads, "table", 2)}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_wherever_it_is_interrupted_the_run_ends_whole(here, monkeypatch, point):
+    assert pretrain_tiny(monkeypatch, "whole", "--epochs", "0.5") == 0
+    interrupted_at(monkeypatch, *POINTS[point])
+    assert pretrain_tiny(monkeypatch, "parts", "--epochs", "0.5") == 130
+    assert pretrain_tiny(monkeypatch, "parts", "--epochs", "0.5") == 0
+    assert {path.name for path in Path("runs/parts").iterdir()} == FILES
+    same_training("parts", "whole")
+    for name in ("metrics.json", "heads.csv", "sample.txt"):
+        assert Path("runs/parts", name).read_bytes() == Path("runs/whole", name).read_bytes()
+
+
+def test_a_run_without_a_name_goes_on_under_the_one_it_got(here, monkeypatch, capsys, only_trained):
+    interrupted_at(monkeypatch, torch.Tensor, "backward", 100)
+    base = ("--model", "tiny", "--corpus", "books.txt", *FAST)
+    assert run_pretrain(monkeypatch, *base) == 130
+    name = re.search(r"--run (\S+) goes on", " ".join(capsys.readouterr().out.split()))[1]
+    assert run_pretrain(monkeypatch, *base, "--run", name) == 0
+    assert [path.name for path in Path("runs").iterdir()] == [name]
+    assert log_of(name)["step"].max() > 100
+
+
+def test_two_at_once_do_not_meet(here, monkeypatch, capsys, only_trained):
+    assert pretrain_tiny(monkeypatch, "one") == 0  # never finished: `finish` is left out
+    before = Path("runs/one/state.pt").read_bytes()
+    with FileLock("runs/one/.lock"):
+        assert pretrain_tiny(monkeypatch, "one") == 2
+    assert "another pretrain.py is at work on it" in error(capsys)
+    assert Path("runs/one/state.pt").read_bytes() == before
+
+
+def test_every_step_and_seed_draws_other_tokens(here, monkeypatch, only_trained):
+    drawn, draw = [], pretrain.SampledSoftmax.draw
+    monkeypatch.setattr(pretrain.SampledSoftmax, "draw", lambda self: drawn.append(draw(self)) or drawn[-1])
+    for seed in ("0", "1"):
+        assert pretrain_tiny(monkeypatch, seed, "--seed", seed, "--sampled", "64", "--epochs", "0.2") == 0
+    assert len(drawn) > 10
+    assert len({tuple(tokens.tolist()) for tokens in drawn}) == len(drawn)
 
 
 def test_with_other_settings_or_another_text_an_unfinished_run_is_not_touched(here, monkeypatch, capsys, only_trained):
@@ -156,6 +215,9 @@ def test_with_other_settings_or_another_text_an_unfinished_run_is_not_touched(he
     (here / "books.txt").write_text((here / "books.txt").read_text().replace("cat", "cow"))
     assert pretrain_tiny(monkeypatch, "one") == 2
     assert "--corpus" in error(capsys)
+    (here / "tiny" / "config.json").write_text(json.dumps(GPT2Config(2, 2, 16, n_ctx=29).to_hf()))
+    assert pretrain_tiny(monkeypatch, "one") == 2
+    assert "--model" in error(capsys)
     assert Path("runs/one/state.pt").read_bytes() == before
 
 
@@ -177,6 +239,7 @@ def test_a_name_that_is_taken(here, monkeypatch, capsys):
         (("--epochs", "-1"), "--epochs -1.0: expected at least 0"),
         (("--batch-size", "0"), "--batch-size 0: expected at least 1"),
         (("--batch-size", "1000"), "take a longer text or a smaller --batch-size"),
+        (("--lr", "0"), "--lr 0.0: expected at least 1e-09"),
         (("--dropout", "1"), "--dropout 1.0: expected at least 0 and below 1"),
         (("--sampled", "-4"), "--sampled -4: expected at least 0"),
         (("--model", "gpt9"), "model 'gpt9'"),
@@ -190,7 +253,32 @@ def test_mistakes_are_one_line_and_leave_nothing(here, monkeypatch, capsys, argu
 
 def test_a_loss_that_explodes_is_one_line(here, monkeypatch, capsys):
     assert pretrain_tiny(monkeypatch, "one", "--lr", "1e30") == 2
-    assert "try a lower --lr" in error(capsys)
+    assert "begin anew with a lower --lr" in error(capsys)
+
+
+def test_weights_that_explode_in_the_last_step_do_not_replace_good_ones(here, monkeypatch, capsys):
+    losses = iter([5.0, math.nan])
+    monkeypatch.setattr(pretrain, "held_out_loss", lambda *_: next(losses))
+    assert pretrain_tiny(monkeypatch, "one") == 2
+    assert "the loss became nan before step" in error(capsys)
+    assert torch.load("runs/one/state.pt", weights_only=True)["step"] == 0
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_one_line(here, monkeypatch, capsys):
+    (here / "tiny" / "config.json").write_text(json.dumps(GPT2Config(2, 2, 16, n_ctx=31, vocab_size=5003).to_hf()))
+    assert pretrain_tiny(monkeypatch, "one") == 2
+    assert "the tokenizer has 50257 tokens, the model only 5003" in error(capsys)
+
+
+def test_training_compiles_to_one_graph(here, monkeypatch, only_trained):
+    torch._dynamo.reset()
+    counter, compiled = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: compiled(function, fullgraph=True, backend=counter))
+    assert pretrain_tiny(monkeypatch, "one", "--compile", "on", "--epochs", "0.2", "--sampled", "64") == 0
+    assert counter.frame_count == 1
+    assert pretrain_tiny(monkeypatch, "two", "--epochs", "0.2", "--sampled", "64") == 0
+    np.testing.assert_allclose(log_of("one")["loss"], log_of("two")["loss"], rtol=1e-4)
+    torch._dynamo.reset()
 
 
 def test_without_a_corpus_it_says_what_is_missing(here, monkeypatch, capsys):
@@ -215,24 +303,24 @@ def test_the_arithmetic_of_a_step_is_what_torch_counts(here):
     )
     for sampled in (0, 64):
         config = GPT2Config(2, 2, 64, n_ctx=31, dropout=0.0, attn_dropout=0.0)
-        own = pretrain.replace(options, sampled=sampled, batch_size=2)
+        own = replace(options, sampled=sampled, batch_size=2)
         training = pretrain.Pretraining(pretrain.GPT2LM(config), books, own, Device(torch.device("cpu"), "fp32"))
         drawn = training.softmax.draw() if sampled else None
         with FlopCounterMode(display=False) as counted:
             training.batch_loss(torch.randint(50257, (2, 32)), drawn).backward()
-        assert training.products(config) == pytest.approx(counted.get_total_flops() / 2, rel=0.1)
+        assert 62 * training.multiply_adds(config) == pytest.approx(counted.get_total_flops() / 2, rel=0.1)
 
 
 def test_a_long_training_on_a_cpu_is_announced(here, monkeypatch, capsys, only_trained):
     options = ("--epochs", "0.1", "--compile", "off", "--precision", "fp32")
     monkeypatch.setattr(Device, "product_rate", lambda self: 1e4)
     assert pretrain_tiny(monkeypatch, "slow", *options) == 0
-    said = re.search(r"(\d+) steps,.*about (\d+) minutes", " ".join(capsys.readouterr().out.split()))
+    said = re.search(r"of (\d+) steps to do.*about (\d+) minutes", " ".join(capsys.readouterr().out.split()))
     steps, minutes = map(int, said.groups())
     books, settings = read_books("books.txt", Tokenizer.load("tiny")), pretrain.Options("", batch_size=2, sampled=4096)
     config = GPT2Config(2, 2, 16, n_ctx=31)
     training = pretrain.Pretraining(pretrain.GPT2LM(config), books, settings, Device(torch.device("cpu"), "fp32"))
-    assert minutes == round(steps * training.products(config) / 0.6e4 / 60)
+    assert minutes == round(steps * 62 * training.multiply_adds(config) / 0.6e4 / 60)
     monkeypatch.setattr(Device, "product_rate", lambda self: 1e9)
     assert pretrain_tiny(monkeypatch, "fast", *options) == 0
     assert "minutes" not in capsys.readouterr().out
@@ -241,3 +329,14 @@ def test_a_long_training_on_a_cpu_is_announced(here, monkeypatch, capsys, only_t
 def test_bf16_learns_too(here, monkeypatch, only_trained):
     assert pretrain_tiny(monkeypatch, "one", "--precision", "bf16", "--epochs", "0.5") == 0
     assert log_of("one")["loss"].iloc[-1] < 8
+
+
+def test_every_option_is_explained_with_its_default(capsys):
+    with pytest.raises(SystemExit):
+        tyro.cli(pretrain.Options, args=["--help"])
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    for name, default in vars(pretrain.Options("")).items():
+        said = re.search(rf" --{name.replace('_', '-')}[ ,](.*?)\((default: (.*?)|required)\)", shown)
+        assert said, name
+        assert said[2] == "required" if name == "corpus" else said[3] == (str(default) or "''"), name
+        assert len(said[1]) > 15, name

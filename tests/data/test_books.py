@@ -1,4 +1,5 @@
 import gzip
+import json
 import lzma
 from collections import Counter
 
@@ -81,6 +82,7 @@ def test_any_text_comes_back(tmp_path_factory, books):
     ("name", "content", "expected"),
     [
         ("latin.txt", "eins\nzwei\ndrei: ä\n".encode("latin-1"), "latin.txt, line 3: expected UTF-8, got byte 0xe4"),
+        ("bom.txt", b"\xef\xbb\xbfeins\nzw\xe4i\n", "bom.txt, line 2: expected UTF-8, got byte 0xe4"),
         ("empty.txt", b" \n", "the file is empty"),
         ("marks.txt", b"<|endoftext|>\n<|endoftext|>\n", "no text between"),
         ("cut.txt.xz", lzma.compress(b"one " * 999)[:-40], "no whole xz file"),
@@ -96,6 +98,14 @@ def test_what_is_no_text_is_refused(tmp_path, name, content, expected):
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="found a folder"):
         read_books(tmp_path, TOKENIZER)
+
+
+def test_a_tokenizer_that_cannot_close_a_book_is_refused(tmp_path):
+    vocab = json.loads(TOKENIZER.files["vocab.json"])
+    del vocab["<|endoftext|>"]
+    tokenizer = Tokenizer(TOKENIZER.files | {"vocab.json": json.dumps(vocab).encode()}, "one without")
+    with pytest.raises(InputError, match=r"no <.endoftext.> to close a book"):
+        read_books(written(tmp_path / "books.txt", ["one", "two"]), tokenizer)
 
 
 @pytest.mark.parametrize("tokens", [35, 36, 97, 101])
