@@ -118,7 +118,8 @@ def repetition_score(lm: GPT2LM, tokenizer: Tokenizer, head: Head, back: int) ->
     for a previous-token, 100 for a duplicate-token, 99 for an induction head. The tolerance allows for another torch to
     draw other tokens."""
     tokens = torch.randint(100, 20_000, (2, 100), generator=torch.Generator().manual_seed(0))
-    return looking_back(lm, tokens, back)[head].item()
+    layer, h = head
+    return looking_back(lm, tokens, back)[layer, h].item()
 
 
 def direct_effect(lm: GPT2LM, tokenizer: Tokenizer, prompts: list[Prompt], head: Head) -> float:
