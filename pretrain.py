@@ -37,7 +37,7 @@ PROMPTS = ("I feel", "She looked at him and", "The old house")
 class Options:
     """Train a GPT-2 language model from scratch; it lands in runs/NAME.
 
-    After an interruption the same command with --run NAME goes on where it stopped."""
+    After an interruption the same command, given the run's name, goes on where it stopped."""
 
     corpus: str  # a text file in UTF-8 (or .xz of one), with a line <|endoftext|> between books
     model: str = "gpt2-mini"  # whose shape and tokenizer: a published name, or a checkpoint's folder
