@@ -74,7 +74,9 @@ def commands():
         yield script, shlex.split(arguments)
 
 
-@pytest.mark.parametrize(("script", "arguments"), [c for c in commands() if c[1] != ["--help"] and c != MENTIONED], ids=str)
+@pytest.mark.parametrize(
+    ("script", "arguments"), [c for c in commands() if c[1] != ["--help"] and c != MENTIONED], ids=str
+)
 def test_every_command_has_options_that_exist(script, arguments):
     options = tyro.cli(SCRIPTS[script], args=arguments)
     if hasattr(options, "check"):
