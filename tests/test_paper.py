@@ -10,11 +10,13 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import commands
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import tyro
+from commands import one_line
 from filelock import FileLock
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
@@ -22,7 +24,6 @@ import paper
 import train
 from data import read_corpus
 from lab import results, runs, stats
-from lab.cli import command
 from lab.evaluation import predictions
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, save
 
@@ -48,10 +49,7 @@ def write_corpus(folder):
 
 def run_paper(monkeypatch, *arguments):
     """The exit code of `python paper.py arguments`."""
-    monkeypatch.setattr(sys, "argv", ["paper.py", *arguments])
-    with pytest.raises(SystemExit) as exit_:
-        command(paper.main, paper.Options)
-    return exit_.value.code
+    return commands.exit_code(monkeypatch, paper, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +110,6 @@ def read(name, run=ALL):
 def change(name, **values):
     path = ALL / name
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def one_line(capsys):
-    stderr = capsys.readouterr().err
-    assert stderr.count("\n") == 1
-    assert stderr.startswith("error: ")
-    return stderr
 
 
 def test_two_real_runs_leave_three_files(made):

@@ -4,15 +4,16 @@ import json
 import math
 import re
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import commands
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import tyro
+from commands import one_line
 from filelock import FileLock
 from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
@@ -21,7 +22,6 @@ from torch.utils.flop_counter import FlopCounterMode
 import pretrain
 from data.books import read_books
 from lab import runs
-from lab.cli import command
 from lab.device import Device
 from model import GPT2Config, Tokenizer, load_lm
 from model.names import EMBEDDED
@@ -51,21 +51,11 @@ def here(tmp_path, monkeypatch):
 
 def run_pretrain(monkeypatch, *arguments):
     """The exit code of `python pretrain.py arguments`."""
-    monkeypatch.setattr(sys, "argv", ["pretrain.py", *arguments])
-    with pytest.raises(SystemExit) as exit_:
-        command(pretrain.main, pretrain.Options)
-    return exit_.value.code
+    return commands.exit_code(monkeypatch, pretrain, *arguments)
 
 
 def pretrain_tiny(monkeypatch, name, *arguments):
     return run_pretrain(monkeypatch, "--model", "tiny", "--corpus", "books.txt", "--run", name, *FAST, *arguments)
-
-
-def error(capsys):
-    text = capsys.readouterr().err
-    assert text.startswith("error: ")
-    assert text.count("\n") == 1
-    return text
 
 
 def log_of(run):
@@ -194,7 +184,7 @@ def test_two_at_once_do_not_meet(here, monkeypatch, capsys, only_trained):
     before = Path("runs/one/state.pt").read_bytes()
     with FileLock("runs/one/.lock"):
         assert pretrain_tiny(monkeypatch, "one") == 2
-    assert "another pretrain.py is at work on it" in error(capsys)
+    assert "another pretrain.py is at work on it" in one_line(capsys)
     assert Path("runs/one/state.pt").read_bytes() == before
 
 
@@ -211,13 +201,13 @@ def test_with_other_settings_or_another_text_an_unfinished_run_is_not_touched(he
     assert pretrain_tiny(monkeypatch, "one") == 0  # never finished: `finish` is left out
     before = Path("runs/one/state.pt").read_bytes()
     assert pretrain_tiny(monkeypatch, "one", "--weight-decay", "0.5") == 2
-    assert "--weight-decay 0.1, now 0.5" in error(capsys)
+    assert "--weight-decay 0.1, now 0.5" in one_line(capsys)
     (here / "books.txt").write_text((here / "books.txt").read_text().replace("cat", "cow"))
     assert pretrain_tiny(monkeypatch, "one") == 2
-    assert "--corpus" in error(capsys)
+    assert "--corpus" in one_line(capsys)
     (here / "tiny" / "config.json").write_text(json.dumps(GPT2Config(2, 2, 16, n_ctx=29).to_hf()))
     assert pretrain_tiny(monkeypatch, "one") == 2
-    assert "--model" in error(capsys)
+    assert "--model" in one_line(capsys)
     assert Path("runs/one/state.pt").read_bytes() == before
 
 
@@ -225,11 +215,11 @@ def test_a_name_that_is_taken(here, monkeypatch, capsys):
     assert pretrain_tiny(monkeypatch, "one", "--epochs", "0.1") == 0
     capsys.readouterr()
     assert pretrain_tiny(monkeypatch, "one", "--epochs", "0.1") == 2
-    assert "got one that is taken" in error(capsys)
+    assert "got one that is taken" in one_line(capsys)
     Path("runs/other").mkdir()
     runs.write_json(Path("runs/other/run.json"), {"status": "unfinished", "settings": {"epochs": 3}})  # of train.py
     assert pretrain_tiny(monkeypatch, "other") == 2
-    assert "got one that is taken" in error(capsys)
+    assert "got one that is taken" in one_line(capsys)
 
 
 @pytest.mark.parametrize(
@@ -247,27 +237,27 @@ def test_a_name_that_is_taken(here, monkeypatch, capsys):
 )
 def test_mistakes_are_one_line_and_leave_nothing(here, monkeypatch, capsys, arguments, expected):
     assert pretrain_tiny(monkeypatch, "one", *arguments) == 2
-    assert expected in error(capsys)
+    assert expected in one_line(capsys)
     assert not (here / "runs").exists()
 
 
 def test_a_loss_that_explodes_is_one_line(here, monkeypatch, capsys):
     assert pretrain_tiny(monkeypatch, "one", "--lr", "1e30") == 2
-    assert "begin anew with a lower --lr" in error(capsys)
+    assert "begin anew with a lower --lr" in one_line(capsys)
 
 
 def test_weights_that_explode_in_the_last_step_do_not_replace_good_ones(here, monkeypatch, capsys):
     losses = iter([5.0, math.nan])
     monkeypatch.setattr(pretrain, "held_out_loss", lambda *_: next(losses))
     assert pretrain_tiny(monkeypatch, "one") == 2
-    assert "the loss became nan before step" in error(capsys)
+    assert "the loss became nan before step" in one_line(capsys)
     assert torch.load("runs/one/state.pt", weights_only=True)["step"] == 0
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_one_line(here, monkeypatch, capsys):
     (here / "tiny" / "config.json").write_text(json.dumps(GPT2Config(2, 2, 16, n_ctx=31, vocab_size=5003).to_hf()))
     assert pretrain_tiny(monkeypatch, "one") == 2
-    assert "the tokenizer has 50257 tokens, the model only 5003" in error(capsys)
+    assert "the tokenizer has 50257 tokens, the model only 5003" in one_line(capsys)
 
 
 def test_training_compiles_to_one_graph(here, monkeypatch, only_trained):
@@ -283,7 +273,7 @@ def test_training_compiles_to_one_graph(here, monkeypatch, only_trained):
 
 def test_without_a_corpus_it_says_what_is_missing(here, monkeypatch, capsys):
     assert run_pretrain(monkeypatch) == 2
-    assert "--corpus" in error(capsys)
+    assert "--corpus" in one_line(capsys)
 
 
 def test_what_follows_from_the_device():

@@ -10,12 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pandas as pd
 import pytest
 import stand_in
 import torch
 import tyro
+from commands import one_line
 from huggingface_hub import constants
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
@@ -23,7 +25,6 @@ from sklearn.utils.class_weight import compute_class_weight
 import lab.runs
 import model.names
 import train
-from lab.cli import command
 from lab.device import Device
 from lab.evaluation import predict
 from lab.texts import Texts
@@ -68,10 +69,7 @@ def write_corpus(path, n=40, seed=0):
 
 def run_train(monkeypatch, *arguments):
     """The exit code of `python train.py arguments`."""
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-    with pytest.raises(SystemExit) as exit_:
-        command(train.main, train.Options)
-    return exit_.value.code
+    return commands.exit_code(monkeypatch, train, *arguments)
 
 
 def train_tiny(monkeypatch, name, *arguments):
@@ -283,14 +281,6 @@ def test_thirteen_classes_and_other_column_names(here, monkeypatch):
     assert run_train(monkeypatch, *options, *FAST, "--epochs", "1") == 0
     metrics = json.loads(Path("runs/many/metrics.json").read_text())
     assert list(metrics["test"]["per_class"]) == sorted(f"class {k}" for k in range(13))
-
-
-def one_line(capsys):
-    """What went to stderr, which must be a single line and no traceback."""
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1, err
-    assert err.startswith("error: ")
-    return err
 
 
 def damage(path, keep):

@@ -9,13 +9,13 @@ import json
 import math
 import re
 import shutil
-import sys
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import commands
 import pytest
 import torch
 from conftest import randomise
@@ -25,7 +25,6 @@ from torch.nn import functional as F
 import model.gpt2
 import model.names
 import verify
-from lab.cli import command
 from lab.progress import console
 from model import GPT2LM, Tokenizer, Trace, load_lm, masks
 from model.names import EMBEDDED
@@ -221,10 +220,7 @@ def run(stand_in, tmp_path, monkeypatch, capsys):
 
 
 def exit_code(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["verify.py", *arguments])
-    with pytest.raises(SystemExit) as exit_:
-        command(verify.main, verify.Options)
-    return exit_.value.code
+    return commands.exit_code(monkeypatch, verify, *arguments)
 
 
 def test_what_transformers_recorded_holds(stand_in, run, monkeypatch):
