@@ -49,7 +49,7 @@ class Options:
     corpus: tuple[str, ...] = ("emotion", "rotten_tomatoes")  # names, or folders with train, val and test
     run: str = "paper"  # name of the results, with which the names of the runs begin
     seeds: int = 3  # how many runs of each kind, with seeds from 0
-    epochs: int = 0  # passes over the training texts; 0: 6 from random weights, 10 for the head alone, else 3
+    epochs: int = 0  # passes over the training texts; 0: 6 from random weights, 10 for the head alone, else 4
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
 

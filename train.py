@@ -37,14 +37,14 @@ class Options:
     run: str = ""  # name of the run; empty: date and time
     init: runs.Init = "pretrained"  # the checkpoint's weights, or only its shape
     tune: Literal["all", "head"] | int = "all"  # all weights, the head alone, or the last N blocks, ln_f and the head
-    epochs: int = 0  # passes over the training texts; 0: 6 from random weights, 10 for the head alone, else 3
-    lr: float = 0  # peak learning rate; 0: by --init, --tune and width, 5e-5 for the pretrained gpt2
+    epochs: int = 0  # passes over the training texts; 0: 6 from random weights, 10 for the head alone, else 4
+    lr: float = 0  # peak learning rate; 0: by --init, --tune and width, 8.9e-5 for the pretrained gpt2
     weight_decay: float = 0.01  # of AdamW, on matrices only
     warmup: float = 0.1  # share of the steps over which the learning rate rises; then it falls linearly to 0
     batch_size: int = 32  # texts per step
     clip: float = 1.0  # largest norm of the gradient
     class_weights: bool = False  # weigh each class by the inverse of its frequency
-    dropout: float | None = None  # on embeddings, sublayers and attention weights; None: 0.3 from random, else 0.1
+    dropout: float | None = None  # everywhere; None: 0.3 from random weights, 0 for the head alone, else 0.1
     truncate: bool = False  # keep the end of texts that are too long for the model, instead of refusing them
     text_column: str = "text"  # column of the texts, in files that name columns
     label_column: str = "label"  # column of the labels, in files that name columns
@@ -70,11 +70,15 @@ class Options:
 
     def resolved(self, width: int) -> "Options":
         """With the epochs, learning rate and dropout that follow from init, tune and width where none are given."""
-        epochs, lr, dropout = (6, 1e-3, 0.3) if self.init == "random" else (3, 1.5e-4, 0.1)
-        if self.tune == "head":  # few weights, and no features to spoil
-            epochs, lr = 10, 20 * lr
-        lr, dropout = self.lr or lr * 256 / width, dropout if self.dropout is None else self.dropout
-        return replace(self, epochs=self.epochs or epochs, lr=lr, dropout=dropout)
+        share = 256 / width
+        if self.tune == "head":  # few weights: nothing to spoil, and no noise wanted in what they read
+            epochs, lr, dropout = 10, 3e-3 * share, 0.0
+        elif self.init == "random":
+            epochs, lr, dropout = 6, 1e-3 * share, 0.3
+        else:
+            epochs, lr, dropout = 4, 8e-4 * share**2, 0.1
+        dropout = dropout if self.dropout is None else self.dropout
+        return replace(self, epochs=self.epochs or epochs, lr=self.lr or lr, dropout=dropout)
 
 
 def main(options: Options) -> int:

@@ -243,14 +243,18 @@ def test_a_loss_that_is_not_finite_stops_training(here, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("width", "init", "tune", "epochs", "lr"),
-    [(768, "pretrained", "all", 3, 5e-5), (256, "random", "all", 6, 1e-3), (768, "pretrained", "head", 10, 1e-3)],
+    ("width", "init", "tune", "epochs", "lr", "dropout"),
+    [
+        (768, "pretrained", "all", 4, 8e-4 / 9, 0.1),
+        (256, "random", "all", 6, 1e-3, 0.3),
+        (768, "pretrained", "head", 10, 1e-3, 0.0),
+        (256, "random", "head", 10, 3e-3, 0.0),
+    ],
 )
-def test_defaults_follow_from_init_tune_and_width(width, init, tune, epochs, lr):
+def test_defaults_follow_from_init_tune_and_width(width, init, tune, epochs, lr, dropout):
     options = train.Options(init=init, tune=tune).resolved(width)
-    dropout = 0.3 if init == "random" else 0.1
     assert (options.epochs, options.lr, options.dropout) == (epochs, pytest.approx(lr), dropout)
-    given = train.Options(init=init, tune=tune, epochs=7, lr=0.1, dropout=0.0)
+    given = train.Options(init=init, tune=tune, epochs=7, lr=0.1, dropout=0.2)
     assert given.resolved(width) == given
 
 
