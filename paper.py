@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 import train
 from data import Corpus, encode, read_corpus
-from lab import figures, results, runs
+from lab import figures, page, results, runs
 from lab.cli import command
 from lab.device import Device, DeviceName, Precision
 from lab.evaluation import predict
@@ -230,7 +230,7 @@ def write_results(folder: Path, finished: list[results.Measured]) -> None:
         runs.write_csv(folder / "differences.csv", differences)
     with written_whole(folder / "results.md") as [temporary]:
         words = shlex.join(["python", "paper.py", *sys.argv[1:]])
-        temporary.write_text(results.markdown(finished, table, differences, words), encoding="utf-8")
+        temporary.write_text(page.markdown(finished, table, differences, words), encoding="utf-8")
     accuracies = results.accuracies_on_test(table)
     figures.forest(accuracies, folder / "results.png", "accuracy on the test split, with its 95 % bootstrap interval")
 

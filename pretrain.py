@@ -192,9 +192,8 @@ class Pretraining:
         self.add("held-out", loss, started)
         console.print(f"step {self.step:,}: held-out loss {loss:.3f}")
         runs.write_jsonl(run / "log.jsonl", self.log)
-        with written_whole(run / STATE) as [temporary]:
-            parts = [part.state_dict() for part in self.parts]
-            torch.save({"step": self.step, "log": self.log, "parts": parts}, temporary)
+        parts = [part.state_dict() for part in self.parts]
+        runs.write_state(run / STATE, {"step": self.step, "log": self.log, "parts": parts})
 
     def restore(self, path: Path) -> None:
         """Take up what `evaluate` wrote: the next step is then the one that an undisturbed training would have made

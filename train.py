@@ -76,7 +76,7 @@ class Options:
         elif self.init == "random":
             epochs, lr, dropout = 6, 1e-3 * share, 0.3
         else:
-            epochs, lr, dropout = 4, 8e-4 * share**2, 0.1
+            epochs, lr, dropout = 4, 8e-4 * min(share, share**2), 0.1
         dropout = dropout if self.dropout is None else self.dropout
         return replace(self, epochs=self.epochs or epochs, lr=self.lr or lr, dropout=dropout)
 

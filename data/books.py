@@ -14,6 +14,8 @@ from torch import Tensor
 from model import InputError, Tokenizer
 from model.checkpoint import END_OF_TEXT
 
+from .formats import decoded
+
 BETWEEN_BOOKS = re.compile(rf"^{re.escape(END_OF_TEXT)}(?:\n|\Z)", re.MULTILINE)
 HELD_OUT = 20  # one book in so many
 
@@ -34,11 +36,7 @@ def read_books(path: str | Path, tokenizer: Tokenizer) -> Books:
     file is no such text."""
     path = Path(path)
     raw = read_bytes(path)
-    try:
-        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
-        raise InputError(f"{path}, line {line}: expected UTF-8, got byte {byte:#04x}") from None
+    text = decoded(raw, path).replace("\r\n", "\n")
     books = [book for book in BETWEEN_BOOKS.split(text) if book.strip()]
     if not books:
         raise InputError(f"{path}: expected a text, there is no text between the lines {END_OF_TEXT}")

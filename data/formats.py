@@ -101,7 +101,8 @@ def _problem(value: Any) -> str | None:
     return None
 
 
-def _decoded(data: bytes, path: Path, encoding: str = "utf-8") -> str:
+def decoded(data: bytes, path: Path, encoding: str = "utf-8") -> str:
+    """A file's text; InputError with the line of the first byte that is in another encoding."""
     body = data.removeprefix(codecs.BOM_UTF8)
     try:
         return body.decode(encoding)
@@ -113,7 +114,7 @@ def _decoded(data: bytes, path: Path, encoding: str = "utf-8") -> str:
 
 def _lines(data: bytes, path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     # str.splitlines would also cut at U+2028, U+0085 and other characters that occur within texts
-    lines = re.split(r"\r?\n", _decoded(data, path, encoding))
+    lines = re.split(r"\r?\n", decoded(data, path, encoding))
     if not lines[-1]:
         lines.pop()
     for number, line in enumerate(lines, 1):
@@ -141,7 +142,7 @@ def _txt(data: bytes, path: Path, columns: tuple[str, str]) -> Iterator[Row]:
 
 
 def _csv(data: bytes, path: Path, columns: tuple[str, str], delimiter: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(_decoded(data, path), newline="\n"), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(decoded(data, path), newline="\n"), delimiter=delimiter, strict=True)
     start = 1  # a quoted field may span lines: a row starts behind the end of the one before
     try:
         header = next(reader)

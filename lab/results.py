@@ -1,7 +1,6 @@
-"""Training runs side by side: their scores in one tidy table, as Markdown, and beside what others published."""
+"""Training runs side by side: their scores in one tidy table, their differences, and what others published."""
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -12,20 +11,12 @@ import numpy as np
 import pandas as pd
 
 from data import SPLITS, Corpus
-from model.config import PRESETS, InputError
+from model.config import InputError
 
 from .metrics import Floats, Ints, resampled_prediction_metrics
 from .stats import bootstrap
 
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "macro_roc_auc")
-COLUMNS = {  # of the Markdown table
-    "val accuracy": ("val", "accuracy"),
-    "test accuracy": ("test", "accuracy"),
-    "test macro-F1": ("test", "macro_f1"),
-    "train ROC AUC": ("train", "macro_roc_auc"),
-    "test ROC AUC": ("test", "macro_roc_auc"),
-}
-IN_FULL = ("test accuracy", "test macro-F1")  # each seed with its interval; of the others the mean alone
 BASELINES = {"bag_of_words": "best bag of words", "majority": "most frequent class"}
 TUNED = {"all": "all weights tuned", "head": "head alone tuned"}
 AUC = "reported train/test ROC AUC, of a model not known to us"
@@ -47,15 +38,8 @@ PUBLISHED = (  # the corpus's title, the model, what its numbers are, and they b
     ("rotten_tomatoes", "tuned", AUC, {"train ROC AUC": "0.980", "test ROC AUC": "0.911"}),
     ("rotten_tomatoes", "frozen", AUC, {"train ROC AUC": "0.918", "test ROC AUC": "0.882"}),
 )
-LEGEND = """\
-Each run keeps the epoch of best validation macro-F1. Bold: the mean over the seeds; in brackets: the 95 % bootstrap
-interval over the texts. ROC AUC: one class against the rest, mean over the classes. Columns without intervals hold
-the mean over the seeds. In italics: numbers that others published, not measured here."""
 Pair = tuple["Measured", "Measured"]  # from pretrained and from random weights; corpus, tune and seed are the same
 COMPARED = {"accuracy": "accuracy", "macro_f1": "macro-F1"}  # metrics whose difference is told, with their names
-ABOUT_DIFFERENCES = """\
-Means over the seeds; in brackets the 95 % bootstrap interval over the texts, paired: it says how far other texts would
-move the difference of these runs, and nothing of other seeds. The last column shows how much those matter."""
 
 
 class Measured(NamedTuple):
@@ -126,27 +110,27 @@ def differences(runs: Sequence[Measured]) -> pd.DataFrame:
     seeds: with others, the same texts may give a difference outside of it.
     """
     rows: list[dict[str, Any]] = []
-    for (corpus, tune), pairs in _pairs(runs).items():
-        n = len(pairs[0][0].targets)
-        intervals = bootstrap(partial(_resampled_differences, pairs=pairs), n)
+    for (corpus, tune), same in pairs(runs).items():
+        n = len(same[0][0].targets)
+        intervals = bootstrap(partial(_resampled_differences, pairs=same), n)
         for metric in COMPARED:
-            pretrained, random = np.mean([[run.metrics["test"][metric] for run in pair] for pair in pairs], axis=0)
-            key = {"corpus": corpus, "tune": tune, "metric": metric, "n": n, "seeds": len(pairs)}
+            pretrained, random = np.mean([[run.metrics["test"][metric] for run in pair] for pair in same], axis=0)
+            key = {"corpus": corpus, "tune": tune, "metric": metric, "n": n, "seeds": len(same)}
             low, high = intervals[metric] or (None, None)
             means = {"pretrained": pretrained, "random": random, "difference": pretrained - random}
             rows.append(key | means | {"ci_low": low, "ci_high": high})
     return pd.DataFrame(rows)
 
 
-def _pairs(runs: Sequence[Measured]) -> dict[tuple[str, str], list[Pair]]:
+def pairs(runs: Sequence[Measured]) -> dict[tuple[str, str], list[Pair]]:
     """By corpus and tune, the two runs of each seed; nothing unless both starts are there."""
     kind = itemgetter("init", "tune", "seed")
     by_kind = {(*kind(run.record["settings"]), run.corpus): run for run in runs}
-    pairs: dict[tuple[str, str], list[Pair]] = {}
+    found: dict[tuple[str, str], list[Pair]] = {}
     for (init, tune, seed, corpus), run in by_kind.items():
         if init == "pretrained" and ("random", tune, seed, corpus) in by_kind:
-            pairs.setdefault((corpus, tune), []).append((run, by_kind["random", tune, seed, corpus]))
-    return pairs
+            found.setdefault((corpus, tune), []).append((run, by_kind["random", tune, seed, corpus]))
+    return found
 
 
 def _resampled_differences(weights: Floats, pairs: Sequence[Pair]) -> dict[str, Floats]:
@@ -156,110 +140,6 @@ def _resampled_differences(weights: Floats, pairs: Sequence[Pair]) -> dict[str, 
         [resampled_prediction_metrics(weights, run.targets, run.predicted, labels) for run in pair] for pair in pairs
     ]
     return {name: np.mean([one[name] - other[name] for one, other in measured], axis=0) for name in COMPARED}
-
-
-def markdown(runs: Sequence[Measured], results: pd.DataFrame, compared: pd.DataFrame, command: str) -> str:
-    """What was run, the table of its `tidy` results, a row per corpus and kind of classifier, and its `differences`."""
-    table = [["corpus (texts: train / val / test)", "classifier", *COLUMNS], ["---"] * (2 + len(COLUMNS))]
-    for corpus, rows in results.groupby("corpus", sort=False):
-        first = next(run for run in runs if run.corpus == corpus)
-        texts = " / ".join(f"{n:,}" for n in first.record["corpus"]["texts"].values())
-        names = {name: baseline["name"] for name, baseline in first.metrics["baselines"].items()}
-        start = len(table)
-        for kind, own in rows.groupby(["model", "init", "tune"], sort=False):
-            model, init, tune = map(str, kind)
-            name = f"{start_of(model, init)}, {TUNED[tune]}" if tune else names[model]
-            table.append(["", name, *(_cell(own, column) for column in COLUMNS)])
-        for model, what, numbers in published(str(corpus), first.record["corpus"]["texts"]["test"]):
-            cells = [f"*{numbers[column]}*" if column in numbers else "" for column in COLUMNS]
-            table.append(["", f"*{model}: {what}*", *cells])
-        table[start][0] = f"{corpus} ({texts})"
-    section = [] if compared.empty else _section(runs, compared)
-    return "\n".join([*_provenance(runs, command), "", LEGEND, "", *_lines(table), "", *section])
-
-
-def _section(runs: Sequence[Measured], compared: pd.DataFrame) -> list[str]:
-    """The lines about the `differences` of these runs."""
-    pairs = _pairs(runs)
-    header = ["corpus (test texts)", "what is tuned", "metric", "pretrained", "random", "difference", "each seed's"]
-    table = [header, ["---"] * len(header)]
-    for row in compared.itertuples():
-        corpus, tune, metric = str(row.corpus), str(row.tune), str(row.metric)
-        seeds = []
-        for pretrained, random in pairs[corpus, tune]:
-            difference = pretrained.metrics["test"][metric] - random.metrics["test"][metric]
-            seeds.append(f"seed {pretrained.record['settings']['seed']}: {difference:+z.3f}")
-        scores = [f"{row.pretrained:.3f}", f"{row.random:.3f}"]
-        scores += [f"**{row.difference:+z.3f}** [{row.ci_low:+z.3f}, {row.ci_high:+z.3f}]", "<br>".join(seeds)]
-        table.append([f"{corpus} ({row.n:,})", TUNED[tune], COMPARED[metric], *scores])
-    title = "## Pretrained minus random weights, the same texts and seeds"
-    return [title, "", _unlike(pairs), "", ABOUT_DIFFERENCES, "", *_lines(table), ""]
-
-
-def _unlike(pairs: dict[tuple[str, str], list[Pair]]) -> str:
-    """In one line, how the two starts were trained, by what was tuned."""
-    told = {}
-    for (_, tune), same in pairs.items():
-        one, other = (run.record["settings"] for run in same[0])
-        epochs, lr, dropout = (f"{one[name]:g} and {other[name]:g}" for name in ("epochs", "lr", "dropout"))
-        epochs = f"the same epochs ({one['epochs']})" if one["epochs"] == other["epochs"] else f"epochs {epochs}"
-        told[tune] = f"{TUNED[tune]}, {epochs}, learning rate {lr}, dropout {dropout}"
-    return f"Pretrained and random weights, each with its own defaults: {'; '.join(told.values())}."
-
-
-def _lines(table: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
-
-
-def _provenance(runs: Sequence[Measured], command: str) -> list[str]:
-    """The lines above the table: what these runs start from, and what is needed to make them again."""
-    starts = dict.fromkeys(map(_start, runs))
-    revisions = {run.corpus: run.record["corpus"].get("revision") for run in runs}
-    corpora = [f"{name}, {f'revision {commit}' if commit else 'local files'}" for name, commit in revisions.items()]
-    lines = [
-        f"- model: {'; '.join(starts)}",
-        f"- corpora: {'; '.join(corpora)}",
-        f"- device: {_differing(run.record['device'] for run in runs)}",
-        f"- commit: {_differing(run.record['git'] or 'unknown' for run in runs)}",
-        f"- versions: {_differing(', '.join(map(' '.join, run.record['versions'].items())) for run in runs)}",
-        f"- command: `{command}`",
-    ]
-    # neither a folder nor random weights have a revision
-    official = [run.record["model"]["name"] in PRESETS and bool(run.record["model"].get("revision")) for run in runs]
-    if not all(official):
-        which = "Not all of these are" if any(official) else "These are not"
-        lines += ["", f"**{which} results of the official GPT-2 weights.**"]
-    return lines
-
-
-def _start(run: Measured) -> str:
-    """What it starts from, with what tells these weights from others."""
-    model, init = run.record["model"], run.record["settings"]["init"]
-    start = start_of(model["name"], init)
-    if init == "pretrained":
-        start += f", revision {model['revision'] or 'unknown'}, SHA-256 of the weights {model['sha256']}"
-    return start
-
-
-def _differing(values: Iterable[str]) -> str:
-    first, *others = dict.fromkeys(values)
-    return first + "".join(f"; for some of the runs: {other}" for other in others)
-
-
-def _cell(rows: pd.DataFrame, column: str) -> str:
-    """The scores of one kind of run, or of a baseline, in a column."""
-    split, metric = COLUMNS[column]
-    rows = rows[(rows["split"] == split) & (rows["metric"] == metric)]
-    mean = rows["value"].mean()
-    if math.isnan(mean):
-        return ""
-    if column not in IN_FULL:
-        return f"{mean:.3f}"
-    scores = [f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]" for row in rows.itertuples()]
-    if rows["seed"].isna().all():
-        return scores[0]
-    seeds = [f"seed {seed}: {score}" for seed, score in zip(rows["seed"], scores, strict=True)]
-    return "<br>".join([f"**{mean:.3f}**", *seeds])
 
 
 def published(corpus: str, n: int) -> list[tuple[str, str, dict[str, str]]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+import torch
 
 from data import SPLITS, Corpus
 from data.corpus import fetch
@@ -92,6 +93,15 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     """One JSON object per line, whole or not at all."""
     with written_whole(path) as [temporary]:
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """What a training needs to go on, whole or not at all; OSError where it cannot be written."""
+    with written_whole(path) as [temporary]:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # so torch calls a full disk
+            raise OSError(f"{path} could not be written, is the disk full? ({error})") from None
 
 
 def choose_model(name: str, init: Init) -> tuple[str, str | None]:

@@ -25,6 +25,7 @@ import train
 from data import read_corpus
 from lab import results, runs, stats
 from lab.evaluation import predictions
+from lab.page import markdown
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, save
 
 WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
@@ -409,7 +410,7 @@ def measured(made, corpus, n=54, run=ALL, **changes):
 
 
 def page(*runs):
-    return results.markdown(runs, results.tidy(runs), results.differences(runs), "python paper.py")
+    return markdown(runs, results.tidy(runs), results.differences(runs), "python paper.py")
 
 
 @pytest.mark.parametrize(
@@ -511,14 +512,14 @@ def test_the_page_has_the_difference_of_each_seed(here, pretended, monkeypatch):
     assert rows[4].startswith("| words (54) | head alone tuned | accuracy | 0.550 | 0.505 | **+0.045** ")
     assert len(rows) == 6
     lr = 256 / 10  # of the mini's width, by that of the tiny
-    same = f"the same epochs (2), learning rate {1.5e-4 * lr:g} and {1e-3 * lr:g}, dropout 0.1 and 0.3;"
+    same = f"the same epochs (2), learning rate {8e-4 * lr:g} and {1e-3 * lr:g}, dropout 0.1 and 0.3;"
     assert f"each with its own defaults: all weights tuned, {same} head alone tuned, the same epochs (2)" in section
 
 
 def test_the_page_says_where_the_epochs_differ(here, pretended, monkeypatch):
     assert run_paper(monkeypatch, *TINY, "--run", "two", "--epochs", "0", *BOTH) == 0
     text = Path("runs/two/results.md").read_text()
-    assert "all weights tuned, epochs 3 and 6, learning rate" in text
+    assert "all weights tuned, epochs 4 and 6, learning rate" in text
     assert "head alone tuned, the same epochs (10), learning rate" in text
 
 

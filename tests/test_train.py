@@ -246,6 +246,7 @@ def test_a_loss_that_is_not_finite_stops_training(here, monkeypatch, capsys):
     ("width", "init", "tune", "epochs", "lr", "dropout"),
     [
         (768, "pretrained", "all", 4, 8e-4 / 9, 0.1),
+        (128, "pretrained", "all", 4, 1.6e-3, 0.1),
         (256, "random", "all", 6, 1e-3, 0.3),
         (768, "pretrained", "head", 10, 1e-3, 0.0),
         (256, "random", "head", 10, 3e-3, 0.0),

@@ -3,12 +3,14 @@
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 
 import pandas as pd
 import pytest
+import torch
 
 from lab import runs
 from model import InputError
@@ -116,3 +118,14 @@ def test_a_shape_without_weights_says_what_to_do(here):
     shutil.copy(EMBEDDED / "config.json", here / "shape")
     with pytest.raises(InputError, match=r"shape: expected model.safetensors, found no weights; .*--init random"):
         runs.weights_of("shape", "pretrained")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+def test_a_full_disk_leaves_the_former_state_and_is_one_clear_error(here, monkeypatch):
+    path, save = here / "state.pt", torch.save
+    runs.write_state(path, {"step": 1})
+    monkeypatch.setattr(torch, "save", lambda state, _: save(state, "/dev/full"))
+    with pytest.raises(OSError, match=r"state\.pt could not be written, is the disk full\?"):
+        runs.write_state(path, {"step": 2, "weights": torch.zeros(1000)})
+    assert torch.load(path) == {"step": 1}
+    assert os.listdir() == ["state.pt"]
