@@ -91,7 +91,8 @@ def heads(table: pd.DataFrame, path: Path) -> None:
 
     table: one row per head and kind; columns `layer, head, previous_token, induction, loss_increase, weights`."""
     kinds = list(table.groupby("weights", sort=False))
-    figure = Figure(figsize=(13, 3.9 * len(kinds)), layout="constrained")
+    height = 3.3 * table["layer"].nunique() / table["head"].nunique() + 0.7  # of a map with square cells, in inches
+    figure = Figure(figsize=(13, height * len(kinds)), layout="constrained")
     grid = figure.subplots(len(kinds), len(HEAD_SCORES), squeeze=False)
     for column, (score, (title, colours)) in zip(grid.T, HEAD_SCORES.items(), strict=True):
         high = table[score].abs().max()
@@ -101,7 +102,7 @@ def heads(table: pd.DataFrame, path: Path) -> None:
             image = axes.imshow(scores, cmap=colours, vmin=low, vmax=high)
             for (layer, head), value in np.ndenumerate(scores):
                 colour = "white" if abs(value) > 0.6 * high else "black"
-                axes.text(head, layer, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+                axes.text(head, layer, f"{value:z.2f}", ha="center", va="center", color=colour, fontsize=8)
             axes.set(title=f"{title}\n{kind} weights", xlabel="head", ylabel="layer")
             axes.set(xticks=scores.columns, yticks=scores.index)
             axes.grid(visible=False)
