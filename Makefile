@@ -3,12 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run "$(RUN)") $(ARGS)
 
-.PHONY: train mini verify paper test lint lock
+.PHONY: train mini verify paper words test lint lock
 train verify paper: .venv/ready
 	@$(BIN)/python $@.py $(OPTIONS)
 
 mini: .venv/ready
 	@$(BIN)/python pretrain.py $(OPTIONS)
+
+# The lists of words that data/words.py reads, into a folder where nltk finds them: once, under 1 MB.
+words: .venv/ready
+	@$(BIN)/python -c 'import sys, nltk; sys.exit(not all(map(nltk.download, sys.argv[1:])))' stopwords opinion_lexicon \
+		|| { echo "nltk could not fetch the lists, for the reason above; is there a network?" >&2; exit 1; }
 
 test: .venv/ready
 	@$(BIN)/python -m pytest $(ARGS)
