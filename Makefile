@@ -3,9 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run "$(RUN)") $(ARGS)
 
-.PHONY: train mini verify paper words test lint lock
-train verify paper: .venv/ready
+.PHONY: train mini verify paper ablate bench words test lint lock
+train verify paper ablate: .venv/ready
 	@$(BIN)/python $@.py $(OPTIONS)
+
+bench: .venv/ready
+	@$(BIN)/python bench/ablation.py $(ARGS)
 
 mini: .venv/ready
 	@$(BIN)/python pretrain.py $(OPTIONS)

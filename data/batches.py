@@ -88,6 +88,20 @@ def bucketed(
     return (_batch(sequences, targets, index) for index in bucket(lengths, batch_size, seed, epoch))
 
 
+def token_batches(
+    sequences: Sequence[Sequence[int]], targets: np.ndarray, tokens: int, among: np.ndarray
+) -> Iterator[Batch]:
+    """The texts at the positions `among`, int64, in batches of at most `tokens` tokens, padding included, or of one.
+
+    The longest come first, so that what does not fit into memory shows at once."""
+    lengths = np.array([len(sequences[i]) for i in among], dtype=np.int64)
+    order, start = among[np.argsort(-lengths, kind="stable")], 0
+    while start < len(order):
+        size = max(1, tokens // len(sequences[order[start]]))
+        yield _batch(sequences, targets, order[start : start + size])
+        start += size
+
+
 def _batch(sequences: Sequence[Sequence[int]], targets: np.ndarray, index: np.ndarray) -> Batch:
     rows = [torch.tensor(sequences[i], dtype=torch.int64) for i in index]
     return Batch(

@@ -62,7 +62,7 @@ def learning_curves(log: pd.DataFrame, best_epoch: int, path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch")
         axes.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
 @STYLE
@@ -82,7 +82,7 @@ def loss_curves(log: pd.DataFrame, path: Path, title: str) -> None:
     axes.axvline(millions, color=GREY, linestyle=":", label=name)
     axes.set(title=title, xlabel="tokens read (millions)", ylabel="cross-entropy of the next token (nats)")
     axes.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
 @STYLE
@@ -107,7 +107,7 @@ def heads(table: pd.DataFrame, path: Path) -> None:
             axes.set(xticks=scores.columns, yticks=scores.index)
             axes.grid(visible=False)
         figure.colorbar(image, ax=column, shrink=0.6)
-    _save(figure, path)
+    save(figure, path)
 
 
 @STYLE
@@ -130,7 +130,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str], pat
             share = shares[row, column]
             colour = "white" if share > 0.5 else "black"
             axes.text(column, row, f"{count}\n{share:.1%}", ha="center", va="center", color=colour, fontsize=size)
-    _save(figure, path)
+    save(figure, path)
 
 
 @STYLE
@@ -163,7 +163,7 @@ def roc_and_precision_recall(
     )
     figure.legend(loc="outside right center")
     figure.suptitle(title)
-    _save(figure, path)
+    save(figure, path)
 
 
 @STYLE
@@ -184,7 +184,7 @@ def calibration(targets: NDArray[np.integer], probabilities: NDArray[np.floating
     below.bar_label(bars, fontsize=8)
     below.set(xlabel="confidence (probability of the predicted class)", ylabel="texts", xlim=(0, 1))
     below.margins(y=0.2)
-    _save(figure, path)
+    save(figure, path)
 
 
 @STYLE
@@ -206,7 +206,7 @@ def forest(scores: pd.DataFrame, path: Path, xlabel: str) -> None:
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
     axes.set_xlabel(xlabel)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _score(axes: Axes, y: int, row: Any, colour: str) -> None:
@@ -235,6 +235,7 @@ def _curves(axes: Axes, log: pd.DataFrame, metrics: dict[str, str]) -> None:
                 axes.plot(measured["epoch"], measured[metric], line, marker="o", color=colour, label=name)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """As a PNG, whole or not at all."""
     with written_whole(path) as [temporary]:
         figure.savefig(temporary, format="png")

@@ -52,7 +52,7 @@ def test_the_data_and_the_title_show(tmp_path):
 def saved(monkeypatch):
     """The figures that would be saved."""
     figures_saved = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path: figures_saved.append(figure))
+    monkeypatch.setattr(figures, "save", lambda figure, path: figures_saved.append(figure))
     return figures_saved
 
 

@@ -1,9 +1,12 @@
+from itertools import permutations
+
 import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
+from scipy.stats import ttest_ind
 
 from lab import stats
-from lab.stats import DRAWS, bootstrap, resamples
+from lab.stats import DRAWS, benjamini_hochberg, bootstrap, holm, interval, mcnemar_p, permutation_p, resamples
 
 
 def mean_of(values):
@@ -48,3 +51,129 @@ def test_undefined_draws_are_left_out():
         return {"some": np.where(first_drawn, 2.0, np.nan), "never": np.full(len(weights), np.nan)}
 
     assert bootstrap(metrics, 10) == {"some": [2.0, 2.0], "never": None}
+
+
+def test_intervals_of_many_numbers_are_those_of_each():
+    values = np.random.default_rng(0).normal(size=(101, 2, 3))
+    values[:7, 0, 1] = np.nan
+    values[:, 1, 2] = np.nan
+    low, high = interval(values)
+    assert low.shape == high.shape == (2, 3)
+    assert np.isnan([low[1, 2], high[1, 2]]).all()
+    assert [low[0, 1], high[0, 1]] == np.percentile(values[7:, 0, 1], [2.5, 97.5]).tolist()
+    assert [low[1, 0], high[1, 0]] == np.percentile(values[:, 1, 0], [2.5, 97.5]).tolist()
+
+
+def statistic(values, targets, c):
+    """Welch's t by scipy; inf where neither side spreads but the means differ."""
+    return ttest_ind(values[targets == c], values[targets != c], equal_var=False).statistic
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_permutation_p_is_the_share_of_all_permutations(ties):
+    rng = np.random.default_rng(2)
+    targets = np.array([0, 2, 1, 1, 2, 1, 0])
+    values = rng.integers(-2, 3, size=(7, 2, 3)) / 10 if ties else rng.exponential(size=(7, 2, 3))
+    values[targets == 1, 0, 1] += 9
+    shuffled = [targets[list(order)] for order in permutations(range(7))]
+    draws = 20_000
+    p = permutation_p(values, targets, draws)
+    for u in range(2):
+        for c in range(3):
+            observed = abs(statistic(values[:, u, c], targets, c))
+            every = np.nan_to_num(np.abs([statistic(values[:, u, c], labels, c) for labels in shuffled]), posinf=np.inf)
+            exact = (every >= observed - 1e-9).mean()
+            assert p[u, c] == pytest.approx(exact, abs=4.5 * (exact * (1 - exact) / draws) ** 0.5 + 1 / draws)
+    assert p[0, 1] == pytest.approx(1 / 35, abs=0.01)  # class 1 on top: 1 of the 35 ways to choose it
+
+
+def test_permutation_p_knows_no_scale_and_no_offset():
+    rng = np.random.default_rng(3)
+    targets, values = rng.integers(3, size=53), rng.normal(size=(53, 5, 3))
+    p = permutation_p(values, targets, 499)
+    assert len(np.unique(p)) > 10
+    np.testing.assert_allclose(permutation_p(-1e-9 * values, targets, 499), p)
+    np.testing.assert_allclose(permutation_p(1e3 * values + 7e3, targets, 499), p, atol=1.1 / 500)
+
+
+def test_ties_in_float32_count_as_extreme():
+    """One text in 1009 changes: every permutation gives the same statistic, in whatever order its sums are added."""
+    targets = (np.arange(1009) < 500).astype(int)
+    values = np.zeros((1009, 1, 2))
+    values[3] = 0.1
+    assert permutation_p(values, targets, 199)[0, 0] == 1  # Welch's t is 1, whichever class the text is in
+    values[1003] = -0.1  # lost in the one class, won in the other: half of the permutations keep them together
+    assert permutation_p(values, targets, 199)[0, 0] == pytest.approx(0.5, abs=0.2)
+
+
+def test_no_change_gives_p_1_and_a_class_of_no_or_all_texts_has_none():
+    targets = np.array([0, 0, 3, 3, 3])
+    values = np.random.default_rng(0).normal(size=(5, 3, 4))
+    values[:, 0] = 0
+    values[:, 1] = 0.1  # the mean of five 0.1 is rounded
+    p = permutation_p(values, targets, 99)
+    assert (p[:2, [0, 3]] == 1).all()
+    assert (p[2, [0, 3]] < 1).all()
+    assert np.isnan(p[:, [1, 2]]).all()
+    assert np.isnan(permutation_p(values, np.full(5, 3), 99)).all()
+
+
+def test_permutation_p_refuses_nan():
+    with pytest.raises(ValueError, match="finite"):
+        permutation_p(np.full((5, 1, 2), np.nan), np.array([0, 1, 0, 1, 1]), 9)
+
+
+def test_permutations_are_the_same_for_all_and_chunks_do_not_show(monkeypatch):
+    rng = np.random.default_rng(4)
+    targets, values = rng.integers(2, size=31), rng.normal(size=(31, 3, 1))
+    whole = permutation_p(np.repeat(values, 2, axis=2), targets, 99)
+    np.testing.assert_array_equal(whole[:, 0], whole[:, 1])  # one class's texts are the other's "all other texts"
+    np.testing.assert_array_equal(permutation_p(np.repeat(values[:, :1], 2, axis=2), targets, 99), whole[:1])
+    monkeypatch.setattr(stats, "PERMUTED", 31 * 7)
+    np.testing.assert_array_equal(permutation_p(np.repeat(values, 2, axis=2), targets, 99), whole)
+
+
+def test_under_random_labels_p_is_uniform():
+    rng = np.random.default_rng(5)
+    p = permutation_p(rng.normal(size=(60, 200, 3)), rng.integers(3, size=60), 999)
+    assert 0.01 < (p < 0.05).mean() < 0.10
+    assert np.quantile(p, [0.25, 0.5, 0.75]) == pytest.approx([0.25, 0.5, 0.75], abs=0.06)
+
+
+def test_a_class_that_only_spreads_more_than_the_others_is_not_found():
+    rng = np.random.default_rng(7)
+    targets, values = (np.arange(400) < 40).astype(int), rng.normal(size=(400, 200, 2))
+    values[targets == 1] *= 3
+    assert 0.02 < (permutation_p(values, targets, 999) < 0.05).mean() < 0.08  # by the difference alone it is 0.4
+
+
+def test_a_real_effect_survives_holm_over_864_tests():
+    rng = np.random.default_rng(6)
+    targets, values = np.arange(60) % 6, rng.normal(size=(60, 144, 6))
+    values[targets == 4, 17, 4] -= 3
+    p = permutation_p(values, targets)
+    assert p.min() == p[17, 4] == 1e-5  # never 0
+    assert np.argwhere(holm(p.ravel()).reshape(p.shape) < 0.05).tolist() == [[17, 4]]
+
+
+def test_holm_by_hand():
+    adjusted = holm(np.array([0.01, 0.04, np.nan, 0.03, 0.005]))
+    np.testing.assert_allclose(adjusted, [0.03, 0.06, np.nan, 0.06, 0.02])  # 3 * 0.01, 2 * 0.03, 4 * 0.005; monotone
+    np.testing.assert_allclose(holm(np.array([0.9, 0.6])), [1, 1])
+    assert np.isnan(holm(np.full(3, np.nan))).all()
+
+
+def test_benjamini_hochberg_by_hand():
+    adjusted = benjamini_hochberg(np.array([0.01, 0.04, np.nan, 0.03, 0.005]))
+    np.testing.assert_allclose(adjusted, [0.02, 0.04, np.nan, 0.04, 0.02])  # 0.01 * 4 / 2, 0.04 * 4 / 4
+    assert np.isnan(benjamini_hochberg(np.full(3, np.nan))).all()
+
+
+def test_mcnemar_by_hand():
+    before = np.array([True] * 7 + [False] * 6)
+    after = np.tile(before[:, None], 5)
+    after[[0, 7, 8, 9, 10, 11], 1] ^= True  # 1 lost, 5 won
+    after[[0, 1, 2], 2] ^= True  # 3 lost
+    after[[0, 1, 7, 8], 3] ^= True  # as many
+    after[[7, 0, 1, 2, 3, 4], 4] ^= True  # 5 lost, 1 won
+    np.testing.assert_allclose(mcnemar_p(before, after), [1, 2 * 7 / 64, 2 / 8, 1, 2 * 7 / 64])

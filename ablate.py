@@ -1,0 +1,222 @@
+"""Which heads, layers and regions does each class need? `make ablate`, or `python ablate.py --help`.
+
+Everything is closed in turn on the same texts, and what changes is measured for each class: ranked on val, confirmed
+on test. Tables, pictures and report.md land in runs/NAME/ablate."""
+
+import hashlib
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import tyro
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from data.words import tokens_of_class, word_classes, words
+from lab import effect_figures, findings, pruning, runs, units
+from lab.cli import check_ranges, command
+from lab.device import Device, DeviceName, Precision
+from lab.effect_report import report
+from lab.progress import console
+from lab.study import open_study
+from lab.sweep import Ablation
+from lab.sweeps import Plan, Sweeps
+from model import GPT2Config, InputError
+from model.files import written_whole
+
+UnitName = Literal["heads", "layers", "regions", "words", "curves", "pairs", "smallest"]
+FillName = Literal["zero", "mean", "resample", "class_mean"]
+PAIRED = 8  # heads, of which all pairs are closed
+NAMES = ["kind", "layer", "head", "region"]  # columns that say which ablation
+
+
+@dataclass(frozen=True)
+class Options:
+    """Close heads, layers, pieces of attention and words of a run's network, and measure what each class loses.
+
+    The tables, pictures and report.md land in runs/NAME/ablate. After an interruption the same command goes on."""
+
+    run: str = "latest"  # name of the run
+    corpus: str = ""  # empty: the one that the run was trained on; else another with the same classes
+    units: tuple[UnitName, ...] = ("heads", "layers", "regions", "words", "curves")  # what to close, see the README
+    fill: tuple[FillName, ...] = ("zero", "mean")  # what closed heads and MLPs emit
+    all: bool = False  # all units, and all fills
+    texts: int = 0  # at most so many of val and of test, drawn at random; 0: all
+    class_: Annotated[str, tyro.conf.arg(name="class")] = ""  # test and report this class alone; empty: each
+    pairs: tuple[str, ...] = ()  # heads whose pairs are closed, as 0.3 1.5; empty: the 8 that do most on val
+    rows: tuple[int, ...] = ()  # queries that may attend to nothing, besides the last; -2 is the last but one
+    seed: int = 0  # of texts, donors, random words and random orders
+    device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
+    precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
+
+    def resolved(self) -> "Options":
+        """Checked, and with what `all` and the units that need others stand for."""
+        check_ranges(self, texts=(0, np.inf), seed=(0, 2**32))
+        if not self.units or not self.fill:
+            raise InputError("--units and --fill: expected at least one of each")
+        chosen, fill = set(self.units), self.fill
+        if self.all:
+            chosen, fill = set(get_args(UnitName)), get_args(FillName)
+        if chosen & {"curves", "pairs", "smallest"}:
+            chosen.add("heads")  # by whose effect they go
+        return replace(self, units=tuple(name for name in get_args(UnitName) if name in chosen), fill=fill)
+
+
+def main(options: Options) -> int:
+    options = options.resolved()
+    study = open_study(options.run, options.corpus, Device.choose(options.device, options.precision))
+    if options.class_ not in ("", *study.clf.labels):
+        raise InputError(f"--class {options.class_}: expected one of {', '.join(study.clf.labels)}")
+    check_heads(options.pairs, study.clf.config)
+    folder = study.run / "ablate"
+    sweeps = Sweeps(study, folder / "logits", options.texts, options.seed)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            sweeps.check_device()
+            tables = experiment(sweeps, options)
+            write(folder, tables, sweeps, options)
+    except Timeout:
+        raise InputError(f"{folder}: another ablate.py is at work on it; wait for it") from None
+    return 0
+
+
+def check_heads(names: tuple[str, ...], config: GPT2Config) -> None:
+    """InputError unless these are none, or at least two different heads."""
+    heads = [units.name(head) for head in product(range(config.n_layer), range(config.n_head))]
+    if names and (len(set(names)) < 2 or not set(names) <= set(heads)):
+        raise InputError(f"--pairs {' '.join(names)}: expected two or more heads of {heads[0]} to {heads[-1]}")
+
+
+def experiment(sweeps: Sweeps, options: Options) -> dict[str, Any]:
+    """All that is found, by the name of its file."""
+    plans = [*first_plans(sweeps, options)]
+    number = sum(len(own) for plan in plans for own in plan.ablations.values())
+    minutes = max(1, round(sweeps.seconds(plans) / 60))
+    console.print(f"{number:,} ablations of val and test take about {minutes} min on {sweeps.study.device}")
+    logits, fill = sweeps.run(plans), options.fill[0]
+    with console.status("intervals and permutation tests"):
+        found: dict[str, Any] = findings.measured(sweeps, plans, logits, options.class_)
+    if not {"curves", "pairs", "smallest"} & set(options.units):
+        return found
+    importance = findings.head_importance(sweeps, logits["heads", fill, "val"])
+    if "curves" in options.units:
+        found |= {"importance": importance, "correlations": pruning.correlations(importance)}
+        found["curves"] = findings.curves(sweeps, importance, fill)
+    if "pairs" in options.units:
+        chosen = options.pairs or pruning.strongest(found["significance"], fill, PAIRED)
+        singles = logits["heads", fill, "test"]
+        pairs, found["interactions"] = findings.paired(sweeps, chosen, singles, fill, options.class_)
+        found |= {name: pd.concat([found[name], table]) for name, table in pairs.items()}
+    if "smallest" in options.units and (smallest := findings.smallest(sweeps, importance, fill)):
+        found["smallest"] = smallest
+    return found
+
+
+def first_plans(sweeps: Sweeps, options: Options) -> Iterator[Plan]:
+    """What is closed whatever comes out."""
+    config = sweeps.study.clf.config
+    for fill in options.fill:
+        if "heads" in options.units:
+            yield Plan("heads", fill, on_both(units.each_head(config)))
+        if "layers" in options.units:
+            yield Plan("layers", fill, on_both(units.each_layer(config)))
+    if "regions" in options.units:
+        yield Plan("regions", "zero", on_both(units.each_region(config, options.rows)))
+    if "words" in options.units:
+        hidden = {split: words_of_classes(sweeps, split) for split in sweeps.parts}
+        ablations = {split: units.each_word_class(own, options.seed) for split, own in hidden.items()}
+        if any(ablations.values()):
+            yield Plan("words", "zero", ablations, digest(hidden))
+
+
+def on_both(ablations: list[Ablation]) -> dict[str, list[Ablation]]:
+    return {"val": ablations, "test": ablations}
+
+
+def words_of_classes(sweeps: Sweeps, split: str) -> dict[str, list[NDArray[np.bool_]]]:
+    """By class of words, one bool (T,) per text: which tokens are of such a word."""
+    study, part = sweeps.study, sweeps.parts[split]
+    classes, missing = word_classes(study.clf.labels)
+    if split == "val":  # say it once
+        for line in missing:
+            console.print(line)
+    parsed = [words(text, study.tokenizer) for text in part.texts]
+    lengths = [len(study.tokenizer.encode(text)) for text in part.texts]
+    return {
+        name: [
+            tokens_of_class(own, vocabulary, n)[-len(ids) :]  # a long text was truncated to its end
+            for own, n, ids in zip(parsed, lengths, part.sequences, strict=True)
+        ]
+        for name, vocabulary in classes.items()
+    }
+
+
+def digest(hidden: dict[str, dict[str, list[NDArray[np.bool_]]]]) -> str:
+    """SHA-256 of which tokens are hidden: it depends on the data of nltk that are here."""
+    rows = (row.tobytes() for by_class in hidden.values() for rows in by_class.values() for row in rows)
+    return hashlib.sha256(b"/".join(rows)).hexdigest()
+
+
+def write(folder: Path, found: dict[str, Any], sweeps: Sweeps, options: Options) -> None:
+    """Tables, pictures and the report."""
+    for old in (*folder.glob("*.csv"), *folder.glob("*.png"), folder / "smallest.json"):
+        old.unlink(missing_ok=True)  # of another call, with other units
+    tables = {name: table for name, table in found.items() if name != "smallest"}
+    for name, table in tables.items():
+        runs.write_csv(folder / f"{name}.csv", table)
+    if "smallest" in found:
+        runs.write_json(folder / "smallest.json", found["smallest"])
+    targets = sweeps.parts["test"].targets
+    majority = float(np.bincount(targets).max() / len(targets))
+    draw(
+        folder, tables, majority, f"{sweeps.study.run.name} on {sweeps.study.corpus.name}, {len(targets):,} test texts"
+    )
+    told = {name: table for name, table in found.items() if name not in ("effects", "significance", "importance")}
+    page = report(provenance(sweeps, options), majority, found["effects"], found["significance"], **told)
+    with written_whole(folder / "report.md") as [temporary]:
+        temporary.write_text(page, encoding="utf-8")
+    console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(tables)}.csv and the pictures")
+
+
+def draw(folder: Path, tables: dict[str, pd.DataFrame], majority: float, title: str) -> None:
+    """One picture for each kind of units and fill."""
+    effects, significance = tables["effects"], tables["significance"]
+    for kind, fill in effects[["kind", "fill"]].drop_duplicates().itertuples(index=False):
+        if kind == "head":
+            effect_figures.heads(effects, significance, fill, folder / f"heads_{fill}.png", title)
+        elif kind == "layer":
+            effect_figures.layers(effects, significance, fill, folder / f"layers_{fill}.png", title)
+        elif kind == "mask":
+            effect_figures.regions(effects, folder / "regions.png", title)
+        elif kind == "words":
+            effect_figures.words(effects, folder / "words.png", title)
+        elif kind == "pair":
+            effect_figures.interactions(tables["interactions"], fill, folder / "interactions.png", title)
+    if "curves" in tables:
+        fill = effects.loc[effects["kind"] == "head", "fill"].iloc[0]
+        effect_figures.curves(tables["curves"], fill, majority, folder / "curves.png", title)
+
+
+def provenance(sweeps: Sweeps, options: Options) -> list[str]:
+    """What the report says of where its numbers come from."""
+    study, parts = sweeps.study, sweeps.parts
+    corpus = ", ".join(f"{len(part.targets):,} texts of {split}" for split, part in parts.items())
+    files = ", ".join(f"{name} {sha256[:12]}" for name, sha256 in study.corpus.files.items())
+    revision = f"revision {study.corpus.revision}" if study.corpus.revision else "local files"
+    return [
+        f"run: {study.run}, SHA-256 of its weights {study.weights}, from {study.record['model']['name']} "
+        f"({study.record['settings']['init']} weights)",
+        f"corpus: {study.corpus.name}, {revision}: {corpus} (SHA-256: {files})",
+        f"seed {options.seed}, {study.device}",
+        f"made by `{shlex.join(['python', 'ablate.py', *sys.argv[1:]])}`, commit {runs.git_state() or 'unknown'}",
+    ]
+
+
+if __name__ == "__main__":
+    command(main, Options)

@@ -1,0 +1,297 @@
+"""Pictures of what closing each part of a network does to each class, on the test texts.
+
+The tables are those of `ablate.py`. `title` says of which run and texts they are; what is shown, the fill, and what
+the marks mean are added here, so that each picture can be understood alone. Red is loss.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from textwrap import fill as wrapped
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import MaxNLocator
+
+from . import figures
+from .figures import COLOURS, GREY, STYLE
+from .wording import LEVEL, ORDERS, OVERALL, RANDOM
+
+PARTS = {"heads": "all heads", "mlp": "MLP", "layer": "heads and MLP"}  # of a layer, by kind
+SIDES = {"mask": "masked, the rest of the row rescaled", "cut": "cut, the rest as it was"}
+HIDDEN = {"log_prob": "change of the log-probability\nof the true class (nats)", "accuracy": "change of the accuracy"}
+LOG_PROB = "change of the log-probability of the true class (nats)"
+MARGIN = "change of the specific margin (nats)"
+MANY = 8  # panels; more than these are smaller
+NUMBER = 0.32  # inches of the smallest cell that holds a number
+CELL = 0.5  # inches of the largest cell
+TICK = 0.18  # inches from one name of a layer or head to the next
+
+
+@STYLE
+def heads(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: Path, title: str) -> None:
+    """Layers by heads: the log-probability over all texts, then the specific margin of each class, on one scale.
+
+    effects: columns `kind, layer, head, fill, split, class, metric, effect`; significance: `kind, layer, head, fill,
+    class, p_holm`."""
+    maps = {label: _by_head(rows, "effect") for label, rows in _panels(_closed(effects, ["head"], fill)).items()}
+    tested = significance[(significance["kind"] == "head") & (significance["fill"] == fill)]
+    p = {str(label): _by_head(rows, "p_holm") for label, rows in tested.groupby("class")}
+    figure, grid = _maps(maps, "RdBu", (LOG_PROB, MARGIN), p)
+    for axes in grid:
+        axes.set(xlabel="head", ylabel="layer")
+    _frame(figure, f"{title}\neach head closed alone, fill: {fill}", _dots(tested))
+    figures.save(figure, path)
+
+
+@STYLE
+def layers(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: Path, title: str) -> None:
+    """Layer by layer, what closing its heads, its MLP or both does, with 95 % intervals; panels as in `heads`.
+
+    effects: columns `kind, layer, fill, split, class, metric, effect, ci_low, ci_high`; significance: `kind, layer,
+    fill, class, p_holm`."""
+    panels = _panels(_closed(effects, PARTS, fill))
+    tested = significance[significance["kind"].isin(PARTS) & (significance["fill"] == fill)]
+    p = tested.set_index(["kind", "layer", "class"])["p_holm"]
+    figure, grid = _grid(len(panels), 2.8)
+    for axes, (label, rows) in zip(grid, panels.items(), strict=True):
+        for colour, (kind, name) in zip(COLOURS, PARTS.items(), strict=False):
+            own = rows[rows["kind"] == kind].set_index("layer")
+            axes.plot(own.index, own["effect"], color=colour, label=name)
+            axes.fill_between(own.index, own["ci_low"], own["ci_high"], color=colour, alpha=0.15, linewidth=0)
+            survives = [p.get((kind, layer, label), 1) < LEVEL for layer in own.index]
+            axes.plot(own.index[survives], own["effect"][survives], "o", markersize=5, color=colour)
+        axes.axhline(0, color=GREY, linewidth=1)
+        axes.set(title=_short(label, len(panels)), xlabel="layer")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ends = np.array([axes.get_ylim() for axes in grid[1:]])
+    for axes in grid[1:]:
+        axes.set_ylim(ends.min(), ends.max())
+    grid[0].set_ylabel(wrapped(LOG_PROB, 30))
+    grid[1].set_ylabel(wrapped(MARGIN, 20))
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
+    _frame(figure, f"{title}\nparts of each layer closed, fill: {fill}", f"Bands: 95 % intervals. {_dots(tested)}")
+    figures.save(figure, path)
+
+
+@STYLE
+def regions(effects: pd.DataFrame, path: Path, title: str) -> None:
+    """Regions of the attention maps by layer, the first column all layers at once: taken out before the softmax, and
+    cut after it. effects: columns `kind, layer, region, split, class, metric, effect`."""
+    rows = _closed(effects, SIDES)
+    rows = rows[(rows["class"] == OVERALL) & (rows["metric"] == "log_prob")]
+    rows = rows.assign(layer=rows["layer"].fillna(-1))
+    names, numbers = rows["region"].unique(), sorted(rows["layer"].unique())
+    cell = max(0.36, 2.8 / len(numbers))
+    figure = Figure(figsize=(3.5 + 2 * cell * len(numbers), 0.3 * len(names) + 1.9), layout="constrained")
+    grid = figure.subplots(1, len(SIDES), sharey=True)
+    for axes, (kind, name) in zip(grid, SIDES.items(), strict=True):
+        values = rows[rows["kind"] == kind].pivot(index="region", columns="layer", values="effect")
+        values = values.reindex(index=names, columns=numbers).rename(columns={-1: "all"})
+        _map(axes, values, "RdBu", _limit([rows[["effect"]]]), cell, None)
+        axes.set(title=name, xlabel="layer", aspect="auto")
+    _bar(figure, list(grid), wrapped(LOG_PROB, 36))
+    _frame(figure, f"{title}\nattention without a region", "all: in all layers at once. Grey: not measured.")
+    figures.save(figure, path)
+
+
+@STYLE
+def words(effects: pd.DataFrame, path: Path, title: str) -> None:
+    """Words hidden by class, and as many random tokens, with 95 % intervals.
+
+    effects: columns `kind, region, split, class, metric, effect, ci_low, ci_high`."""
+    rows = _closed(effects, ["words"])
+    rows = rows[rows["class"] == OVERALL].set_index(["metric", "region"])
+    names = [name for name in rows.index.unique("region") if not name.startswith(RANDOM)]
+    figure = Figure(figsize=(11, 0.5 * len(names) + 2), layout="constrained")
+    grid = figure.subplots(1, len(HIDDEN), sharey=True)
+    y = np.arange(len(names))
+    for axes, (metric, name) in zip(grid, HIDDEN.items(), strict=True):
+        for colour, label, prefix, shift in (
+            (COLOURS[0], "words of the class", "", -0.13),
+            (GREY, "as many random tokens", RANDOM, 0.13),
+        ):
+            own = rows.loc[metric].reindex([prefix + name for name in names])
+            axes.plot(own["effect"], y + shift, "o", color=colour, label=label)
+            axes.hlines(y + shift, own["ci_low"], own["ci_high"], color=colour)
+        axes.axvline(0, color="black", linewidth=1)
+        axes.set(xlabel=name, yticks=y, yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+        axes.grid(visible=False, axis="y")
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
+    _frame(figure, f"{title}\nwords hidden from all queries, by class of words", "Lines: 95 % intervals.")
+    figures.save(figure, path)
+
+
+@STYLE
+def curves(table: pd.DataFrame, fill: str, majority: float, path: Path, title: str) -> None:
+    """Accuracy and the recall of each class by the number of heads closed, in three orders.
+
+    table: columns `order, closed, class, metric, value`; `majority` is the accuracy of always naming the most
+    frequent class."""
+    recalls = table[table["metric"] == "recall"]
+    labels = list(recalls["class"].unique())
+    rows, columns, width = _layout(len(labels))
+    figure = Figure(figsize=(max(8, columns * width), 3.6 + 2 * rows), layout="constrained")
+    top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(3.6, 2 * rows)))
+    axes = top.subplots()
+    accuracy = table[(table["class"] == OVERALL) & (table["metric"] == "accuracy")]
+    _orders(axes, accuracy)
+    axes.axhline(majority, color="black", linestyle=":", linewidth=1, label="most frequent class")
+    axes.set(xlabel=f"heads closed, of {accuracy['closed'].max()}", ylabel="accuracy", ylim=(0, 1.02))
+    top.legend(loc="outside right center")
+    for axes, label in zip(_wrap(bottom, len(labels)), labels, strict=True):
+        _orders(axes, recalls[recalls["class"] == label])
+        axes.set(title=_short(label, len(labels)), ylim=(0, 1.02))
+    bottom.supylabel("recall", fontsize=11)
+    about = f"{title}\nheads closed one after another, those that matter least first, fill: {fill}"
+    _frame(figure, about, "Below: recall of each class, as many heads closed. Dots: measured.")
+    figures.save(figure, path)
+
+
+@STYLE
+def interactions(table: pd.DataFrame, fill: str, path: Path, title: str) -> None:
+    """Heads by heads: how strongly two interact, mean over the classes of the absolute value, then each class's.
+
+    table: columns `first, second, fill, class, interaction`; heads are named layer.head."""
+    rows = table[table["fill"] == fill]
+    rows = pd.concat([rows, rows.rename(columns={"first": "second", "second": "first"})])
+    names = sorted(rows["first"].unique(), key=lambda name: [int(number) for number in name.split(".")])
+    maps = {"mean over the classes, absolute": _pairs(rows.assign(interaction=rows["interaction"].abs()), names)}
+    maps |= {str(label): _pairs(own, names) for label, own in rows.groupby("class", sort=False)}
+    figure, grid = _maps(maps, "Blues", ("absolute interaction (nats)", "interaction (nats)"), {})
+    for axes in grid:
+        axes.tick_params(axis="x", rotation=90)
+    about = "Interaction: what two heads closed together do to the margin of the class, minus what each does alone."
+    _frame(figure, f"{title}\npairs of heads (layer.head) closed, fill: {fill}", f"{about} Not tested.")
+    figures.save(figure, path)
+
+
+def _dots(tested: pd.DataFrame) -> str:
+    survive = f"{(tested['p_holm'] < LEVEL).sum():,} of {len(tested):,}"
+    return f"Dot: p < {LEVEL} after Holm's correction, {survive}; the log-probability over all texts is not tested."
+
+
+def _closed(effects: pd.DataFrame, kinds: Iterable[str], fill: str = "") -> pd.DataFrame:
+    """What these kinds of ablations do on test, with one fill or, without a name, whatever it is."""
+    rows = effects[(effects["split"] == "test") & effects["kind"].isin(list(kinds))]
+    return rows[rows["fill"] == fill] if fill else rows
+
+
+def _panels(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Log-probability over all texts, and then the specific margin of each class."""
+    margins = rows[rows["metric"] == "specific_margin"]
+    overall = rows[(rows["class"] == OVERALL) & (rows["metric"] == "log_prob")]
+    return {OVERALL: overall} | {str(label): own for label, own in margins.groupby("class", sort=False)}
+
+
+def _by_head(rows: pd.DataFrame, values: str) -> pd.DataFrame:
+    return rows.pivot(index="layer", columns="head", values=values)
+
+
+def _pairs(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    table = rows.pivot_table(index="first", columns="second", values="interaction")  # the mean
+    return table.reindex(index=names, columns=names)
+
+
+def _maps(
+    maps: Mapping[str, pd.DataFrame], colours: str, scales: tuple[str, str], p: Mapping[str, pd.DataFrame]
+) -> tuple[Figure, list[Axes]]:
+    """One heat map each: the first in these colours on a scale of its own, the others share one."""
+    whole, *others = maps.values()
+    cell = min(CELL, (_layout(len(maps))[2] - 0.6) / whole.shape[1])
+    figure, grid = _grid(len(maps), cell * whole.shape[0] + 0.9)
+    limits = [_limit([whole]), *[_limit(others)] * len(others)]
+    for axes, (label, values), limit in zip(grid, maps.items(), limits, strict=True):
+        _map(axes, values, colours if axes is grid[0] else "RdBu", limit, cell, p.get(label))
+        axes.set_title(_short(label, len(maps)))
+    _bar(figure, grid[:1], wrapped(scales[0], 36), location="left")
+    _bar(figure, grid[1:], scales[1])
+    return figure, grid
+
+
+def _map(axes: Axes, values: pd.DataFrame, colours: str, limit: float, cell: float, p: pd.DataFrame | None) -> None:
+    """A heat map, 0 in the middle of two colours; numbers where a cell (inches) has room, and a dot where p is low."""
+    numbers, legible = values.to_numpy(float), cell >= NUMBER
+    ink = np.where(np.abs(numbers) > 0.6 * limit, "white", "black")
+    axes.imshow(numbers, cmap=colours, vmin=-limit if colours == "RdBu" else 0, vmax=limit)
+    step, size = math.ceil(TICK / cell), 11 if legible else 8
+    axes.set_xticks(range(0, values.shape[1], step), values.columns[::step], fontsize=size)
+    axes.set_yticks(range(0, values.shape[0], step), values.index[::step], fontsize=size)
+    axes.set_facecolor("#DDDDDD")
+    axes.grid(visible=False)
+    if legible:
+        for (row, column), value in np.ndenumerate(numbers):
+            text = "" if np.isnan(value) else f"{value:z.{1 if limit >= 10 else 2}f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink[row, column])
+    if p is not None:
+        survives = p.reindex_like(values).to_numpy(float) < LEVEL
+        rows, columns = np.nonzero(survives)
+        corner = 0.36 if legible else 0
+        axes.scatter(columns + corner, rows - corner, s=5, c=ink[survives])
+
+
+def _bar(figure: Figure, grid: list[Axes], label: str, location: str = "right") -> None:
+    """The scale that these heat maps share, with arrows where there are values beyond it."""
+    images = [axes.images[0] for axes in grid]
+    low, high = images[0].get_clim()
+    beyond = any(np.abs(np.ma.filled(cast(np.ma.MaskedArray, image.get_array()), 0)).max() > high for image in images)
+    extend = ("both" if low < 0 else "max") if beyond else "neither"
+    shrink = 0.8 if len(grid) == 1 else min(0.8, 6 / figure.get_figheight())
+    figure.colorbar(images[0], ax=grid, location=location, extend=extend, shrink=shrink, aspect=30, label=label)
+
+
+def _limit(tables: Iterable[pd.DataFrame]) -> float:
+    """Where the colours end: at the largest absolute value or, of very many, the 99th percentile, so that one head
+    does not turn all others white. 1 where there is nothing but 0."""
+    values = np.abs(np.concatenate([table.to_numpy(float).ravel() for table in tables]))
+    values = values[~np.isnan(values)]
+    return float(np.quantile(values, 0.99, method="higher")) or 1 if len(values) else 1
+
+
+def _orders(axes: Axes, rows: pd.DataFrame) -> None:
+    """Values by the number of closed heads; of the random orders their mean, and the range as a band."""
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    for colour, (order, name) in zip(COLOURS, ORDERS.items(), strict=False):
+        own = rows[rows["order"] == order]
+        axes.plot(own["closed"], own["value"], ".-", color=colour, label=name)
+    random = rows[~rows["order"].isin(ORDERS)].groupby("closed")["value"]
+    mean = random.mean()
+    axes.plot(mean.index, mean, ".-", color=GREY, label="at random: mean and range")
+    axes.fill_between(mean.index, random.min(), random.max(), color=GREY, alpha=0.2, linewidth=0)
+
+
+def _layout(n: int) -> tuple[int, int, float]:
+    """Rows and columns of n panels, and the width of one in inches."""
+    most, width = (4, 3.5) if n <= MANY else (6, 2.6)
+    return math.ceil(n / most), min(n, most), width
+
+
+def _wrap(figure: FigureBase, n: int) -> list[Axes]:
+    """n panels, as many in a row as `_layout` says."""
+    rows, columns, _ = _layout(n)
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in grid[n:]:
+        axes.remove()
+    return grid[:n]
+
+
+def _grid(n: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of n panels, each so many inches high."""
+    rows, columns, width = _layout(n)
+    figure = Figure(figsize=(columns * width + 2, rows * height + 0.9), layout="constrained")
+    return figure, _wrap(figure, n)
+
+
+def _short(label: str, n: int) -> str:
+    """The title of one of n panels, on as many lines as it takes."""
+    return wrapped("all texts" if label == OVERALL else label, 28 if n <= MANY else 20)
+
+
+def _frame(figure: Figure, title: str, caption: str) -> None:
+    """What is said above and below all panels, in lines that fit in."""
+    width = figure.get_figwidth()
+    figure.suptitle("\n".join(wrapped(line, int(11 * width)) for line in title.split("\n")), fontsize=12)
+    figure.supxlabel(wrapped(caption, int(13 * width)), fontsize=10)

@@ -1,0 +1,119 @@
+"""What a closed head or MLP emits instead of its own output: zero, a mean, or what it made of another text.
+
+Zero depends on how the weights are written down (a bias may be moved from one place to another), a mean or another
+text's output does not (Wang et al. 2022, arXiv 2211.00593; Chan et al. 2022, causal scrubbing).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from data.batches import Batch, token_batches
+from model import GPT2Classifier, Interventions, Trace
+
+from .device import Device
+from .progress import console
+from .sweep import TOKENS, Fill
+
+DRAWS = 10  # donors of each text
+
+
+@dataclass(frozen=True, eq=False)
+class Means:
+    """Sums over the real tokens of the texts of each class: `z` (K, L, H, D), `mlp` (K, L, C), `tokens` (K,)."""
+
+    z: Tensor
+    mlp: Tensor
+    tokens: Tensor
+
+    def of(self, classes: Tensor) -> Interventions:
+        """Fills of the mean over these classes, float (rows, K) of 0 and 1: one row each, the same at every token."""
+        tokens = classes @ self.tokens  # (rows,)
+        z = torch.einsum("rk,klhd->rlhd", classes, self.z) / tokens[:, None, None, None]
+        mlp = torch.einsum("rk,klc->rlc", classes, self.mlp) / tokens[:, None, None]
+        return {"head_fill": z[:, :, :, None].float(), "mlp_fill": mlp[:, :, None].float()}
+
+
+@torch.inference_mode()
+def means(clf: GPT2Classifier, sequences: Sequence[list[int]], targets: NDArray[np.integer], device: Device) -> Means:
+    """What each head and MLP emits on average, for texts of each class; a reference set, so the training texts."""
+    config, K = clf.config, len(clf.labels)
+    z = torch.zeros(K, config.n_layer, config.n_head, config.head_width, dtype=torch.float64)
+    mlp, tokens = (
+        torch.zeros(K, config.n_layer, config.n_embd, dtype=torch.float64),
+        torch.zeros(K, dtype=torch.float64),
+    )
+    batches = list(token_batches(sequences, targets, TOKENS, np.arange(len(sequences))))
+    for batch in track(batches, "mean outputs of heads and MLPs", console=console):
+        trace = run(clf, batch.ids, batch.lengths, device)
+        real = (torch.arange(batch.ids.shape[1]) < batch.lengths[:, None]).double()  # (B, T)
+        z.index_add_(0, batch.targets, torch.einsum("blhtd,bt->blhd", trace.stacked("z").cpu().double(), real))
+        mlp.index_add_(0, batch.targets, torch.einsum("bltc,bt->blc", trace.stacked("mlp").cpu().double(), real))
+        tokens.index_add_(0, batch.targets, real.sum(dim=1))
+    return Means(z, mlp, tokens)
+
+
+def run(clf: GPT2Classifier, ids: Tensor, lengths: Tensor, device: Device) -> Trace:
+    """One plain forward pass that records what heads and MLPs emit at every token."""
+    trace = Trace("z", "mlp")
+    with device.autocast():
+        clf.trunk(ids.to(device.device), lengths.to(device.device), trace=trace)
+    return trace
+
+
+def mean(sums: Means) -> Fill:
+    """The mean over all texts."""
+    own = sums.of(torch.ones(1, len(sums.tokens), dtype=torch.float64))
+    return lambda batch: own
+
+
+def class_mean(sums: Means) -> Fill:
+    """The mean over the texts of the other classes: what the head says of its class is gone, the rest stays."""
+    others = sums.of(1 - torch.eye(len(sums.tokens), dtype=torch.float64))  # (K, ...)
+
+    def fill(batch: Batch) -> Interventions:
+        return {name: value[batch.targets.cpu()] for name, value in others.items()}  # type: ignore[index, return-value]
+
+    return fill
+
+
+def resample(
+    clf: GPT2Classifier, sequences: Sequence[list[int]], donors: Sequence[list[int]], device: Device, seed: int
+) -> list[Fill]:
+    """What the head made of a random donor text, DRAWS times.
+
+    sequences: the texts that the sweep runs on; donors: the training texts. A donor has as many tokens as the text;
+    where there is none, it is of the next greater length, else of the greatest, and both are aligned at their last
+    tokens. What a shorter donor has no token for takes its first one."""
+    lengths = np.array([len(ids) for ids in donors])
+    rng = np.random.default_rng(seed)
+    chosen = np.array([rng.choice(candidates(lengths, len(ids)), DRAWS) for ids in sequences])  # (N, DRAWS)
+    return [partial(donated, clf, donors, own, device) for own in chosen.T]
+
+
+def candidates(lengths: NDArray[np.integer], length: int) -> NDArray[np.integer]:
+    """Donors for a text of this length: positions of those of the nearest length."""
+    enough = lengths[lengths >= length]
+    return np.flatnonzero(lengths == (enough.min() if len(enough) else lengths.max()))
+
+
+def donated(
+    clf: GPT2Classifier, donors: Sequence[list[int]], chosen: NDArray[np.integer], device: Device, batch: Batch
+) -> Interventions:
+    """Fills for a batch of texts of which text i takes those of donor chosen[i]."""
+    own = [torch.tensor(donors[i]) for i in chosen[batch.index.cpu().numpy()]]
+    lengths = torch.tensor([len(ids) for ids in own])
+    trace = run(clf, pad_sequence(own, batch_first=True), lengths, device)
+    shift = (lengths - batch.lengths.cpu())[:, None]  # (B, 1), so that the last tokens meet
+    at = (torch.arange(batch.ids.shape[1]) + shift).clamp(min=0).minimum(lengths[:, None] - 1)  # (B, T)
+    rows = torch.arange(len(own))[:, None]
+    z = trace.stacked("z").permute(0, 3, 1, 2, 4)[rows, at]  # (B, L, H, donor's T, D) -> (B, T, L, H, D)
+    mlp = trace.stacked("mlp").transpose(1, 2)[rows, at]  # (B, T, L, C)
+    return {"head_fill": z.permute(0, 2, 3, 1, 4), "mlp_fill": mlp.transpose(1, 2)}

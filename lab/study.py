@@ -1,0 +1,80 @@
+"""A finished run as an experiment finds it: its model, the corpus it was trained on, and the texts to look at."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data import Corpus, read_corpus
+from model import GPT2Classifier, InputError, Tokenizer, load_classifier
+from model.files import read_json
+from model.names import WEIGHTS
+
+from . import runs
+from .device import Device
+from .texts import Texts, read_texts
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """N texts of a split: their positions in it, token ids, and class numbers int64 (N,)."""
+
+    split: str
+    positions: NDArray[np.integer]
+    texts: list[str]
+    sequences: list[list[int]]
+    targets: NDArray[np.integer]
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A run under study; the classifier is in eval mode on the device, and nothing in it is trained."""
+
+    run: Path
+    record: dict[str, Any]
+    clf: GPT2Classifier
+    tokenizer: Tokenizer
+    corpus: Corpus
+    texts: Texts
+    device: Device
+    weights: str  # SHA-256 of the run's model.safetensors
+
+    def part(self, split: str, limit: int = 0, seed: int = 0) -> Part:
+        """The texts of a split, or so many of them at random."""
+        n = len(self.texts.targets[split])
+        positions = np.arange(n)
+        if 0 < limit < n:
+            positions = np.sort(np.random.default_rng(seed).choice(n, limit, replace=False))
+        texts, sequences = self.corpus.split(split)["text"].tolist(), self.texts.sequences[split]
+        own = [texts[i] for i in positions], [sequences[i] for i in positions]
+        return Part(split, positions, *own, self.texts.targets[split][positions])
+
+
+def open_study(run: str, corpus: str, device: Device) -> Study:
+    """The run of this name, with the corpus it was trained on, or with another one of the same classes.
+
+    Raises InputError where there is no finished run, or its corpus has changed since."""
+    folder = runs.RUNS / run
+    if not (folder / "run.json").is_file():
+        raise InputError(f"{folder}: there is no such run; make one with `make train`, or name another with --run")
+    folder = runs.RUNS / folder.resolve().name  # what `latest` points at
+    record = read_json(folder / "run.json")
+    if record.get("status") not in ("finished", "interrupted") or "settings" not in record:
+        raise InputError(f"{folder}: expected a finished run of train.py; make one with `make train`")
+    settings = record["settings"]
+    columns = settings["text_column"], settings["label_column"]
+    own = read_corpus(corpus or settings["corpus"], *columns, settings["seed"])
+    if not corpus and sorted(own.files.values()) != sorted(record["corpus"]["sha256"].values()):
+        raise InputError(f"{own.name} is no longer what {folder} was trained on; give the former one with --corpus")
+    clf = load_classifier(folder).to(device.device).eval().requires_grad_(False)
+    if set(own.labels) != set(clf.labels):
+        raise InputError(f"{own.name}: expected the classes {', '.join(clf.labels)}, got {', '.join(own.labels)}")
+    tokenizer = Tokenizer.load(folder)
+    own = replace(own, labels=clf.labels)  # in the order of the logits
+    texts = read_texts(own, tokenizer, clf.config, settings["truncate"])
+    with open(folder / WEIGHTS, "rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    return Study(folder, record, clf, tokenizer, own, texts, device, weights)

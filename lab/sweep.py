@@ -1,0 +1,137 @@
+"""Many ablations on many texts, exactly and fast.
+
+What is saved is only what would come out the same anyway:
+
+- Before the first changed layer nothing changes, so that part of the network runs once for all ablations of a batch.
+- Only the last token is read, so the last layer computes that one query (its keys and values come from all tokens).
+- Ablations that begin at the same layer ride together on the batch axis: gates may differ from row to row.
+- Texts of like length go together, and only so many at once that TOKENS tokens are in flight: memory does not grow
+  with the number of texts or ablations.
+
+Letters: N texts, U ablations, R draws of a fill, K classes, and those of the forward pass.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, product
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.batches import Batch, token_batches
+from model import GPT2Classifier, Interventions
+
+from .device import Device
+
+TOKENS = 4096  # in flight at once: enough for full speed of two cores, and on a GPU 16 times as many
+RIDERS = 8  # ablations of a batch of texts that fit in at once
+
+Fill = Callable[[Batch], Interventions]  # head_fill and mlp_fill for the texts of a batch
+Rider = tuple[int, int]  # ablation, draw
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One thing taken out of the network; `kind`, `layer`, `head` and `region` are its name in the tables."""
+
+    kind: str
+    arguments: Callable[[Batch], Interventions]  # gates and masks, 1 row or B; where a gate is closed a fill may stand
+    start: int = 0  # the first layer that it changes
+    layer: int | None = None
+    head: int | None = None
+    region: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.layer} {self.head} {self.region}"
+
+
+def nothing(batch: Batch) -> Interventions:
+    """No gates, no masks: the network as it is. As a fill: zeros."""
+    return {}
+
+
+BASELINE = Ablation("none", nothing)
+
+
+def sweep(
+    clf: GPT2Classifier,
+    sequences: Sequence[list[int]],
+    targets: NDArray[np.integer],
+    ablations: Sequence[Ablation],
+    fills: Sequence[Fill],
+    device: Device,
+    among: NDArray[np.integer],
+) -> Iterator[tuple[NDArray[np.integer], NDArray[np.float32]]]:
+    """Run every ablation with each of R fills on the texts `among`: yields (index (B,), logits float32 (B, U, R, K)).
+
+    sequences: token ids of N texts; targets int64 (N,) are for fills that depend on the class; among: positions of
+    texts. Results equal those of
+    U * R plain calls up to rounding, whatever the batching. The model is taken as it stands; eval mode is the
+    caller's."""
+    tokens = TOKENS * (16 if device.device.type == "cuda" else 1)
+    for batch in token_batches(sequences, targets, tokens // RIDERS, among):
+        index = batch.index.numpy()
+        with torch.inference_mode(), device.autocast():
+            yield index, ablated(clf, batch.to(device.device), ablations, fills, tokens).numpy()
+
+
+def ablated(
+    clf: GPT2Classifier, batch: Batch, ablations: Sequence[Ablation], fills: Sequence[Fill], tokens: int
+) -> Tensor:
+    """Logits float32 (B, U, R, K), on the CPU, of one batch."""
+    B, T = batch.ids.shape
+    logits = torch.empty(len(ablations), len(fills), B, len(clf.labels))
+    filled = [fill(batch) for fill in fills]
+    x = clf.trunk.embed(batch.ids, batch.lengths)  # (B, T, C)
+    for start in range(clf.config.n_layer):
+        # here x is what enters layer `start`, the same for all that begin there
+        riders = [(u, r) for u, r in product(range(len(ablations)), range(len(fills))) if ablations[u].start == start]
+        for together, arguments in rides(riders, ablations, filled, batch, max(1, tokens // (B * T))):
+            read = ride(clf, x, start, batch.lengths - 1, arguments, len(together))  # (riders, B, K)
+            for (u, r), own in zip(together, read.cpu(), strict=True):
+                logits[u, r] = own
+        if any(ablation.start > start for ablation in ablations):
+            x = clf.trunk.run(x, start, start + 1)
+    return logits.permute(2, 0, 1, 3)
+
+
+def rides(
+    riders: list[Rider], ablations: Sequence[Ablation], filled: Sequence[Interventions], batch: Batch, size: int
+) -> Iterator[tuple[list[Rider], list[dict[str, Tensor]]]]:
+    """Riders that take arguments of the same names, at most `size` at once, with their arguments."""
+
+    def arguments(rider: Rider) -> dict[str, Tensor]:
+        u, r = rider
+        gates = cast(dict[str, Tensor], ablations[u].arguments(batch))
+        fills = cast(dict[str, Tensor], filled[r])
+        return gates | {name: fill for name, fill in fills.items() if name.replace("fill", "gate") in gates}
+
+    for start in range(0, len(riders), size):
+        given = [(rider, arguments(rider)) for rider in riders[start : start + size]]
+        for _, same in groupby(sorted(given, key=lambda item: sorted(item[1])), key=lambda item: sorted(item[1])):
+            together = list(same)
+            yield [rider for rider, _ in together], [own for _, own in together]
+
+
+def ride(
+    clf: GPT2Classifier, x: Tensor, start: int, query: Tensor, arguments: Sequence[dict[str, Tensor]], n: int
+) -> Tensor:
+    """x (B, T, C) enters layer `start` n times over, with these arguments -> logits float32 (n, B, K)."""
+    B = len(x)
+    names = arguments[0]
+    stacked = cast(Interventions, {name: stack([own[name] for own in arguments], B).to(x.device) for name in names})
+    x = x.expand(n, *x.shape).flatten(0, 1)  # (n B, T, C)
+    x = clf.trunk.run(x, start, query=query.repeat(n), **stacked)  # (n B, 1, C)
+    return clf.read(clf.trunk.norm(x)).float().view(n, B, -1)
+
+
+def stack(values: Sequence[Tensor], B: int) -> Tensor:
+    """One argument of several riders, each of 1 or B rows, under one another: (riders * B, ...), or 1 row for all."""
+    if len(values) == 1 and len(values[0]) == 1:
+        return values[0]
+    rest = torch.broadcast_shapes(*(value.shape[1:] for value in values))
+    return torch.cat([value.expand(B, *rest) for value in values])

@@ -1,0 +1,170 @@
+"""The sweeps of a study: forecast, run with a progress bar, and kept on disk, so that nothing is done twice."""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.batches import Batch, token_batches
+from model import GPT2Classifier, InputError
+from model.files import read_json
+
+from . import fills
+from .device import Device
+from .progress import progress_bar
+from .runs import write_json
+from .study import Part, Study
+from .sweep import BASELINE, RIDERS, TOKENS, Ablation, Fill, ablated, nothing, sweep
+from .units import each_head
+
+AGREEMENT = {"fp32": 1e-3, "bf16": 0.1}  # how far logits may be off the CPU's in fp32, as a share of the largest
+CHECKED = 8  # texts
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Ablations that are to be run with one fill, by split. What they depend on besides their names is `made_of`."""
+
+    name: str
+    fill: str
+    ablations: dict[str, list[Ablation]]
+    made_of: str = ""
+
+    def work(self, parts: dict[str, Part], n_layer: int) -> int:
+        """How much there is to compute, in layers times tokens."""
+        draws = fills.DRAWS if self.fill == "resample" else 1
+        layers = {split: sum(n_layer - own.start for own in ablations) for split, ablations in self.ablations.items()}
+        return sum(draws * layers[split] * sum(map(len, parts[split].sequences)) for split in layers)
+
+
+class Sweeps:
+    """Runs plans on some texts of val and test; their logits are kept in `folder`, one .npy file for each."""
+
+    def __init__(self, study: Study, folder: Path, limit: int, seed: int) -> None:
+        self.study, self.folder, self.seed = study, folder, seed
+        self.parts = {split: study.part(split, limit, seed) for split in ("val", "test")}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def means(self) -> fills.Means:
+        texts = self.study.texts
+        return fills.means(self.study.clf, texts.sequences["train"], texts.targets["train"], self.study.device)
+
+    def fills(self, name: str, split: str) -> list[Fill]:
+        """What closed heads and MLPs emit: zero, mean, class_mean, or resample, which has ten draws."""
+        if name == "resample":
+            clf, donors = self.study.clf, self.study.texts.sequences["train"]
+            return fills.resample(clf, self.parts[split].sequences, donors, self.study.device, self.seed)
+        if name == "zero":
+            return [nothing]
+        return [fills.mean(self.means) if name == "mean" else fills.class_mean(self.means)]
+
+    def baseline(self, split: str) -> NDArray[np.float32]:
+        """Logits (N, K) of the network as it is."""
+        return self.logits(Plan("none", "zero", {split: [BASELINE]}), split, lambda texts: None)[:, 0, 0]
+
+    def run(self, plans: Sequence[Plan]) -> dict[tuple[str, str, str], NDArray[np.float32]]:
+        """Logits (N, U, R, K) by name, fill and split."""
+        todo = [(plan, split) for plan in plans for split in plan.ablations]
+        total = sum(len(self.parts[split].targets) * len(plan.ablations[split]) for plan, split in todo)
+        found = {}
+        if any(plan.fill in ("mean", "class_mean") for plan in plans):
+            _ = self.means  # has a progress bar of its own
+        with progress_bar("texts x ablations") as bar:
+            task = bar.add_task("", total=total, note="")
+            for plan, split in todo:
+                bar.update(task, description=f"{plan.name}, {plan.fill}, {split}")
+
+                def advance(texts: int, size: int = len(plan.ablations[split])) -> None:
+                    bar.advance(task, texts * size)
+
+                found[plan.name, plan.fill, split] = self.logits(plan, split, advance)
+        return found
+
+    def logits(self, plan: Plan, split: str, advance: Callable[[int], object]) -> NDArray[np.float32]:
+        """Logits (N, U, R, K) of a plan, written down as they come: after an interruption only the rest is done.
+
+        `advance` hears of every number of texts that is done. Raises InputError where logits are not finite."""
+        part, ablations = self.parts[split], plan.ablations[split]
+        donors = self.fills(plan.fill, split)
+        shape = (len(part.sequences), len(ablations), len(donors), len(self.study.clf.labels))
+        logits = self.kept(self.folder / f"{split}-{plan.fill}-{plan.name}.npy", self.identity(plan, split), shape)
+        left = np.flatnonzero(np.isnan(logits).any(axis=(1, 2, 3)))
+        advance(len(logits) - len(left))
+        study = self.study
+        for index, own in sweep(study.clf, part.sequences, part.targets, ablations, donors, study.device, left):
+            if not np.isfinite(own).all():
+                raise InputError(f"{study.run}: the logits of {plan.name} are not finite; try --precision fp32")
+            logits[index] = own
+            advance(len(index))
+        logits.flush()
+        return logits
+
+    def kept(
+        self, path: Path, identity: dict[str, Any], shape: tuple[int, ...]
+    ) -> np.memmap[Any, np.dtype[np.float32]]:
+        """The file of that name, if it was made of the same; else a new one, NaN where nothing has been computed."""
+        about = path.with_suffix(".json")
+        if not (path.is_file() and about.is_file() and read_json(about) == identity):
+            about.unlink(missing_ok=True)  # first: it vouches for the other
+            new = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+            new[:] = np.nan
+            new.flush()
+            write_json(about, identity)
+        return np.lib.format.open_memmap(path, "r+")
+
+    def identity(self, plan: Plan, split: str) -> dict[str, Any]:
+        """What the logits of a plan depend on, as JSON."""
+        part, study = self.parts[split], self.study
+        return {
+            "weights": study.weights,
+            "corpus": sorted(study.corpus.files.values()),
+            "texts": hashlib.sha256(part.positions.tobytes()).hexdigest(),
+            "seed": self.seed,
+            "precision": study.device.precision,
+            "ablations": [ablation.name for ablation in plan.ablations[split]],
+            "made_of": plan.made_of,
+        }
+
+    def seconds(self, plans: Sequence[Plan]) -> float:
+        """About how long these plans take, by one head of each layer on a batch of texts of middling length."""
+        part, config = self.parts["test"], self.study.clf.config
+        by_length = np.argsort([len(ids) for ids in part.sequences])
+        batch = next(
+            token_batches(part.sequences, part.targets, TOKENS // RIDERS, by_length[: len(by_length) // 2 + 1])
+        )
+        heads = each_head(config)[:: config.n_head]
+        for _ in range(2):  # the first time also pays for start-up
+            started = time.perf_counter()
+            self.ablated(batch, heads, self.study.clf, self.study.device)
+            seconds = time.perf_counter() - started
+        layers = sum(config.n_layer - own.start for own in heads)
+        return seconds * sum(plan.work(self.parts, config.n_layer) for plan in plans) / (layers * batch.ids.numel())
+
+    def check_device(self) -> None:
+        """Raise InputError where logits of a few texts, with heads closed, are not those of the CPU."""
+        study, part = self.study, self.parts["test"]
+        if study.device.device.type == "cpu":
+            return
+        batch = next(
+            token_batches(part.sequences, part.targets, TOKENS // RIDERS, np.arange(len(part.targets))[:CHECKED])
+        )
+        heads = [BASELINE, *each_head(study.clf.config)]
+        on_cpu = self.ablated(batch, heads, deepcopy(study.clf).cpu(), Device(torch.device("cpu"), "fp32"))
+        here = self.ablated(batch, heads, study.clf, study.device)
+        off = (here - on_cpu).abs().max() / on_cpu.abs().max()
+        if not off < AGREEMENT[study.device.precision]:
+            raise InputError(f"{study.device} computes other logits than the CPU, off by {off:.1%}; try --device cpu")
+
+    @staticmethod
+    def ablated(batch: Batch, ablations: list[Ablation], clf: GPT2Classifier, device: Device) -> torch.Tensor:
+        with torch.inference_mode(), device.autocast():
+            return ablated(clf, batch.to(device.device), ablations, [nothing], TOKENS)

@@ -1,0 +1,277 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import log_softmax
+from sklearn import metrics as sklearn_metrics
+
+from lab import effects as module
+from lab.effects import OVERALL, PER_CLASS, confirmed, corrected, effects, flips, readings
+from lab.stats import holm, mcnemar_p, permutation_p, resamples
+
+LABELS = ["sadness", "joy", "love"]
+N, U, K = 41, 5, 3
+
+
+def sample(seed, R=1):
+    """Logits that follow the targets, of which two are love: many a resample has none."""
+    rng = np.random.default_rng(seed)
+    targets = np.concatenate([rng.integers(2, size=N - 2), [2, 2]])
+    baseline = rng.normal(size=(N, K)) + 1.5 * np.eye(K)[targets]
+    ablated = (baseline[:, None] + rng.normal(size=(U, N, R, K))).astype(np.float32)
+    return baseline, ablated, targets
+
+
+def row(table, unit, label, metric):
+    [found] = table[(table["unit"] == unit) & (table["class"] == label) & (table["metric"] == metric)].itertuples()
+    return found
+
+
+def ratio(a, b):
+    return a / b if b else np.nan
+
+
+def mean(values):
+    return values.mean() if len(values) else np.nan
+
+
+def by_definition(baseline, logits, targets):
+    """(class, metric) -> number, NaN where undefined: baseline (N, K), logits (N, R, K), a row per text and draw."""
+    R = logits.shape[1]
+    targets, unchanged = np.repeat(targets, R), np.repeat(baseline.argmax(1), R)
+    logits = logits.reshape(-1, K).astype(np.float64)
+    predicted, log_probs = logits.argmax(1), log_softmax(logits, axis=1)
+    log_odds = log_probs - np.log1p(-np.exp(log_probs))
+    true_log_probs, flipped = log_probs[np.arange(len(targets)), targets], predicted != unchanged
+    numbers = {
+        ("all", "accuracy"): mean(predicted == targets),
+        ("all", "log_prob"): mean(true_log_probs),
+        ("all", "flip_rate"): mean(flipped),
+    }
+    for c, label in enumerate(LABELS):
+        true, claimed = targets == c, predicted == c
+        hits, margin = (true & claimed).sum(), mean(log_odds[true, c])
+        numbers |= {
+            (label, "recall"): ratio(hits, true.sum()),
+            (label, "precision"): ratio(hits, claimed.sum()) if claimed.any() else 0.0,
+            (label, "f1"): ratio(2 * hits, true.sum() + claimed.sum()),
+            (label, "log_prob"): mean(true_log_probs[true]),
+            (label, "margin"): margin,
+            (label, "specific_margin"): margin - mean(log_odds[~true, c]),
+            (label, "flip_rate"): mean(flipped[true]),
+        }
+    numbers["all", "macro_f1"] = np.nanmean([numbers[label, "f1"] for label in LABELS])
+    return numbers
+
+
+@pytest.mark.parametrize("R", [1, 3])
+def test_effects_are_the_differences_of_their_definitions(R):
+    baseline, ablated, targets = sample(0, R)
+    table = effects(baseline, ablated, targets, LABELS, test=False)
+    assert len(table) == U * (len(OVERALL) + K * len(PER_CLASS))
+    assert table["unit"].is_monotonic_increasing
+    assert table[["p", "p_corrected"]].isna().all(axis=None)
+    before = by_definition(baseline, baseline[:, None], targets)
+    for unit in range(U):
+        after = by_definition(baseline, ablated[unit], targets)
+        for (label, metric), value in after.items():
+            found = row(table, unit, label, metric)
+            assert found.baseline == pytest.approx(before[label, metric], abs=1e-12)
+            assert found.ablated == pytest.approx(value, abs=1e-12)
+            assert found.effect == pytest.approx(value - before[label, metric], abs=1e-12)
+            assert found.n == (N if label == "all" else (targets == LABELS.index(label)).sum())
+
+
+def test_accuracy_and_f1_are_those_of_scikit_learn():
+    baseline, ablated, targets = sample(1, 3)
+    table = effects(baseline, ablated, targets, LABELS, test=False)
+    repeated, predicted = np.repeat(targets, 3), ablated[2].argmax(-1).ravel()  # one row per draw
+    expected = sklearn_metrics.classification_report(repeated, predicted, target_names=LABELS, output_dict=True)
+    assert row(table, 2, "all", "accuracy").ablated == pytest.approx(expected["accuracy"])
+    assert row(table, 2, "all", "macro_f1").ablated == pytest.approx(expected["macro avg"]["f1-score"])
+    for label in LABELS:
+        names = {"recall": "recall", "precision": "precision", "f1": "f1-score"}
+        for metric, name in names.items():
+            assert row(table, 2, label, metric).ablated == pytest.approx(expected[label][name])
+
+
+def test_intervals_are_those_of_a_plain_loop_over_the_same_resamples():
+    baseline, ablated, targets = sample(2, 3)
+    baseline[:, 2] -= 0.5
+    assert 0 < (baseline.argmax(1) == 2).sum() < 4  # many a resample has no love among the predictions either
+    table = effects(baseline, ablated, targets, LABELS, test=False)
+    drawn = []
+    for weights in np.concatenate(list(resamples(N))).astype(int):
+        texts = np.repeat(np.arange(N), weights)
+        before = by_definition(baseline[texts], baseline[texts, None], targets[texts])
+        after = by_definition(baseline[texts], ablated[4, texts], targets[texts])
+        drawn.append({key: after[key] - before[key] for key in after})
+    drawn = pd.DataFrame(drawn)
+    assert drawn["love", "margin"].isna().sum() > 50
+    for label, metric in drawn:
+        found = row(table, 4, label, metric)
+        expected = np.percentile(drawn[label, metric].dropna(), [2.5, 97.5])
+        np.testing.assert_allclose([found.ci_low, found.ci_high], expected, atol=1e-10, err_msg=f"{label} {metric}")
+        assert found.ci_low <= found.effect <= found.ci_high or metric == "flip_rate" or label == "love"
+
+
+def test_two_texts_and_three_draws_by_hand():
+    baseline = np.log([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])
+    draws = np.log([[[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.2, 0.2, 0.6]], [[0.25, 0.5, 0.25]] * 3])
+    table = effects(baseline, draws[None], np.array([0, 1]), LABELS, test=False)
+    assert row(table, 0, "all", "accuracy").ablated == pytest.approx((1 / 3 + 1) / 2)
+    assert row(table, 0, "sadness", "recall").effect == pytest.approx(-2 / 3)
+    assert row(table, 0, "joy", "precision").ablated == pytest.approx(1 / (1 + 1 / 3))
+    assert row(table, 0, "all", "flip_rate").effect == pytest.approx(1 / 3)
+    assert row(table, 0, "sadness", "log_prob").ablated == pytest.approx(np.log(0.5 * 0.25 * 0.2) / 3)
+    assert row(table, 0, "sadness", "margin").ablated == pytest.approx(np.log(1 / 3 * 1 / 4) / 3)  # odds 1, 1/3, 1/4
+    assert row(table, 0, "sadness", "specific_margin").baseline == pytest.approx(np.log(3))  # odds 1 against 1/3
+
+
+def test_a_class_without_texts():
+    baseline, ablated, targets = sample(3)
+    targets[-2:] = 0
+    baseline[:, 2] -= 99
+    ablated[0, :, :, 2] -= 99  # nobody claims love; in other units somebody does
+    table = effects(baseline, ablated, targets, LABELS, test=True)
+    love = table[(table["class"] == "love") & (table["unit"] == 0)].set_index("metric")
+    assert (love["n"] == 0).all()
+    ratios, means = ["recall", "precision", "f1"], ["log_prob", "margin", "specific_margin", "flip_rate"]
+    assert (love.loc[ratios, ["baseline", "ablated", "effect"]] == 0).all(axis=None)
+    assert love.loc[means, ["baseline", "ablated", "effect", "ci_low", "ci_high", "p"]].isna().all(axis=None)
+    found = row(table, 0, "all", "macro_f1")
+    f1 = [row(table, 0, label, "f1") for label in LABELS[:2]]  # love is skipped
+    assert found.baseline == pytest.approx((f1[0].baseline + f1[1].baseline) / 2)
+    assert found.ablated == pytest.approx((f1[0].ablated + f1[1].ablated) / 2)
+    own = table[(table["metric"] == "specific_margin") & (table["class"] != "love")]
+    np.testing.assert_allclose(own["p_corrected"], holm(own["p"].to_numpy()))
+
+
+def test_a_shift_of_a_class_everywhere_is_not_specific_to_it():
+    baseline, ablated, targets = sample(4)
+    baseline = np.round(baseline * 64) / 64  # so that the shift is exact in float32
+    ablated[:] = baseline[:, None]
+    ablated[1, :, :, 0] -= 0.75
+    table = effects(baseline, ablated, targets, LABELS, test=True)
+    margin, specific = row(table, 1, "sadness", "margin"), row(table, 1, "sadness", "specific_margin")
+    assert [margin.effect, margin.ci_low, margin.ci_high] == pytest.approx([-0.75] * 3)
+    assert [specific.effect, specific.ci_low, specific.ci_high] == pytest.approx([0] * 3, abs=1e-12)
+    assert specific.p == 1
+    same = table[table["unit"] == 0]
+    np.testing.assert_allclose(same[["effect", "ci_low", "ci_high"]], 0, atol=1e-12)
+    assert (same["p"].dropna() == 1).all()
+
+
+@pytest.mark.parametrize("R", [1, 3])
+def test_p_values_and_their_families(R):
+    baseline, ablated, targets = sample(5, R)
+    ablated[3, targets == 1, :, 1] -= 5
+    table = effects(baseline, ablated, targets, LABELS, test=True)
+    specific = table[table["metric"] == "specific_margin"]
+    change = readings(ablated).log_odds - readings(baseline[None, :, None]).log_odds
+    np.testing.assert_allclose(specific["p"], permutation_p(change.transpose(1, 0, 2), targets).ravel())
+    np.testing.assert_allclose(specific["p_corrected"], holm(specific["p"].to_numpy()))
+    assert row(table, 3, "joy", "specific_margin").p_corrected < 0.01
+    accuracy = table[table["metric"] == "accuracy"]
+    if R == 1:
+        p = mcnemar_p(baseline.argmax(1) == targets, (ablated[:, :, 0].argmax(-1) == targets).T)
+        np.testing.assert_allclose(accuracy["p"], p)
+        np.testing.assert_allclose(accuracy["p_corrected"], holm(p))
+        assert p.min() < 0.01
+    else:
+        assert accuracy[["p", "p_corrected"]].isna().all(axis=None)
+    others = table[~table["metric"].isin(["accuracy", "specific_margin"])]
+    assert others[["p", "p_corrected"]].isna().all(axis=None)
+
+
+def test_corrected_takes_the_rows_it_is_given_as_the_family():
+    baseline, ablated, targets = sample(10)
+    ablated[3, targets == 1, :, 1] -= 5
+    table = effects(baseline, ablated, targets, LABELS, test=True)
+    own = corrected(table[table["class"].isin(["all", "joy"])])
+    assert set(own["class"]) == {"all", "joy"}
+    assert row(own, 3, "joy", "specific_margin").p_corrected == pytest.approx(U * 1e-5)
+    assert row(table, 3, "joy", "specific_margin").p_corrected == pytest.approx(U * K * 1e-5)
+    pd.testing.assert_frame_equal(own[own["class"] == "all"], table[table["class"] == "all"])
+
+
+def test_blocks_of_units_do_not_show(monkeypatch):
+    baseline, ablated, targets = sample(6, 2)
+    whole = effects(baseline, ablated, targets, LABELS, test=True)
+    monkeypatch.setattr(module, "UNITS", 2)
+    pd.testing.assert_frame_equal(effects(baseline, ablated, targets, LABELS, test=True), whole)
+
+
+def test_readings_of_large_logits():
+    logits = np.array([1000, 0, -1000], dtype=np.float32)
+    own = readings(np.tile(logits, (1, 1, 2, 1)))
+    np.testing.assert_allclose(own.log_odds, [[[1000, -1000, -2000]]])
+    np.testing.assert_allclose(own.log_probs, [[[0, -1000, -2000]]])
+    np.testing.assert_array_equal(own.predicted, [[[1, 0, 0]]])
+
+
+def test_readings_average_over_the_draws_and_keep_units_and_texts_apart():
+    logits = np.random.default_rng(7).normal(size=(2, 5, 3, 7))
+    own = readings(logits)
+    assert own.log_probs.shape == own.log_odds.shape == own.predicted.shape == (2, 5, 7)
+    p = np.exp(log_softmax(logits, axis=-1))
+    np.testing.assert_allclose(own.log_probs, np.log(p).mean(2))
+    np.testing.assert_allclose(own.log_odds, np.log(p / (1 - p)).mean(2))
+    np.testing.assert_allclose(own.predicted, (logits == logits.max(-1, keepdims=True)).mean(2))
+
+
+def test_flips_by_hand():
+    one_hot = np.eye(K)
+    targets = np.array([0, 0, 0, 1, 1])
+    baseline = one_hot[[0, 0, 1, 1, 2]]
+    ablated = one_hot[[[[0, 0], [0, 0], [1, 1], [1, 1], [2, 2]], [[1, 0], [1, 1], [1, 2], [1, 1], [0, 0]]]]
+    expected = [
+        (1, "sadness", "sadness", "joy", 1.5 / 3, 3),
+        (1, "sadness", "joy", "love", 0.5 / 3, 3),
+        (1, "joy", "love", "sadness", 1 / 2, 2),
+    ]
+    table = flips(baseline, ablated, targets, LABELS)
+    columns = ["unit", "class", "before", "after", "share", "n"]
+    pd.testing.assert_frame_equal(table, pd.DataFrame(expected, columns=columns))
+
+
+def test_flips_add_up_to_the_flip_rate():
+    baseline, ablated, targets = sample(8, 3)
+    summed = flips(baseline, ablated, targets, LABELS).groupby(["unit", "class"])["share"].sum()
+    table = effects(baseline, ablated, targets, LABELS, test=False)
+    rates = table[(table["metric"] == "flip_rate") & (table["class"] != "all")].set_index(["unit", "class"])["effect"]
+    assert summed.to_dict() == pytest.approx(rates[rates > 0].to_dict())
+
+
+def test_confirmed_ranks_on_val_and_tests_on_test():
+    keys = {"unit": [0, 0, 1, 1], "class": ["joy", "love"] * 2, "metric": ["specific_margin"] * 4}
+    val = pd.DataFrame(keys | {"effect": [0.1, np.nan, -0.7, 0.3]})
+    measured = {"n": [5, 3] * 2, "effect": [0.2, 9, -0.6, 0.0], "ci_low": -1.0, "ci_high": [2.0, 3, 5, 7]}
+    test = pd.DataFrame(keys | measured | {"p": [0.03, 0.04, 0.005, 0.01]})
+    other = test.assign(metric="accuracy", p=1e-9)
+    expected = pd.DataFrame(
+        {
+            "unit": [1, 1, 0, 0],
+            "class": ["joy", "love", "joy", "love"],
+            "n": [5, 3, 5, 3],
+            "val_effect": [-0.7, 0.3, 0.1, np.nan],
+            "test_effect": [-0.6, 0.0, 0.2, 9],
+            "ci_low": -1.0,
+            "ci_high": [5.0, 7, 2, 3],
+            "p": [0.005, 0.01, 0.03, 0.04],
+            "p_holm": [0.02, 0.03, 0.06, 0.06],
+            "p_bh": [0.02, 0.02, 0.04, 0.04],
+            "rank": [1, 2, 3, 4],
+        }
+    )
+    pd.testing.assert_frame_equal(confirmed(val.iloc[::-1], pd.concat([other, test])), expected)
+
+
+def test_wrong_input_is_refused():
+    baseline, ablated, targets = sample(9)
+    with pytest.raises(ValueError, match=r"\(41, 3\).*got \(41, 3\) and \(5, 40, 1, 3\)"):
+        effects(baseline, ablated[:, :-1], targets, LABELS, test=False)
+    with pytest.raises(ValueError, match=r"targets in 0\.\.2"):
+        flips(baseline, ablated, targets + 1, LABELS)
+    ablated[2, 3, 0, 1] = np.inf
+    with pytest.raises(ValueError, match="finite"):
+        effects(baseline, ablated, targets, LABELS, test=False)

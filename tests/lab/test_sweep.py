@@ -1,0 +1,124 @@
+"""The fast sweep against plain calls, and against surgery on the weights."""
+
+import numpy as np
+import pytest
+import torch
+
+from data.batches import Batch
+from lab import fills, units
+from lab.device import Device
+from lab.sweep import BASELINE, nothing, sweep
+from model import load_classifier
+
+CPU = Device(torch.device("cpu"), "fp32")
+N, K, V = 23, 4, 101
+
+
+@pytest.fixture(scope="module")
+def texts():
+    """Token ids of N texts of 1 to 13 tokens, and their classes."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, V, rng.integers(1, 14)).tolist() for _ in range(N)], rng.integers(0, K, N)
+
+
+def swept(clf, texts, ablations, given=(nothing,), among=None):
+    """Logits (N, U, R, K) of the sweep; NaN for the texts that were not asked for."""
+    logits = np.full((N, len(ablations), len(given), K), np.nan, np.float32)
+    for index, own in sweep(clf, *texts, ablations, given, CPU, np.arange(N) if among is None else among):
+        logits[index] = own
+    return logits
+
+
+def everything(config, texts):
+    hidden = {"some": [np.random.default_rng(len(ids)).random(len(ids)) < 0.3 for ids in texts[0]]}
+    return [
+        BASELINE,
+        *units.each_head(config),
+        *units.each_layer(config),
+        *units.each_region(config, (0, 2, -3)),
+        *units.each_word_class(hidden, 0),
+        *units.each_pair(config, [((0, 1), (2, 3)), ((1, 0), (1, 4))]),
+        *units.closing_one_by_one(config, [(1, 2), (2, 0), (0, 1)], [0, 1, 2, 3]),
+    ]
+
+
+def test_every_ablation_with_every_fill_gives_the_logits_of_a_plain_call(clf, texts):
+    means = fills.means(clf, *texts, CPU)
+    resampled = fills.resample(clf, texts[0], texts[0][:7], CPU, 0)[:2]
+    ablations = everything(clf.config, texts)
+    for given in ([nothing], [fills.mean(means)], [fills.class_mean(means)], resampled):
+        got = swept(clf, texts, ablations, given)
+        for i in range(0, N, 4):
+            ids, target = texts[0][i], texts[1][i]
+            alone = Batch(*(torch.tensor([value]) for value in (ids, len(ids), target, i)))
+            for u, ablation in enumerate(ablations):
+                for r, fill in enumerate(given):
+                    arguments = dict(ablation.arguments(alone))
+                    closed = {name: value for name, value in fill(alone).items() if name[:-4] + "gate" in arguments}
+                    with torch.no_grad():
+                        want = clf(alone.ids, alone.lengths, **arguments, **closed)[0].numpy()
+                    np.testing.assert_allclose(
+                        got[i, u, r], want, atol=1e-5 * np.abs(want).max(), err_msg=ablation.name
+                    )
+
+
+@pytest.mark.parametrize("tokens", [8, 64, 10**6])
+def test_the_batching_changes_nothing(clf, texts, tokens, monkeypatch):
+    ablations = everything(clf.config, texts)
+    whole = swept(clf, texts, ablations)
+    monkeypatch.setattr("lab.sweep.TOKENS", tokens)
+    np.testing.assert_allclose(swept(clf, texts, ablations), whole, atol=1e-5 * np.abs(whole).max())
+
+
+def test_only_the_texts_asked_for_are_computed(clf, texts):
+    among = np.array([3, 11, 19])
+    ablations = everything(clf.config, texts)
+    got, whole = swept(clf, texts, ablations, among=among), swept(clf, texts, ablations)
+    np.testing.assert_allclose(got[among], whole[among], atol=1e-5 * np.abs(whole).max())
+    assert np.isnan(np.delete(got, among, axis=0)).all()
+
+
+def test_closing_a_head_is_surgery_on_the_input_columns_of_c_proj(clf_reference, clf, texts):
+    """Zero: the head's columns are 0. Mean: the bias also takes up what these columns make of the mean."""
+    config, D = clf.config, clf.config.head_width
+    means = fills.means(clf, *texts, CPU)
+    mean = (means.z.sum(0) / means.tokens.sum()).float()  # (L, H, D)
+    zeroed = swept(clf, texts, units.each_head(config))
+    shifted = swept(clf, texts, units.each_head(config), [fills.mean(means)])
+    for u, (layer, head) in enumerate(
+        (layer, head) for layer in range(config.n_layer) for head in range(config.n_head)
+    ):
+        columns = slice(head * D, (head + 1) * D)
+        for got, value in ((zeroed, torch.zeros(D)), (shifted, mean[layer, head])):
+            cut = load_classifier(clf_reference.folder)
+            with torch.no_grad():
+                proj = cut.trunk.h[layer].attn.c_proj
+                proj.bias += proj.weight[:, columns] @ value
+                proj.weight[:, columns] = 0
+                want = np.stack([cut(torch.tensor([ids]))[0].numpy() for ids in texts[0]])
+            np.testing.assert_allclose(got[:, u, 0], want, atol=1e-5 * np.abs(want).max())
+            assert np.abs(got[:, u, 0] - swept(clf, texts, [BASELINE])[:, 0, 0]).max() > 1e-2  # and it does something
+
+
+def test_memory_does_not_grow_with_the_number_of_ablations(clf, texts, monkeypatch):
+    """The largest batch that the trunk is given stays within the budget of tokens, however many ablations ride."""
+    largest = []
+    run = clf.trunk.run
+
+    def watched(x, *arguments, **more):
+        largest.append(x.shape[0] * x.shape[1])
+        return run(x, *arguments, **more)
+
+    monkeypatch.setattr(clf.trunk, "run", watched)
+    monkeypatch.setattr("lab.sweep.TOKENS", 256)
+    swept(clf, texts, units.each_head(clf.config) * 7)
+    assert 128 < max(largest) <= 256
+
+
+def test_what_comes_before_the_first_changed_layer_runs_once_per_batch(clf, texts, monkeypatch):
+    starts = []
+    run = clf.trunk.run
+    monkeypatch.setattr(clf.trunk, "run", lambda x, *a, **k: starts.append((a, len(x))) or run(x, *a, **k))
+    swept(clf, texts, [ablation for ablation in units.each_head(clf.config) if ablation.layer == 2], among=np.arange(5))
+    assert [a for a, _ in starts] == [(0, 1), (1, 2), (2,)]  # two layers once, then all five heads ride together
+    assert starts[-1][1] == 5 * starts[0][1]

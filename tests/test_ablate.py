@@ -1,0 +1,288 @@
+"""`ablate.py` from the command line to its tables, and two controls: nothing to find, and one planted head."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import commands
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from commands import one_line
+from torch.nn import functional as F
+
+import ablate
+import lab.sweep
+import train
+from lab import findings, units
+from lab.device import Device
+from lab.study import Study
+from lab.sweeps import Plan, Sweeps
+from lab.texts import Texts
+from model import GPT2Classifier, GPT2Config, Tokenizer, load_classifier, masks
+from model.names import EMBEDDED
+
+WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
+COLUMNS = ["kind", "layer", "head", "region", "fill", "split", "class", "metric"]
+COLUMNS += ["n", "baseline", "ablated", "effect", "ci_low", "ci_high", "p", "p_corrected"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A working folder with a run of a tiny network on texts that single words give away."""
+    here = tmp_path_factory.mktemp("trained")
+    rng = np.random.default_rng(0)
+    fillers = ["today", "again", "at", "work", "with", "my", "friend", "not", "town"]
+    lines = {
+        f"i felt {' '.join(rng.choice(fillers, size=rng.integers(1, 6)))} {rng.choice(words.split())};{label}"
+        for label, words in WORDS.items()
+        for _ in range(60)
+    }
+    (here / "corpus.txt").write_text("\n".join(sorted(lines)) + "\n")
+    (here / "tiny").mkdir()
+    (here / "tiny" / "config.json").write_text(json.dumps(GPT2Config(2, 3, 12, n_ctx=17).to_hf()))
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(EMBEDDED / name, here / "tiny")
+    options = "--model tiny --corpus corpus.txt --init random --epochs 3 --lr 0.02 --dropout 0 --device cpu --run one"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        assert commands.exit_code(patch, train, *options.split()) == 0
+    return here
+
+
+@pytest.fixture
+def here(trained, tmp_path, monkeypatch):
+    """A copy of it, without any data of nltk."""
+    shutil.copytree(trained, tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path / "nothing")])
+    return tmp_path / "copy"
+
+
+def run_ablate(monkeypatch, *arguments):
+    """The exit code of `python ablate.py arguments`."""
+    return commands.exit_code(monkeypatch, ablate, "--device", "cpu", *arguments)
+
+
+def table(name, run="one"):
+    return pd.read_csv(f"runs/{run}/ablate/{name}.csv", keep_default_na=False, na_values={"layer": "", "head": ""})
+
+
+def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
+    assert run_ablate(monkeypatch, "--all", "--texts", "13", "--rows", "0") == 0
+    folder, out = Path("runs/one/ablate"), capsys.readouterr().out
+    assert "ablations of val and test take about" in out
+    assert "opinion_lexicon is missing" in " ".join(out.split())
+    effects = table("effects")
+    assert list(effects) == COLUMNS
+    assert set(effects["kind"]) == {"head", "heads", "mlp", "layer", "mask", "cut", "words", "pair"}
+    assert set(effects["fill"]) == {"zero", "mean", "resample", "class_mean"}
+    assert set(effects["class"]) == {"all", *WORDS}
+    assert set(effects.loc[effects["kind"] == "words", "region"]) >= {"negation", "random, as many as negation"}
+    assert set(effects.loc[effects["class"] == "all", "n"]) == {13}
+    heads = effects[(effects["kind"] == "head") & (effects["metric"] == "accuracy")]
+    assert len(heads) == 2 * 3 * 4 * 2  # heads, fills, splits
+    for name in ("significance", "flips", "importance", "correlations", "curves", "interactions"):
+        assert len(table(name))
+    assert set(json.loads((folder / "smallest.json").read_text())) >= {"open", "kept_test"}
+    pictures = {path.name for path in folder.glob("*.png")}
+    assert pictures >= {"heads_zero.png", "heads_class_mean.png", "layers_mean.png", "regions.png", "curves.png"}
+    report = (folder / "report.md").read_text()
+    assert "python ablate.py --device cpu --all --texts 13 --rows 0" in report
+
+
+def test_the_effects_are_those_of_plain_calls(here, monkeypatch):
+    assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero") == 0
+    clf, tokenizer = load_classifier("runs/one"), Tokenizer.load("runs/one")
+    texts = pd.read_csv("runs/one/predictions.csv").query("split == 'test'")
+    targets = [clf.labels.index(label) for label in texts["label"]]
+    gate = masks.close_heads(clf.config, [(1, 2)])
+    log_probs = []
+    for arguments in ({}, {"head_gate": gate}):
+        logits = torch.cat([clf(torch.tensor([tokenizer.encode(text)]), **arguments) for text in texts["text"]])
+        log_probs.append(logits.log_softmax(1).detach().double().numpy()[np.arange(len(targets)), targets])
+    effects = table("effects").query("split == 'test' and layer == 1 and head == 2 and metric == 'log_prob'")
+    overall = effects[effects["class"] == "all"].iloc[0]
+    assert float(overall["effect"]) == pytest.approx((log_probs[1] - log_probs[0]).mean(), abs=1e-5)
+    for k, label in enumerate(clf.labels):
+        own = np.array(targets) == k
+        row = effects[effects["class"] == label].iloc[0]
+        assert float(row["ablated"]) == pytest.approx(log_probs[1][own].mean(), abs=1e-5)
+
+
+def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
+    arguments = ("--units", "heads", "layers", "regions")
+    plain, computed = lab.sweep.ablated, []
+    monkeypatch.setattr(lab.sweep, "TOKENS", 256)
+
+    def counted(clf, batch, ablations, fills, tokens):
+        computed.extend((ablation.name, len(ablations), i) for ablation in ablations[:1] for i in batch.index.tolist())
+        if len(computed) > 100 and len(computed) < 200:  # once, in the middle
+            computed.extend([("gap",)] * 100)
+            raise KeyboardInterrupt
+        return plain(clf, batch, ablations, fills, tokens)
+
+    monkeypatch.setattr(lab.sweep, "ablated", counted)
+    assert run_ablate(monkeypatch, *arguments) == 130
+    done = computed[: computed.index(("gap",))]
+    assert not Path("runs/one/ablate/effects.csv").exists()
+    assert run_ablate(monkeypatch, *arguments) == 0
+    first = pd.read_csv("runs/one/ablate/effects.csv")
+    again = [each for each in computed[computed.index(("gap",)) + 100 :] if each in done]
+    lost = 256 // lab.sweep.RIDERS  # at most one batch was under way
+    assert len(again) <= lost
+    computed.clear()
+    computed.extend([("gap",)] * 200)
+    assert run_ablate(monkeypatch, *arguments) == 0  # all of it is there
+    assert computed == [("gap",)] * 200
+    shutil.rmtree("runs/one/ablate")
+    assert run_ablate(monkeypatch, *arguments) == 0
+    pd.testing.assert_frame_equal(pd.read_csv("runs/one/ablate/effects.csv"), first)
+
+
+def test_other_weights_are_swept_anew(here, monkeypatch):
+    assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero") == 0
+    before = table("effects")
+    assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero", "--texts", "11") == 0
+    assert set(table("effects").query("`class` == 'all'")["n"]) == {11}
+    assert len(table("effects")) == len(before)
+
+
+def test_one_class_alone_is_a_smaller_family(here, monkeypatch):
+    assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero") == 0
+    whole = table("significance")
+    assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero", "--class", "joy") == 0
+    joy = table("significance")
+    assert set(joy["class"]) == {"joy"}
+    assert set(table("effects")["class"]) == {"all", "joy"}
+    both = joy.merge(whole, on=["layer", "head", "class"], suffixes=("", "_whole"))
+    assert len(both) == 6
+    np.testing.assert_allclose(both["p"], both["p_whole"])
+    assert (both["p_holm"] <= both["p_holm_whole"]).all()
+    assert (both["p_holm"] < both["p_holm_whole"]).any()
+
+
+MISTAKES = {
+    "no run": (lambda: None, ("--run", "two"), "make train"),
+    "unfinished": (lambda: rewrite(status="unfinished"), (), "finished run"),
+    "class": (lambda: None, ("--class", "hope"), "joy"),
+    "pairs": (lambda: None, ("--units", "pairs", "--pairs", "0.1", "7.1"), "0.0 to 1.2"),
+    "one of a pair": (lambda: None, ("--units", "pairs", "--pairs", "0.1"), "two or more"),
+    "units": (lambda: None, ("--units", "neurons"), "--units"),
+    "texts": (lambda: None, ("--texts", "-1"), "--texts -1"),
+    "corpus": (
+        lambda: Path("corpus.txt").write_text("a;joy\n" * 50 + "b;fear\n" * 50 + "c;anger\n" * 50),
+        (),
+        "corpus",
+    ),
+}
+
+
+def rewrite(**changes):
+    path = Path("runs/one/run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(here, monkeypatch, capsys, mistake):
+    make, arguments, expected = MISTAKES[mistake]
+    make()
+    assert run_ablate(monkeypatch, *arguments) == 2
+    assert expected in one_line(capsys)
+    assert not Path("runs/one/ablate/effects.csv").exists()
+
+
+# Controls, on texts of tokens.
+
+
+def sweeps_of(clf, sequences, targets, folder):
+    """Sweeps over these texts of train, val and test."""
+    texts = Texts(sequences, targets, {})
+    corpus = SimpleNamespace(files={}, split=lambda split: pd.DataFrame({"text": [""] * len(targets[split])}))
+    study = Study(folder, {}, clf.eval(), None, corpus, texts, Device(torch.device("cpu"), "fp32"), "")
+    return Sweeps(study, folder / "logits", 0, 0)
+
+
+def significance(sweeps, fill="zero"):
+    heads = units.each_head(sweeps.study.clf.config)
+    plan = Plan("heads", fill, {"val": heads, "test": heads})
+    return findings.measured(sweeps, [plan], sweeps.run([plan]), "")["significance"]
+
+
+def test_in_a_model_of_shuffled_labels_nothing_is_found(tmp_path):
+    """Trained until it knows its training texts by heart, of which the labels are random: a family of 6 heads and 4
+    classes may be wrong once in 20 seeds."""
+    survivors = 0
+    for seed in range(5):
+        torch.manual_seed(seed)
+        rng = np.random.default_rng(seed)
+        clf = GPT2Classifier(GPT2Config(2, 3, 12, n_ctx=7, vocab_size=53, dropout=0.0, attn_dropout=0.0), list("abcd"))
+        sequences = {split: rng.integers(0, 53, (150, 7)).tolist() for split in ("train", "val", "test")}
+        targets = {split: rng.integers(0, 4, 150) for split in sequences}
+        optimizer = torch.optim.Adam(clf.parameters(), lr=0.02)
+        for _ in range(60):
+            loss = F.cross_entropy(clf(torch.tensor(sequences["train"])), torch.tensor(targets["train"]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert loss < 0.3
+        found = significance(sweeps_of(clf, sequences, targets, tmp_path / str(seed)))
+        assert found["test_effect"].abs().max() > 0.1  # closing a head does something
+        survivors += (found["p_holm"] < 0.05).any()
+    assert survivors <= 1
+
+
+def planted():
+    """A classifier in which head (1, 2) alone tells class 0, by a marker anywhere in the text; the other classes stand
+    in the last token. The other heads add noise that has nothing to do with the class."""
+    config = GPT2Config(2, 3, 12, n_ctx=7, vocab_size=12, dropout=0.0, attn_dropout=0.0)
+    clf = GPT2Classifier(config, list("abcd"))
+    D, C = config.head_width, config.n_embd
+    with torch.no_grad():
+        for name, parameter in clf.named_parameters():
+            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
+        clf.trunk.wte.weight[0, 0] = 1  # the marker
+        clf.trunk.wte.weight[1, 9] = 1  # stands in its place elsewhere
+        for k in (1, 2, 3):  # tokens 2, 3, 4: a class
+            clf.trunk.wte.weight[k + 1, k] = 1
+        for n, (dim, sign) in enumerate((dim, sign) for dim in (4, 5, 6) for sign in (1, -1)):  # fillers, in pairs
+            clf.trunk.wte.weight[5 + n, dim] = sign
+        for layer, head in [(layer, head) for layer in range(2) for head in range(3)]:
+            attn, value = clf.trunk.h[layer].attn, 2 * C + head * D
+            if (layer, head) == (1, 2):
+                attn.c_attn.weight[value, 0] = 1
+                attn.c_proj.weight[8, head * D] = 20
+            else:  # reads a difference of fillers, which is 0 for all other tokens
+                attn.c_attn.weight[value, 4 + head] = 1
+                attn.c_attn.weight[value, 4 + (head + 1) % 3] = -1
+                attn.c_proj.weight[:, head * D] = 0.3 * torch.randn(C, generator=torch.Generator().manual_seed(head))
+        clf.score.weight[0, 8] = 3
+        for k in (1, 2, 3):
+            clf.score.weight[k, k] = 3
+    return clf
+
+
+def test_one_planted_head_is_found_and_only_it(tmp_path):
+    rng, n = np.random.default_rng(0), 200
+    targets = {split: rng.integers(0, 4, n) for split in ("train", "val", "test")}
+    sequences = {
+        split: [
+            [*rng.permutation([int(k != 0), *rng.integers(5, 11, 4)]), k + 1 if k else rng.integers(2, 5)] for k in own
+        ]
+        for split, own in targets.items()
+    }
+    sequences = {split: [[int(token) for token in ids] for ids in own] for split, own in sequences.items()}
+    clf = planted()
+    predicted = clf(torch.tensor(sequences["test"])).argmax(1).numpy()
+    assert (predicted == targets["test"]).mean() > 0.9
+    for fill in ("zero", "mean"):
+        found = significance(sweeps_of(clf, sequences, targets, tmp_path / fill), fill)
+        best = found.iloc[0]
+        assert (best["layer"], best["head"], best["class"]) == (1, 2, "a")
+        assert best["test_effect"] < -1
+        assert best["p_holm"] < 0.001
+        others = found[(found["layer"] != 1) | (found["head"] != 2)]
+        assert others["test_effect"].abs().max() > 1e-3  # the others do something too
+        assert others["p_holm"].min() > 0.05
