@@ -90,7 +90,7 @@ def paired(
     members = [(a * n_head + b, c * n_head + d) for (a, b), (c, d) in pairs]
     table = interactions(whole, single, both, members, sweeps.parts["test"].targets, study.clf.labels)
     names = np.array([[units.name(head) for head in pair] for pair in pairs])[table.pop("pair")]
-    table = table.assign(first=names[:, 0], second=names[:, 1], fill=fill)
+    table = table.assign(first=names[:, 0], second=names[:, 1], fill=fill).rename(columns={"pair_effect": "pair"})
     return measured(sweeps, [plan], logits, only), table[table["class"] == only] if only else table
 
 

@@ -113,33 +113,31 @@ def test_the_effects_are_those_of_plain_calls(here, monkeypatch):
 
 
 def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
-    arguments = ("--units", "heads", "layers", "regions")
-    plain, computed = lab.sweep.ablated, []
+    arguments, plain, computed = ("--units", "heads", "layers", "regions"), lab.sweep.ablated, [0]
     monkeypatch.setattr(lab.sweep, "TOKENS", 256)
 
     def counted(clf, batch, ablations, fills, tokens):
-        computed.extend((ablation.name, len(ablations), i) for ablation in ablations[:1] for i in batch.index.tolist())
-        if len(computed) > 100 and len(computed) < 200:  # once, in the middle
-            computed.extend([("gap",)] * 100)
+        computed[-1] += len(ablations) * len(batch.ids)
+        if len(computed) == 2 and computed[-1] > 1000:  # the second time, in the middle
             raise KeyboardInterrupt
         return plain(clf, batch, ablations, fills, tokens)
 
     monkeypatch.setattr(lab.sweep, "ablated", counted)
-    assert run_ablate(monkeypatch, *arguments) == 130
-    done = computed[: computed.index(("gap",))]
-    assert not Path("runs/one/ablate/effects.csv").exists()
     assert run_ablate(monkeypatch, *arguments) == 0
-    first = pd.read_csv("runs/one/ablate/effects.csv")
-    again = [each for each in computed[computed.index(("gap",)) + 100 :] if each in done]
-    lost = 256 // lab.sweep.RIDERS  # at most one batch was under way
-    assert len(again) <= lost
-    computed.clear()
-    computed.extend([("gap",)] * 200)
-    assert run_ablate(monkeypatch, *arguments) == 0  # all of it is there
-    assert computed == [("gap",)] * 200
+    whole = pd.read_csv("runs/one/ablate/effects.csv")
     shutil.rmtree("runs/one/ablate")
+    computed.append(0)
+    assert run_ablate(monkeypatch, *arguments) == 130
+    assert not Path("runs/one/ablate/effects.csv").exists()
+    computed.append(0)
     assert run_ablate(monkeypatch, *arguments) == 0
-    pd.testing.assert_frame_equal(pd.read_csv("runs/one/ablate/effects.csv"), first)
+    pd.testing.assert_frame_equal(pd.read_csv("runs/one/ablate/effects.csv"), whole)
+    under_way = 256 // lab.sweep.RIDERS * 50  # one batch of one kind of units
+    assert computed[0] <= computed[1] + computed[2] <= computed[0] + under_way
+    assert computed[2] < computed[0] - 500
+    computed.append(0)
+    assert run_ablate(monkeypatch, *arguments) == 0  # all of it is there
+    assert computed[-1] == 0
 
 
 def test_other_weights_are_swept_anew(here, monkeypatch):
@@ -253,11 +251,12 @@ def planted():
             attn, value = clf.trunk.h[layer].attn, 2 * C + head * D
             if (layer, head) == (1, 2):
                 attn.c_attn.weight[value, 0] = 1
-                attn.c_proj.weight[8, head * D] = 20
+                attn.c_attn.weight[value, 9] = -1
+                attn.c_proj.weight[8, head * D] = 4
             else:  # reads a difference of fillers, which is 0 for all other tokens
                 attn.c_attn.weight[value, 4 + head] = 1
                 attn.c_attn.weight[value, 4 + (head + 1) % 3] = -1
-                attn.c_proj.weight[:, head * D] = 0.3 * torch.randn(C, generator=torch.Generator().manual_seed(head))
+                attn.c_proj.weight[:, head * D] = 0.01 * torch.randn(C, generator=torch.Generator().manual_seed(head))
         clf.score.weight[0, 8] = 3
         for k in (1, 2, 3):
             clf.score.weight[k, k] = 3
@@ -284,5 +283,5 @@ def test_one_planted_head_is_found_and_only_it(tmp_path):
         assert best["test_effect"] < -1
         assert best["p_holm"] < 0.001
         others = found[(found["layer"] != 1) | (found["head"] != 2)]
-        assert others["test_effect"].abs().max() > 1e-3  # the others do something too
+        assert others["test_effect"].abs().max() > 1e-4  # the others do something too
         assert others["p_holm"].min() > 0.05
