@@ -235,6 +235,9 @@ def _curves(curves: pd.DataFrame, majority: float) -> list[str]:
     """How many heads can be closed, by each order, before too much of the accuracy is gone."""
     rows = curves[(curves["class"] == OVERALL) & (curves["metric"] == "accuracy")].sort_values("closed")
     whole, points = rows["value"].iloc[0], rows["closed"].unique()
+    if whole <= majority:
+        about = f"The whole network ({whole:.3f}) gains nothing over the most frequent class ({majority:.3f})."
+        return ["### How many heads can be closed", "", about]
     floor = majority + KEEP * (whole - majority)
     kept = {}
     for order, own in rows.groupby("order", sort=False):
@@ -246,9 +249,6 @@ def _curves(curves: pd.DataFrame, majority: float) -> list[str]:
         f"at {floor:.3f}. So many of {points.max()} heads can be closed before accuracy falls below that, measured at "
         f"{', '.join(map(str, points))}:"
     )
-    if whole <= majority:
-        about = f"The whole network ({whole:.3f}) gains nothing over the most frequent class ({majority:.3f})."
-        return ["### How many heads can be closed", "", about]
     lines = [f"- {name}: {kept[order]}" for order, name in ORDERS.items() if order in kept]
     lines += [f"- at random: {min(random)} to {max(random)}, over {len(random)} orders"] if random else []
     return ["### How many heads can be closed", "", about, "", *lines]
