@@ -8,6 +8,7 @@ import pytest
 import torch
 import tyro
 
+import ablate
 import paper
 import pretrain
 import train
@@ -18,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = {
     "train": train.Options,
+    "ablate": ablate.Options,
     "verify": verify.Options,
     "paper": paper.Options,
     "pretrain": pretrain.Options,
