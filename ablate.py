@@ -207,7 +207,7 @@ def provenance(sweeps: Sweeps, options: Options) -> list[str]:
     """What the report says of where its numbers come from."""
     study, parts = sweeps.study, sweeps.parts
     corpus = ", ".join(f"{len(part.targets):,} texts of {split}" for split, part in parts.items())
-    files = ", ".join(f"{name} {sha256[:12]}" for name, sha256 in study.corpus.files.items())
+    files = ", ".join(f"{Path(name).name} {sha256[:12]}" for name, sha256 in study.corpus.files.items())
     revision = f"revision {study.corpus.revision}" if study.corpus.revision else "local files"
     return [
         f"run: {study.run}, SHA-256 of its weights {study.weights}, from {study.record['model']['name']} "

@@ -119,6 +119,7 @@ def words(effects: pd.DataFrame, path: Path, title: str) -> None:
             axes.hlines(y + shift, own["ci_low"], own["ci_high"], color=colour)
         axes.axvline(0, color="black", linewidth=1)
         axes.set(xlabel=name, yticks=y, yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(visible=False, axis="y")
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
     _frame(figure, f"{title}\nwords hidden from all queries, by class of words", "Lines: 95 % intervals.")
