@@ -113,12 +113,12 @@ def test_the_effects_are_those_of_plain_calls(here, monkeypatch):
 
 
 def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
-    arguments, plain, computed = ("--units", "heads", "layers", "regions"), lab.sweep.ablated, [0]
+    arguments, plain, computed = ("--units", "heads", "layers"), lab.sweep.ablated, [0]
     monkeypatch.setattr(lab.sweep, "TOKENS", 256)
 
     def counted(clf, batch, ablations, fills, tokens):
         computed[-1] += len(ablations) * len(batch.ids)
-        if len(computed) == 2 and computed[-1] > 1000:  # the second time, in the middle
+        if len(computed) == 2 and computed[-1] > 400:  # the second time, in the middle
             raise KeyboardInterrupt
         return plain(clf, batch, ablations, fills, tokens)
 
@@ -132,9 +132,9 @@ def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
     computed.append(0)
     assert run_ablate(monkeypatch, *arguments) == 0
     pd.testing.assert_frame_equal(pd.read_csv("runs/one/ablate/effects.csv"), whole)
-    under_way = 256 // lab.sweep.RIDERS * 50  # one batch of one kind of units
+    under_way = 256 // lab.sweep.RIDERS * 6  # one batch of one kind of units
     assert computed[0] <= computed[1] + computed[2] <= computed[0] + under_way
-    assert computed[2] < computed[0] - 500
+    assert computed[2] < computed[0] - 200
     computed.append(0)
     assert run_ablate(monkeypatch, *arguments) == 0  # all of it is there
     assert computed[-1] == 0

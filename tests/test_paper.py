@@ -269,7 +269,7 @@ def test_every_corpus_tune_and_seed_is_run_and_averaged(here, pretended, monkeyp
         ("tiny", "cpu", "all"),
         ("tiny", "cpu", "head"),
     }
-    assert [asked.epochs for asked in pretended] == [3, 3, 3, 10, 10, 10] * 2
+    assert [asked.epochs for asked in pretended] == [4, 4, 4, 10, 10, 10] * 2
     table = pd.read_csv("runs/all/results.csv")
     assert (table["model"] == "majority").sum() == 2 * 6
     page = Path("runs/all/results.md").read_text()

@@ -64,9 +64,11 @@ def test_intervals_of_many_numbers_are_those_of_each():
     assert [low[1, 0], high[1, 0]] == np.percentile(values[:, 1, 0], [2.5, 97.5]).tolist()
 
 
-def statistic(values, targets, c):
-    """Welch's t by scipy; inf where neither side spreads but the means differ."""
-    return ttest_ind(values[targets == c], values[targets != c], equal_var=False).statistic
+def statistic(values, labels, c):
+    """|Welch's t| by scipy for each row of labels (draws, N); inf where neither side spreads but the means differ."""
+    rows = np.broadcast_to(values, labels.shape)
+    own, others = (rows[chosen].reshape(len(labels), -1) for chosen in (labels == c, labels != c))
+    return np.nan_to_num(np.abs(ttest_ind(own, others, axis=1, equal_var=False).statistic), posinf=np.inf)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -75,13 +77,13 @@ def test_permutation_p_is_the_share_of_all_permutations(ties):
     targets = np.array([0, 2, 1, 1, 2, 1, 0])
     values = rng.integers(-2, 3, size=(7, 2, 3)) / 10 if ties else rng.exponential(size=(7, 2, 3))
     values[targets == 1, 0, 1] += 9
-    shuffled = [targets[list(order)] for order in permutations(range(7))]
+    shuffled = np.array([targets[list(order)] for order in permutations(range(7))])
     draws = 20_000
     p = permutation_p(values, targets, draws)
     for u in range(2):
         for c in range(3):
-            observed = abs(statistic(values[:, u, c], targets, c))
-            every = np.nan_to_num(np.abs([statistic(values[:, u, c], labels, c) for labels in shuffled]), posinf=np.inf)
+            [observed] = statistic(values[:, u, c], targets[None], c)
+            every = statistic(values[:, u, c], shuffled, c)
             exact = (every >= observed - 1e-9).mean()
             assert p[u, c] == pytest.approx(exact, abs=4.5 * (exact * (1 - exact) / draws) ** 0.5 + 1 / draws)
     assert p[0, 1] == pytest.approx(1 / 35, abs=0.01)  # class 1 on top: 1 of the 35 ways to choose it
