@@ -33,7 +33,6 @@ from model.files import written_whole
 UnitName = Literal["heads", "layers", "regions", "words", "curves", "pairs", "smallest"]
 FillName = Literal["zero", "mean", "resample", "class_mean"]
 PAIRED = 8  # heads, of which all pairs are closed
-NAMES = ["kind", "layer", "head", "region"]  # columns that say which ablation
 
 
 @dataclass(frozen=True)

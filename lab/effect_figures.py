@@ -18,7 +18,8 @@ from matplotlib.ticker import MaxNLocator
 
 from . import figures
 from .figures import COLOURS, GREY, STYLE
-from .wording import LEVEL, ORDERS, OVERALL, RANDOM
+from .units import RANDOM
+from .wording import LEVEL, ORDERS, OVERALL
 
 PARTS = {"heads": "all heads", "mlp": "MLP", "layer": "heads and MLP"}  # of a layer, by kind
 SIDES = {"mask": "masked, the rest of the row rescaled", "cut": "cut, the rest as it was"}

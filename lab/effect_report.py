@@ -11,6 +11,7 @@ import pandas as pd
 
 from .pruning import KEEP
 from .stats import PERMUTATIONS
+from .units import RANDOM
 from .wording import (
     CAVEATS,
     ESTIMATES,
@@ -20,7 +21,6 @@ from .wording import (
     LEVEL,
     ORDERS,
     OVERALL,
-    RANDOM,
     ZERO,
     markdown_table,
     named,

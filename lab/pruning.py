@@ -16,7 +16,7 @@ from model import GPT2Classifier
 from .device import Device
 from .progress import console
 from .sweep import TOKENS
-from .units import Head
+from .units import Head, name
 
 RANDOM_ORDERS = 5
 POINTS = 12  # of a curve
@@ -110,4 +110,4 @@ def strongest(significance: pd.DataFrame, fill: str, n: int) -> list[str]:
     """The n heads with the largest change of a specific margin on val, whichever the class, as layer.head."""
     heads = significance[(significance["kind"] == "head") & (significance["fill"] == fill)]
     largest = heads.assign(size=heads["val_effect"].abs()).groupby(["layer", "head"])["size"].max().nlargest(n)
-    return [f"{layer}.{head}" for layer, head in largest.index]
+    return [name(head) for head in largest.index]

@@ -1,6 +1,5 @@
 """A finished run as an experiment finds it: its model, the corpus it was trained on, and the texts to look at."""
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import Corpus, read_corpus
-from model import GPT2Classifier, InputError, Tokenizer, load_classifier
+from model import GPT2Classifier, InputError, Tokenizer, hub, load_classifier
 from model.files import read_json
 from model.names import WEIGHTS
 
@@ -75,6 +74,4 @@ def open_study(run: str, corpus: str, device: Device) -> Study:
     tokenizer = Tokenizer.load(folder)
     own = replace(own, labels=clf.labels)  # in the order of the logits
     texts = read_texts(own, tokenizer, clf.config, settings["truncate"])
-    with open(folder / WEIGHTS, "rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
-    return Study(folder, record, clf, tokenizer, own, texts, device, weights)
+    return Study(folder, record, clf, tokenizer, own, texts, device, hub.content_hash(folder / WEIGHTS))

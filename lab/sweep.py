@@ -69,9 +69,8 @@ def sweep(
     """Run every ablation with each of R fills on the texts `among`: yields (index (B,), logits float32 (B, U, R, K)).
 
     sequences: token ids of N texts; targets int64 (N,) are for fills that depend on the class; among: positions of
-    texts. Results equal those of
-    U * R plain calls up to rounding, whatever the batching. The model is taken as it stands; eval mode is the
-    caller's."""
+    texts. Results equal those of U * R plain calls up to rounding, whatever the batching. The model is taken as it
+    stands; eval mode is the caller's."""
     tokens = TOKENS * (16 if device.device.type == "cuda" else 1)
     for batch in token_batches(sequences, targets, tokens // RIDERS, among):
         index = batch.index.numpy()

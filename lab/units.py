@@ -15,6 +15,7 @@ from model import GPT2Config, Interventions, masks
 from .sweep import Ablation
 
 Head = tuple[int, int]  # (layer, head), counted from 0
+RANDOM = "random, as many as "  # begins the region of a control; the class of words that it is for follows
 BANDS = (4, 8)  # tokens that a query sees of the nearest past, itself included
 
 REGIONS: dict[str, Callable[[int], Tensor]] = {
@@ -90,7 +91,7 @@ def each_word_class(hidden: Mapping[str, Sequence[NDArray[np.bool_]]], seed: int
         rng = np.random.default_rng((seed, number))
         for region, tokens in (
             (title, texts),
-            (f"random, as many as {title}", [rng.permutation(own) for own in texts]),
+            (RANDOM + title, [rng.permutation(own) for own in texts]),
         ):
             rows = [torch.from_numpy(own) for own in tokens]
             found.append(Ablation("words", partial(hiding, rows), region=region))

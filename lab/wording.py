@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from .fills import DRAWS
+from .units import RANDOM
 
 LEVEL = 0.05  # of p after correction: what is below it survives
 OVERALL = "all"  # the class that stands for all texts
-RANDOM = "random, as many as "  # begins the region of a control; the class of words that it is for follows
 KINDS = {
     "head": ("Heads", "closing"),
     "heads": ("All heads of a layer", "closing"),
