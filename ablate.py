@@ -27,6 +27,7 @@ from lab.progress import console
 from lab.study import open_study
 from lab.sweep import Ablation
 from lab.sweeps import Plan, Sweeps
+from lab.wording import OVERALL
 from model import GPT2Config, InputError
 from model.files import written_whole
 
@@ -72,6 +73,8 @@ def main(options: Options) -> int:
     study = open_study(options.run, options.corpus, Device.choose(options.device, options.precision))
     if options.class_ not in ("", *study.clf.labels):
         raise InputError(f"--class {options.class_}: expected one of {', '.join(study.clf.labels)}")
+    if OVERALL in study.clf.labels:
+        raise InputError(f"{study.run}: a class is called {OVERALL!r}, which stands for all texts here; rename it")
     check_heads(options.pairs, study.clf.config)
     folder = study.run / "ablate"
     sweeps = Sweeps(study, folder / "logits", options.texts, options.seed)
@@ -164,22 +167,21 @@ def digest(hidden: dict[str, dict[str, list[NDArray[np.bool_]]]]) -> str:
 
 def write(folder: Path, found: dict[str, Any], sweeps: Sweeps, options: Options) -> None:
     """Tables, pictures and the report."""
-    for old in (*folder.glob("*.csv"), *folder.glob("*.png"), folder / "smallest.json"):
-        old.unlink(missing_ok=True)  # of another call, with other units
+    former = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix in (".csv", ".png", ".json")}
     tables = {name: table for name, table in found.items() if name != "smallest"}
     for name, table in tables.items():
         runs.write_csv(folder / f"{name}.csv", table)
     if "smallest" in found:
         runs.write_json(folder / "smallest.json", found["smallest"])
-    targets = sweeps.parts["test"].targets
-    majority = float(np.bincount(targets).max() / len(targets))
-    draw(
-        folder, tables, majority, f"{sweeps.study.run.name} on {sweeps.study.corpus.name}, {len(targets):,} test texts"
-    )
+    test, run, corpus = sweeps.parts["test"], sweeps.study.run.name, sweeps.study.corpus.name
+    draw(folder, tables, test.majority, f"run {run}: {len(test.targets):,} test texts of {corpus}")
     told = {name: table for name, table in found.items() if name not in ("effects", "significance", "importance")}
-    page = report(provenance(sweeps, options), majority, found["effects"], found["significance"], **told)
+    page = report(provenance(sweeps, options), test.majority, found["effects"], found["significance"], **told)
     with written_whole(folder / "report.md") as [temporary]:
         temporary.write_text(page, encoding="utf-8")
+    for path, written in former.items():
+        if path.stat().st_mtime_ns == written:  # of another call, with other units
+            path.unlink()
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(tables)}.csv and the pictures")
 
 

@@ -2,7 +2,8 @@
 
 Both close the same heads, to zero, on the same texts with the same weights, one after the other in this process, and
 their logits are compared. transformers gets a forward pre-hook on `c_proj`, once per head, and batches of texts of
-equal length, so that it computes no padding. headgate's sweep shares what the ablations have in common.
+equal length, so that it computes no padding; few texts are those of middling length, which fill such batches.
+headgate's sweep shares what the ablations have in common.
 """
 
 import sys
@@ -49,8 +50,7 @@ def main(options: Options) -> int:
     corpus, tokenizer = read_corpus(options.corpus), Tokenizer.load("gpt2-mini")
     rows = []
     for name, n in zip(options.model, options.texts, strict=True):
-        examples = corpus.split("test")
-        sequences, _ = encode(tokenizer, examples.sample(n, random_state=0), GPT2Config.preset(name).n_ctx)
+        sequences = middling(encode(tokenizer, corpus.split("test"), GPT2Config.preset(name).n_ctx)[0], n)
         torch.manual_seed(0)
         clf = GPT2Classifier(GPT2Config.preset(name), corpus.labels).to(device.device).eval()
         rates, logits = {}, {}
@@ -72,6 +72,12 @@ def main(options: Options) -> int:
         table.add_row(row["model"], str(row["texts"]), *speeds, f"{row['off']:.0e}")
     console.print(f"text-ablations per second on {device}, peak memory {device.peak_memory() / 2**30:.1f} GiB", table)
     return 0
+
+
+def middling(sequences: list[list[int]], n: int) -> list[list[int]]:
+    """The n whose length is nearest to the median, so that even a few fill batches of equal length."""
+    lengths = np.array([len(ids) for ids in sequences])
+    return [sequences[i] for i in np.argsort(np.abs(lengths - np.median(lengths)), kind="stable")[:n]]
 
 
 def ours(clf: GPT2Classifier, device: Device) -> Callable[[Sequence[list[int]]], Logits]:

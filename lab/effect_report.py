@@ -4,12 +4,12 @@ It says nothing that the tables do not hold, and has no section about what was n
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .pruning import KEEP
+from .pruning import KEEP, Smallest
 from .stats import PERMUTATIONS
 from .units import RANDOM
 from .wording import (
@@ -36,19 +36,6 @@ TOP, FEW, FIRST = 10, 5, 3  # rows of a long table, rows of a short one, and how
 HIDDEN = {"log_prob": "log-probability", "accuracy": "accuracy"}
 
 
-class Smallest(TypedDict):
-    """The smallest set of heads that was found, greedily on val. Accuracies are of test."""
-
-    fill: str
-    open: Sequence[str]  # its heads, as layer.head
-    n_heads: int  # of the network
-    majority: float  # accuracy of always naming the most frequent class
-    accuracy: float  # with all heads
-    accuracy_test: float  # with the set
-    kept_val: float  # share of what accuracy gains over the majority that the set keeps, on val
-    kept_test: float  # and on test
-
-
 def report(
     provenance: Sequence[str],
     majority: float,
@@ -64,9 +51,9 @@ def report(
     """The page; `majority` is the accuracy on test of always naming the most frequent class.
 
     Columns that are read: `kind, layer, head, region, fill, split, class, metric, effect, ci_low, ci_high` of effects;
-    `kind, layer, head, region, fill, class, n, val_effect, test_effect, ci_low, ci_high, p_holm, p_bh, rank` of
-    significance; `kind, layer, head, region, fill, split, class, before, after, share, n` of flips; all of the others.
-    What is absent or empty has no section."""
+    `kind, layer, head, region, fill, class, n, baseline, val_effect, test_effect, ci_low, ci_high, p_holm, p_bh,
+    rank` of significance; `kind, layer, head, region, fill, split, class, before, after, share, n` of flips; all
+    of the others. What is absent or empty has no section."""
     tested = named(significance)
     overall = named(effects[(effects["split"] == "test") & (effects["class"] == OVERALL)])
     closed = effects[effects["kind"].map(lambda kind: KINDS[kind][1] == "closing")]
@@ -114,7 +101,7 @@ def _family(kind: str, fill: str, rows: pd.DataFrame) -> list[str]:
     if n:
         lines[0] += f" Of the {n:,}, {same:,} have the same sign on val."
         lines += ["", *map(_in_words, rows_of(found.head(FIRST))), "", *_survivors(found)]
-    return [*heading, *lines, "", *_not_found(rows, found)]
+    return [*heading, *lines, "", *_not_found(rows, found), *_alike(found, rows["class"].nunique())]
 
 
 def _in_words(row: dict[str, Any]) -> str:
@@ -125,10 +112,11 @@ def _in_words(row: dict[str, Any]) -> str:
 
 
 def _survivors(found: pd.DataFrame) -> list[str]:
-    header = ["unit", "class", "texts", "effect", "p (Holm)", "p (BH)", "effect on val", "rank on val"]
+    header = ["unit", "class", "texts", "effect", "of baseline", "p (Holm)", "p (BH)", "effect on val", "rank on val"]
     cells = [
         [
             *(row["unit"], row["class"], f"{row['n']:,}", sure(row, "test_effect")),
+            f"{row['test_effect'] / row['baseline']:+.0%}" if row["baseline"] > 0 else "",
             *(p_value(row["p_holm"]), p_value(row["p_bh"]), number(row["val_effect"]), f"{row['rank']:,}"),
         ]
         for row in rows_of(found.head(TOP))
@@ -149,6 +137,17 @@ def _not_found(rows: pd.DataFrame, found: pd.DataFrame) -> list[str]:
     if (least := len(rows) / (PERMUTATIONS + 1)) >= LEVEL:
         lines.append(f"With {PERMUTATIONS:,} permutations, no p of so many tests can be below {p_value(least)}.")
     return lines
+
+
+def _alike(found: pd.DataFrame, classes: int) -> list[str]:
+    """Which units do the same to every class; of two classes, which share one margin, every unit does."""
+    signs = np.sign(found["test_effect"]).groupby(found["unit"], sort=False).agg(["size", "nunique"])
+    units = signs.index[(signs["size"] == classes) & (signs["nunique"] == 1)]
+    if classes <= 2 or not len(units):
+        return []
+    names = f"{', '.join(units[:TOP])}{' and others' if len(units) > TOP else ''}"
+    about = f"{len(units):,} of {signs.index.size:,} units survive for every class with the same sign: {names}."
+    return ["", f"{about} Where their shares of the baseline are alike too, it is confidence that changes."]
 
 
 def _disagreements(tested: pd.DataFrame) -> list[str]:

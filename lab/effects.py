@@ -80,8 +80,8 @@ def corrected(table: pd.DataFrame) -> pd.DataFrame:
 def confirmed(val: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     """Specific margins, ranked on val and confirmed on test: one row per unit and class of two tables of `effects`.
 
-    Columns `unit, class, n, val_effect, test_effect, ci_low, ci_high, p, p_holm, p_bh, rank`. Rank 1 has the largest
-    effect on val, in either direction; all else is of test, which had no say in the choice. The p-values of all
+    Columns `unit, class, n, baseline, val_effect, test_effect, ci_low, ci_high, p, p_holm, p_bh, rank`. Rank 1 has the
+    largest effect on val, in either direction; all else is of test, which had no say in the choice. The p-values of all
     rows are one family for `holm` and `benjamini_hochberg`.
     """
     key = ["unit", "class"]
@@ -91,7 +91,7 @@ def confirmed(val: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     p = table["p"].to_numpy()
     table = table.assign(p_holm=holm(p), p_bh=benjamini_hochberg(p))
     table = table.sort_values("val_effect", key=abs, ascending=False, kind="stable", ignore_index=True)
-    measured = ["n", "val_effect", "test_effect", "ci_low", "ci_high", "p", "p_holm", "p_bh"]
+    measured = ["n", "baseline", "val_effect", "test_effect", "ci_low", "ci_high", "p", "p_holm", "p_bh"]
     return table.assign(rank=table.index + 1)[[*key, *measured, "rank"]]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,7 +64,7 @@ def head_importance(sweeps: Sweeps, ablated: Logits) -> pd.DataFrame:
 
 
 def curves(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> pd.DataFrame:
-    """Columns `order, closed, class, metric, value`: what is left on test when more and more heads are closed."""
+    """Columns `order, closed, fill, class, metric, value`: what is left on test when more and more heads are closed."""
     config, part = sweeps.study.clf.config, sweeps.parts["test"]
     numbers, orders = pruning.counts(config.n_layer * config.n_head), pruning.orders(importance, sweeps.seed)
     ablations = [each for order in orders.values() for each in units.closing_one_by_one(config, order, numbers)]
@@ -74,7 +73,7 @@ def curves(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> pd.DataFrame:
     table = table[table["metric"].isin(["accuracy", "recall", "log_prob"])]
     order, closed = np.divmod(table["unit"].to_numpy(), len(numbers))
     table = table.assign(order=np.array(list(orders))[order], closed=np.array(numbers)[closed], value=table["ablated"])
-    return table[["order", "closed", "class", "metric", "value"]]
+    return table.assign(fill=fill)[["order", "closed", "fill", "class", "metric", "value"]]
 
 
 def paired(
@@ -94,12 +93,10 @@ def paired(
     return measured(sweeps, [plan], logits, only), table[table["class"] == only] if only else table
 
 
-def smallest(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> dict[str, Any] | None:
+def smallest(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> pruning.Smallest | None:
     """A small set of heads, found greedily on val, that keeps 95 % of what accuracy gains over the most frequent class.
 
-    None where the network gains nothing. `majority`, `accuracy` and `accuracy_test` are accuracies on test, of the most
-    frequent class, of the whole network and with these heads alone open; `kept_val` and `kept_test` shares of the gain.
-    """
+    None where the network gains nothing."""
     config = sweeps.study.clf.config
 
     def accuracy(closed: Sequence[units.Head], split: str = "val") -> float:
@@ -110,9 +107,7 @@ def smallest(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> dict[str, A
         return float(predicted[np.arange(len(predicted)), sweeps.parts[split].targets].mean())
 
     order = pruning.orders(importance, sweeps.seed)["measured"]
-    majority = {
-        split: float(np.bincount(part.targets).max() / len(part.targets)) for split, part in sweeps.parts.items()
-    }
+    majority = {split: part.majority for split, part in sweeps.parts.items()}
     whole = {split: accuracy([], split) for split in majority}
     if any(whole[split] <= majority[split] for split in whole):
         console.print("No smallest set of heads: the network is no better than always naming the most frequent class.")

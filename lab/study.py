@@ -27,6 +27,11 @@ class Part:
     sequences: list[list[int]]
     targets: NDArray[np.integer]
 
+    @property
+    def majority(self) -> float:
+        """Accuracy of always naming the most frequent class."""
+        return float(np.bincount(self.targets).max() / len(self.targets))
+
 
 @dataclass(frozen=True, eq=False)
 class Study:

@@ -3,6 +3,7 @@
 What is saved is only what would come out the same anyway:
 
 - Before the first changed layer nothing changes, so that part of the network runs once for all ablations of a batch.
+  Where only gates close, neither does what the heads of that layer emit before their gates.
 - Only the last token is read, so the last layer computes that one query (its keys and values come from all tokens).
 - Ablations that begin at the same layer ride together on the batch axis: gates may differ from row to row.
 - Texts of like length go together, and only so many at once that TOKENS tokens are in flight: memory does not grow
@@ -22,12 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.batches import Batch, token_batches
-from model import GPT2Classifier, Interventions
+from model import GPT2Classifier, Interventions, Trace
 
 from .device import Device
 
-TOKENS = 4096  # in flight at once: enough for full speed of two cores, and on a GPU 16 times as many
-RIDERS = 8  # ablations of a batch of texts that fit in at once
+TOKENS = 2048  # in flight at once: what two cores do fastest, more leave their caches; on a GPU 32 times as many
+RIDERS = 16  # ablations of a batch of texts that fit in at once
 
 Fill = Callable[[Batch], Interventions]  # head_fill and mlp_fill for the texts of a batch
 Rider = tuple[int, int]  # ablation, draw
@@ -71,7 +72,7 @@ def sweep(
     sequences: token ids of N texts; targets int64 (N,) are for fills that depend on the class; among: positions of
     texts. Results equal those of U * R plain calls up to rounding, whatever the batching. The model is taken as it
     stands; eval mode is the caller's."""
-    tokens = TOKENS * (16 if device.device.type == "cuda" else 1)
+    tokens = TOKENS * (32 if device.device.type == "cuda" else 1)
     for batch in token_batches(sequences, targets, tokens // RIDERS, among):
         index = batch.index.numpy()
         with torch.inference_mode(), device.autocast():
@@ -86,15 +87,17 @@ def ablated(
     logits = torch.empty(len(ablations), len(fills), B, len(clf.labels))
     filled = [fill(batch) for fill in fills]
     x = clf.trunk.embed(batch.ids, batch.lengths)  # (B, T, C)
-    for start in range(clf.config.n_layer):
+    for start in range(1 + max(ablation.start for ablation in ablations)):
         # here x is what enters layer `start`, the same for all that begin there
         riders = [(u, r) for u, r in product(range(len(ablations)), range(len(fills))) if ablations[u].start == start]
+        last = start == clf.config.n_layer - 1
+        trace = Trace("z")
+        after = clf.trunk.run(x, start, start + 1, query=batch.lengths - 1 if last else None, trace=trace)
         for together, arguments in rides(riders, ablations, filled, batch, max(1, tokens // (B * T))):
-            read = ride(clf, x, start, batch.lengths - 1, arguments, len(together))  # (riders, B, K)
+            read = ride(clf, x, trace.z[0], start, batch.lengths - 1, arguments)  # (riders, B, K)
             for (u, r), own in zip(together, read.cpu(), strict=True):
                 logits[u, r] = own
-        if any(ablation.start > start for ablation in ablations):
-            x = clf.trunk.run(x, start, start + 1)
+        x = after
     return logits.permute(2, 0, 1, 3)
 
 
@@ -117,14 +120,16 @@ def rides(
 
 
 def ride(
-    clf: GPT2Classifier, x: Tensor, start: int, query: Tensor, arguments: Sequence[dict[str, Tensor]], n: int
+    clf: GPT2Classifier, x: Tensor, z: Tensor, start: int, query: Tensor, arguments: Sequence[dict[str, Tensor]]
 ) -> Tensor:
-    """x (B, T, C) enters layer `start` n times over, with these arguments -> logits float32 (n, B, K)."""
-    B = len(x)
-    names = arguments[0]
+    """x (B, T, C) enters layer `start` with each of n arguments -> logits float32 (n, B, K).
+
+    z (B, H, Q, D): what the heads of that layer emit if nothing is done to them."""
+    B, n, names = len(x), len(arguments), arguments[0]
     stacked = cast(Interventions, {name: stack([own[name] for own in arguments], B).to(x.device) for name in names})
-    x = x.expand(n, *x.shape).flatten(0, 1)  # (n B, T, C)
-    x = clf.trunk.run(x, start, query=query.repeat(n), **stacked)  # (n B, 1, C)
+    x, z = (own.expand(n, *own.shape).flatten(0, 1) for own in (x, z))  # (n B, T, C) and (n B, H, Q, D)
+    known = None if names.keys() & {"attn_mask", "attn_gate"} else z
+    x = clf.trunk.run(x, start, query=query.repeat(n), z=known, **stacked)  # (n B, 1, C)
     return clf.read(clf.trunk.norm(x)).float().view(n, B, -1)
 
 

@@ -42,7 +42,8 @@ HOW = f"""\
 - The margin of a class is its log-odds against all other classes. Its **specific margin** is the mean margin over its
   own texts minus the mean of the same margin over all other texts. It is the primary measure: taking something out
   also shifts bias and confidence for every text, which moves recall and log-probability even in a model that knows
-  nothing. What all texts share cancels out here.
+  nothing. What all texts share cancels out here. Scale does not: what makes all logits larger or smaller changes the
+  specific margin of every class by the same share of its baseline. That is confidence, not a class: compare shares.
 - Units are ranked on val and confirmed on test, which had no say in the ranking; numbers are of test where nothing
   else is said. p is of a permutation of the labels, corrected by Holm over the units times classes of one kind and
   fill, which are one family. *Survives* means p < {LEVEL} after that. Benjamini and Hochberg's p (BH), less strict,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import GPT2Config
-from .interventions import AXES, Interventions, check_lengths, check_query, checked, kind
+from .interventions import AXES, Interventions, check_lengths, check_query, check_z, checked, kind
 
 
 class Trace:
@@ -127,6 +127,26 @@ class Attention(nn.Module):
         """z (B, H, Q, D) -> what attention adds to the residual stream (B, Q, C)."""
         return self.dropout(self.c_proj(z.transpose(1, 2).flatten(-2)))
 
+    def heads(
+        self, x: Tensor, query: Tensor | None, trace: Trace, attn_mask: Tensor | None, attn_gate: Tensor | None
+    ) -> Tensor:
+        """x (B, T, C), normed -> z (B, H, Q, D); without mask, gate or a look at the weights, in one fused call."""
+        q, k, v = self.project(x, query)
+        trace.record("q", q)
+        trace.record("k", k)
+        trace.record("v", v)
+        dropout = self.attn_dropout if self.training else 0.0
+        plain = attn_mask is None and attn_gate is None and not {"scores", "weights"} & trace.records.keys()
+        if plain and query is None:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)  # (B, H, T, D)
+        if plain:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=causal(k, query), dropout_p=dropout)
+        allowed = causal(k, query) if attn_mask is None else causal(k, query) & attn_mask
+        weights = self.attend(q, k, allowed, trace)
+        if attn_gate is not None:
+            weights = weights * attn_gate.to(weights.dtype)
+        return F.dropout(weights, dropout) @ v  # (B, H, Q, T) @ (B, H, T, D) -> (B, H, Q, D)
+
     def forward(
         self,
         x: Tensor,
@@ -136,25 +156,11 @@ class Attention(nn.Module):
         attn_gate: Tensor | None = None,
         head_gate: Tensor | None = None,
         head_fill: Tensor | None = None,
+        z: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, C), normed -> (B, Q, C). Without mask, gate or a look at the weights, one fused call does it."""
-        q, k, v = self.project(x, query)
-        trace.record("q", q)
-        trace.record("k", k)
-        trace.record("v", v)
-        dropout = self.attn_dropout if self.training else 0.0
-        plain = attn_mask is None and attn_gate is None and not {"scores", "weights"} & trace.records.keys()
-        if plain and query is None:
-            z = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)  # (B, H, T, D)
-        elif plain:
-            z = F.scaled_dot_product_attention(q, k, v, attn_mask=causal(k, query), dropout_p=dropout)  # (B, H, 1, D)
-        else:
-            allowed = causal(k, query) if attn_mask is None else causal(k, query) & attn_mask
-            weights = self.attend(q, k, allowed, trace)
-            if attn_gate is not None:
-                weights = weights * attn_gate.to(weights.dtype)
-            z = F.dropout(weights, dropout) @ v  # (B, H, Q, T) @ (B, H, T, D) -> (B, H, Q, D)
-
+        """x (B, T, C), normed -> (B, Q, C). Where z (B, H, Q, D) is known, it is not computed again."""
+        if z is None:
+            z = self.heads(x, query, trace, attn_mask, attn_gate)
         if head_gate is not None:
             z = gated(z, head_gate[..., None], head_fill)
         trace.record("z", z)
@@ -199,7 +205,7 @@ class Block(nn.Module):
         trace: Trace,
         mlp_gate: Tensor | None = None,
         mlp_fill: Tensor | None = None,
-        **on_attention: Tensor,
+        **on_attention: Tensor | None,
     ) -> Tensor:
         """x (B, T, C) -> (B, Q, C). The interventions are this layer's slice, without the L axis."""
         trace.record("resid_pre", x)
@@ -234,7 +240,8 @@ class GPT2(nn.Module):
         """ids int64 (B, T), right-padded; lengths int64 (B,) of real tokens, None = all full -> (B, T, C).
 
         Raises ValueError that names the argument, what was expected and what came."""
-        return self.norm(self.run(self.embed(ids, lengths), 0, self.config.n_layer, query=None, **arguments))
+        x = self.embed(ids, lengths)
+        return self.norm(self.run(x, 0, self.config.n_layer, query=None, z=None, **arguments))
 
     def embed(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ids int64 (B, T) -> token plus position embedding (B, T, C); `lengths` blank out the padding."""
@@ -255,26 +262,31 @@ class GPT2(nn.Module):
         *,
         query: Tensor | None = None,
         trace: Trace | None = None,
+        z: Tensor | None = None,
         **interventions: Unpack[Interventions],
     ) -> Tensor:
         """Blocks start .. stop - 1 on the residual stream x (B, T, C) -> (B, T, C).
 
         Layers are counted absolutely and every intervention keeps its full L axis. With `query`, int64 (B,), the
         last of these blocks computes that one position of each text only: keys and values come from all
-        positions, the result is (B, 1, C)."""
+        positions, the result is (B, 1, C). Where the heads' output in block `start`, before gate and fill, is known
+        already, `z` (B, H, Q, D), nothing up to it is computed or traced there; attn_mask and attn_gate raise."""
         stop = self.config.n_layer if stop is None else stop
         if not 0 <= start <= stop <= self.config.n_layer:
             raise ValueError(f"run: expected 0 <= start <= stop <= {self.config.n_layer}, got {start} and {stop}")
         if query is not None:
             check_query(query, *x.shape[:2])
         given = checked(interventions, self.config, x)
+        if z is not None:
+            Q = 1 if query is not None and start == stop - 1 else x.shape[1]
+            check_z(z, (len(x), self.config.n_head, Q, self.config.head_width), given)
         trace = Trace() if trace is None else trace
         trace.open()
         for layer in range(start, stop):
             at = query if layer == stop - 1 else None
             here = {name: value[:, layer if value.shape[1] > 1 else 0] for name, value in given.items()}
             here = {name: row(value, at, axis=AXES[name].index("T") - 1) for name, value in here.items()}
-            x = self.h[layer](x, at, trace, **here)
+            x = self.h[layer](x, at, trace, z=z if layer == start else None, **here)
         trace.record("resid_pre", x)
         return row(x, query, axis=1)
 

@@ -65,6 +65,14 @@ def check(name: str, value: Any, shape: list[int]) -> None:
         raise ValueError(f"{name}: expected {expected}; got {kind(value)}")
 
 
+def check_z(z: Any, shape: tuple[int, ...], given: dict[str, Tensor]) -> None:
+    """Raise ValueError unless z is floating (B, H, Q, D) = shape, and nothing is given that acts before it."""
+    if not isinstance(z, Tensor) or not z.is_floating_point() or z.shape != shape:
+        raise ValueError(f"z: expected a floating tensor (B, H, Q, D) = {shape}, got {kind(z)}")
+    if late := {"attn_mask", "attn_gate"} & given.keys():
+        raise ValueError(f"{' and '.join(sorted(late))}: with z, attention has been computed already; give either")
+
+
 def check_lengths(lengths: Any, B: int, T: int) -> None:
     """Raise ValueError unless `lengths` is int64 (B,) and, where its values can be seen, within 1 .. T."""
     check_per_row("lengths", lengths, B, 1, T, "real tokens")

@@ -52,7 +52,7 @@ class GPT2LM(nn.Module):
                 break
             lengths = torch.full((len(ids),), ids.shape[1], device=ids.device)
             arguments = intervention(ids, lengths) if intervention else {}
-            x = self.trunk.run(self.trunk.embed(ids), query=lengths - 1, **arguments)  # (B, 1, C)
+            x = self.trunk.run(self.trunk.embed(ids), query=lengths - 1, z=None, **arguments)  # (B, 1, C)
             logits = self.read(self.trunk.norm(x))[:, 0]  # (B, V)
             if temperature == 0:
                 token = logits.argmax(dim=-1)
@@ -86,7 +86,7 @@ class GPT2Classifier(nn.Module):
         x = self.trunk.embed(ids, lengths)  # (B, T, C)
         # Unless a trace is to hold them, nobody looks at the last block's other queries: they are not computed.
         query = last_real(ids, lengths) if arguments.get("trace") is None else None
-        x = self.trunk.run(x, 0, self.config.n_layer, query=query, **arguments)  # (B, 1 or T, C)
+        x = self.trunk.run(x, 0, self.config.n_layer, query=query, z=None, **arguments)  # (B, 1 or T, C)
         return self.read(self.trunk.norm(x), lengths if query is None else None)
 
     def read(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -151,7 +151,9 @@ def test_other_weights_are_swept_anew(here, monkeypatch):
 def test_one_class_alone_is_a_smaller_family(here, monkeypatch):
     assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero") == 0
     whole = table("significance")
+    Path("runs/one/ablate/curves.csv").write_text("of a call with other units")
     assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero", "--class", "joy") == 0
+    assert not Path("runs/one/ablate/curves.csv").exists()
     joy = table("significance")
     assert set(joy["class"]) == {"joy"}
     assert set(table("effects")["class"]) == {"all", "joy"}
@@ -175,7 +177,13 @@ MISTAKES = {
         (),
         "corpus",
     ),
+    "a class called all": (lambda: rename("joy", "all"), ("--corpus", "corpus.txt"), "stands for all texts"),
 }
+
+
+def rename(label, new):
+    for path in (Path("corpus.txt"), Path("runs/one/config.json")):
+        path.write_text(path.read_text().replace(label, new))
 
 
 def rewrite(**changes):

@@ -12,7 +12,9 @@ def significance(*rows):
     columns = ["kind", "layer", "head", "fill", "class", "val_effect", "test_effect", "p_holm"]
     table = pd.DataFrame(rows, columns=columns).astype({"layer": "Int64", "head": "Int64"})
     ends = {"ci_low": table["test_effect"] - 0.2, "ci_high": table["test_effect"] + 0.1}
-    table = table.assign(region="", n=66, **ends, p_bh=table["p_holm"] / 2, rank=np.arange(len(table)) + 1)
+    table = table.assign(
+        region="", n=66, baseline=5.0, **ends, p_bh=table["p_holm"] / 2, rank=np.arange(len(table)) + 1
+    )
     return table.assign(p=table["p_holm"] / len(table))
 
 
@@ -50,8 +52,8 @@ def test_what_survives_is_told_in_words_and_in_a_table_largest_first():
     )
     assert "head 0.0 raises the margin of joy on its own texts by 0.50 [0.30, 0.60]," in second
     assert "head 0.1 lowers the margin of fear on its own texts by 0.041 [-0.059, 0.24]," in third
-    assert "| head 2.5 | fear | 66 | -1.31 [-1.51, -1.21] | < 0.001 | < 0.001 | -1.00 | 1 |" in text
-    assert "| head 0.0 | joy | 66 | 0.50 [0.30, 0.60] | 0.030 | 0.015 | 0.30 | 3 |" in text
+    assert "| head 2.5 | fear | 66 | -1.31 [-1.51, -1.21] | -26% | < 0.001 | < 0.001 | -1.00 | 1 |" in text
+    assert "| head 0.0 | joy | 66 | 0.50 [0.30, 0.60] | +10% | 0.030 | 0.015 | 0.30 | 3 |" in text
     assert "head 0.2" not in text
     assert "Not significant: the other 2. Nothing survives for love." in text
 
@@ -64,6 +66,18 @@ def test_no_more_than_ten_are_listed():
     assert "| the MLP of layer 1 |" not in text
     assert "The 10 largest of 12." in text
     assert "Not significant: the other 0. Each class has some that survive." in text
+
+
+def test_units_that_do_the_same_to_every_class_are_named():
+    def of(head, *effects):
+        return [("head", 0, head, "zero", f"class {k}", 0.1, effect, 0.001) for k, effect in enumerate(effects)]
+
+    text = page(significance(*of(0, 0.1, 0.2, 0.3), *of(1, -0.1, 0.2, 0.3), *of(2, -0.1, -0.4, -0.3)))
+    assert "2 of 3 units survive for every class with the same sign: head 0.2, head 0.0. Where" in text
+    assert "same sign:" not in page(significance(*of(0, 0.1, 0.2)))  # two classes share one margin
+    assert "same sign:" not in page(significance(*of(0, 0.1, 0.2), *of(1, 0.1, 0.2, 0.3)[2:]))  # not for every class
+    assert "-2%" in text
+    assert "%" not in page(significance(*of(0, 0.1, 0.2, 0.3)).assign(baseline=0.0)).partition("## What was found")[2]
 
 
 def test_nothing_survives_and_it_is_said():
@@ -94,7 +108,7 @@ def test_labels_appear_as_they_are(label, told):
     text = page(table)
     assert f"| head 2.5 | {told} | 66 |" in text
     assert f"the margin of {told} on its own texts" in text
-    assert all(line.count(" | ") == 7 for line in text.splitlines() if line.startswith("| head"))
+    assert all(line.count(" | ") == 8 for line in text.splitlines() if line.startswith("| head"))
 
 
 def test_what_is_absent_or_empty_has_no_section():

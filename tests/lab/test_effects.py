@@ -245,7 +245,13 @@ def test_flips_add_up_to_the_flip_rate():
 def test_confirmed_ranks_on_val_and_tests_on_test():
     keys = {"unit": [0, 0, 1, 1], "class": ["joy", "love"] * 2, "metric": ["specific_margin"] * 4}
     val = pd.DataFrame(keys | {"effect": [0.1, np.nan, -0.7, 0.3]})
-    measured = {"n": [5, 3] * 2, "effect": [0.2, 9, -0.6, 0.0], "ci_low": -1.0, "ci_high": [2.0, 3, 5, 7]}
+    measured = {
+        "n": [5, 3] * 2,
+        "baseline": [8.0, 6] * 2,
+        "effect": [0.2, 9, -0.6, 0.0],
+        "ci_low": -1.0,
+        "ci_high": [2.0, 3, 5, 7],
+    }
     test = pd.DataFrame(keys | measured | {"p": [0.03, 0.04, 0.005, 0.01]})
     other = test.assign(metric="accuracy", p=1e-9)
     expected = pd.DataFrame(
@@ -253,6 +259,7 @@ def test_confirmed_ranks_on_val_and_tests_on_test():
             "unit": [1, 1, 0, 0],
             "class": ["joy", "love", "joy", "love"],
             "n": [5, 3, 5, 3],
+            "baseline": [8.0, 6, 8, 6],
             "val_effect": [-0.7, 0.3, 0.1, np.nan],
             "test_effect": [-0.6, 0.0, 0.2, 9],
             "ci_low": -1.0,

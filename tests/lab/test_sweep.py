@@ -116,9 +116,10 @@ def test_memory_does_not_grow_with_the_number_of_ablations(clf, texts, monkeypat
 
 
 def test_what_comes_before_the_first_changed_layer_runs_once_per_batch(clf, texts, monkeypatch):
-    starts = []
+    calls = []
     run = clf.trunk.run
-    monkeypatch.setattr(clf.trunk, "run", lambda x, *a, **k: starts.append((a, len(x))) or run(x, *a, **k))
-    swept(clf, texts, [ablation for ablation in units.each_head(clf.config) if ablation.layer == 2], among=np.arange(5))
-    assert [a for a, _ in starts] == [(0, 1), (1, 2), (2,)]  # two layers once, then all five heads ride together
-    assert starts[-1][1] == 5 * starts[0][1]
+    monkeypatch.setattr(clf.trunk, "run", lambda x, *a, **k: calls.append((len(x), a, k.get("z"))) or run(x, *a, **k))
+    swept(clf, texts, [ablation for ablation in units.each_head(clf.config) if ablation.layer == 1], among=np.arange(5))
+    assert [a for _, a, _ in calls] == [(0, 1), (1, 2), (1,)]  # two layers once, then all five heads ride together
+    assert calls[-1][0] == 5 * calls[0][0]
+    assert [len(z) if z is not None else None for _, _, z in calls] == [None, None, calls[-1][0]]  # and enter after z

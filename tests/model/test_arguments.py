@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from tiny import CASES, SHAPES, B, C, H, K, L, T, V, case, difference, random_value, texts
+from tiny import CASES, SHAPES, B, C, D, H, K, L, T, V, case, difference, random_value, texts
 from torch.nn import functional as F
 
 from model import Trace
@@ -251,12 +251,30 @@ def test_a_query_that_does_not_exist_is_refused(clf_reference, query):
         trunk.run(trunk.embed(TEXTS[0]), query=query)
 
 
+@pytest.mark.parametrize(
+    "z", [torch.zeros(B, H, T, D + 1), torch.zeros(1, H, T, D), torch.zeros(B, H, T, D).long(), 0.0]
+)
+def test_what_the_heads_emit_has_to_have_their_shape(clf_reference, z):
+    trunk = clf_reference.ours.trunk
+    with pytest.raises(ValueError, match=r"z: expected a floating tensor \(B, H, Q, D\) = \(2, 5, 11, 7\), got"):
+        trunk.run(trunk.embed(TEXTS[0]), z=z)
+
+
+@pytest.mark.parametrize("name", ["attn_mask", "attn_gate"])
+def test_what_acts_before_the_output_of_the_heads_is_refused_beside_it(clf_reference, name):
+    trunk = clf_reference.ours.trunk
+    with pytest.raises(ValueError, match=f"{name}: with z, attention has been computed already"):
+        trunk.run(trunk.embed(TEXTS[0]), z=torch.zeros(B, H, T, D), **{name: random_value(name)})
+
+
 def test_arguments_on_another_device_are_refused_by_name(clf_reference):
     with pytest.raises(ValueError, match="head_gate: expected a tensor on cpu like the model, got one on meta"):
         clf_reference.ours(*TEXTS, head_gate=torch.ones(1, L, 1, 1, device="meta"))
 
 
-@pytest.mark.parametrize("argument", [{"start": 1}, {"stop": 1}, {"query": torch.tensor([1, 1])}], ids=str)
+@pytest.mark.parametrize(
+    "argument", [{"start": 1}, {"stop": 1}, {"query": torch.tensor([1, 1])}, {"z": torch.zeros(1)}], ids=str
+)
 def test_what_enters_part_way_is_no_argument_of_a_whole_pass(call, argument):
     with pytest.raises(TypeError, match=next(iter(argument))):
         call(*TEXTS, **argument)

@@ -372,6 +372,22 @@ def test_the_trunk_can_be_entered_at_any_layer(model, split, layers):
     assert difference(model.read(trunk.norm(last)), expected) < 1e-5
 
 
+@pytest.mark.parametrize("start", range(L))
+@pytest.mark.parametrize("name", ["none", "head_gate", "head_fill", "mlp_fill"])
+def test_the_trunk_can_be_entered_where_its_heads_have_spoken(model, start, name):
+    """With the z of one layer given, q, k and v of it play no part, and gates and fills act on that z."""
+    trunk, (ids, lengths), arguments = model.trunk, TEXTS, {} if name == "none" else case(name)
+    plain, last = Trace("z"), Trace("z")
+    x = trunk.run(trunk.embed(ids, lengths), 0, start)
+    trunk.run(x, start, trace=plain)
+    trunk.run(x, start, start + 1, query=lengths - 1, trace=last)
+    blind = operated(model, start, lambda block: block.attn.c_attn.weight.fill_(torch.nan)).trunk
+    assert difference(blind.run(x, start, z=plain.z[0], **arguments), trunk.run(x, start, **arguments)) < 1e-6
+    of_last = trunk.run(x, start, query=lengths - 1, **arguments)
+    z = last.z[0] if start == L - 1 else plain.z[0]
+    assert difference(blind.run(x, start, query=lengths - 1, z=z, **arguments), of_last) < 1e-5
+
+
 @pytest.mark.parametrize(("start", "stop"), [(-1, 2), (2, 1), (0, L + 1), (L + 1, None)])
 def test_layers_that_do_not_exist_are_refused(model, start, stop):
     with pytest.raises(ValueError, match=f"<= {L}, got {start} and {stop or L}"):
