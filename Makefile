@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run "$(RUN)") $(ARGS)
 
-.PHONY: train mini verify paper ablate bench words test lint lock
-train verify paper ablate: .venv/ready
+.PHONY: train mini verify paper ablate probe bench words test lint lock
+train verify paper ablate probe: .venv/ready
 	@$(BIN)/python $@.py $(OPTIONS)
 
 bench: .venv/ready
@@ -13,10 +13,11 @@ bench: .venv/ready
 mini: .venv/ready
 	@$(BIN)/python pretrain.py $(OPTIONS)
 
-# The lists of words that data/words.py reads, into a folder where nltk finds them: once, under 1 MB.
+# What data/words.py and data/properties.py read of nltk, into a folder where nltk finds it: once, some 4 MB.
 words: .venv/ready
-	@$(BIN)/python -c 'import sys, nltk; sys.exit(not all(map(nltk.download, sys.argv[1:])))' stopwords opinion_lexicon \
-		|| { echo "nltk could not fetch the lists, for the reason above; is there a network?" >&2; exit 1; }
+	@$(BIN)/python -c 'import sys, nltk; sys.exit(not all(map(nltk.download, sys.argv[1:])))' \
+		stopwords opinion_lexicon brown universal_tagset \
+		|| { echo "nltk could not fetch them all, for the reason above; is there a network?" >&2; exit 1; }
 
 test: .venv/ready
 	@$(BIN)/python -m pytest $(ARGS)

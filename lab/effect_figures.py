@@ -38,13 +38,13 @@ def heads(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: Pa
 
     effects: columns `kind, layer, head, fill, split, class, metric, effect`; significance: `kind, layer, head, fill,
     class, p_holm`."""
-    maps = {label: _by_head(rows, "effect") for label, rows in _panels(_closed(effects, ["head"], fill)).items()}
+    maps = {label: by_head(rows, "effect") for label, rows in _panels(_closed(effects, ["head"], fill)).items()}
     tested = significance[(significance["kind"] == "head") & (significance["fill"] == fill)]
-    p = {str(label): _by_head(rows, "p_holm") for label, rows in tested.groupby("class")}
-    figure, grid = _maps(maps, "RdBu", (LOG_PROB, MARGIN), p)
+    p = {str(label): by_head(rows, "p_holm") for label, rows in tested.groupby("class")}
+    figure, grid = heat_maps(maps, "RdBu", (LOG_PROB, MARGIN), p)
     for axes in grid:
         axes.set(xlabel="head", ylabel="layer")
-    _frame(figure, f"{title}\neach head closed alone, fill: {fill}", _dots(tested))
+    frame(figure, f"{title}\neach head closed alone, fill: {fill}", _dots(tested))
     figures.save(figure, path)
 
 
@@ -57,7 +57,7 @@ def layers(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: P
     panels = _panels(_closed(effects, PARTS, fill))
     tested = significance[significance["kind"].isin(PARTS) & (significance["fill"] == fill)]
     p = tested.set_index(["kind", "layer", "class"])["p_holm"]
-    figure, grid = _grid(len(panels), 2.8)
+    figure, grid = panel_grid(len(panels), 2.8)
     for axes, (label, rows) in zip(grid, panels.items(), strict=True):
         for colour, (kind, name) in zip(COLOURS, PARTS.items(), strict=False):
             own = rows[rows["kind"] == kind].set_index("layer")
@@ -66,7 +66,7 @@ def layers(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: P
             survives = [p.get((kind, layer, label), 1) < LEVEL for layer in own.index]
             axes.plot(own.index[survives], own["effect"][survives], "o", markersize=5, color=colour)
         axes.axhline(0, color=GREY, linewidth=1)
-        axes.set(title=_short(label, len(panels)), xlabel="layer")
+        axes.set(title=short(label, len(panels)), xlabel="layer")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ends = np.array([axes.get_ylim() for axes in grid[1:]])
     for axes in grid[1:]:
@@ -74,7 +74,7 @@ def layers(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: P
     grid[0].set_ylabel(wrapped(LOG_PROB, 30))
     grid[1].set_ylabel(wrapped(MARGIN, 20))
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
-    _frame(figure, f"{title}\nparts of each layer closed, fill: {fill}", f"Bands: 95 % intervals. {_dots(tested)}")
+    frame(figure, f"{title}\nparts of each layer closed, fill: {fill}", f"Bands: 95 % intervals. {_dots(tested)}")
     figures.save(figure, path)
 
 
@@ -92,10 +92,10 @@ def regions(effects: pd.DataFrame, path: Path, title: str) -> None:
     for axes, (kind, name) in zip(grid, SIDES.items(), strict=True):
         values = rows[rows["kind"] == kind].pivot(index="region", columns="layer", values="effect")
         values = values.reindex(index=names, columns=numbers).rename(columns={-1: "all"})
-        _map(axes, values, "RdBu", _limit([rows[["effect"]]]), cell, None)
+        heat_map(axes, values, "RdBu", colour_limit([rows[["effect"]]]), cell, None)
         axes.set(title=name, xlabel="layer", aspect="auto")
-    _bar(figure, list(grid), wrapped(LOG_PROB, 36))
-    _frame(figure, f"{title}\nattention without a region", "all: in all layers at once. Grey: not measured.")
+    bar(figure, list(grid), wrapped(LOG_PROB, 36))
+    frame(figure, f"{title}\nattention without a region", "all: in all layers at once. Grey: not measured.")
     figures.save(figure, path)
 
 
@@ -123,7 +123,7 @@ def words(effects: pd.DataFrame, path: Path, title: str) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(visible=False, axis="y")
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
-    _frame(figure, f"{title}\nwords hidden from all queries, by class of words", "Lines: 95 % intervals.")
+    frame(figure, f"{title}\nwords hidden from all queries, by class of words", "Lines: 95 % intervals.")
     figures.save(figure, path)
 
 
@@ -135,7 +135,7 @@ def curves(table: pd.DataFrame, fill: str, majority: float, path: Path, title: s
     frequent class."""
     recalls = table[table["metric"] == "recall"]
     labels = list(recalls["class"].unique())
-    rows, columns, width = _layout(len(labels))
+    rows, columns, width = layout(len(labels))
     figure = Figure(figsize=(max(8, columns * width), 3.6 + 2 * rows), layout="constrained")
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(3.6, 2 * rows)))
     axes = top.subplots()
@@ -146,10 +146,10 @@ def curves(table: pd.DataFrame, fill: str, majority: float, path: Path, title: s
     top.legend(loc="outside right center")
     for axes, label in zip(_wrap(bottom, len(labels)), labels, strict=True):
         _orders(axes, recalls[recalls["class"] == label])
-        axes.set(title=_short(label, len(labels)), ylim=(0, 1.02))
+        axes.set(title=short(label, len(labels)), ylim=(0, 1.02))
     bottom.supylabel("recall", fontsize=11)
     about = f"{title}\nheads closed one after another, those that matter least first, fill: {fill}"
-    _frame(figure, about, "Below: recall of each class, as many heads closed. Dots: measured.")
+    frame(figure, about, "Below: recall of each class, as many heads closed. Dots: measured.")
     figures.save(figure, path)
 
 
@@ -163,11 +163,11 @@ def interactions(table: pd.DataFrame, fill: str, path: Path, title: str) -> None
     names = sorted(rows["first"].unique(), key=lambda name: [int(number) for number in name.split(".")])
     maps = {"mean over the classes, absolute": _pairs(rows.assign(interaction=rows["interaction"].abs()), names)}
     maps |= {str(label): _pairs(own, names) for label, own in rows.groupby("class", sort=False)}
-    figure, grid = _maps(maps, "Blues", ("absolute interaction (nats)", "interaction (nats)"), {})
+    figure, grid = heat_maps(maps, "Blues", ("absolute interaction (nats)", "interaction (nats)"), {})
     for axes in grid:
         axes.tick_params(axis="x", rotation=90)
     about = "Interaction: what two heads closed together do to the margin of the class, minus what each does alone."
-    _frame(figure, f"{title}\npairs of heads (layer.head) closed, fill: {fill}", f"{about} Not tested.")
+    frame(figure, f"{title}\npairs of heads (layer.head) closed, fill: {fill}", f"{about} Not tested.")
     figures.save(figure, path)
 
 
@@ -189,7 +189,7 @@ def _panels(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {OVERALL: overall} | {str(label): own for label, own in margins.groupby("class", sort=False)}
 
 
-def _by_head(rows: pd.DataFrame, values: str) -> pd.DataFrame:
+def by_head(rows: pd.DataFrame, values: str) -> pd.DataFrame:
     return rows.pivot(index="layer", columns="head", values=values)
 
 
@@ -198,23 +198,23 @@ def _pairs(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     return table.reindex(index=names, columns=names)
 
 
-def _maps(
+def heat_maps(
     maps: Mapping[str, pd.DataFrame], colours: str, scales: tuple[str, str], p: Mapping[str, pd.DataFrame]
 ) -> tuple[Figure, list[Axes]]:
     """One heat map each: the first in these colours on a scale of its own, the others share one."""
     whole, *others = maps.values()
-    cell = min(CELL, (_layout(len(maps))[2] - 0.6) / whole.shape[1])
-    figure, grid = _grid(len(maps), cell * whole.shape[0] + 0.9)
-    limits = [_limit([whole]), *[_limit(others)] * len(others)]
+    cell = min(CELL, (layout(len(maps))[2] - 0.6) / whole.shape[1])
+    figure, grid = panel_grid(len(maps), cell * whole.shape[0] + 0.9)
+    limits = [colour_limit([whole]), *[colour_limit(others)] * len(others)]
     for axes, (label, values), limit in zip(grid, maps.items(), limits, strict=True):
-        _map(axes, values, colours if axes is grid[0] else "RdBu", limit, cell, p.get(label))
-        axes.set_title(_short(label, len(maps)))
-    _bar(figure, grid[:1], wrapped(scales[0], 36), location="left")
-    _bar(figure, grid[1:], scales[1])
+        heat_map(axes, values, colours if axes is grid[0] else "RdBu", limit, cell, p.get(label))
+        axes.set_title(short(label, len(maps)))
+    bar(figure, grid[:1], wrapped(scales[0], 36), location="left")
+    bar(figure, grid[1:], scales[1])
     return figure, grid
 
 
-def _map(axes: Axes, values: pd.DataFrame, colours: str, limit: float, cell: float, p: pd.DataFrame | None) -> None:
+def heat_map(axes: Axes, values: pd.DataFrame, colours: str, limit: float, cell: float, p: pd.DataFrame | None) -> None:
     """A heat map, 0 in the middle of two colours; numbers where a cell (inches) has room, and a dot where p is low."""
     numbers, legible = values.to_numpy(float), cell >= NUMBER
     ink = np.where(np.abs(numbers) > 0.6 * limit, "white", "black")
@@ -235,7 +235,7 @@ def _map(axes: Axes, values: pd.DataFrame, colours: str, limit: float, cell: flo
         axes.scatter(columns + corner, rows - corner, s=5, c=ink[survives])
 
 
-def _bar(figure: Figure, grid: list[Axes], label: str, location: str = "right") -> None:
+def bar(figure: Figure, grid: list[Axes], label: str, location: str = "right") -> None:
     """The scale that these heat maps share, with arrows where there are values beyond it."""
     images = [axes.images[0] for axes in grid]
     low, high = images[0].get_clim()
@@ -245,7 +245,7 @@ def _bar(figure: Figure, grid: list[Axes], label: str, location: str = "right") 
     figure.colorbar(images[0], ax=grid, location=location, extend=extend, shrink=shrink, aspect=30, label=label)
 
 
-def _limit(tables: Iterable[pd.DataFrame]) -> float:
+def colour_limit(tables: Iterable[pd.DataFrame]) -> float:
     """Where the colours end: at the largest absolute value or, of very many, the 99th percentile, so that one head
     does not turn all others white. 1 where there is nothing but 0."""
     values = np.abs(np.concatenate([table.to_numpy(float).ravel() for table in tables]))
@@ -265,34 +265,34 @@ def _orders(axes: Axes, rows: pd.DataFrame) -> None:
     axes.fill_between(mean.index, random.min(), random.max(), color=GREY, alpha=0.2, linewidth=0)
 
 
-def _layout(n: int) -> tuple[int, int, float]:
+def layout(n: int) -> tuple[int, int, float]:
     """Rows and columns of n panels, and the width of one in inches."""
     most, width = (4, 3.5) if n <= MANY else (6, 2.6)
     return math.ceil(n / most), min(n, most), width
 
 
 def _wrap(figure: FigureBase, n: int) -> list[Axes]:
-    """n panels, as many in a row as `_layout` says."""
-    rows, columns, _ = _layout(n)
+    """n panels, as many in a row as `layout` says."""
+    rows, columns, _ = layout(n)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid[n:]:
         axes.remove()
     return grid[:n]
 
 
-def _grid(n: int, height: float) -> tuple[Figure, list[Axes]]:
+def panel_grid(n: int, height: float) -> tuple[Figure, list[Axes]]:
     """A figure of n panels, each so many inches high."""
-    rows, columns, width = _layout(n)
+    rows, columns, width = layout(n)
     figure = Figure(figsize=(columns * width + 2, rows * height + 0.9), layout="constrained")
     return figure, _wrap(figure, n)
 
 
-def _short(label: str, n: int) -> str:
+def short(label: str, n: int) -> str:
     """The title of one of n panels, on as many lines as it takes."""
     return wrapped("all texts" if label == OVERALL else label, 28 if n <= MANY else 20)
 
 
-def _frame(figure: Figure, title: str, caption: str) -> None:
+def frame(figure: Figure, title: str, caption: str) -> None:
     """What is said above and below all panels, in lines that fit in."""
     width = figure.get_figwidth()
     figure.suptitle("\n".join(wrapped(line, int(11 * width)) for line in title.split("\n")), fontsize=12)

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from data import Corpus, read_corpus
 from model import GPT2Classifier, InputError, Tokenizer, hub, load_classifier
+from model.checkpoint import read_labels
 from model.files import read_json
-from model.names import WEIGHTS
+from model.names import WEIGHTS, find
 
 from . import runs
 from .device import Device
@@ -44,7 +45,8 @@ class Study:
     corpus: Corpus
     texts: Texts
     device: Device
-    weights: str  # SHA-256 of the run's model.safetensors
+    weights: str  # SHA-256 of its model.safetensors
+    headed: bool = True  # False: the checkpoint had no head, and this one is of random weights
 
     def part(self, split: str, limit: int = 0, seed: int = 0) -> Part:
         """The texts of a split, or so many of them at random."""
@@ -57,9 +59,10 @@ class Study:
         return Part(split, positions, *own, self.texts.targets[split][positions])
 
 
-def open_study(run: str, corpus: str, device: Device) -> Study:
+def open_study(run: str, corpus: str, device: Device, model: str = "") -> Study:
     """The run of this name, with the corpus it was trained on, or with another one of the same classes.
 
+    `model` puts another checkpoint in the place of the run's; one without a head gets a fresh one, of random weights.
     Raises InputError where there is no finished run, or its corpus has changed since."""
     folder = runs.RUNS / run
     if not (folder / "run.json").is_file():
@@ -73,10 +76,14 @@ def open_study(run: str, corpus: str, device: Device) -> Study:
     own = read_corpus(corpus or settings["corpus"], *columns, settings["seed"])
     if not corpus and sorted(own.files.values()) != sorted(record["corpus"]["sha256"].values()):
         raise InputError(f"{own.name} is no longer what {folder} was trained on; give the former one with --corpus")
-    clf = load_classifier(folder).to(device.device).eval().requires_grad_(False)
+    checkpoint = find(model) if model else folder
+    labels = read_labels(checkpoint)
+    clf = load_classifier(checkpoint, labels or own.labels)
+    clf = clf.to(device.device).eval().requires_grad_(False)
     if set(own.labels) != set(clf.labels):
         raise InputError(f"{own.name}: expected the classes {', '.join(clf.labels)}, got {', '.join(own.labels)}")
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = Tokenizer.load(checkpoint)
     own = replace(own, labels=clf.labels)  # in the order of the logits
     texts = read_texts(own, tokenizer, clf.config, settings["truncate"])
-    return Study(folder, record, clf, tokenizer, own, texts, device, hub.content_hash(folder / WEIGHTS))
+    weights = hub.content_hash(checkpoint / WEIGHTS)
+    return Study(folder, record, clf, tokenizer, own, texts, device, weights, labels is not None)

@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported: no test may ask the network
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import huggingface_hub
 import pytest
+import small_run
 import torch
 from huggingface_hub import constants
 from stand_in import Hub
@@ -110,3 +112,20 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     yield hub
     huggingface_hub.close_session()
     hub.close()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with a run of a tiny network."""
+    here = tmp_path_factory.mktemp("trained")
+    small_run.train_in(here)
+    return here
+
+
+@pytest.fixture
+def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it to work in, without any data of nltk."""
+    shutil.copytree(trained, tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path / "nothing")])
+    return tmp_path / "copy"

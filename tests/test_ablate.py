@@ -11,54 +11,21 @@ import pandas as pd
 import pytest
 import torch
 from commands import one_line
+from planted import planted, planted_texts
+from small_run import WORDS
 from torch.nn import functional as F
 
 import ablate
 import lab.sweep
-import train
 from lab import findings, units
 from lab.device import Device
 from lab.study import Study
 from lab.sweeps import Plan, Sweeps
 from lab.texts import Texts
 from model import GPT2Classifier, GPT2Config, Tokenizer, load_classifier, masks
-from model.names import EMBEDDED
 
-WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
 COLUMNS = ["kind", "layer", "head", "region", "fill", "split", "class", "metric"]
 COLUMNS += ["n", "baseline", "ablated", "effect", "ci_low", "ci_high", "p", "p_corrected"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A working folder with a run of a tiny network on texts that single words give away."""
-    here = tmp_path_factory.mktemp("trained")
-    rng = np.random.default_rng(0)
-    fillers = ["today", "again", "at", "work", "with", "my", "friend", "not", "town"]
-    lines = {
-        f"i felt {' '.join(rng.choice(fillers, size=rng.integers(1, 6)))} {rng.choice(words.split())};{label}"
-        for label, words in WORDS.items()
-        for _ in range(60)
-    }
-    (here / "corpus.txt").write_text("\n".join(sorted(lines)) + "\n")
-    (here / "tiny").mkdir()
-    (here / "tiny" / "config.json").write_text(json.dumps(GPT2Config(2, 3, 12, n_ctx=17).to_hf()))
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(EMBEDDED / name, here / "tiny")
-    options = "--model tiny --corpus corpus.txt --init random --epochs 3 --lr 0.02 --dropout 0 --device cpu --run one"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(here)
-        assert commands.exit_code(patch, train, *options.split()) == 0
-    return here
-
-
-@pytest.fixture
-def here(trained, tmp_path, monkeypatch):
-    """A copy of it, without any data of nltk."""
-    shutil.copytree(trained, tmp_path / "copy", symlinks=True)
-    monkeypatch.chdir(tmp_path / "copy")
-    monkeypatch.setattr("nltk.data.path", [str(tmp_path / "nothing")])
-    return tmp_path / "copy"
 
 
 def run_ablate(monkeypatch, *arguments):
@@ -240,47 +207,8 @@ def test_in_a_model_of_shuffled_labels_nothing_is_found(tmp_path):
     assert survivors <= 1
 
 
-def planted():
-    """A classifier in which head (1, 2) alone tells class 0, by a marker anywhere in the text; the other classes stand
-    in the last token. The other heads add noise that has nothing to do with the class."""
-    config = GPT2Config(2, 3, 12, n_ctx=7, vocab_size=12, dropout=0.0, attn_dropout=0.0)
-    clf = GPT2Classifier(config, list("abcd"))
-    D, C = config.head_width, config.n_embd
-    with torch.no_grad():
-        for name, parameter in clf.named_parameters():
-            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-        clf.trunk.wte.weight[0, 0] = 1  # the marker
-        clf.trunk.wte.weight[1, 9] = 1  # stands in its place elsewhere
-        for k in (1, 2, 3):  # tokens 2, 3, 4: a class
-            clf.trunk.wte.weight[k + 1, k] = 1
-        for n, (dim, sign) in enumerate((dim, sign) for dim in (4, 5, 6) for sign in (1, -1)):  # fillers, in pairs
-            clf.trunk.wte.weight[5 + n, dim] = sign
-        for layer, head in [(layer, head) for layer in range(2) for head in range(3)]:
-            attn, value = clf.trunk.h[layer].attn, 2 * C + head * D
-            if (layer, head) == (1, 2):
-                attn.c_attn.weight[value, 0] = 1
-                attn.c_attn.weight[value, 9] = -1
-                attn.c_proj.weight[8, head * D] = 4
-            else:  # reads a difference of fillers, which is 0 for all other tokens
-                attn.c_attn.weight[value, 4 + head] = 1
-                attn.c_attn.weight[value, 4 + (head + 1) % 3] = -1
-                attn.c_proj.weight[:, head * D] = 0.01 * torch.randn(C, generator=torch.Generator().manual_seed(head))
-        clf.score.weight[0, 8] = 3
-        for k in (1, 2, 3):
-            clf.score.weight[k, k] = 3
-    return clf
-
-
 def test_one_planted_head_is_found_and_only_it(tmp_path):
-    rng, n = np.random.default_rng(0), 200
-    targets = {split: rng.integers(0, 4, n) for split in ("train", "val", "test")}
-    sequences = {
-        split: [
-            [*rng.permutation([int(k != 0), *rng.integers(5, 11, 4)]), k + 1 if k else rng.integers(2, 5)] for k in own
-        ]
-        for split, own in targets.items()
-    }
-    sequences = {split: [[int(token) for token in ids] for ids in own] for split, own in sequences.items()}
+    sequences, targets = planted_texts()
     clf = planted()
     predicted = clf(torch.tensor(sequences["test"])).argmax(1).numpy()
     assert (predicted == targets["test"]).mean() > 0.9

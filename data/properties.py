@@ -1,0 +1,174 @@
+"""Properties of words, for probes: parts of speech, and what the words of a corpus are in their texts.
+
+Letters: N words, K classes.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from model import Tokenizer
+
+from .words import Word, forms, word_classes, words
+
+TAGS = {  # Petrov, Das & McDonald 2012, without punctuation
+    "NOUN": "noun",
+    "VERB": "verb",
+    "ADJ": "adjective",
+    "ADV": "adverb",
+    "PRON": "pronoun",
+    "DET": "determiner",
+    "ADP": "adposition",
+    "CONJ": "conjunction",
+    "PRT": "particle",
+    "NUM": "numeral",
+    "X": "other",
+}
+NEGATED = ("not negated", "negated")
+SENTIMENT = ("neither", "positive", "negative")
+LENGTHS, LENGTH = (2, 3, 4, 6), ("1-2", "3", "4", "5-6", "7 or more")
+POSITIONS, POSITION = (5, 10, 15, 20), ("1-5", "6-10", "11-15", "16-20", "21 or later")
+LETTERS = re.compile(r"[^\W\d_]+(?:['’-]+[^\W\d_]+)*")  # no number, mention, link, emoticon or punctuation
+CLAUSE_END = re.compile(r"[.:;!?…\s]+")  # nltk's marks, and a run of them
+UNREADABLE = (LookupError, OSError, BadZipFile)  # data not there, not whole, or open to others, which nltk refuses
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Words of texts, each with a label."""
+
+    sequences: list[list[int]]  # token ids of the texts
+    positions: list[NDArray[np.int64]]  # of each text: the last token of each chosen word; of some texts none
+    words: list[str]  # the N chosen words in lower case, in the order of texts and positions
+    y: NDArray[np.int64]  # (N,) class numbers
+    names: tuple[str, ...]  # of the K classes
+    text: NDArray[np.int64]  # (N,) which text each word is of
+
+
+def parts_of_speech(tokenizer: Tokenizer, n_words: int, n_ctx: int, seed: int) -> Labelled:
+    """At most n_words words of random sentences of the Brown corpus, with the universal tags of its annotators.
+
+    Sentences are whole, with a space before each word and punctuation mark; one of more than n_ctx tokens is left out.
+    Punctuation is read but not labelled. Raises LookupError, in one line, where nltk has no data."""
+    sequences: list[list[int]] = []
+    rows: list[tuple[int, int, str, str]] = []
+    for sentence in _brown(seed):
+        if len(rows) >= n_words:
+            break
+        text = " ".join(word for word, _ in sentence)
+        ids, ends = tokenizer.encode(text), [end for _, _, end in tokenizer.pieces(text)]
+        if len(ids) > n_ctx:
+            continue
+        word_ends = accumulate((len(word) for word, _ in sentence), lambda end, length: end + 1 + length)
+        rows += [
+            (len(sequences), bisect_right(ends, end) - 1, word.lower(), TAGS[tag])
+            for (word, tag), end in zip(sentence, word_ends, strict=True)
+            if tag in TAGS
+        ]
+        sequences.append(ids)
+    table = pd.DataFrame(rows[:n_words], columns=["text", "token", "word", "tag"])
+    names = tuple(TAGS.values())
+    return _labelled(sequences, table, table["tag"].map(names.index), names)
+
+
+def word_properties(
+    texts: Sequence[str], sequences: Sequence[list[int]], tokenizer: Tokenizer, n_words: int, seed: int
+) -> tuple[dict[str, Labelled], list[str]]:
+    """At most n_words random words of these texts by property, and a line for each property that nltk has no data for.
+
+    sequences: the token ids of each text, or of its end; words that are cut off are as if they were not there. A word
+    has letters alone. All properties are of the same words: `sequences`, `positions`, `words`, `text` are the same.
+
+    negated: `in_scope` of a negation. sentiment: by the opinion lexicon of Hu & Liu 2004. length: in letters. position:
+    in the text, in words, from 1."""
+    table = _rows(texts, sequences, tokenizer)
+    table = table.sample(min(n_words, len(table)), random_state=seed).sort_index()
+    labels = {
+        "negated": (table["negated"], NEGATED),
+        "length": (np.digitize(table["letters"], LENGTHS, right=True), LENGTH),
+        "position": (np.digitize(table["position"], POSITIONS, right=True), POSITION),
+    }
+    missing = []
+    try:
+        labels["sentiment"] = table["word"].map(_opinion()), SENTIMENT
+    except UNREADABLE:
+        missing.append(_left_out("sentiment", "opinion_lexicon"))
+    shared = _labelled(list(sequences), table, *labels["negated"])
+    found = {name: replace(shared, y=np.asarray(y, np.int64), names=names) for name, (y, names) in labels.items()}
+    return found, missing
+
+
+def _rows(texts: Sequence[str], sequences: Sequence[list[int]], tokenizer: Tokenizer) -> pd.DataFrame:
+    """All words of the texts, one row each: `text, token, word, letters, negated, position`."""
+    negation, rows = word_classes(())[0]["negation"] | {"no"}, []  # which VADER's list leaves to its rules
+    for i, (text, ids) in enumerate(zip(texts, sequences, strict=True)):
+        found, position = _read(text, len(ids), tokenizer), 0
+        for word, negated in zip(found, in_scope(found, negation), strict=True):
+            if LETTERS.fullmatch(word.text):
+                position += 1
+                letters = sum(map(str.isalpha, word.text))
+                rows.append((i, word.tokens[-1], word.text.lower(), letters, negated, position))
+    return pd.DataFrame(rows, columns=["text", "token", "word", "letters", "negated", "position"])
+
+
+def in_scope(found: Sequence[Word], negation: frozenset[str]) -> list[bool]:
+    """Which words of a text stand between a negation and the next of the marks . : ; ! ? (Das & Chen 2001; Pang et al.
+    2002; `mark_negation` of nltk). The negation that opens a scope is not in it. Where a corpus has no such marks,
+    a scope runs to the end of the text."""
+    scoped, negated = [], False
+    for word in found:
+        negated &= not CLAUSE_END.fullmatch(word.text)
+        scoped.append(negated)
+        negated |= not negation.isdisjoint(forms(word.text))
+    return scoped
+
+
+def _read(text: str, n_tokens: int, tokenizer: Tokenizer) -> list[Word]:
+    """The words of a text that lie in its last n_tokens tokens, which are counted from 0."""
+    cut = len(tokenizer.encode(text)) - n_tokens
+    found = [word for word in words(text, tokenizer) if word.tokens[0] >= cut]
+    return [replace(word, tokens=tuple(token - cut for token in word.tokens)) for word in found]
+
+
+def _opinion() -> Callable[[str], int]:
+    """The sentiment of a word. The few that the lexicon has in both lists are neither."""
+    from nltk.corpus import opinion_lexicon
+
+    positive, negative = set(opinion_lexicon.positive()), set(opinion_lexicon.negative())
+    numbers = dict.fromkeys(positive - negative, SENTIMENT.index("positive"))
+    numbers |= dict.fromkeys(negative - positive, SENTIMENT.index("negative"))
+    return lambda word: max(numbers.get(form, 0) for form in forms(word))
+
+
+def _brown(seed: int) -> Iterator[list[tuple[str, str]]]:
+    """The sentences of the Brown corpus at random, as (word, universal tag) pairs."""
+    from nltk.corpus import brown
+
+    try:
+        sentences = list(brown.tagged_sents(tagset="universal"))
+    except UNREADABLE:
+        raise LookupError(_left_out("part of speech", "brown or universal_tagset")) from None
+    return (sentences[i] for i in np.random.default_rng(seed).permutation(len(sentences)))
+
+
+def _left_out(what: str, package: str) -> str:
+    from nltk import data
+
+    return (
+        f"the property {what} is left out: nltk's package {package} is missing or cannot be read; "
+        f"run `make words` (searched: {', '.join(data.path)})"
+    )
+
+
+def _labelled(sequences: list[list[int]], table: pd.DataFrame, y: ArrayLike, names: tuple[str, ...]) -> Labelled:
+    """table: one row per word, in order, with `text, token, word`."""
+    text, tokens = table["text"].to_numpy(np.int64), table["token"].to_numpy(np.int64)
+    positions = np.split(tokens, np.searchsorted(text, np.arange(len(sequences))))[1:]  # before the first is nothing
+    return Labelled(sequences, positions, table["word"].tolist(), np.asarray(y, np.int64), names, text)

@@ -1,0 +1,110 @@
+"""All tasks at all sites: forecast, run with a progress bar, and kept on disk, so that nothing is done twice."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+import torch
+
+from model import GPT2
+from model.files import read_json
+
+from .activations import Activations, record, sites
+from .probe_sources import AGAINST_RANDOM, Key, Source
+from .probe_tables import Rows, probed, profile
+from .probing import STRENGTHS, Task
+from .progress import console, progress_bar
+from .runs import write_json
+from .study import Study
+
+PRODUCTS = 3000  # of the features with the weights, in all that is fitted at a site; measured, see the README
+Tasks = dict[Key, Task]
+
+
+class Probes:
+    """Probes the network of a study, and one of its shape with random weights; `folder` keeps what each task found."""
+
+    def __init__(self, study: Study, folder: Path, seed: int) -> None:
+        self.study, self.folder, self.seed, self.sites = study, folder, seed, sites(study.clf.config)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def random(self) -> GPT2:
+        torch.manual_seed(self.seed)
+        return GPT2(self.study.clf.config).to(self.study.device.device).eval().requires_grad_(False)
+
+    def run(self, sources: Sequence[Source]) -> dict[str, pd.DataFrame]:
+        """The tables `probes` and, of the network itself, `profiles`: those of `probe_tables`, with `property, network,
+        reading` before them."""
+        jobs = [("trained", source, dict(source.tasks)) for source in sources]
+        jobs += [("random", source, own) for source in sources if (own := _against_random(source))]
+        tasks = [task for _, _, own in jobs for task in own.values()]
+        total = len(tasks) * len(self.sites)
+        console.print(f"{total:,} probes take about {max(1, round(self.seconds(tasks) / 60))} min")
+        tables: dict[str, list[pd.DataFrame]] = {"probes": [], "profiles": []}
+        with progress_bar("sites probed") as bar:
+            line = bar.add_task("", total=total, note="")
+            for network, source, own in jobs:
+                bar.update(line, description=f"{source.name}, {network} weights")
+                for (what, reading), found in self.source(network, source, own, lambda n: bar.advance(line, n)):
+                    key = {"property": what, "network": network, "reading": reading}
+                    for name, rows in found.items():
+                        tables[name].append(pd.DataFrame([key | row for row in rows]))
+        found = {name: pd.concat(own, ignore_index=True) for name, own in tables.items()}
+        found["probes"] = found["probes"].astype({"head": "Int64", "bits": float, "compression": float})
+        return found
+
+    def source(
+        self, network: str, source: Source, tasks: Tasks, advance: Callable[[int], object]
+    ) -> Iterator[tuple[Key, dict[str, Rows]]]:
+        """What each task finds. The activations are computed only if a task is still to be done."""
+        paths = {key: self.folder / f"{network}-{'-'.join(key)}.json".replace(" ", "-") for key in tasks}
+        about = {key: self.identity(network, source, task) for key, task in tasks.items()}
+        done = {key: path.is_file() and read_json(path)["about"] == about[key] for key, path in paths.items()}
+        trunk = self.study.clf.trunk if network == "trained" else self.random
+        with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
+            if not all(done.values()):
+                read = record(trunk, source.sequences, source.positions, Path(folder), self.study.device)
+            for key, task in tasks.items():
+                if done[key]:
+                    advance(len(self.sites))
+                else:
+                    found = self.task(read[key[1]], task, key[0], network == "trained", lambda: advance(1))
+                    write_json(paths[key], {"about": about[key], "found": found})
+                yield key, read_json(paths[key])["found"]
+
+    def task(
+        self, activations: Activations, task: Task, what: str, trained: bool, advance: Callable[[], object]
+    ) -> dict[str, Rows]:
+        rows = probed(activations, self.sites, task, self.seed, what in AGAINST_RANDOM, advance)
+        return {"probes": rows, "profiles": profile(activations, rows, task, self.seed) if trained else []}
+
+    def identity(self, network: str, source: Source, task: Task) -> dict[str, Any]:
+        """What a task's results depend on, as JSON."""
+        digest = hashlib.sha256(repr(source.sequences).encode())
+        for part in (task.y, task.control, task.split.astype("S"), *(source.words or ())):
+            digest.update(part.encode() if isinstance(part, str) else part.tobytes())
+        return {
+            "network": network,
+            "weights": self.study.weights,
+            "rows": digest.hexdigest(),
+            "classes": list(task.names),
+            "strengths": list(STRENGTHS),
+            "seed": self.seed,
+            "precision": self.study.device.precision,
+        }
+
+    def seconds(self, tasks: Sequence[Task]) -> float:
+        """About how long the probes of these tasks take, by their arithmetic."""
+        config = self.study.clf.config
+        widths = sum(config.head_width if site.kind == "head" else config.n_embd for site in self.sites)
+        features = sum(int((task.split == "train").sum()) * len(task.names) for task in tasks) * widths
+        return PRODUCTS * features / self.study.device.product_rate()
+
+
+def _against_random(source: Source) -> Tasks:
+    return {key: task for key, task in source.tasks.items() if key[0] in AGAINST_RANDOM}

@@ -1,0 +1,151 @@
+"""Where does the network know what? `make probe`, or `python probe.py --help`.
+
+Linear probes read the class of a text, and properties of its words, from the residual stream, each head and each MLP;
+the class lens and direct contributions say what the network itself makes of it. All lands in runs/NAME/probe."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from lab import lens, probe_figures, probe_tables, runs
+from lab.cli import check_ranges, command
+from lab.device import Device, DeviceName, Precision
+from lab.probe_report import report
+from lab.probe_sources import SHARES, Source, baselines, of_brown, of_texts, of_words
+from lab.probes import Probes
+from lab.progress import console
+from lab.study import Part, Study, open_study
+from model import InputError
+from model.files import written_whole
+
+LONG = 16  # tokens of a text that fits into the picture of the class lens
+
+
+@dataclass(frozen=True)
+class Options:
+    """Find out where a run's network holds what: linear probes of every layer, head and MLP, and the class lens.
+
+    The tables, pictures and report.md land in runs/NAME/probe. After an interruption the same command goes on."""
+
+    run: str = "latest"  # name of the run
+    model: str = ""  # empty: the run's network; else another one, on the run's texts, e.g. gpt2-mini, never fine-tuned
+    corpus: str = ""  # empty: the one that the run was trained on; else another with the same classes
+    texts: int = 4000  # at most so many: 60 % to train probes, 20 % to choose their strength, 20 % to test
+    words: int = 20000  # at most so many of the texts, and of the Brown corpus
+    seed: int = 0  # of texts, words, control tasks and the network with random weights
+    device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
+    precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
+
+
+def main(options: Options) -> int:
+    check_ranges(options, texts=(100, np.inf), words=(500, np.inf), seed=(0, 2**32))
+    device = Device.choose(options.device, options.precision)
+    study = open_study(options.run, options.corpus, device, options.model)
+    folder = study.run / (f"probe-{Path(options.model).name}" if options.model else "probe")
+    folder.mkdir(exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            write(folder, experiment(study, folder, options), study, options)
+    except Timeout:
+        raise InputError(f"{folder}: another probe.py is at work on it; wait for it") from None
+    return 0
+
+
+def experiment(study: Study, folder: Path, options: Options) -> dict[str, Any]:
+    """All that is found, by the name of its file; `texts` are those in the picture of the class lens."""
+    parts = [study.part(split, round(share * options.texts), options.seed) for split, share in SHARES.items()]
+    sources = chosen_sources(study, parts, options)
+    found: dict[str, Any] = Probes(study, folder / "tasks", options.seed).run(sources)
+    with console.status("baselines"):
+        found["baselines"] = baselines(sources, parts, study.clf.labels)
+    if study.headed:
+        found |= made_of_it(study, parts[-1])
+    else:
+        console.print(f"{options.model} has no head of its own: no class lens and no direct contributions")
+    effects = study.run / "ablate" / "effects.csv"
+    if effects.is_file() and not options.model:
+        table = pd.read_csv(effects, keep_default_na=False, na_values={"layer": "", "head": ""})
+        found["agreement"] = probe_tables.agreement(found["probes"], table)
+    return found
+
+
+def chosen_sources(study: Study, parts: list[Part], options: Options) -> list[Source]:
+    """The texts, their words, and those of Brown; what nltk has no data for is told and left out."""
+    found = [of_texts(parts, study.clf.labels, options.seed)]
+    words, missing = of_words(parts, study.tokenizer, options.words, options.seed)
+    found.append(words)
+    try:
+        found.append(of_brown(study.tokenizer, study.clf.config, options.words, options.seed))
+    except LookupError as error:
+        missing.append(str(error))
+    for line in missing:
+        console.print(line)
+    return found
+
+
+def made_of_it(study: Study, test: Part) -> dict[str, Any]:
+    """What the trained head makes of it: `lens`, `contributions`, and the `texts` to show."""
+    clf, labels, device = study.clf, study.clf.labels, study.device
+    logits = lens.class_lens(clf, test.sequences, device)  # (N, L + 1, K)
+    values = lens.contributions(clf, test.sequences, device)  # (N, parts, K)
+    right = logits[:, -1].argmax(1) == test.targets
+    short = np.array([len(ids) <= LONG for ids in test.sequences])
+    texts = []
+    for k, label in enumerate(labels):
+        for i in np.flatnonzero(right & short & (test.targets == k))[:1]:
+            pieces = [piece for piece, _, _ in study.tokenizer.pieces(test.texts[i])]
+            texts.append((pieces, label, lens.text_lens(clf, test.sequences[i], device)))
+    return {
+        "lens": probe_tables.lens_by_layer(logits, test.targets, labels),
+        "contributions": probe_tables.contributions(values, lens.parts(clf.config), test.targets, labels),
+        "texts": texts,
+    }
+
+
+def write(folder: Path, found: dict[str, Any], study: Study, options: Options) -> None:
+    """Tables, pictures and the report."""
+    texts = found.pop("texts", [])
+    for name, table in found.items():
+        runs.write_csv(folder / f"{name}.csv", table)
+    title = f"{options.model or f'run {study.run.name}'}, {study.corpus.name}"
+    draw(folder, found, texts, study.clf.labels, title)
+    told = [found.get(name) for name in ("probes", "baselines", "profiles", "agreement", "lens", "contributions")]
+    with written_whole(folder / "report.md") as [temporary]:
+        temporary.write_text(report(provenance(study, options), *told), encoding="utf-8")
+    console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(found)}.csv and the pictures")
+
+
+def draw(folder: Path, found: dict[str, Any], texts: list[Any], labels: Sequence[str], title: str) -> None:
+    probes, known = found["probes"], found["baselines"]
+    probe_figures.layers(probes, known, folder / "layers.png", title)
+    probe_figures.heads(probes, known, folder / "heads.png", title)
+    probe_figures.profiles(found["profiles"], known, folder / "profiles.png", title)
+    if "lens" in found:
+        probe_figures.lens(found["lens"], folder / "lens.png", title)
+        probe_figures.contributions(found["contributions"], labels, folder / "contributions.png", title)
+    if texts:
+        probe_figures.texts(texts, labels, folder / "texts.png", title)
+
+
+def provenance(study: Study, options: Options) -> list[str]:
+    """What the report says of where its numbers come from."""
+    files = ", ".join(f"{Path(name).name} {sha256[:12]}" for name, sha256 in study.corpus.files.items())
+    own = f"{study.record['model']['name']} ({study.record['settings']['init']} weights)"
+    return [
+        f"network: {options.model or f'run {study.run}, from {own}'}, SHA-256 of its weights {study.weights}",
+        f"corpus: {study.corpus.name} (SHA-256: {files}); at most {options.texts:,} texts and {options.words:,} words, "
+        "60 % to train the probes, 20 % to choose their strength, 20 % to test",
+        f"seed {options.seed}, {study.device}",
+        f"made by `{shlex.join(['python', 'probe.py', *sys.argv[1:]])}`, commit {runs.git_state() or 'unknown'}",
+    ]
+
+
+if __name__ == "__main__":
+    command(main, Options)

@@ -1,0 +1,51 @@
+"""A small classifier in which one head carries one class: what ablation and probes have to find."""
+
+import numpy as np
+import torch
+
+from model import GPT2Classifier, GPT2Config
+
+
+def planted() -> GPT2Classifier:
+    """A classifier in which head (1, 2) alone tells class 0, by a marker anywhere in the text; the other classes stand
+    in the last token. The other heads add noise that has nothing to do with the class."""
+    config = GPT2Config(2, 3, 12, n_ctx=7, vocab_size=12, dropout=0.0, attn_dropout=0.0)
+    clf = GPT2Classifier(config, list("abcd"))
+    D, C = config.head_width, config.n_embd
+    with torch.no_grad():
+        for name, parameter in clf.named_parameters():
+            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
+        clf.trunk.wte.weight[0, 0] = 1  # the marker
+        clf.trunk.wte.weight[1, 9] = 1  # stands in its place elsewhere
+        for k in (1, 2, 3):  # tokens 2, 3, 4: a class
+            clf.trunk.wte.weight[k + 1, k] = 1
+        for n, (dim, sign) in enumerate((dim, sign) for dim in (4, 5, 6) for sign in (1, -1)):  # fillers, in pairs
+            clf.trunk.wte.weight[5 + n, dim] = sign
+        for layer, head in [(layer, head) for layer in range(2) for head in range(3)]:
+            attn, value = clf.trunk.h[layer].attn, 2 * C + head * D
+            if (layer, head) == (1, 2):
+                attn.c_attn.weight[value, 0] = 1
+                attn.c_attn.weight[value, 9] = -1
+                attn.c_proj.weight[8, head * D] = 4
+            else:  # reads a difference of fillers, which is 0 for all other tokens
+                attn.c_attn.weight[value, 4 + head] = 1
+                attn.c_attn.weight[value, 4 + (head + 1) % 3] = -1
+                attn.c_proj.weight[:, head * D] = 0.01 * torch.randn(C, generator=torch.Generator().manual_seed(head))
+        clf.score.weight[0, 8] = 3
+        for k in (1, 2, 3):
+            clf.score.weight[k, k] = 3
+    return clf
+
+
+def planted_texts() -> tuple[dict[str, list[list[int]]], dict[str, np.ndarray]]:
+    """Token ids of 200 texts of train, val and test, and their classes."""
+    rng, n = np.random.default_rng(0), 200
+    targets = {split: rng.integers(0, 4, n) for split in ("train", "val", "test")}
+    sequences = {
+        split: [
+            [*rng.permutation([int(k != 0), *rng.integers(5, 11, 4)]), k + 1 if k else rng.integers(2, 5)] for k in own
+        ]
+        for split, own in targets.items()
+    }
+    sequences = {split: [[int(token) for token in ids] for ids in own] for split, own in sequences.items()}
+    return sequences, targets
