@@ -50,10 +50,10 @@ class Probes:
             line = bar.add_task("", total=total, note="")
             for network, source, own in jobs:
                 bar.update(line, description=f"{source.name}, {network} weights")
-                for (what, reading), found in self.source(network, source, own, lambda n: bar.advance(line, n)):
+                for (what, reading), rows in self.source(network, source, own, lambda n: bar.advance(line, n)):
                     key = {"property": what, "network": network, "reading": reading}
-                    for name, rows in found.items():
-                        tables[name].append(pd.DataFrame([key | row for row in rows]))
+                    for name in tables:
+                        tables[name].append(pd.DataFrame([key | row for row in rows[name]]))
         found = {name: pd.concat(own, ignore_index=True) for name, own in tables.items()}
         found["probes"] = found["probes"].astype({"head": "Int64", "bits": float, "compression": float})
         return found
