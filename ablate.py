@@ -4,8 +4,6 @@ Everything is closed in turn on the same texts, and what changes is measured for
 on test. Tables, pictures and report.md land in runs/NAME/ablate."""
 
 import hashlib
-import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -176,7 +174,10 @@ def write(folder: Path, found: dict[str, Any], sweeps: Sweeps, options: Options)
     test, run, corpus = sweeps.parts["test"], sweeps.study.run.name, sweeps.study.corpus.name
     draw(folder, tables, test.majority, f"run {run}: {len(test.targets):,} test texts of {corpus}")
     told = {name: table for name, table in found.items() if name not in ("effects", "significance", "importance")}
-    page = report(provenance(sweeps, options), test.majority, found["effects"], found["significance"], **told)
+    texts = ", ".join(f"{len(part.targets):,} texts of {split}" for split, part in sweeps.parts.items())
+    page = report(
+        sweeps.study.provenance(texts, options.seed), test.majority, found["effects"], found["significance"], **told
+    )
     with written_whole(folder / "report.md") as [temporary]:
         temporary.write_text(page, encoding="utf-8")
     for path, written in former.items():
@@ -202,21 +203,6 @@ def draw(folder: Path, tables: dict[str, pd.DataFrame], majority: float, title: 
     if "curves" in tables:
         fill = effects.loc[effects["kind"] == "head", "fill"].iloc[0]
         effect_figures.curves(tables["curves"], fill, majority, folder / "curves.png", title)
-
-
-def provenance(sweeps: Sweeps, options: Options) -> list[str]:
-    """What the report says of where its numbers come from."""
-    study, parts = sweeps.study, sweeps.parts
-    corpus = ", ".join(f"{len(part.targets):,} texts of {split}" for split, part in parts.items())
-    files = ", ".join(f"{Path(name).name} {sha256[:12]}" for name, sha256 in study.corpus.files.items())
-    revision = f"revision {study.corpus.revision}" if study.corpus.revision else "local files"
-    return [
-        f"run: {study.run}, SHA-256 of its weights {study.weights}, from {study.record['model']['name']} "
-        f"({study.record['settings']['init']} weights)",
-        f"corpus: {study.corpus.name}, {revision}: {corpus} (SHA-256: {files})",
-        f"seed {options.seed}, {study.device}",
-        f"made by `{shlex.join(['python', 'ablate.py', *sys.argv[1:]])}`, commit {runs.git_state() or 'unknown'}",
-    ]
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 Linear probes read the class of a text, and properties of its words, from the residual stream, each head and each MLP;
 the class lens and direct contributions say what the network itself makes of it. All lands in runs/NAME/probe."""
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,11 +112,14 @@ def write(folder: Path, found: dict[str, Any], study: Study, options: Options) -
     texts = found.pop("texts", [])
     for name, table in found.items():
         runs.write_csv(folder / f"{name}.csv", table)
-    title = f"{options.model or f'run {study.run.name}'}, {study.corpus.name}"
+    title = f"{options.model or f'run {study.run.name}'}, corpus {study.corpus.name}"
     draw(folder, found, texts, study.clf.labels, title)
     told = [found.get(name) for name in ("probes", "baselines", "profiles", "agreement", "lens", "contributions")]
+    rows = f"at most {options.texts:,} texts and {options.words:,} words, of which the probes learn from 60 %"
+    about = [f"network: {options.model}, in the place of the run's"] if options.model else []
+    page = report([*about, *study.provenance(rows, options.seed)], *told)
     with written_whole(folder / "report.md") as [temporary]:
-        temporary.write_text(report(provenance(study, options), *told), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(found)}.csv and the pictures")
 
 
@@ -132,19 +133,6 @@ def draw(folder: Path, found: dict[str, Any], texts: list[Any], labels: Sequence
         probe_figures.contributions(found["contributions"], labels, folder / "contributions.png", title)
     if texts:
         probe_figures.texts(texts, labels, folder / "texts.png", title)
-
-
-def provenance(study: Study, options: Options) -> list[str]:
-    """What the report says of where its numbers come from."""
-    files = ", ".join(f"{Path(name).name} {sha256[:12]}" for name, sha256 in study.corpus.files.items())
-    own = f"{study.record['model']['name']} ({study.record['settings']['init']} weights)"
-    return [
-        f"network: {options.model or f'run {study.run}, from {own}'}, SHA-256 of its weights {study.weights}",
-        f"corpus: {study.corpus.name} (SHA-256: {files}); at most {options.texts:,} texts and {options.words:,} words, "
-        "60 % to train the probes, 20 % to choose their strength, 20 % to test",
-        f"seed {options.seed}, {study.device}",
-        f"made by `{shlex.join(['python', 'probe.py', *sys.argv[1:]])}`, commit {runs.git_state() or 'unknown'}",
-    ]
 
 
 if __name__ == "__main__":

@@ -44,7 +44,11 @@ HOW = """\
   and is carried along; only what goes beyond it was learnt.
 - A bag of words and the most frequent class of each word's type see no network at all.
 - **Compression** is of the online code (Voita & Titov 2020): how many times shorter the labels become when a probe
-  that learns as it goes predicts them. 1 is a uniform code. It counts how easily something is read, too.
+  that learns as it goes predicts them, on val and test. 1 is a uniform code. It counts how easily something is read.
+- The texts that probes learn from are of the corpus's training split: a fine-tuned network has seen those, but not the
+  ones that are measured here. Of words: `negated` is what stands between a negation and the next mark of punctuation
+  (in a corpus without any, the end of the text), `sentiment` the opinion lexicon's, `length` counts letters, `position`
+  words from the start of the text. Where one class is most of them, read macro-F1.
 - The strength of regularisation and the best of many places are chosen on val; numbers are of test. Brackets hold 95 %
   bootstrap intervals over texts or words: they say nothing of other seeds of fine-tuning."""
 AGREEMENT = """\

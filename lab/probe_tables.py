@@ -23,15 +23,16 @@ def probed(
     activations: Activations, chosen: Sequence[Site], task: Task, seed: int, code: bool, advance: Callable[[], object]
 ) -> Rows:
     """One row per site: `kind, layer, head, n, C, val_accuracy, accuracy, ci_low, ci_high, macro_f1, control,
-    selectivity`, and with `code` the `bits` of the training labels and their `compression` (None without)."""
-    train, K = np.flatnonzero(task.split == "train"), len(task.names)
+    selectivity`, and with `code` the `bits` of the labels of val and test, which no fine-tuning has seen, and their
+    `compression` (None without)."""
+    unseen, K = np.flatnonzero(task.split != "train"), len(task.names)
 
     def code_of(x: NDArray[np.float32]) -> float:
-        return code_length(x[train], task.y[train], K, seed)
+        return code_length(x[unseen], task.y[unseen], K, seed)
 
     scores = probe_sites(activations, chosen, task, seed, advance)
     bits = at_sites(activations, chosen, code_of, lambda: None) if code else [None] * len(chosen)
-    uniform = len(train) * np.log2(K)
+    uniform = len(unseen) * np.log2(K)
     return [
         {
             **{"kind": site.kind, "layer": site.layer, "head": site.head, **_columns(score, task)},

@@ -21,7 +21,7 @@ from .progress import console, progress_bar
 from .runs import write_json
 from .study import Study
 
-PRODUCTS = 3000  # of the features with the weights, in all that is fitted at a site; measured, see the README
+PRODUCTS = 5000  # of the features with the weights, in all that is fitted at a site; measured, see the README
 Tasks = dict[Key, Task]
 
 

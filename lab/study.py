@@ -1,5 +1,7 @@
 """A finished run as an experiment finds it: its model, the corpus it was trained on, and the texts to look at."""
 
+import shlex
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,19 @@ class Study:
         texts, sequences = self.corpus.split(split)["text"].tolist(), self.texts.sequences[split]
         own = [texts[i] for i in positions], [sequences[i] for i in positions]
         return Part(split, positions, *own, self.texts.targets[split][positions])
+
+    def provenance(self, texts: str, seed: int) -> list[str]:
+        """What a report says of where its numbers come from; `texts` says how many were taken."""
+        files = ", ".join(f"{Path(name).name} {sha256[:12]}" for name, sha256 in self.corpus.files.items())
+        revision = f"revision {self.corpus.revision}" if self.corpus.revision else "local files"
+        return [
+            f"run: {self.run}, from {self.record['model']['name']} ({self.record['settings']['init']} weights)",
+            f"SHA-256 of the weights: {self.weights}",
+            f"corpus: {self.corpus.name}, {revision}: {texts} (SHA-256: {files})",
+            f"seed {seed}, {self.device}",
+            f"made by `{shlex.join(['python', Path(sys.argv[0]).name, *sys.argv[1:]])}`, "
+            f"commit {runs.git_state() or 'unknown'}",
+        ]
 
 
 def open_study(run: str, corpus: str, device: Device, model: str = "") -> Study:
