@@ -114,10 +114,11 @@ def write(folder: Path, found: dict[str, Any], study: Study, options: Options) -
         runs.write_csv(folder / f"{name}.csv", table)
     title = f"{options.model or f'run {study.run.name}'}, corpus {study.corpus.name}"
     draw(folder, found, texts, study.clf.labels, title)
-    told = [found.get(name) for name in ("probes", "baselines", "profiles", "agreement", "lens", "contributions")]
     rows = f"at most {options.texts:,} texts and {options.words:,} words, of which the probes learn from 60 %"
     about = [f"network: {options.model}, in the place of the run's"] if options.model else []
-    page = report([*about, *study.provenance(rows, options.seed)], *told)
+    given = {name: found.get(name) for name in ("agreement", "lens", "contributions")}
+    own = found["probes"], found["baselines"], found["profiles"]
+    page = report([*about, *study.provenance(rows, options.seed)], *own, **given)
     with written_whole(folder / "report.md") as [temporary]:
         temporary.write_text(page, encoding="utf-8")
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(found)}.csv and the pictures")

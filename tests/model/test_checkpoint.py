@@ -314,7 +314,11 @@ UNFIT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", [(drop,), (add,), (reshape,), (drop, add, reshape)], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [(drop,), (add,), (reshape,), (drop, add, reshape)],
+    ids=lambda own: " ".join(change.__name__ for change in own),
+)
 def test_missing_unexpected_and_mismatched_tensors_are_listed_by_name(foreign, changes):
     for change in changes:
         rewrite(foreign, change)
