@@ -116,7 +116,7 @@ def write(folder: Path, found: dict[str, Any], study: Study, options: Options) -
     draw(folder, found, texts, study.clf.labels, title)
     rows = f"at most {options.texts:,} texts and {options.words:,} words, of which the probes learn from 60 %"
     about = [f"network: {options.model}, in the place of the run's"] if options.model else []
-    given = {name: found.get(name) for name in ("agreement", "lens", "contributions")}
+    given: dict[str, Any] = {name: found.get(name) for name in ("agreement", "lens", "contributions")}
     own = found["probes"], found["baselines"], found["profiles"]
     page = report([*about, *study.provenance(rows, options.seed)], *own, **given)
     with written_whole(folder / "report.md") as [temporary]:
