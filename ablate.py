@@ -27,7 +27,6 @@ from lab.sweep import Ablation
 from lab.sweeps import Plan, Sweeps
 from lab.wording import OVERALL
 from model import GPT2Config, InputError
-from model.files import written_whole
 
 UnitName = Literal["heads", "layers", "regions", "words", "curves", "pairs", "smallest"]
 FillName = Literal["zero", "mean", "resample", "class_mean"]
@@ -165,24 +164,19 @@ def digest(hidden: dict[str, dict[str, list[NDArray[np.bool_]]]]) -> str:
 
 def write(folder: Path, found: dict[str, Any], sweeps: Sweeps, options: Options) -> None:
     """Tables, pictures and the report."""
-    former = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix in (".csv", ".png", ".json")}
     tables = {name: table for name, table in found.items() if name != "smallest"}
-    for name, table in tables.items():
-        runs.write_csv(folder / f"{name}.csv", table)
-    if "smallest" in found:
-        runs.write_json(folder / "smallest.json", found["smallest"])
     test, run, corpus = sweeps.parts["test"], sweeps.study.run.name, sweeps.study.corpus.name
-    draw(folder, tables, test.majority, f"run {run}: {len(test.targets):,} test texts of {corpus}")
     told = {name: table for name, table in found.items() if name not in ("effects", "significance", "importance")}
     texts = ", ".join(f"{len(part.targets):,} texts of {split}" for split, part in sweeps.parts.items())
-    page = report(
-        sweeps.study.provenance(texts, options.seed), test.majority, found["effects"], found["significance"], **told
-    )
-    with written_whole(folder / "report.md") as [temporary]:
-        temporary.write_text(page, encoding="utf-8")
-    for path, written in former.items():
-        if path.stat().st_mtime_ns == written:  # of another call, with other units
-            path.unlink()
+    about = sweeps.study.provenance(texts, options.seed)
+    with runs.written_anew(folder):
+        for name, table in tables.items():
+            runs.write_csv(folder / f"{name}.csv", table)
+        if "smallest" in found:
+            runs.write_json(folder / "smallest.json", found["smallest"])
+        draw(folder, tables, test.majority, f"run {run}: {len(test.targets):,} test texts of {corpus}")
+        page = report(about, test.majority, found["effects"], found["significance"], **told)
+        runs.write_text(folder / "report.md", page)
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(tables)}.csv and the pictures")
 
 

@@ -31,7 +31,7 @@ from lab.evaluation import predict
 from lab.progress import console
 from model import InputError, Tokenizer, load_classifier
 from model.checkpoint import read_config
-from model.files import read_json, written_whole
+from model.files import read_json
 
 TUNES: tuple[Literal["all", "head"], ...] = ("all", "head")
 CODES = {1: "an error in the program", 2: "a mistake", -9: "killed, often for want of memory"}
@@ -228,9 +228,8 @@ def write_results(folder: Path, finished: list[results.Measured]) -> None:
         (folder / "differences.csv").unlink(missing_ok=True)
     else:
         runs.write_csv(folder / "differences.csv", differences)
-    with written_whole(folder / "results.md") as [temporary]:
-        words = shlex.join(["python", "paper.py", *sys.argv[1:]])
-        temporary.write_text(page.markdown(finished, table, differences, words), encoding="utf-8")
+    words = shlex.join(["python", "paper.py", *sys.argv[1:]])
+    runs.write_text(folder / "results.md", page.markdown(finished, table, differences, words))
     accuracies = results.accuracies_on_test(table)
     figures.forest(accuracies, folder / "results.png", "accuracy on the test split, with its 95 % bootstrap interval")
 

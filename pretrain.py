@@ -24,7 +24,6 @@ from lab.progress import console, forecast, progress_bar
 from lab.texts import check_pair
 from model import GPT2LM, GPT2Config, InputError, Tokenizer, load_lm, save
 from model.checkpoint import read_config
-from model.files import written_whole
 
 EVALUATIONS = 25  # in a training; each also writes what a resume needs
 EVALUATED_BLOCKS = 32  # of the held-out books, while training; all of them at the end
@@ -223,8 +222,7 @@ def finish(run: Path, record: dict[str, Any], training: Pretraining, books: Book
     console.print(f"held-out loss {loss:.3f}, perplexity {scores['perplexity']:.1f}")
     torch.manual_seed(training.options.seed)
     writing = [sample(lm, tokenizer, prompt) for prompt in PROMPTS]
-    with written_whole(run / "sample.txt") as [temporary]:
-        temporary.write_text("\n\n".join(writing) + "\n", encoding="utf-8")
+    runs.write_text(run / "sample.txt", "\n\n".join(writing) + "\n")
     console.print(*writing, sep="\n\n", soft_wrap=True)
     models = {"trained": lm, "random": GPT2LM(lm.config).to(device.device)}
     some = training.evaluated[:: max(1, len(training.evaluated) // CLOSED_BLOCKS)][:CLOSED_BLOCKS]

@@ -21,7 +21,6 @@ from lab.probes import Probes
 from lab.progress import console
 from lab.study import Part, Study, open_study
 from model import InputError
-from model.files import written_whole
 
 LONG = 16  # tokens of a text that fits into the picture of the class lens
 
@@ -78,7 +77,7 @@ def chosen_sources(study: Study, parts: list[Part], options: Options) -> list[So
     """The texts, their words, and those of Brown; what nltk has no data for is told and left out."""
     found = [of_texts(parts, study.clf.labels, options.seed)]
     words, missing = of_words(parts, study.tokenizer, options.words, options.seed)
-    found.append(words)
+    found += words
     try:
         found.append(of_brown(study.tokenizer, study.clf.config, options.words, options.seed))
     except LookupError as error:
@@ -110,17 +109,17 @@ def made_of_it(study: Study, test: Part) -> dict[str, Any]:
 def write(folder: Path, found: dict[str, Any], study: Study, options: Options) -> None:
     """Tables, pictures and the report."""
     texts = found.pop("texts", [])
-    for name, table in found.items():
-        runs.write_csv(folder / f"{name}.csv", table)
     title = f"{options.model or f'run {study.run.name}'}, corpus {study.corpus.name}"
-    draw(folder, found, texts, study.clf.labels, title)
     rows = f"at most {options.texts:,} texts and {options.words:,} words, of which the probes learn from 60 %"
     about = [f"network: {options.model}, in the place of the run's"] if options.model else []
-    given: dict[str, Any] = {name: found.get(name) for name in ("agreement", "lens", "contributions")}
-    own = found["probes"], found["baselines"], found["profiles"]
-    page = report([*about, *study.provenance(rows, options.seed)], *own, **given)
-    with written_whole(folder / "report.md") as [temporary]:
-        temporary.write_text(page, encoding="utf-8")
+    about += study.provenance(rows, options.seed)
+    optional: dict[str, Any] = {name: found.get(name) for name in ("agreement", "lens", "contributions")}
+    with runs.written_anew(folder):
+        for name, table in found.items():
+            runs.write_csv(folder / f"{name}.csv", table)
+        draw(folder, found, texts, study.clf.labels, title)
+        page = report(about, found["probes"], found["baselines"], found["profiles"], **optional)
+        runs.write_text(folder / "report.md", page)
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(found)}.csv and the pictures")
 
 

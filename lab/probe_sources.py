@@ -43,14 +43,17 @@ def of_texts(parts: Sequence[Part], labels: Sequence[str], seed: int) -> Source:
     return Source("texts", sequences, {LAST: last, MEAN: None}, {(EMOTION, LAST): task, (EMOTION, MEAN): task})
 
 
-def of_words(parts: Sequence[Part], tokenizer: Tokenizer, n_words: int, seed: int) -> tuple[Source, list[str]]:
-    """Properties of words of the same texts, and lines about what is missing."""
+def of_words(parts: Sequence[Part], tokenizer: Tokenizer, n_words: int, seed: int) -> tuple[list[Source], list[str]]:
+    """Properties of words of the same texts, and lines about what is missing. No source where a split has no words."""
     texts, sequences = (
         [text for part in parts for text in part.texts],
         [ids for part in parts for ids in part.sequences],
     )
     found, missing = word_properties(texts, sequences, tokenizer, n_words, seed)
-    return _of_labelled("words", found, _splits(parts), seed), missing
+    split = _splits(parts)
+    if set(split[found["length"].text]) != set(SHARES):
+        return [], ["the properties of words are left out: train, val or test has no word of letters"]
+    return [_of_labelled("words", found, split, seed)], missing
 
 
 def of_brown(tokenizer: Tokenizer, config: GPT2Config, n_words: int, seed: int) -> Source:

@@ -6,6 +6,8 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
@@ -75,12 +77,25 @@ def point_latest(run: Path) -> None:
         temporary.symlink_to(run.name)
 
 
+@contextmanager
+def written_anew(folder: Path) -> Iterator[None]:
+    """Tables and pictures that an earlier call with other options left in a folder go, unless written again in here."""
+    former = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix in (".csv", ".png", ".json")}
+    yield
+    for path, written in former.items():
+        if path.stat().st_mtime_ns == written:
+            path.unlink()
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """UTF-8, whole or not at all, and never NaN, which is no JSON."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, content: str) -> None:
+    """UTF-8, whole or not at all."""
     with written_whole(path) as [temporary]:
-        temporary.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        temporary.write_text(content, encoding="utf-8")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -91,8 +106,7 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     """One JSON object per line, whole or not at all."""
-    with written_whole(path) as [temporary]:
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:

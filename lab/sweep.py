@@ -127,10 +127,14 @@ def ride(
     z (B, H, Q, D): what the heads of that layer emit if nothing is done to them."""
     B, n, names = len(x), len(arguments), arguments[0]
     stacked = cast(Interventions, {name: stack([own[name] for own in arguments], B).to(x.device) for name in names})
-    x, z = (own.expand(n, *own.shape).flatten(0, 1) for own in (x, z))  # (n B, T, C) and (n B, H, Q, D)
-    known = None if names.keys() & {"attn_mask", "attn_gate"} else z
-    x = clf.trunk.run(x, start, query=query.repeat(n), z=known, **stacked)  # (n B, 1, C)
+    known = None if names.keys() & {"attn_mask", "attn_gate"} else repeated(z, n)  # (n B, H, Q, D)
+    x = clf.trunk.run(repeated(x, n), start, query=query.repeat(n), z=known, **stacked)  # (n B, 1, C)
     return clf.read(clf.trunk.norm(x)).float().view(n, B, -1)
+
+
+def repeated(x: Tensor, n: int) -> Tensor:
+    """n times under itself: (B, ...) -> (n B, ...)."""
+    return x.expand(n, *x.shape).flatten(0, 1)
 
 
 def stack(values: Sequence[Tensor], B: int) -> Tensor:

@@ -115,8 +115,16 @@ def test_texts_and_their_words_stay_in_their_split():
     assert [
         tokenizer.decode([ids[at[0]]]) for ids, at in zip(source.sequences, source.positions["last"], strict=True)
     ] == [" words"] * 9
-    words, _ = of_words(parts, tokenizer, 45, 0)
+    [words], _ = of_words(parts, tokenizer, 45, 0)
     own = words.tasks["length", "word"].split
     for split in SHARES:
         assert {word for word, at in zip(words.words, own, strict=True) if at == split} >= {split, "brave"}
         assert not {word for word, at in zip(words.words, own, strict=True) if at == split} & (set(SHARES) - {split})
+
+
+def test_texts_without_words_have_no_properties_of_words():
+    tokenizer = Tokenizer.load("gpt2-mini")
+    parts = [Texts(split, np.arange(2), [":)", "7"], [[25, 8], [22]], np.array([0, 1])) for split in SHARES]
+    found, missing = of_words(parts, tokenizer, 45, 0)
+    assert found == []
+    assert "no word of letters" in missing[-1]
