@@ -11,6 +11,7 @@ import tyro
 import ablate
 import paper
 import pretrain
+import probe
 import train
 import verify
 from model import GPT2LM, GPT2Classifier, GPT2Config, Tokenizer, load_classifier, masks, save
@@ -20,6 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPTS = {
     "train": train.Options,
     "ablate": ablate.Options,
+    "probe": probe.Options,
     "verify": verify.Options,
     "paper": paper.Options,
     "pretrain": pretrain.Options,
