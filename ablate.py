@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 import tyro
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from data.words import tokens_of_class, word_classes, words
@@ -75,13 +74,10 @@ def main(options: Options) -> int:
     check_heads(options.pairs, study.clf.config)
     folder = study.run / "ablate"
     sweeps = Sweeps(study, folder / "logits", options.texts, options.seed)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            sweeps.check_device()
-            tables = experiment(sweeps, options)
-            write(folder, tables, sweeps, options)
-    except Timeout:
-        raise InputError(f"{folder}: another ablate.py is at work on it; wait for it") from None
+    with runs.alone_at(folder, "wait for it"):
+        sweeps.check_device()
+        tables = experiment(sweeps, options)
+        write(folder, tables, sweeps, options)
     return 0
 
 

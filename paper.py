@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 from rich.panel import Panel
 from rich.progress import track
 from sklearn.metrics import roc_auc_score
@@ -121,14 +120,11 @@ def main(options: Options) -> int:
     planned = plan(options)
     folder = runs.RUNS / options.run
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            make_all(planned)
-            each = track(planned, "ROC AUC on the training texts", console=console)
-            finished = [run.measured(device) for run in each]
-            write_results(folder, finished)
-    except Timeout:
-        raise InputError(f"{folder}: another paper.py is at work on it; wait, or choose another --run") from None
+    with runs.alone_at(folder, "wait, or choose another --run"):
+        make_all(planned)
+        each = track(planned, "ROC AUC on the training texts", console=console)
+        finished = [run.measured(device) for run in each]
+        write_results(folder, finished)
     differences = ", differences.csv" if len(options.init) == 2 else ""
     console.print(f"{folder}: results.md, results.csv{differences} and results.png are written")
     return 0

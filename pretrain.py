@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -83,14 +82,12 @@ def main(options: Options) -> int:
     record = runs.manifest(asdict(options), runs.weights_of(options.model, "random"), books.description, device)
     run, record = runs.open_run(options.run, record)
     try:
-        with FileLock(run / ".lock", timeout=0):
+        with runs.alone_at(run, "wait, or choose another --run"):
             training.fit(run, tokenizer)
             finish(run, record, training, books, tokenizer)
     except KeyboardInterrupt:
         console.print(f"{run} is unfinished; the same command with --run {run.name} goes on with it.")
         raise
-    except Timeout:
-        raise InputError(f"{run}: another pretrain.py is at work on it; wait, or choose another --run") from None
     return 0
 
 

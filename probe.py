@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from lab import lens, probe_figures, probe_tables, runs
 from lab.cli import check_ranges, command
@@ -20,7 +19,6 @@ from lab.probe_sources import SHARES, Source, baselines, of_brown, of_texts, of_
 from lab.probes import Probes
 from lab.progress import console
 from lab.study import Part, Study, open_study
-from model import InputError
 
 LONG = 16  # tokens of a text that fits into the picture of the class lens
 
@@ -47,11 +45,8 @@ def main(options: Options) -> int:
     study = open_study(options.run, options.corpus, device, options.model)
     folder = study.run / (f"probe-{Path(options.model).name}" if options.model else "probe")
     folder.mkdir(exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            write(folder, experiment(study, folder, options), study, options)
-    except Timeout:
-        raise InputError(f"{folder}: another probe.py is at work on it; wait for it") from None
+    with runs.alone_at(folder, "wait for it"):
+        write(folder, experiment(study, folder, options), study, options)
     return 0
 
 

@@ -8,7 +8,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from model import Tokenizer
 
-from .words import Word, forms, word_classes, words
+from .words import UNREADABLE, Word, forms, left_out, word_classes, words
 
 TAGS = {  # Petrov, Das & McDonald 2012, without punctuation
     "NOUN": "noun",
@@ -37,7 +36,6 @@ LENGTHS, LENGTH = (2, 3, 4, 6), ("1-2", "3", "4", "5-6", "7 or more")
 POSITIONS, POSITION = (5, 10, 15, 20), ("1-5", "6-10", "11-15", "16-20", "21 or later")
 LETTERS = re.compile(r"[^\W\d_]+(?:['’-]+[^\W\d_]+)*")  # no number, mention, link, emoticon or punctuation
 CLAUSE_END = re.compile(r"[.:;!?…\s]+")  # nltk's marks, and a run of them
-UNREADABLE = (LookupError, OSError, BadZipFile)  # data not there, not whole, or open to others, which nltk refuses
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +97,7 @@ def word_properties(
     try:
         labels["sentiment"] = table["word"].map(_opinion()), SENTIMENT
     except UNREADABLE:
-        missing.append(_left_out("sentiment", "opinion_lexicon"))
+        missing.append(left_out("property sentiment", "opinion_lexicon"))
     shared = _labelled(list(sequences), table, *labels["negated"])
     found = {name: replace(shared, y=np.asarray(y, np.int64), names=names) for name, (y, names) in labels.items()}
     return found, missing
@@ -154,17 +152,8 @@ def _brown(seed: int) -> Iterator[list[tuple[str, str]]]:
     try:
         sentences = list(brown.tagged_sents(tagset="universal"))
     except UNREADABLE:
-        raise LookupError(_left_out("part of speech", "brown or universal_tagset")) from None
+        raise LookupError(left_out("property part of speech", "brown or universal_tagset")) from None
     return (sentences[i] for i in np.random.default_rng(seed).permutation(len(sentences)))
-
-
-def _left_out(what: str, package: str) -> str:
-    from nltk import data
-
-    return (
-        f"the property {what} is left out: nltk's package {package} is missing or cannot be read; "
-        f"run `make words` (searched: {', '.join(data.path)})"
-    )
 
 
 def _labelled(sequences: list[list[int]], table: pd.DataFrame, y: ArrayLike, names: tuple[str, ...]) -> Labelled:

@@ -33,6 +33,7 @@ CONTRACTIONS = (  # which the corpora write without the apostrophe, but those th
     "what's who's ain't aren't can't couldn't didn't doesn't don't hadn't hasn't haven't isn't mustn't needn't "
     "shouldn't wasn't weren't won't wouldn't"
 )
+UNREADABLE = (LookupError, OSError, BadZipFile)  # data not there, not whole, or open to others, which nltk refuses
 BARE = {form.replace("'", ""): form for form in CONTRACTIONS.split()}
 
 
@@ -106,7 +107,7 @@ def word_classes(labels: Iterable[str]) -> tuple[dict[str, frozenset[str]], list
     sentiment: the opinion lexicon of Hu & Liu 2004, positive and negative. negation: the list of VADER, Hutto & Gilbert
     2014, and every ...n't. stop word: nltk's English ones. pronoun: personal, possessive and reflexive. label: the
     labels of a corpus and words close to them. feel: the forms of `feel`."""
-    from nltk import corpus, data
+    from nltk import corpus
     from nltk.sentiment.vader import VaderConstants
 
     classes: dict[str, frozenset[str]] = {}
@@ -114,11 +115,8 @@ def word_classes(labels: Iterable[str]) -> tuple[dict[str, frozenset[str]], list
     for name, package, file in (("sentiment", "opinion_lexicon", None), ("stop word", "stopwords", "english")):
         try:
             classes[name] = frozenset(getattr(corpus, package).words(file))
-        except (LookupError, OSError, BadZipFile):  # not there, not whole, or open to others, which nltk refuses
-            missing.append(
-                f"the class {name} is left out: nltk's package {package} is missing or cannot be read; "
-                f"run `make words` (searched: {', '.join(data.path)})"
-            )
+        except UNREADABLE:
+            missing.append(left_out(f"class {name}", package))
     classes["negation"] = frozenset({*VaderConstants.NEGATE, "n't"})
     classes["pronoun"] = frozenset(PRONOUNS.split())
     classes["label"] = frozenset(
@@ -126,6 +124,16 @@ def word_classes(labels: Iterable[str]) -> tuple[dict[str, frozenset[str]], list
     )
     classes["feel"] = frozenset(FEEL.split())
     return classes, missing
+
+
+def left_out(what: str, package: str) -> str:
+    """The line that says what had to be left out, for nltk has no such data, and what to do."""
+    from nltk import data
+
+    return (
+        f"the {what} is left out: nltk's package {package} is missing or cannot be read; "
+        f"run `make words` (searched: {', '.join(data.path)})"
+    )
 
 
 def tokens_of_class(found: Iterable[Word], vocabulary: frozenset[str], n_tokens: int) -> NDArray[np.bool_]:

@@ -13,9 +13,9 @@ from .activations import Activations, Site
 from .probing import Score, Task, at_sites, code_length, probe, probe_sites
 from .stats import interval, resamples
 from .units import name
+from .wording import OVERALL
 
 TOGETHER = (1, 2, 4, 8, 16)  # heads side by side, those that do best on val
-OVERALL = "all"
 Rows = list[dict[str, Any]]
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 
 from data import SPLITS, Corpus
 from data.corpus import fetch
@@ -75,6 +76,16 @@ def point_latest(run: Path) -> None:
     """Let `runs/latest` point at this finished training run."""
     with written_whole(run.parent / "latest") as [temporary]:
         temporary.symlink_to(run.name)
+
+
+@contextmanager
+def alone_at(folder: Path, advice: str) -> Iterator[None]:
+    """Work in a folder while no other process does; InputError at once where one is at it already."""
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"{folder}: another {Path(sys.argv[0]).name} is at work on it; {advice}") from None
 
 
 @contextmanager

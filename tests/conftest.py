@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import constants
 from stand_in import Hub
 
+from lab import figures
 from model import GPT2LM, GPT2Classifier, GPT2Config, load_classifier, load_lm
 
 torch.set_num_threads(1)  # tiny tensors: several threads would wait for each other most of the time
@@ -129,3 +130,11 @@ def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.chdir(tmp_path / "copy")
     monkeypatch.setattr("nltk.data.path", [str(tmp_path / "nothing")])
     return tmp_path / "copy"
+
+
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that would be saved."""
+    figures_saved: list[Any] = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: figures_saved.append(figure))
+    return figures_saved

@@ -5,6 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from nltk.corpus import brown, opinion_lexicon
 from nltk.tag import mapping
+from nltk_files import put
 
 from data.properties import LENGTH, POSITION, in_scope, parts_of_speech, word_properties
 from data.words import words
@@ -56,13 +57,7 @@ def nltk_data(tmp_path, monkeypatch):
         "corpora/opinion_lexicon/positive-words.txt": head + "happy\nlike\nenvious\n",
         "corpora/opinion_lexicon/negative-words.txt": head + "sad\nill-fated\nenvious\n",
     }
-    for name, content in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    for path in (tmp_path, *tmp_path.rglob("*")):
-        path.chmod(0o755)  # nltk reads nothing that others may write
-    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    put(files, tmp_path, monkeypatch)
     unload()
     yield tmp_path
     unload()

@@ -9,6 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from nltk.corpus import opinion_lexicon, stopwords
 from nltk.tokenize import TweetTokenizer
+from nltk_files import put
 
 from data.words import Word, tokens_of_class, word_classes, word_of_token, words
 from model import Tokenizer
@@ -178,13 +179,7 @@ def nltk_data(tmp_path, monkeypatch):
         "opinion_lexicon/positive-words.txt": HEADER.format("Positive") + "happy\nlike\n",
         "opinion_lexicon/negative-words.txt": HEADER.format("Negative") + "sad\nwell-worn\n",
     }
-    for name, content in files.items():
-        path = tmp_path / "corpora" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    for path in (tmp_path, *tmp_path.rglob("*")):
-        path.chmod(0o755)  # nltk reads nothing that others may write
-    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    put({f"corpora/{name}": content for name, content in files.items()}, tmp_path, monkeypatch)
     unload()
     yield tmp_path
     unload()

@@ -3,8 +3,7 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot
-from matplotlib.image import imread
+from pictures_on_disk import assert_whole
 
 from lab import effect_figures as pictures
 from lab import figures
@@ -80,19 +79,7 @@ def test_whole_pictures_and_no_state(tmp_path):
     pictures.interactions(interaction_table(labels), "zero", tmp_path / "interactions.png", TITLE)
     names = sorted(path.stem for path in tmp_path.iterdir())
     assert names == ["curves", "heads", "interactions", "layers", "regions", "words"]
-    for path in tmp_path.iterdir():
-        pixels = imread(path)
-        assert min(pixels.shape[:2]) > 400
-        assert pixels[..., :3].var() > 0.001
-    assert pyplot.get_fignums() == []
-
-
-@pytest.fixture
-def saved(monkeypatch):
-    """The figures that would be saved."""
-    figures_saved = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: figures_saved.append(figure))
-    return figures_saved
+    assert_whole(tmp_path)
 
 
 def scales(figure):

@@ -48,14 +48,6 @@ def test_the_data_and_the_title_show(tmp_path):
     assert a != c
 
 
-@pytest.fixture
-def saved(monkeypatch):
-    """The figures that would be saved."""
-    figures_saved = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: figures_saved.append(figure))
-    return figures_saved
-
-
 def test_confusion_cells_hold_count_and_row_percent(tmp_path, saved):
     figures.confusion_matrix([[3, 1], [0, 0]], ["no", "yes"], tmp_path / "x.png", "test")
     axes = saved[0].axes[0]

@@ -3,9 +3,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot
 from matplotlib.colors import to_rgb
-from matplotlib.image import imread
+from pictures_on_disk import assert_whole
 from scipy.special import softmax
 
 from lab import figures
@@ -104,19 +103,7 @@ def test_whole_pictures_and_no_state(tmp_path):
     draw_all(tmp_path, 3, 5, ["embarrassment and shame", "50 $ and 60 $ | 70 $"])
     names = sorted(path.stem for path in tmp_path.iterdir())
     assert names == ["contributions", "heads", "layers", "lens", "profiles", "texts"]
-    for path in tmp_path.iterdir():
-        pixels = imread(path)
-        assert min(pixels.shape[:2]) > 400
-        assert pixels[..., :3].var() > 0.001
-    assert pyplot.get_fignums() == []
-
-
-@pytest.fixture
-def saved(monkeypatch):
-    """The figures that would be saved."""
-    figures_saved = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: figures_saved.append(figure))
-    return figures_saved
+    assert_whole(tmp_path)
 
 
 def panels(figure):
