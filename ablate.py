@@ -39,6 +39,7 @@ class Options:
     The tables, pictures and report.md land in runs/NAME/ablate. After an interruption the same command goes on."""
 
     run: str = "latest"  # name of the run
+    resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
     corpus: str = ""  # empty: the one that the run was trained on; else another with the same classes
     units: tuple[UnitName, ...] = ("heads", "layers", "regions", "words", "curves")  # what to close, see the README
     fill: tuple[FillName, ...] = ("zero", "mean")  # what closed heads and MLPs emit
@@ -72,12 +73,12 @@ def main(options: Options) -> int:
     if OVERALL in study.clf.labels:
         raise InputError(f"{study.run}: a class is called {OVERALL!r}, which stands for all texts here; rename it")
     check_heads(options.pairs, study.clf.config)
-    folder = study.run / "ablate"
-    sweeps = Sweeps(study, folder / "logits", options.texts, options.seed)
-    with runs.alone_at(folder, "wait for it"):
+    with runs.analysis(study.run / "ablate", "logits", options.resume, study.device) as folder:
+        sweeps = Sweeps(study, folder / "logits", options.texts, options.seed)
         sweeps.check_device()
         tables = experiment(sweeps, options)
-        write(folder, tables, sweeps, options)
+        if study.device.first:
+            write(folder, tables, sweeps, options)
     return 0
 
 
@@ -196,4 +197,4 @@ def draw(folder: Path, tables: dict[str, pd.DataFrame], majority: float, title: 
 
 
 if __name__ == "__main__":
-    command(main, Options)
+    command(main, Options, processes=True)

@@ -6,11 +6,10 @@ import math
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -79,19 +78,18 @@ class Run:
             finished = record["status"] == "finished" and record["seconds"]["all"] > 0
         except (KeyError, TypeError):
             raise InputError(f"{path}: not as this train.py writes it; {way_out}") from None
-        here = asdict(self.settings) | {"weights": self.weights, "corpus": sorted(self.corpus.files.values())}
+        here = runs.settings_of(self.settings) | {"weights": self.weights, "corpus": sorted(self.corpus.files.values())}
         if other := ", ".join(name for name in here if here[name] != there.get(name)):
             raise InputError(f"{self.folder}: made with another {other}; {way_out}")
         return record if finished else None
 
     def make(self) -> None:
         """Train, in a process of its own. InputError where that fails."""
-        if self.folder.exists():
-            console.print(f"{self.folder} was left unfinished: it is removed and done again")
-            shutil.rmtree(self.folder)
         told = ("model", "init", "corpus", "tune", "seed", "epochs", "device", "precision", "run")
         options = [part for name in told for part in (f"--{name}", str(getattr(self.settings, name)))]
         arguments = [os.path.relpath(sys.executable), os.path.relpath(train.__file__), *options]
+        if (self.folder / "run.json").is_file():
+            arguments.append("--resume")
         console.print(f"\n{shlex.join(arguments)}", soft_wrap=True)
         code = call(arguments)
         if code in (130, -signal.SIGINT):

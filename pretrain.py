@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lab.device import Compile, Device, DeviceName, Precision
 from lab.language import SampledSoftmax, held_out_loss
 from lab.optim import cosine_schedule, muon
 from lab.progress import console, forecast, progress_bar
+from lab.state import read_state, write_state
 from lab.texts import check_pair
 from model import GPT2LM, GPT2Config, InputError, Tokenizer, load_lm, save
 from model.checkpoint import read_config
@@ -27,7 +28,7 @@ from model.checkpoint import read_config
 EVALUATIONS = 25  # in a training; each also writes what a resume needs
 EVALUATED_BLOCKS = 32  # of the held-out books, while training; all of them at the end
 CLOSED_BLOCKS = 8  # of those, on which each head is closed once
-STATE = "state.pt"
+STATE = "state.safetensors"
 PROMPTS = ("I feel", "She looked at him and", "The old house")
 
 
@@ -35,11 +36,12 @@ PROMPTS = ("I feel", "She looked at him and", "The old house")
 class Options:
     """Train a GPT-2 language model from scratch; it lands in runs/NAME.
 
-    After an interruption the same command, given the run's name, goes on where it stopped."""
+    After an interruption the same command with --resume goes on where it stopped."""
 
     corpus: str  # a text file in UTF-8 (or .xz of one), with a line <|endoftext|> between books
     model: str = "gpt2-mini"  # whose shape and tokenizer: a published name, or a checkpoint's folder
     run: str = ""  # name of the run; empty: date and time
+    resume: bool = False  # go on with an unfinished run: that of this name, or the newest with these settings
     epochs: float = 0  # passes over the text; 0: 20 on a GPU, 1.2 on a CPU
     lr: float = 3e-3  # peak learning rate
     weight_decay: float = 0.1  # on matrices only
@@ -79,15 +81,14 @@ def main(options: Options) -> int:
     lm = GPT2LM(read_config(options.model, options.dropout)).to(device.device)
     lm.config = config  # what is saved has the rates of its shape, for whoever fine-tunes it
     training = Pretraining(lm, books, options, device)
-    record = runs.manifest(asdict(options), runs.weights_of(options.model, "random"), books.description, device)
-    run, record = runs.open_run(options.run, record)
-    try:
-        with runs.alone_at(run, "wait, or choose another --run"):
+    record = runs.manifest(options, runs.weights_of(options.model, "random"), books.description, device)
+    with runs.at_work(record, options.resume, device) as (run, record):
+        try:
             training.fit(run, tokenizer)
             finish(run, record, training, books, tokenizer)
-    except KeyboardInterrupt:
-        console.print(f"{run} is unfinished; the same command with --run {run.name} goes on with it.")
-        raise
+        except KeyboardInterrupt:
+            console.print(f"{run} is unfinished; the same command with --resume goes on with it.")
+            raise
     return 0
 
 
@@ -189,12 +190,12 @@ class Pretraining:
         console.print(f"step {self.step:,}: held-out loss {loss:.3f}")
         runs.write_jsonl(run / "log.jsonl", self.log)
         parts = [part.state_dict() for part in self.parts]
-        runs.write_state(run / STATE, {"step": self.step, "log": self.log, "parts": parts})
+        write_state(run / STATE, {"step": self.step, "log": self.log, "parts": parts})
 
     def restore(self, path: Path) -> None:
         """Take up what `evaluate` wrote: the next step is then the one that an undisturbed training would have made
         (on a GPU up to the order of its sums)."""
-        state = torch.load(path, map_location=self.device.device, weights_only=True)
+        state = read_state(path)
         self.step, self.log = state["step"], state["log"]
         for part, values in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(values)

@@ -30,6 +30,7 @@ class Options:
     The tables, pictures and report.md land in runs/NAME/probe. After an interruption the same command goes on."""
 
     run: str = "latest"  # name of the run
+    resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
     model: str = ""  # empty: the run's network; else another one, on the run's texts, e.g. gpt2-mini, never fine-tuned
     corpus: str = ""  # empty: the one that the run was trained on; else another with the same classes
     texts: int = 4000  # at most so many: 60 % to train probes, 20 % to choose their strength, 20 % to test
@@ -43,9 +44,8 @@ def main(options: Options) -> int:
     check_ranges(options, texts=(100, np.inf), words=(500, np.inf), seed=(0, 2**32))
     device = Device.choose(options.device, options.precision)
     study = open_study(options.run, options.corpus, device, options.model)
-    folder = study.run / (f"probe-{Path(options.model).name}" if options.model else "probe")
-    folder.mkdir(exist_ok=True)
-    with runs.alone_at(folder, "wait for it"):
+    name = f"probe-{Path(options.model).name}" if options.model else "probe"
+    with runs.analysis(study.run / name, "tasks", options.resume, device) as folder:
         write(folder, experiment(study, folder, options), study, options)
     return 0
 

@@ -3,38 +3,39 @@
 import math
 import shutil
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from rich.panel import Panel
-from rich.progress import Progress, TaskID
-from sklearn.metrics import f1_score
 from torch import nn
-from torch.nn import functional as F
 
-from data import bucketed, read_corpus
+from data import Corpus, read_corpus
 from lab import figures, runs
 from lab.cli import check_ranges, command
 from lab.device import Compile, Device, DeviceName, Precision
-from lab.evaluation import measure, predict
-from lab.optim import adamw, linear_schedule
-from lab.progress import console, forecast, progress_bar
+from lab.evaluation import measure
+from lab.finetuning import STATE, DivergedError, Training
+from lab.progress import console, forecast
+from lab.steps import recompute
 from lab.texts import Texts, read_texts
-from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier, save
+from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier
 from model.checkpoint import read_config
+from model.names import WEIGHTS
 
 
 @dataclass(frozen=True)
 class Options:
-    """Fine-tune GPT-2 to classify texts from their last token; the run lands in runs/NAME."""
+    """Fine-tune GPT-2 to classify texts from their last token; the run lands in runs/NAME.
+
+    After an interruption the same command with --resume goes on where it stopped."""
 
     model: str = "auto"  # a checkpoint's folder, a published name (gpt2, distilgpt2, ...), gpt2-mini, or auto
     corpus: str = "auto"  # emotion, rotten_tomatoes, sample, owner/name on the hub, a file or a folder with splits
     run: str = ""  # name of the run; empty: date and time
+    resume: bool = False  # go on with an unfinished run: that of this name, or the newest with these settings
     init: runs.Init = "pretrained"  # the checkpoint's weights, or only its shape
     tune: Literal["all", "head"] | int = "all"  # all weights, the head alone, or the last N blocks, ln_f and the head
     epochs: int = 0  # passes over the training texts; 0: 6 from random weights, 10 for the head alone, else 4
@@ -52,6 +53,7 @@ class Options:
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
     compile: Compile = "auto"  # torch.compile; auto: on CUDA
+    recompute: bool = False  # hold less in memory for the backward pass and compute it twice; a third slower
 
     def check(self) -> None:
         """Raise InputError for a number that makes no sense."""
@@ -93,33 +95,46 @@ def main(options: Options) -> int:
     torch.manual_seed(options.seed)
     model = start_model(options, corpus.labels).to(device.device)
     memory = {"loading": device.peak_memory()}
-    run = runs.new_run(options.run)
-    console.print(f"{run}: {options.model}, {options.init} weights, on {device}")
-    announce(config, texts, options, device)
-    record = runs.manifest(
-        asdict(options), runs.weights_of(options.model, options.init), runs.corpus_of(corpus), device
-    )
+    record = runs.manifest(options, runs.weights_of(options.model, options.init), runs.corpus_of(corpus), device)
     record["texts"] = texts.description
-    runs.write_json(run / "run.json", record | {"status": "unfinished"})
-    training = Training(model, texts, options, device)
-    try:
-        log = training.fit(run, tokenizer)
-    finally:
-        if not training.best_epoch:  # nothing was kept
-            shutil.rmtree(run)
-    trained = time.perf_counter()
-    scores = measure(run, corpus, texts, device)
-    figures.learning_curves(log, training.best_epoch, run / "learning_curves.png")
-    console.print(f"Kept: epoch {training.best_epoch}", scores)
-    seconds = {"training": trained - started, "all": time.perf_counter() - started}
-    record |= {"status": "interrupted" if training.interrupted else "finished", "seconds": seconds}
-    record["peak_memory_bytes"] = memory | {"all": device.peak_memory()}
-    runs.write_json(run / "run.json", record)
-    if training.interrupted:
-        console.print(f"Stopped by Ctrl-C: {run} holds the best epoch so far; runs/latest stays where it was.")
-        return 130
-    runs.point_latest(run)
+    with runs.at_work(record, options.resume, device) as (run, record):
+        console.print(f"{run}: {options.model}, {options.init} weights, on {device}")
+        announce(config, texts, options, device)
+        training = Training(model, texts, options, device)
+        fit(training, run, corpus, tokenizer)
+        if not device.first:
+            return 130 if training.interrupted else 0
+        trained = time.perf_counter()
+        scores = measure(run, corpus, texts, device.alone())
+        figures.learning_curves(pd.DataFrame(training.log), training.best_epoch, run / "learning_curves.png")
+        console.print(f"Kept: epoch {training.best_epoch}", scores)
+        before = training.seconds_before
+        seconds = {"training": before + trained - started, "all": before + time.perf_counter() - started}
+        record |= {"status": "interrupted" if training.interrupted else "finished", "seconds": seconds}
+        record["peak_memory_bytes"] = memory | {"all": device.peak_memory()}
+        runs.write_json(run / "run.json", record)
+        if training.interrupted:
+            console.print(f"Stopped by Ctrl-C: {run} holds the best epoch so far; runs/latest stays where it was.")
+            return 130
+        (run / STATE).unlink(missing_ok=True)
+        runs.point_latest(run)
     return 0
+
+
+def fit(training: Training, run: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:
+    """Train; where that ends early, say what is left of the run."""
+    try:
+        training.fit(run, tokenizer)
+    except BaseException as error:
+        if (run / STATE).is_file():
+            console.print(f"{run} is unfinished; the same command with --resume goes on with it.")
+        elif training.device.first and not (run / WEIGHTS).is_file():  # nothing was kept
+            shutil.rmtree(run)
+        if isinstance(error, DivergedError):
+            files = corpus.split("train").iloc[error.index].groupby("file")["line"]
+            texts = "; ".join(f"{file} {', '.join(map(str, lines))}" for file, lines in files)
+            raise InputError(f"{error}. The lines of that batch: {texts}") from None
+        raise
 
 
 def chosen(options: Options) -> Options:
@@ -137,6 +152,8 @@ def start_model(options: Options, labels: tuple[str, ...]) -> GPT2Classifier:
         model = GPT2Classifier(read_config(options.model, options.dropout), labels)
     else:
         model = load_classifier(options.model, labels, options.dropout)
+    if options.recompute:
+        recompute(model.trunk)
     if options.tune == "all":
         return model
     parts: list[nn.Module] = [model.score]
@@ -152,92 +169,10 @@ def announce(config: GPT2Config, texts: Texts, options: Options, device: Device)
     """Say how long the training will take, where that is long."""
     # A backward pass costs two forward ones, and only the trained blocks need it.
     passes = 1 + 2 * options.tuned_blocks(config.n_layer) / config.n_layer
-    tokens = options.epochs * sum(map(len, texts.sequences["train"]))
+    tokens = options.epochs * sum(map(len, texts.sequences["train"])) / device.world
     mini = GPT2Config.preset("gpt2-mini").block_weights
     forecast(device, passes * tokens * config.block_weights, passes * tokens * mini)
 
 
-class Training:
-    """Fine-tuning of one classifier; the epoch of best validation macro-F1 is kept in the run's folder."""
-
-    def __init__(self, model: GPT2Classifier, texts: Texts, options: Options, device: Device) -> None:
-        self.model, self.texts, self.options, self.device = model, texts, options, device
-        self.best_epoch, self.interrupted = 0, False
-        self.steps = math.ceil(len(texts.targets["train"]) / options.batch_size)  # per epoch
-        self.optimizer = adamw(model.parameters(), options.lr, options.weight_decay)
-        self.schedule = linear_schedule(self.optimizer, options.epochs * self.steps, options.warmup)
-        self.forward = torch.compile(model, dynamic=True) if device.compiles(options.compile) else model
-        counts = np.bincount(texts.targets["train"])
-        shares = counts.mean() / counts if options.class_weights else np.ones(len(counts))
-        self.class_weights = torch.tensor(shares, dtype=torch.float32, device=device.device)
-
-    def fit(self, run: Path, tokenizer: Tokenizer) -> pd.DataFrame:
-        """Train; returns the log, one row per epoch and split. Ctrl-C ends it after a first epoch has been kept."""
-        log: list[dict[str, Any]] = []
-        best = -1.0
-        try:
-            with progress_bar("steps") as bar:
-                task = bar.add_task("", total=self.options.epochs * self.steps, note="")
-                for epoch in range(1, self.options.epochs + 1):
-                    bar.update(task, description=f"epoch {epoch}/{self.options.epochs}")
-                    log += [self.train_epoch(epoch, bar, task), self.validate(epoch)]
-                    console.print(summary(*log[-2:]))
-                    if log[-1]["macro_f1"] > best:
-                        save(self.model, run, tokenizer)
-                        best, self.best_epoch = log[-1]["macro_f1"], epoch
-                    runs.write_jsonl(run / "log.jsonl", log)
-        except KeyboardInterrupt:
-            if not self.best_epoch:
-                raise
-            self.interrupted = True
-        return pd.DataFrame(log)
-
-    def train_epoch(self, epoch: int, bar: Progress, task: TaskID) -> dict[str, Any]:
-        """One pass over the training texts -> its mean loss and accuracy, measured while the weights move."""
-        self.model.train()
-        started = time.perf_counter()
-        loss_sum = torch.zeros((), device=self.device.device)
-        hits, n = torch.zeros_like(loss_sum), 0
-        sequences, targets = self.texts.sequences["train"], self.texts.targets["train"]
-        batches = bucketed(sequences, targets, self.options.batch_size, self.options.seed, epoch)
-        for step, batch in enumerate(batches, 1):
-            batch = batch.to(self.device.device)
-            with self.device.autocast():
-                logits = self.forward(batch.ids, batch.lengths).float()  # (B, K)
-            loss = F.cross_entropy(logits, batch.targets, self.class_weights)
-            self.optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
-            self.optimizer.step()
-            self.schedule.step()
-            loss_sum += F.cross_entropy(logits.detach(), batch.targets, reduction="sum")  # unweighted, as on val
-            hits += (logits.argmax(dim=1) == batch.targets).sum()
-            n += len(batch.targets)
-            if step % 10 == 0 or step == self.steps:  # reading a number waits for the GPU
-                mean, accuracy = loss_sum.item() / n, hits.item() / n
-                if not math.isfinite(mean):
-                    raise InputError(f"the loss became {mean} in epoch {epoch}, step {step}; try a lower --lr")
-                bar.update(task, completed=(epoch - 1) * self.steps + step, note=f"loss {mean:.3f} acc {accuracy:.3f}")
-        seconds = time.perf_counter() - started
-        return {"epoch": epoch, "split": "train", "loss": mean, "accuracy": accuracy, "seconds": round(seconds, 1)}
-
-    def validate(self, epoch: int) -> dict[str, Any]:
-        """Loss, accuracy and macro-F1 on val; the last decides which epoch is kept."""
-        targets = self.texts.targets["val"]
-        probabilities = predict(self.model, self.texts.sequences["val"], self.device)  # (N, K)
-        loss = -np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean()
-        predicted = probabilities.argmax(axis=1)
-        scores = {"accuracy": (predicted == targets).mean(), "macro_f1": f1_score(targets, predicted, average="macro")}
-        return {"epoch": epoch, "split": "val", "loss": float(loss)} | {k: float(v) for k, v in scores.items()}
-
-
-def summary(train: dict[str, Any], val: dict[str, Any]) -> str:
-    """An epoch in one line, from its two rows of the log."""
-    return (
-        f"epoch {train['epoch']}: train loss {train['loss']:.3f}, accuracy {train['accuracy']:.3f}; val loss "
-        f"{val['loss']:.3f}, accuracy {val['accuracy']:.3f}, macro-F1 {val['macro_f1']:.3f} ({train['seconds']:.0f} s)"
-    )
-
-
 if __name__ == "__main__":
-    command(main, Options)
+    command(main, Options, processes=True)

@@ -29,8 +29,21 @@ class Batch:
                 raise ValueError(f"lengths: expected 1..{self.ids.shape[1]}, got {int(low)}..{int(high)}")
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on `device`."""
-        return Batch(*(tensor.to(device) for tensor in (self.ids, self.lengths, self.targets, self.index)))
+        """The same batch on `device`; to a GPU it is copied while the program goes on."""
+        tensors = [self.ids, self.lengths, self.targets, self.index]
+        if torch.device(device).type == "cuda" and self.ids.device.type == "cpu":
+            tensors = [tensor.pin_memory() for tensor in tensors]
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+
+    def rows(self, chosen: slice) -> "Batch":
+        """Some of its texts, without the padding that only others need."""
+        T = int(self.lengths[chosen].max())
+        return Batch(self.ids[chosen, :T], self.lengths[chosen], self.targets[chosen], self.index[chosen])
+
+    def split(self, tokens: int) -> list["Batch"]:
+        """Its texts, in pieces of at most `tokens` tokens, padding included, or of one text."""
+        size = max(1, tokens // self.ids.shape[1])
+        return [self.rows(slice(start, start + size)) for start in range(0, len(self.ids), size)]
 
 
 def encode(

@@ -18,9 +18,8 @@ from torch import Tensor
 from data.batches import Batch, token_batches
 from model import GPT2, GPT2Config, InputError, Trace
 
-from .device import Device
+from .device import TOKENS, Device
 from .progress import console
-from .sweep import TOKENS
 
 Positions = Sequence[NDArray[np.integer]]  # of each text those that are kept
 

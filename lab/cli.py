@@ -2,35 +2,46 @@
 
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from io import StringIO, TextIOWrapper
 from itertools import dropwhile, takewhile
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import torch
 import tyro
+from torch import distributed
 
 from model import InputError
 
 Config = TypeVar("Config")
 
 
-def command(main: Callable[[Config], int], config: type[Config]) -> NoReturn:
-    """Run `main` on the command line's options and exit: 0 done, 1 a check failed, 2 the user's mistake, 130 Ctrl-C."""
+def command(main: Callable[[Config], int], config: type[Config], processes: bool = False) -> NoReturn:
+    """Run `main` on the command line's options and exit: 0 done, 1 a check failed, 2 the user's mistake, 130 Ctrl-C.
+
+    `processes`: can it work in the several processes of `torchrun`?"""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a label may have letters that the terminal has not
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stdout)  # stderr is for errors
+    level = logging.WARNING if os.environ.get("RANK", "0") == "0" else logging.ERROR  # under torchrun, say it once
+    logging.basicConfig(format="%(message)s", level=level, stream=sys.stdout)  # stderr is for errors
     logging.getLogger("huggingface_hub").propagate = False  # it has a handler of its own
     try:
-        sys.exit(main(parsed(config)))
+        if not processes and os.environ.get("WORLD_SIZE", "1") != "1":
+            raise InputError(f"{Path(sys.argv[0]).name} works in one process: start it with python, not torchrun")
+        code = main(parsed(config))
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        sys.exit(code)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except torch.OutOfMemoryError:
-        print("error: the device is out of memory; try a smaller --batch-size", file=sys.stderr)
+        print("error: the device is out of memory; take a smaller model, or shorter texts", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
@@ -51,7 +62,7 @@ def parsed(config: type[Config]) -> Config:
     box = StringIO()
     try:
         with redirect_stderr(box):
-            return tyro.cli(config, description=config.__doc__, config=(tyro.conf.FlagCreatePairsOff,))
+            return tyro.cli(config, description=config.__doc__)
     except SystemExit as end:
         if not end.code:  # --help
             raise

@@ -1,29 +1,38 @@
-"""Where a model runs, and in which precision."""
+"""Where a model runs, in which precision, and in how many processes."""
 
 import os
 import platform
 import resource
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal, TypeVar
 
 import torch
+from torch import distributed
 
 from model import InputError
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
+T = TypeVar("T")
+TOKENS = 4096  # enough for the full speed of two cores; a training at the 124M shape takes some 5 GB with it
 
 
 @dataclass(frozen=True)
 class Device:
-    """A torch device and a precision, fp32 or bf16; weights stay fp32, bf16 is autocast's."""
+    """A torch device and a precision, fp32 or bf16; weights stay fp32, bf16 is autocast's.
+
+    Under `torchrun` there is one in each of `world` processes; `rank` counts them from 0."""
 
     device: torch.device
     precision: str
+    rank: int = 0
+    world: int = 1
 
     @classmethod
     def choose(cls, device: DeviceName, precision: Precision) -> "Device":
@@ -34,7 +43,55 @@ class Device:
             raise InputError(f"--device {name}: not on this machine; there is {', '.join(filter(there.get, there))}")
         if precision == "auto":
             precision = "bf16" if name == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-        return cls(torch.device(name), precision)
+        if not distributed.is_torchelastic_launched():
+            return cls(torch.device(name), precision)
+        if name == "cuda":  # one GPU for each process of a machine
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        if not distributed.is_initialized():
+            distributed.init_process_group("cpu:gloo,cuda:nccl" if name == "cuda" else "gloo")
+        return cls(torch.device(name), precision, distributed.get_rank(), distributed.get_world_size())
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens, padding included, may be in flight at once."""
+        return TOKENS * (16 if self.device.type == "cuda" else 1)
+
+    @property
+    def first(self) -> bool:
+        """Is this the process that writes the files? Without `torchrun` it is the only one."""
+        return self.rank == 0
+
+    def alone(self) -> "Device":
+        """The same for work that this process does without the others."""
+        return replace(self, rank=0, world=1)
+
+    def share(self, items: Iterable[T]) -> Iterator[T]:
+        """Those of all items that are this process's: every `world`-th."""
+        return islice(items, self.rank, None, self.world)
+
+    def gathered(self, items: Iterable[T]) -> Iterator[T]:
+        """What all processes make, for each of them, in rounds: the first item of each process, the second, ..."""
+        if self.world == 1:
+            yield from items
+            return
+        own = iter(items)
+        while True:
+            made: list[tuple[T, ...]] = [()] * self.world
+            distributed.all_gather_object(made, tuple(islice(own, 1)))
+            if not any(made):
+                return
+            for item in made:
+                yield from item
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns in the first process, for all; the others do not call it."""
+        return next(self.gathered([make()] if self.first else []))
+
+    def add_up(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Sum each tensor over all processes, in place and in all of them."""
+        if self.world > 1:
+            for work in [distributed.all_reduce(tensor, async_op=True) for tensor in tensors]:
+                work.wait()
 
     def autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
@@ -45,10 +102,11 @@ class Device:
 
     def __str__(self) -> str:
         if self.device.type == "cuda":
-            return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
-        kind = platform.processor() or platform.machine()
-        cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-        return f"{self.device.type} ({kind}, {cores}), {self.precision}"
+            name = torch.cuda.get_device_name(self.device)
+        else:
+            cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+            name = f"{self.device.type} ({platform.processor() or platform.machine()}, {cores})"
+        return f"{name}, {self.precision}" + (f", {self.world} processes" if self.world > 1 else "")
 
     def peak_memory(self) -> int:
         """Bytes held at most so far: of the GPU on CUDA, else of this process."""

@@ -1,6 +1,6 @@
 """What a trained classifier gets right: predictions, metrics beside the baselines, and pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from rich.table import Table
 
-from data import SPLITS, Corpus, bucketed
+from data import SPLITS, Corpus
+from data.batches import token_batches
 from model import GPT2Classifier, load_classifier
 
 from . import figures, runs
@@ -19,17 +20,22 @@ from .metrics import classification_metrics
 from .progress import console
 from .texts import Texts
 
-BATCH = 64
-
 
 def predict(model: GPT2Classifier, sequences: Sequence[list[int]], device: Device) -> np.ndarray:
     """Probabilities float64 (N, K) of N tokenized texts, in their order."""
-    model.eval()
+    everything = np.arange(len(sequences))
+    batches = token_batches(sequences, np.zeros_like(everything), device.tokens, everything)
     probabilities = np.empty((len(sequences), len(model.labels)))
-    with torch.inference_mode(), device.autocast():
-        for batch in bucketed(sequences, np.zeros(len(sequences), dtype=np.int64), BATCH):
-            logits = model(batch.ids.to(device.device), batch.lengths.to(device.device))  # (B, K)
-            probabilities[batch.index] = logits.cpu().double().softmax(dim=1)
+    model.eval()
+
+    def predicted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for batch in device.share(batches):
+            with torch.inference_mode(), device.autocast():
+                logits = model(batch.ids.to(device.device), batch.lengths.to(device.device))  # (B, K)
+            yield batch.index.numpy(), logits.cpu().double().softmax(dim=1).numpy()
+
+    for index, own in device.gathered(predicted()):
+        probabilities[index] = own
     return probabilities
 
 

@@ -18,9 +18,9 @@ from torch.nn.utils.rnn import pad_sequence
 from data.batches import Batch, token_batches
 from model import GPT2Classifier, Interventions, Trace
 
-from .device import Device
+from .device import TOKENS, Device
 from .progress import console
-from .sweep import TOKENS, Fill
+from .sweep import Fill
 
 DRAWS = 10  # donors of each text
 

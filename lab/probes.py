@@ -30,7 +30,6 @@ class Probes:
 
     def __init__(self, study: Study, folder: Path, seed: int) -> None:
         self.study, self.folder, self.seed, self.sites = study, folder, seed, sites(study.clf.config)
-        folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def random(self) -> GPT2:

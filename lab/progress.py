@@ -1,11 +1,14 @@
 """The console, the progress bar of long work, and what is said before it begins."""
 
+import os
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .device import Device
 
-console = Console(highlight=False, markup=False, emoji=False)  # a label or a path may look like markup
+# A label or a path may look like markup. Of the processes that torchrun starts, the first one speaks.
+console = Console(highlight=False, markup=False, emoji=False, quiet=os.environ.get("RANK", "0") != "0")
 
 
 def progress_bar(unit: str) -> Progress:

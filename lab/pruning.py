@@ -14,9 +14,8 @@ from torch.nn import functional as F
 from data.batches import token_batches
 from model import GPT2Classifier
 
-from .device import Device
+from .device import TOKENS, Device
 from .progress import console
-from .sweep import TOKENS
 from .units import Head, name
 
 RANDOM_ORDERS = 5

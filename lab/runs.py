@@ -4,10 +4,11 @@ import csv
 import json
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import torch
 from filelock import FileLock, Timeout
 
 from data import SPLITS, Corpus
@@ -24,6 +24,9 @@ from model import InputError, hub
 from model.checkpoint import read_config
 from model.files import read_json, written_whole
 from model.names import WEIGHTS, find
+
+from .device import Device
+from .progress import console
 
 Init = Literal["pretrained", "random"]
 RUNS = Path("runs")
@@ -41,35 +44,68 @@ def new_run(name: str) -> Path:
     try:
         run.mkdir(parents=True)
     except FileExistsError:
-        raise InputError(f"{run}: expected a new name, got one that is taken; choose another with --run") from None
+        if not run.is_dir() or any(not path.name.startswith(".") for path in run.iterdir()):  # or killed at once
+            raise InputError(f"{run}: expected a new name, got one that is taken; choose another with --run") from None
     except OSError as error:
         raise InputError(f"{run}: cannot be written to: {error.strerror}; run from a folder that can") from None
     return run
 
 
-def open_run(name: str, record: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The folder and manifest of a run that can go on: new ones, or those of an unfinished run with these settings.
+@contextmanager
+def at_work(record: dict[str, Any], resume: bool, device: Device) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folder and manifest of a run, while nobody else works on it: a new one, or an unfinished one of that name.
 
-    InputError where the run of that name is another, which has other settings, another shape or another text."""
-    path = RUNS / name / "run.json"
-    former: dict[str, Any] = read_json(path) if name and path.is_file() else {"status": "none"}
-    if former["status"] != "unfinished" or former["settings"].keys() != record["settings"].keys():
-        run, record = new_run(name), record | {"status": "unfinished"}
-        write_json(run / "run.json", record)
-        return run, record
+    With `resume` it may also be one that Ctrl-C ended and, where no name is given, the newest made with these settings.
+    InputError where the run of that name is finished, or has other settings, another shape or another text."""
+    advice = "wait, or choose another --run"
+    with ExitStack() as stack:
+
+        def opened() -> tuple[Path, dict[str, Any]]:
+            name = record["settings"]["run"] or (newest_unfinished(record["settings"]) if resume else "")
+            if name and Path(name).name == name and (RUNS / name / "run.json").is_file():
+                stack.enter_context(alone_at(RUNS / name, advice))
+                return RUNS / name, taken_up(RUNS / name, record, resume)
+            run, new = new_run(name), record | {"status": "unfinished"}
+            stack.enter_context(alone_at(run, advice))
+            if resume:
+                console.print(f"--resume: there is no such run yet, {run} begins")
+            write_json(run / "run.json", new)
+            return run, new
+
+        yield device.from_first(opened)
+
+
+def newest_unfinished(settings: dict[str, Any]) -> str:
+    """Name of the newest run that has these settings, and an end to come; empty where there is none."""
+    records = {path.parent.name: read_json(path) for path in RUNS.glob("*/run.json") if not path.parent.is_symlink()}
+    found = {
+        name: told["started"]
+        for name, told in records.items()
+        if told["status"] != "finished" and told["settings"] | {"run": ""} == settings
+    }
+    return max(found, key=lambda name: found[name], default="")
+
+
+def taken_up(run: Path, record: dict[str, Any], resume: bool) -> dict[str, Any]:
+    """The manifest of a run that goes on: what it was, and by what command, when and where it goes on now."""
+    former = read_json(run / "run.json")
+    possible = ("unfinished", "interrupted") if resume else ("unfinished",)
+    if former["status"] not in possible or former["settings"].keys() != record["settings"].keys():
+        hint = "go on with it by --resume, or " if former["status"] == "interrupted" else ""
+        raise InputError(f"{run}: expected a new name, got one that is taken; {hint}choose another with --run")
     then, now = (
-        told["settings"] | {"run": name, "corpus": told["corpus"]["sha256"], "model": told["model"]["shape"]}
+        told["settings"] | {"run": run.name, "corpus": told["corpus"]["sha256"], "model": told["model"]["shape"]}
         for told in (former, record)
     )
     if differing := [f"--{key.replace('_', '-')} {then[key]}, now {now[key]}" for key in now if then[key] != now[key]]:
         raise InputError(
-            f"{path.parent} is unfinished and was made with {'; '.join(differing)}; the same command as then goes on "
+            f"{run} is unfinished and was made with {'; '.join(differing)}; the same command as then goes on "
             "with it, another --run begins anew"
         )
     again = {key: record[key] for key in ("command", "started", "device", "versions", "git")}
-    former["resumed"] = [*former.get("resumed", []), again]
-    write_json(path, former)
-    return path.parent, former
+    former |= {"status": "unfinished", "resumed": [*former.get("resumed", []), again]}
+    write_json(run / "run.json", former)
+    return former
 
 
 def point_latest(run: Path) -> None:
@@ -86,6 +122,17 @@ def alone_at(folder: Path, advice: str) -> Iterator[None]:
             yield
     except Timeout:
         raise InputError(f"{folder}: another {Path(sys.argv[0]).name} is at work on it; {advice}") from None
+
+
+@contextmanager
+def analysis(folder: Path, kept: str, resume: bool, device: Device) -> Iterator[Path]:
+    """Work in a folder of a run, in which a folder `kept` holds what earlier calls have computed, or nothing yet."""
+    folder.mkdir(exist_ok=True)
+    with alone_at(folder, "wait for it") if device.first else nullcontext():
+        if device.first and not resume and (folder / kept).is_dir():
+            shutil.rmtree(folder / kept)
+        device.from_first(lambda: (folder / kept).mkdir(exist_ok=True))
+        yield folder
 
 
 @contextmanager
@@ -120,15 +167,6 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def write_state(path: Path, state: dict[str, Any]) -> None:
-    """What a training needs to go on, whole or not at all; OSError where it cannot be written."""
-    with written_whole(path) as [temporary]:
-        try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # so torch calls a full disk
-            raise OSError(f"{path} could not be written, is the disk full? ({error})") from None
-
-
 def choose_model(name: str, init: Init) -> tuple[str, str | None]:
     """(model, notice): `auto` is the official gpt2 where it can be had, else the embedded gpt2-mini."""
     if name != "auto":
@@ -153,18 +191,23 @@ def choose_corpus(source: str) -> tuple[str, str | None]:
     return "emotion", None
 
 
-def manifest(settings: dict[str, Any], model: dict[str, Any], corpus: dict[str, Any], device: object) -> dict[str, Any]:
-    """What a reader needs to make this run again."""
+def manifest(options: Any, model: dict[str, Any], corpus: dict[str, Any], device: Device) -> dict[str, Any]:
+    """What a reader needs to make this run again; `options` is a script's dataclass."""
     return {
         "command": shlex.join(sys.argv),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "settings": settings,
+        "settings": settings_of(options),
         "model": model,
         "corpus": corpus,
         "device": str(device),
         "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
         "git": git_state(),
     }
+
+
+def settings_of(options: Any) -> dict[str, Any]:
+    """What a run is made with: all options but the one that says how to begin."""
+    return {name: value for name, value in asdict(options).items() if name != "resume"}
 
 
 def corpus_of(corpus: Corpus) -> dict[str, Any]:

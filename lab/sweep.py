@@ -6,7 +6,7 @@ What is saved is only what would come out the same anyway:
   Where only gates close, neither does what the heads of that layer emit before their gates.
 - Only the last token is read, so the last layer computes that one query (its keys and values come from all tokens).
 - Ablations that begin at the same layer ride together on the batch axis: gates may differ from row to row.
-- Texts of like length go together, and only so many at once that TOKENS tokens are in flight: memory does not grow
+- Texts of like length go together, and only so many at once that `device.tokens` are in flight: memory does not grow
   with the number of texts or ablations.
 
 Letters: N texts, U ablations, R draws of a fill, K classes, and those of the forward pass.
@@ -14,6 +14,7 @@ Letters: N texts, U ablations, R draws of a fill, K classes, and those of the fo
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, product
 from typing import cast
 
@@ -26,8 +27,8 @@ from data.batches import Batch, token_batches
 from model import GPT2Classifier, Interventions, Trace
 
 from .device import Device
+from .memory import fitting
 
-TOKENS = 4096  # in flight at once, at most: enough for full speed of two cores; on a GPU 16 times as many
 RIDERS = 16  # ablations of a batch of texts that fit in at once
 
 Fill = Callable[[Batch], Interventions]  # head_fill and mlp_fill for the texts of a batch
@@ -72,11 +73,13 @@ def sweep(
     sequences: token ids of N texts; targets int64 (N,) are for fills that depend on the class; among: positions of
     texts. Results equal those of U * R plain calls up to rounding, whatever the batching. The model is taken as it
     stands; eval mode is the caller's."""
-    tokens = TOKENS * (16 if device.device.type == "cuda" else 1)
-    for batch in token_batches(sequences, targets, tokens // RIDERS, among):
-        index = batch.index.numpy()
+    tokens = device.tokens
+    for batch in device.share(token_batches(sequences, targets, tokens // RIDERS, among)):
+        index, own = batch.index.numpy(), batch.to(device.device)
+        compute = partial(ablated, clf, own, ablations, fills)
         with torch.inference_mode(), device.autocast():
-            yield index, ablated(clf, batch.to(device.device), ablations, fills, tokens).numpy()
+            logits, tokens = fitting(compute, tokens, own.ids.numel())
+        yield index, logits.numpy()
 
 
 def ablated(

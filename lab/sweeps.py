@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from data.batches import Batch, token_batches
 from model import GPT2Classifier, InputError
-from model.files import read_json
+from model.files import read_json, written_whole
 
 from . import fills
 from .device import Device
 from .progress import progress_bar
 from .runs import write_json
 from .study import Part, Study
-from .sweep import BASELINE, RIDERS, TOKENS, Ablation, Fill, ablated, nothing, sweep
+from .sweep import BASELINE, RIDERS, Ablation, Fill, ablated, nothing, sweep
 from .units import each_head
 
 AGREEMENT = {"fp32": 1e-3, "bf16": 0.1}  # how far logits may be off the CPU's in fp32, as a share of the largest
@@ -51,7 +51,6 @@ class Sweeps:
     def __init__(self, study: Study, folder: Path, limit: int, seed: int) -> None:
         self.study, self.folder, self.seed = study, folder, seed
         self.parts = {split: study.part(split, limit, seed) for split in ("val", "test")}
-        folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def means(self) -> fills.Means:
@@ -100,7 +99,8 @@ class Sweeps:
         left = np.flatnonzero(np.isnan(logits).any(axis=(1, 2, 3)))
         advance(len(logits) - len(left))
         study = self.study
-        for index, own in sweep(study.clf, part.sequences, part.targets, ablations, donors, study.device, left):
+        swept = sweep(study.clf, part.sequences, part.targets, ablations, donors, study.device, left)
+        for index, own in study.device.gathered(swept):
             if not np.isfinite(own).all():
                 raise InputError(f"{study.run}: the logits of {plan.name} are not finite; try --precision fp32")
             logits[index] = own
@@ -111,15 +111,23 @@ class Sweeps:
     def kept(
         self, path: Path, identity: dict[str, Any], shape: tuple[int, ...]
     ) -> np.memmap[Any, np.dtype[np.float32]]:
-        """The file of that name, if it was made of the same; else a new one, NaN where nothing has been computed."""
+        """The file of that name, if it was made of the same; else a new one, NaN where nothing has been computed.
+
+        What other processes than the first write into it stays in their memory."""
         about = path.with_suffix(".json")
-        if not (path.is_file() and about.is_file() and read_json(about) == identity):
+
+        def prepare() -> None:
+            if path.is_file() and about.is_file() and read_json(about) == identity:
+                return
             about.unlink(missing_ok=True)  # first: it vouches for the other
-            new = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-            new[:] = np.nan
-            new.flush()
+            with written_whole(path) as [temporary], temporary.open("wb") as file:
+                np.save(
+                    file, np.full(shape, np.nan, np.float32)
+                )  # a mapped file would not notice that the disk is full
             write_json(about, identity)
-        return np.lib.format.open_memmap(path, "r+")
+
+        self.study.device.from_first(prepare)
+        return np.lib.format.open_memmap(path, "r+" if self.study.device.first else "c")
 
     def identity(self, plan: Plan, split: str) -> dict[str, Any]:
         """What the logits of a plan depend on, as JSON."""
@@ -139,7 +147,9 @@ class Sweeps:
         part, config = self.parts["test"], self.study.clf.config
         by_length = np.argsort([len(ids) for ids in part.sequences])
         batch = next(
-            token_batches(part.sequences, part.targets, TOKENS // RIDERS, by_length[: len(by_length) // 2 + 1])
+            token_batches(
+                part.sequences, part.targets, self.study.device.tokens // RIDERS, by_length[: len(by_length) // 2 + 1]
+            )
         )
         heads = each_head(config)[::3]
         for _ in range(2):  # the first time also pays for start-up
@@ -155,7 +165,9 @@ class Sweeps:
         if study.device.device.type == "cpu":
             return
         batch = next(
-            token_batches(part.sequences, part.targets, TOKENS // RIDERS, np.arange(len(part.targets))[:CHECKED])
+            token_batches(
+                part.sequences, part.targets, self.study.device.tokens // RIDERS, np.arange(len(part.targets))[:CHECKED]
+            )
         )
         heads = [BASELINE, *each_head(study.clf.config)]
         on_cpu = self.ablated(batch, heads, deepcopy(study.clf).cpu(), Device(torch.device("cpu"), "fp32"))
@@ -167,4 +179,4 @@ class Sweeps:
     @staticmethod
     def ablated(batch: Batch, ablations: list[Ablation], clf: GPT2Classifier, device: Device) -> torch.Tensor:
         with torch.inference_mode(), device.autocast():
-            return ablated(clf, batch.to(device.device), ablations, [nothing], TOKENS)
+            return ablated(clf, batch.to(device.device), ablations, [nothing], device.tokens)

@@ -16,6 +16,7 @@ from small_run import WORDS
 from torch.nn import functional as F
 
 import ablate
+import lab.device
 import lab.sweep
 from lab import findings, units
 from lab.device import Device
@@ -81,7 +82,7 @@ def test_the_effects_are_those_of_plain_calls(here, monkeypatch):
 
 def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
     arguments, plain, computed = ("--units", "heads", "layers"), lab.sweep.ablated, [0]
-    monkeypatch.setattr(lab.sweep, "TOKENS", 256)
+    monkeypatch.setattr(lab.device, "TOKENS", 256)
 
     def counted(clf, batch, ablations, fills, tokens):
         computed[-1] += len(ablations) * len(batch.ids)
@@ -175,6 +176,7 @@ def sweeps_of(clf, sequences, targets, folder):
     texts = Texts(sequences, targets, {})
     corpus = SimpleNamespace(files={}, split=lambda split: pd.DataFrame({"text": [""] * len(targets[split])}))
     study = Study(folder, {}, clf.eval(), None, corpus, texts, Device(torch.device("cpu"), "fp32"), "")
+    (folder / "logits").mkdir(parents=True)
     return Sweeps(study, folder / "logits", 0, 0)
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import commands
@@ -85,8 +85,8 @@ def pretended(here, monkeypatch):
         asked = tyro.cli(train.Options, args=arguments[2:])
         calls.append(asked)
         run = Path("runs") / asked.run
-        run.mkdir(parents=True)
-        settings = asdict(asked.resolved(width=10))
+        run.mkdir(parents=True, exist_ok=True)
+        settings = runs.settings_of(asked.resolved(width=10))
         name = Path(asked.corpus).name
         files = read_corpus(asked.corpus).files
         own = record | {"settings": settings, "corpus": record["corpus"] | {"name": name, "sha256": files}}
@@ -187,21 +187,18 @@ def test_what_is_done_is_not_done_again(here, monkeypatch, capsys):
     assert (here / "runs/paper/results.csv").read_bytes() == before
 
 
-def test_an_unfinished_run_is_done_again(here, pretended, monkeypatch, capsys):
+def test_an_interrupted_run_goes_on(here, pretended, monkeypatch, capsys):
     change("run.json", status="interrupted")
     assert run_paper(monkeypatch, *TINY) == 0
-    assert [asked.run for asked in pretended] == [ALL.name]
-    assert not (ALL / "model.safetensors").exists()
-    out = " ".join(capsys.readouterr().out.split())
-    assert f"{ALL} was left unfinished: it is removed and done again" in out
-    assert "2 runs, 1 of them are there already" in out
+    assert [(asked.run, asked.resume) for asked in pretended] == [(ALL.name, True)]
+    assert "2 runs, 1 of them are there already" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_that_ended_before_its_first_line_is_done_again(here, pretended, monkeypatch):
     shutil.rmtree(HEAD)
     HEAD.mkdir()
     assert run_paper(monkeypatch, *TINY) == 0
-    assert [asked.run for asked in pretended] == [HEAD.name]
+    assert [(asked.run, asked.resume) for asked in pretended] == [(HEAD.name, False)]
 
 
 def other_file(here):

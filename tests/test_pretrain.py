@@ -19,10 +19,12 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+import lab.state
 import pretrain
 from data.books import read_books
 from lab import runs
 from lab.device import Device
+from lab.state import read_state
 from model import GPT2Config, Tokenizer, load_lm
 from model.names import EMBEDDED
 
@@ -138,7 +140,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(here, monkeypatc
     assert pretrain_tiny(monkeypatch, "whole", *options) == 0
     steps = interrupted_at(monkeypatch, torch.Tensor, "backward", 100)
     assert pretrain_tiny(monkeypatch, "parts", *options) == 130
-    assert "the same command with --run parts goes on with it" in " ".join(capsys.readouterr().out.split())
+    assert "the same command with --resume goes on with it" in " ".join(capsys.readouterr().out.split())
     first = json.loads(Path("runs/parts/run.json").read_text())
     assert first["status"] == "unfinished"
     torch.manual_seed(12345)
@@ -147,14 +149,14 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(here, monkeypatc
     assert len(steps) < 100 + total  # it did not begin anew
     assert re.search(rf"(\d+) of {total} steps to do", capsys.readouterr().out)[1] != str(total)
     same_training("parts", "whole")
-    states = [torch.load(f"runs/{name}/state.pt", weights_only=True)["parts"][0] for name in ("parts", "whole")]
+    states = [read_state(Path(f"runs/{name}/state.safetensors"))["parts"][0] for name in ("parts", "whole")]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
     record = json.loads(Path("runs/parts/run.json").read_text())
     assert record["started"] == first["started"]
     assert [again["command"] for again in record["resumed"]] == [first["command"]]
 
 
-POINTS = {"weights": (pretrain, "save", 3), "state": (torch, "save", 3), "heads": (pretrain.heads, "table", 2)}
+POINTS = {"weights": (pretrain, "save", 3), "state": (lab.state, "save_file", 3), "heads": (pretrain.heads, "table", 2)}
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -173,19 +175,21 @@ def test_a_run_without_a_name_goes_on_under_the_one_it_got(here, monkeypatch, ca
     interrupted_at(monkeypatch, torch.Tensor, "backward", 100)
     base = ("--model", "tiny", "--corpus", "books.txt", *FAST)
     assert run_pretrain(monkeypatch, *base) == 130
-    name = re.search(r"--run (\S+) goes on", " ".join(capsys.readouterr().out.split()))[1]
-    assert run_pretrain(monkeypatch, *base, "--run", name) == 0
-    assert [path.name for path in Path("runs").iterdir()] == [name]
+    (run,) = Path("runs").iterdir()
+    name = run.name
+    assert run_pretrain(monkeypatch, *base, "--resume", "--lr", "0.5") == 0  # other settings: another run
+    assert run_pretrain(monkeypatch, *base, "--resume") == 0
+    assert len(list(Path("runs").iterdir())) == 2
     assert log_of(name)["step"].max() > 100
 
 
 def test_two_at_once_do_not_meet(here, monkeypatch, capsys, only_trained):
     assert pretrain_tiny(monkeypatch, "one") == 0  # never finished: `finish` is left out
-    before = Path("runs/one/state.pt").read_bytes()
+    before = Path("runs/one/state.safetensors").read_bytes()
     with FileLock("runs/one/.lock"):
         assert pretrain_tiny(monkeypatch, "one") == 2
     assert "another pretrain.py is at work on it" in one_line(capsys)
-    assert Path("runs/one/state.pt").read_bytes() == before
+    assert Path("runs/one/state.safetensors").read_bytes() == before
 
 
 def test_every_step_and_seed_draws_other_tokens(here, monkeypatch, only_trained):
@@ -199,7 +203,7 @@ def test_every_step_and_seed_draws_other_tokens(here, monkeypatch, only_trained)
 
 def test_with_other_settings_or_another_text_an_unfinished_run_is_not_touched(here, monkeypatch, capsys, only_trained):
     assert pretrain_tiny(monkeypatch, "one") == 0  # never finished: `finish` is left out
-    before = Path("runs/one/state.pt").read_bytes()
+    before = Path("runs/one/state.safetensors").read_bytes()
     assert pretrain_tiny(monkeypatch, "one", "--weight-decay", "0.5") == 2
     assert "--weight-decay 0.1, now 0.5" in one_line(capsys)
     (here / "books.txt").write_text((here / "books.txt").read_text().replace("cat", "cow"))
@@ -208,7 +212,7 @@ def test_with_other_settings_or_another_text_an_unfinished_run_is_not_touched(he
     (here / "tiny" / "config.json").write_text(json.dumps(GPT2Config(2, 2, 16, n_ctx=29).to_hf()))
     assert pretrain_tiny(monkeypatch, "one") == 2
     assert "--model" in one_line(capsys)
-    assert Path("runs/one/state.pt").read_bytes() == before
+    assert Path("runs/one/state.safetensors").read_bytes() == before
 
 
 def test_a_name_that_is_taken(here, monkeypatch, capsys):
@@ -251,7 +255,7 @@ def test_weights_that_explode_in_the_last_step_do_not_replace_good_ones(here, mo
     monkeypatch.setattr(pretrain, "held_out_loss", lambda *_: next(losses))
     assert pretrain_tiny(monkeypatch, "one") == 2
     assert "the loss became nan before step" in one_line(capsys)
-    assert torch.load("runs/one/state.pt", weights_only=True)["step"] == 0
+    assert read_state(Path("runs/one/state.safetensors"))["step"] == 0
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_one_line(here, monkeypatch, capsys):
@@ -324,7 +328,7 @@ def test_bf16_learns_too(here, monkeypatch, only_trained):
 def test_every_option_is_explained_with_its_default(capsys):
     with pytest.raises(SystemExit):
         tyro.cli(pretrain.Options, args=["--help"])
-    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out.partition("options")[2]).split())
     for name, default in vars(pretrain.Options("")).items():
         said = re.search(rf" --{name.replace('_', '-')}[ ,](.*?)\((default: (.*?)|required)\)", shown)
         assert said, name

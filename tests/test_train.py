@@ -22,11 +22,13 @@ from huggingface_hub import constants
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
 
+import lab.finetuning
 import lab.runs
 import model.names
 import train
 from lab.device import Device
 from lab.evaluation import predict
+from lab.progress import progress_bar
 from lab.texts import Texts
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, load_lm, save
 from model.hub import UnavailableError
@@ -83,7 +85,7 @@ def test_a_run_holds_what_the_design_promises(here, monkeypatch):
     pictures = {f"{kind}_{split}.png" for kind in ("confusion", "roc_pr", "calibration") for split in ("val", "test")}
     tables = {"run.json", "metrics.json", "predictions.csv", "log.jsonl"}
     checkpoint = {"config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer_config.json"}
-    assert {path.name for path in run.iterdir()} == checkpoint | tables | pictures | {"learning_curves.png"}
+    assert {path.name for path in run.iterdir()} == checkpoint | tables | pictures | {"learning_curves.png", ".lock"}
     assert (Path("runs") / "latest").resolve() == run.resolve()
 
     record = json.loads((run / "run.json").read_text())
@@ -170,13 +172,13 @@ def test_the_epoch_of_best_macro_f1_is_kept(here, unmeasured, monkeypatch):
     kept = []
     scores = iter([0.2, 0.9, 0.5])
     validate = train.Training.validate
-    monkeypatch.setattr(train.Training, "validate", lambda self, e: validate(self, e) | {"macro_f1": next(scores)})
+    monkeypatch.setattr(train.Training, "validate", lambda self: validate(self) | {"macro_f1": next(scores)})
 
     def recording_save(model, folder, tokenizer):
         kept.append(model.score.weight.clone())
         save(model, folder, tokenizer)
 
-    monkeypatch.setattr(train, "save", recording_save)
+    monkeypatch.setattr(lab.finetuning, "save", recording_save)
     run = train_tiny(monkeypatch, "run", "--epochs", "3")
     assert len(kept) == 2
     assert torch.equal(load_classifier(run).score.weight, kept[1])
@@ -185,10 +187,10 @@ def test_the_epoch_of_best_macro_f1_is_kept(here, unmeasured, monkeypatch):
 def interrupt_in(monkeypatch, epoch):
     train_epoch = train.Training.train_epoch
 
-    def interrupted(self, number, *rest):
-        if number == epoch:
+    def interrupted(self, *rest):
+        if self.epoch == epoch:
             raise KeyboardInterrupt
-        return train_epoch(self, number, *rest)
+        return train_epoch(self, *rest)
 
     monkeypatch.setattr(train.Training, "train_epoch", interrupted)
 
@@ -224,15 +226,15 @@ def test_class_weights_are_scikit_learns_balanced_ones():
     assert make_training(targets).class_weights.tolist() == [1, 1, 1]
 
 
-def test_compiled_training_steps_equal_plain_ones(monkeypatch):
+def test_compiled_training_steps_equal_plain_ones(monkeypatch, tmp_path):
     compiled = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **how: compiled(model, backend="aot_eager", **how))
     losses = []
     for how in ("on", "off"):
         torch.manual_seed(3)
         training = make_training([0, 1, 2, 1, 0], epochs=1, batch_size=2, compile=how)
-        with train.progress_bar("steps") as bar:
-            losses.append(training.train_epoch(1, bar, bar.add_task("", note=""))["loss"])
+        with progress_bar("steps") as bar:
+            losses.append(training.train_epoch(tmp_path, bar, bar.add_task("", note=""))["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -313,7 +315,7 @@ MISTAKES = {
     "dropout of 1": (lambda here: None, ("--dropout", "1"), "--dropout"),
     "no texts in a batch": (lambda here: None, ("--batch-size", "0"), "--batch-size"),
     "run name with a path": (lambda here: None, ("--run", "../run"), "--run"),
-    "run exists": (lambda here: (here / "runs" / "old").mkdir(parents=True), ("--run", "old"), "runs/old"),
+    "run exists": (lambda here: (here / "runs" / "old" / "notes").mkdir(parents=True), ("--run", "old"), "runs/old"),
     "runs is a file": (lambda here: (here / "runs").write_text(""), (), "runs"),
 }
 MISTAKES |= {
@@ -478,7 +480,7 @@ def test_training_that_takes_long_on_a_cpu_is_announced(monkeypatch, capsys):
 def test_every_option_is_explained_with_its_default(capsys):
     with pytest.raises(SystemExit):
         tyro.cli(train.Options, args=["--help"])
-    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out.partition("options")[2]).split())
     for name, default in vars(train.Options()).items():
         said = re.search(rf" --{name.replace('_', '-')}[ ,](.*?)\(default: (.*?)\)", shown)
         assert said, name

@@ -66,7 +66,7 @@ def test_every_ablation_with_every_fill_gives_the_logits_of_a_plain_call(clf, te
 def test_the_batching_changes_nothing(clf, texts, tokens, monkeypatch):
     ablations = everything(clf.config, texts)
     whole = swept(clf, texts, ablations)
-    monkeypatch.setattr("lab.sweep.TOKENS", tokens)
+    monkeypatch.setattr("lab.device.TOKENS", tokens)
     np.testing.assert_allclose(swept(clf, texts, ablations), whole, atol=1e-5 * np.abs(whole).max())
 
 
@@ -110,7 +110,7 @@ def test_memory_does_not_grow_with_the_number_of_ablations(clf, texts, monkeypat
         return run(x, *arguments, **more)
 
     monkeypatch.setattr(clf.trunk, "run", watched)
-    monkeypatch.setattr("lab.sweep.TOKENS", 256)
+    monkeypatch.setattr("lab.device.TOKENS", 256)
     swept(clf, texts, units.each_head(clf.config) * 7)
     assert 128 < max(largest) <= 256
 
