@@ -35,6 +35,7 @@ def command(main: Callable[[Config], int], config: type[Config], processes: bool
             raise InputError(f"{Path(sys.argv[0]).name} works in one process: start it with python, not torchrun")
         code = main(parsed(config))
         if distributed.is_initialized():
+            distributed.barrier()  # the first process may still be measuring
             distributed.destroy_process_group()
         sys.exit(code)
     except (InputError, OSError) as error:

@@ -92,7 +92,8 @@ def taken_up(run: Path, record: dict[str, Any], resume: bool) -> dict[str, Any]:
     possible = ("unfinished", "interrupted") if resume else ("unfinished",)
     if former["status"] not in possible or former["settings"].keys() != record["settings"].keys():
         hint = "go on with it by --resume, or " if former["status"] == "interrupted" else ""
-        raise InputError(f"{run}: expected a new name, got one that is taken; {hint}choose another with --run")
+        told = f"{run} is {former['status']}" if resume else f"{run}: expected a new name, got one that is taken"
+        raise InputError(f"{told}; {hint}choose another with --run")
     then, now = (
         told["settings"] | {"run": run.name, "corpus": told["corpus"]["sha256"], "model": told["model"]["shape"]}
         for told in (former, record)

@@ -157,7 +157,8 @@ class Sweeps:
             self.ablated(batch, heads, self.study.clf, self.study.device)
             seconds = time.perf_counter() - started
         layers = sum(config.n_layer - own.start for own in heads)
-        return seconds * sum(plan.work(self.parts, config.n_layer) for plan in plans) / (layers * batch.ids.numel())
+        work = sum(plan.work(self.parts, config.n_layer) for plan in plans) / self.study.device.world
+        return seconds * work / (layers * batch.ids.numel())
 
     def check_device(self) -> None:
         """Raise InputError where logits of a few texts, with heads closed, are not those of the CPU."""

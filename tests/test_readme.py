@@ -74,7 +74,7 @@ def commands():
         words = dict(word.split("=", 1) for word in shlex.split(text))
         given = [f"--{name.lower()}={value}" for name, value in words.items() if name != "ARGS"]
         yield script, [*given, *shlex.split(words.get("ARGS", ""))]
-    for script, arguments in re.findall(rf"python ({names})\.py ?([^`\n]*)", README):
+    for script, arguments in re.findall(rf"(?:python|--) ({names})\.py ?([^`\n]*)", README):
         yield script, shlex.split(arguments)
 
 
@@ -90,7 +90,12 @@ def test_every_command_has_options_that_exist(script, arguments):
 def test_every_option_named_exists():
     named = set(re.findall(r"`(--[a-z-]+)[^`]*`", README))
     assert len(named) > 10
-    there = {f"--{name.replace('_', '-')}" for options in SCRIPTS.values() for name in options.__annotations__}
+    there = {
+        f"--{no}{name.replace('_', '-')}"
+        for options in SCRIPTS.values()
+        for name, kind in options.__annotations__.items()
+        for no in ["", "no-"][: 1 + (kind is bool)]
+    }
     assert named <= there | {"--help"}
 
 
