@@ -61,7 +61,8 @@ def read_books(path: str | Path, tokenizer: Tokenizer) -> Books:
 def read_bytes(path: Path) -> bytes:
     """The bytes of a text file, unpacked; InputError where there are none."""
     if not path.is_file():
-        raise InputError(f"--corpus {path}: expected a text file, found {'a folder' if path.is_dir() else 'nothing'}")
+        found = "a folder" if path.is_dir() else "something else" if path.exists() else "nothing"
+        raise InputError(f"--corpus {path}: expected a text file, found {found}")
     try:
         raw = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
     except (lzma.LZMAError, EOFError) as error:

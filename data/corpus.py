@@ -14,6 +14,7 @@ from sklearn.model_selection import train_test_split
 from yaml import YAMLError
 
 from model import InputError, hub
+from model.readout import are_names
 
 from .formats import READERS, Table, read_polarity, read_table
 
@@ -132,8 +133,8 @@ def _card_classes(readme: Path, column: str) -> tuple[str, ...]:
         features = [feature for info in ([infos] if isinstance(infos, dict) else infos) for feature in info["features"]]
         types = [feature["dtype"] for feature in features if feature["name"] == column]
         (names,) = {_in_order(type_["class_label"]["names"]) for type_ in types}
-        return names
-    except (OSError, YAMLError, LookupError, TypeError, ValueError):  # people write these cards as they like
+        return names if are_names(names) else ()
+    except (OSError, YAMLError, LookupError, TypeError, ValueError, RecursionError):  # people write as they like
         return ()
 
 

@@ -4,7 +4,6 @@ import codecs
 import csv
 import hashlib
 import io
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from model import InputError
+from model.files import parse_json
+from model.readout import are_names
 
 Row = tuple[int, Any, Any]  # line, text, label
 
@@ -44,7 +45,7 @@ def read_table(path: Path, text_column: str, label_column: str, classes: tuple[s
     data = _read(path)
     rows = list(reader(data, path, (text_column, label_column)))
     if reader is _parquet:
-        classes = _class_names(pq.read_schema(io.BytesIO(data)), label_column) or classes
+        classes = _class_names(pq.read_schema(io.BytesIO(data)), label_column, path) or classes
         rows = _named(rows, path, classes)
     return Table(_frame(rows, path), str(path), hashlib.sha256(data).hexdigest(), classes)
 
@@ -60,6 +61,8 @@ def read_polarity(path: Path, label: str) -> Table:
 
 
 def _read(path: Path) -> bytes:
+    if not path.is_file():  # reading a pipe or a device may never end
+        raise InputError(f"{path}: expected a file, got something else; save its content in a file")
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -84,6 +87,8 @@ def _check(row: Row, path: Path) -> Row:
             raise InputError(f"{path}:{line}: the {name} {problem}; correct or remove this row")
     if label != label.strip():
         raise InputError(f"{path}:{line}: the label {label!r} has white space around it; remove that")
+    if not are_names([label]):
+        raise InputError(f"{path}:{line}: the label {label!r} has control characters in it; remove them")
     return line, text, label
 
 
@@ -108,7 +113,8 @@ def decoded(data: bytes, path: Path, encoding: str = "utf-8") -> str:
         return body.decode(encoding)
     except UnicodeDecodeError as error:
         line = body.count(b"\n", 0, error.start) + 1
-        advice = f"iconv -f latin1 -t utf8 {path} > converted{path.suffix}"
+        its = "utf16" if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin1"
+        advice = f"iconv -f {its} -t utf8 {path} > converted{path.suffix}"
         raise InputError(f"{path}:{line}: expected UTF-8, got another encoding; convert it, e.g. {advice}") from error
 
 
@@ -126,7 +132,7 @@ def _lines(data: bytes, path: Path, encoding: str = "utf-8") -> Iterator[tuple[i
 def _require(columns: tuple[str, str], found: list[str], where: str) -> None:
     for column in columns:
         if found.count(column) != 1:
-            there = ", ".join(map(repr, found)) or "none"
+            there = ", ".join(repr(name[:40]) for name in found[:20]) or "none"
             advice = "name yours with --text-column and --label-column"
             raise InputError(f"{where}: expected one column {column!r}, there are {there}; {advice}")
 
@@ -164,8 +170,8 @@ def _csv(data: bytes, path: Path, columns: tuple[str, str], delimiter: str) -> I
 def _jsonl(data: bytes, path: Path, columns: tuple[str, str]) -> Iterator[Row]:
     for number, line in _lines(data, path):
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise InputError(
                 f"{path}:{number}: expected one JSON object per line: {error}; correct this line"
             ) from error
@@ -181,9 +187,12 @@ def _parquet(data: bytes, path: Path, columns: tuple[str, str]) -> Iterator[Row]
         _require(columns, file.schema_arrow.names, str(path))
         table = file.read(columns=list(columns))
         table.validate(full=True)  # else strings that are not UTF-8 would pass until they are used
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable parquet file: {str(error).splitlines()[0]}; write it anew") from error
-    texts, labels = (table[column].to_pylist() for column in columns)
+        texts, labels = (table[column].to_pylist() for column in columns)
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two: dates beyond Python's
+        problem = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not a readable parquet file: {problem}; write it anew") from error
     yield from zip(range(1, len(texts) + 1), texts, labels, strict=True)
 
 
@@ -199,14 +208,15 @@ def _named(rows: list[Row], path: Path, classes: tuple[str, ...]) -> list[Row]:
     return named
 
 
-def _class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
+def _class_names(schema: pa.Schema, column: str, path: Path) -> tuple[str, ...]:
     """The names that the hub's `datasets` writes beside a ClassLabel column; else none."""
     try:
-        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    except ValueError:  # written by somebody else
+        names = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
+    except (ValueError, LookupError, TypeError):  # written by somebody else
         return ()
-    feature = metadata.get("info", {}).get("features", {}).get(column, {})
-    return tuple(feature.get("names", ())) if isinstance(feature, dict) else ()
+    if not isinstance(names, list) or not are_names(names):
+        raise InputError(f"{path}: its classes are called {names!r}; expected a list of different names; write it anew")
+    return tuple(names)
 
 
 csv.field_size_limit(sys.maxsize)  # a text may be long; whether the model can read it is another question

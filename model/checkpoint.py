@@ -25,7 +25,7 @@ from . import hub
 from .config import PRESETS, GPT2Config, InputError
 from .files import read_json, written_whole
 from .names import WEIGHTS, config_alone, find
-from .readout import GPT2LM, GPT2Classifier, fresh_head
+from .readout import GPT2LM, GPT2Classifier, are_names, fresh_head
 
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("headgate")
 
 END_OF_TEXT = "<|endoftext|>"
-DIGEST = "headgate_sha256"  # our key in the safetensors metadata
+DIGEST = "headgate_sha256"  # our keys in the safetensors metadata: of the tensors,
+CONFIG_DIGEST = "headgate_config_sha256"  # and of the config.json
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 MASK_BUFFERS = re.compile(r"(^|\.)h\.\d+\.attn\.(bias|masked_bias)$")  # old transformers saved its causal mask
 
@@ -48,11 +50,23 @@ def read_config(folder_or_name: str | Path, dropout: float | None = None) -> GPT
     return config if dropout is None else replace(config, dropout=dropout, attn_dropout=dropout)
 
 
+def config_of(folder: Path, dropout: float | None = None) -> GPT2Config:
+    """The shape of a checkpoint. InputError where the weights have not even a tensor for each of its layers: a damaged
+    config may name more of them than memory can hold."""
+    config = read_config(folder, dropout)
+    with opened(folder) as file:
+        tensors = len(file.keys())
+    if config.n_layer > tensors:
+        raise InputError(f"{folder / WEIGHTS} does not fit its config: {config.n_layer} layers, {tensors} tensors")
+    return config
+
+
 def load_lm(folder_or_name: str | Path) -> GPT2LM:
     """A language model in fp32 and eval mode, from a folder or a name. InputError lists what does not fit."""
     folder = find(folder_or_name)
+    config = config_of(folder)
     with blank():
-        model = GPT2LM(read_config(folder))
+        model = GPT2LM(config)
     read_weights(model, folder, unused={"score.weight"})
     return model.eval()
 
@@ -72,10 +86,11 @@ def load_classifier(
         expected = f"expected {', '.join(labels)}; its language model, or --init random, can start on these"
         raise InputError(f"{folder}: its classes are {', '.join(own)}; {expected}")
     names = own or labels or ()
+    config = config_of(folder, dropout)
     with blank():
-        model = GPT2Classifier(read_config(folder, dropout), names)
+        model = GPT2Classifier(config, names)
     if own is None:
-        model.score = fresh_head(model.config, len(names))
+        model.score = fresh_head(config, len(names))
     read_weights(model, folder, fresh={"score.weight"} if own is None else set())
     return model.eval()
 
@@ -102,7 +117,9 @@ def save(
 ) -> None:
     """Write a checkpoint that `transformers` opens too, whole or not at all; `dtype` None keeps the model's own.
 
-    The metadata of model.safetensors carry a SHA-256 of the tensors, which loading checks."""
+    The metadata of model.safetensors carry a SHA-256 of the tensors, without which loading refuses them, and one of
+    config.json, without which it warns.
+    OSError where the files cannot be written: what was there before is untouched."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
@@ -114,16 +131,21 @@ def save(
         id2label = dict(enumerate(model.labels))
         raw |= {"architectures": ["GPT2ForSequenceClassification"], "id2label": id2label}
         raw |= {"label2id": {label: i for i, label in id2label.items()}}
-    files = {"config.json": json.dumps(raw, indent=2).encode()}
+    config = json.dumps(raw, indent=2).encode()
+    metadata = {"format": "pt", DIGEST: digest(tensors), CONFIG_DIGEST: hashlib.sha256(config).hexdigest()}
+    files = {"config.json": config}
     if tokenizer:  # HF refuses to pad a batch unless it is told with what
         hf = {"tokenizer_class": "GPT2Tokenizer", "pad_token": END_OF_TEXT, "model_max_length": model.config.n_ctx}
         files |= tokenizer.files | {"tokenizer_config.json": json.dumps(hf, indent=2).encode()}
-    with written_whole(*(folder / name for name in (WEIGHTS, *files))) as (weights, *others):
-        for path, content in zip(others, files.values(), strict=True):
-            path.write_bytes(content)
-        save_file(tensors, weights, metadata={"format": "pt", DIGEST: digest(tensors)})
-        sort_metadata(weights)
-        shutil.copymode(others[0], weights)  # safetensors keeps its file from everybody else
+    try:
+        with written_whole(*(folder / name for name in (WEIGHTS, *files))) as (weights, *others):
+            for path, content in zip(others, files.values(), strict=True):
+                path.write_bytes(content)
+            save_file(tensors, weights, metadata=metadata)
+            sort_metadata(weights)
+            shutil.copymode(others[0], weights)  # safetensors keeps its file from everybody else
+    except (OSError, SafetensorError) as error:  # a full disk is any of them, mostly without the name of a file
+        raise OSError(f"{folder}: the model could not be saved, is the disk full? ({error})") from None
 
 
 def sort_metadata(path: Path) -> None:
@@ -143,20 +165,24 @@ def read_weights(model: nn.Module, folder: Path, unused: set[str] | None = None,
     raises InputError, and so do damaged weights."""
     path = folder / WEIGHTS
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in (fresh or set())}
-    keys, stored_digest = matched(folder, wanted, unused or set())
+    keys, metadata = matched(folder, wanted, unused or set())
+    stored_digest, stored_config_digest = metadata.get(DIGEST), metadata.get(CONFIG_DIGEST)
     sha = hashlib.sha256()
     order = sorted(keys.items(), key=lambda pair: pair[1])
     if not stored_digest:  # the largest first, for a tensor is there twice while it is copied
         order.sort(key=lambda pair: -wanted.get(pair[0], torch.Size([0])).numel())
     for name, key in order:
         with opened(folder) as file:  # anew for each: the pages of a mapped file that were read count as memory
-            tensor = as_stored(file, key)
+            tensor = as_stored(file, key, path)
             if stored_digest:
                 add_to(sha, key, tensor)
             if name in wanted:
                 set_parameter(model, name, tensor.T if name.endswith(TRANSPOSED) else tensor)
     if stored_digest and stored_digest != sha.hexdigest():
         raise InputError(f"{path} is damaged: its tensors do not match the SHA-256 stored with them")
+    config_digest = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+    if stored_config_digest and stored_config_digest != config_digest:
+        log.warning("%s: config.json was changed since %s was saved with it", folder, WEIGHTS)  # as people may
     if not stored_digest and not hub.is_verified(path):
         log.warning("%s was not saved by headgate: there is no SHA-256 to check its tensors against", path)
     if "lm_head.weight" in keys:
@@ -166,19 +192,19 @@ def read_weights(model: nn.Module, folder: Path, unused: set[str] | None = None,
             raise InputError(f"{path}: lm_head.weight differs from wte.weight, and headgate ties the two")
 
 
-def matched(folder: Path, wanted: dict[str, torch.Size], unused: set[str]) -> tuple[dict[str, str], str | None]:
-    """The file's key of each tensor by our name, and the digest in its metadata; InputError where it does not fit."""
+def matched(folder: Path, wanted: dict[str, torch.Size], unused: set[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The file's key of each tensor by our name, and its metadata; InputError where it does not fit."""
     with opened(folder) as file:
         keys = {ours(key): key for key in file.keys()}  # noqa: SIM118  (safe_open is no dict)
         droppable = {name for name in keys if MASK_BUFFERS.search(name)} | {"lm_head.weight"} | unused
-        shapes = {name: torch.Size(file.get_slice(key).get_shape()) for name, key in keys.items()}
+        shapes = {name: tuple(file.get_slice(key).get_shape()) for name, key in keys.items()}
         shapes = {name: shape[::-1] if name.endswith(TRANSPOSED) else shape for name, shape in shapes.items()}
         differences = compare(wanted, shapes, droppable)
         if len(keys) < len(file.keys()):
             differences.append("some tensors are there with and without the prefix `transformer.`")
         if differences:
             raise InputError(f"{folder / WEIGHTS} does not fit its config: {'; '.join(differences)}")
-        return keys, (file.metadata() or {}).get(DIGEST)
+        return keys, file.metadata() or {}
 
 
 def set_parameter(model: nn.Module, name: str, value: Tensor) -> None:
@@ -188,16 +214,18 @@ def set_parameter(model: nn.Module, name: str, value: Tensor) -> None:
     setattr(model.get_submodule(owner), attribute, nn.Parameter(copy))
 
 
-def compare(wanted: dict[str, torch.Size], found: dict[str, torch.Size], droppable: set[str]) -> list[str]:
+def compare(wanted: dict[str, torch.Size], found: dict[str, tuple[int, ...]], droppable: set[str]) -> list[str]:
     """In words, how the names and shapes found differ from those wanted."""
     missing = sorted(wanted.keys() - found.keys())
     unexpected = sorted(found.keys() - wanted.keys() - droppable)
     mismatched = [
-        f"{name} expected {tuple(shape)} got {tuple(found[name])}"
+        f"{name} expected {tuple(shape)} got {found[name]}"
         for name, shape in wanted.items()
         if name in found and found[name] != shape
     ]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("wrong shape (as [out, in])", mismatched))
+    empty = sorted(name for name in found.keys() & droppable if 0 in found[name])  # the other sizes may be absurd
+    shapes = ("wrong shape (as [out, in])", mismatched)
+    kinds = (("missing", missing), ("unexpected", unexpected), shapes, ("without numbers", empty))
     return [f"{kind}: {', '.join(names)}" for kind, names in kinds if names]
 
 
@@ -222,15 +250,18 @@ def opened(folder: Path) -> Iterator[Any]:
         raise InputError(f"{path} is truncated or damaged ({path.stat().st_size:,} bytes): {error}") from None
 
 
-def as_stored(file: Any, key: str) -> Tensor:
+def as_stored(file: Any, key: str, path: Path) -> Tensor:
     """One tensor of the file, unchanged; refused unless it holds finite floating-point numbers."""
     tensor = file.get_tensor(key)
     if MASK_BUFFERS.search(key):
         return tensor
-    if not tensor.is_floating_point():
-        raise InputError(f"{key}: expected floating-point numbers, got {tensor.dtype}")
-    if not tensor.sum().isfinite() and not tensor.isfinite().all():  # a sum needs no memory, but it may overflow
-        raise InputError(f"{key} holds numbers that are not finite; this checkpoint comes from a failed training")
+    if tensor.dtype not in FLOATS:
+        raise InputError(f"{path}: {key}: expected floating-point numbers of at least 16 bits, got {tensor.dtype}")
+    # A sum needs no memory, but it may overflow. In fp32, for a number in fp64 may be too large for that.
+    if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.float().isfinite().all():
+        raise InputError(
+            f"{path}: {key} holds numbers that are not finite; this checkpoint comes from a failed training"
+        )
     return tensor
 
 
@@ -253,8 +284,12 @@ def read_labels(folder: Path) -> tuple[str, ...] | None:
     with opened(folder) as file:
         if "score.weight" not in file.keys():  # noqa: SIM118
             return None
-        rows = file.get_slice("score.weight").get_shape()[0]
-    id2label = read_json(folder / "config.json").get("id2label") or {str(i): f"LABEL_{i}" for i in range(rows)}
-    if not isinstance(id2label, dict) or id2label.keys() != {str(i) for i in range(rows)}:
-        raise InputError(f"{folder}: config.json has id2label {id2label}; expected one name for each of {rows} classes")
-    return tuple(str(id2label[str(i)]) for i in range(rows))
+        shape = file.get_slice("score.weight").get_shape()
+    if len(shape) != 2 or 0 in shape:
+        raise InputError(f"{folder / WEIGHTS}: score.weight expected (classes, width), got {tuple(shape)}")
+    numbers = [str(i) for i in range(shape[0])]
+    id2label = read_json(folder / "config.json").get("id2label") or {i: f"LABEL_{i}" for i in numbers}
+    if not isinstance(id2label, dict) or id2label.keys() != {*numbers} or not are_names([*id2label.values()]):
+        expected = f"expected a name of its own for each of {shape[0]} classes, without control characters"
+        raise InputError(f"{folder}: config.json has id2label {id2label}; {expected}")
+    return tuple(id2label[i] for i in numbers)

@@ -3,9 +3,20 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+LONGEST_MESSAGE = 3000  # characters
+MOST_WEIGHTS = 10**11  # 400 GB in fp32; the largest published GPT-2 has 6
+
 
 class InputError(ValueError):
-    """The user's mistake: says what was expected, what came and what to do next, in one line."""
+    """The user's mistake: says what was expected, what came and what to do next, in one line.
+
+    What came may be anything: what a terminal would not print but obey is escaped, and of too much the middle left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        if len(message) > LONGEST_MESSAGE:
+            message = f"{message[: LONGEST_MESSAGE // 2]} ... {message[-LONGEST_MESSAGE // 3 :]}"
+        super().__init__("".join(char if char.isprintable() else repr(char)[1:-1] for char in message))
 
 
 PRESETS = {
@@ -61,10 +72,13 @@ class GPT2Config:
             if field.type is int:
                 if type(value) is not int or value < 1:
                     raise InputError(f"{field.name}: expected a whole number of at least 1, got {value!r}")
-            elif not isinstance(value, (int, float)) or not 0 <= value < 1:
+            elif type(value) not in (int, float) or not 0 <= value < 1:
                 raise InputError(f"{field.name}: expected a number in [0, 1), got {value!r}")
         if self.n_embd % self.n_head:
             raise InputError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
+        weights = self.block_weights + (self.vocab_size + self.n_ctx) * self.n_embd
+        if weights > MOST_WEIGHTS:  # before anybody makes room for them
+            raise InputError(f"{asdict(self)}: expected sizes that make at most {MOST_WEIGHTS:,} weights; correct them")
 
     @property
     def head_width(self) -> int:
@@ -87,7 +101,10 @@ class GPT2Config:
         """From the content of HF's config.json; InputError where it asks for what this code does not implement."""
         if missing := [name for name in ("model_type", "n_layer", "n_head", "n_embd") if name not in raw]:
             raise InputError(f"{source}: config.json does not say {', '.join(missing)}")
-        config = cls(**{ours: raw[name] for ours, name in HF_NAMES.items() if name in raw})
+        try:
+            config = cls(**{ours: raw[name] for ours, name in HF_NAMES.items() if name in raw})
+        except InputError as error:
+            raise InputError(f"{source}: config.json: {error}") from None
         differing = [name for name, value in IMPLEMENTED.items() if raw.get(name, value) != value]
         if raw.get("resid_pdrop", 0.1) != config.dropout:  # 0.1 is what HF takes where a rate is not said
             differing.append("resid_pdrop")

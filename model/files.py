@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ def written_whole(*paths: Path) -> Iterator[list[Path]]:
     """Yield a temporary file for each path: at the end all of them take their places, after an error none does."""
     temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
     former = [path.with_name(f".{path.name}.{os.getpid()}.old") for path in paths]
+    for file in (*temporary, *former):  # of an earlier process with this number, which was killed
+        file.unlink(missing_ok=True)
     try:
         yield temporary
         for path, old in zip(paths, former, strict=True):
@@ -44,12 +47,28 @@ def keep(path: Path, old: Path) -> None:
         shutil.copyfile(path, old)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads`, but ValueError also where a key stands twice in an object, or brackets too deep in each other."""
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except RecursionError:
+        raise ValueError("too many brackets within each other") from None
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"duplicate key {name!r}")
+    return content
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a checkpoint; InputError where there is none."""
     if not path.is_file():
         raise InputError(f"{path.parent}: no {path.name}; expected a checkpoint in the Hugging Face layout")
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):

@@ -90,7 +90,7 @@ def storage_of(kind: Kind, repository: str) -> Path:
 def newest_in(storage: Path) -> str:
     """The commit that the cache calls the newest; empty where it has none."""
     reference = storage / "refs" / "main"
-    return reference.read_text().strip() if reference.is_file() else ""
+    return reference.read_text(errors="replace").strip() if reference.is_file() else ""
 
 
 def names_in(folder: Path) -> list[str]:
@@ -143,13 +143,14 @@ def listing(kind: Kind, repository: str, revision: str | None) -> tuple[str, dic
         urlsplit(constants.ENDPOINT).port  # noqa: B018  (raises ValueError where it is no number)
         info = within(seconds, lambda: ask(repository))
         files = {file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id, file.size) for file in info.siblings}
-        outside = [name for name in files if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
+        paths = [PurePosixPath(name) for name in files]
+        outside = [path for path in paths if path.is_absolute() or ".." in path.parts or "\0" in str(path)]
         whole = all(HASH.fullmatch(hash_) and size >= 0 for hash_, size in files.values())
         if outside or not whole or not HASH.fullmatch(info.sha):
             raise ValueError
     except (HTTPError, OfflineModeIsEnabled, TimeoutError) as error:
         raise UnavailableError(problem(error)) from None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         strange = f"{constants.ENDPOINT} does not answer as the hub does"
         raise UnavailableError(f"{strange}; check your network, HF_ENDPOINT and HF_TOKEN") from None
     return info.sha, files

@@ -1,8 +1,9 @@
 """The two read-outs on the trunk: the next token at every position, and a class at the last real token."""
 
+import re
 import warnings
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch.nn import functional as F
 from .config import GPT2Config, InputError
 from .gpt2 import GPT2, Arguments, row
 from .interventions import Intervention, check_lengths
+
+NO_NAME = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # controls, line ends, halves of characters
 
 
 class GPT2LM(nn.Module):
@@ -74,7 +77,7 @@ class GPT2Classifier(nn.Module):
 
     def __init__(self, config: GPT2Config, labels: Sequence[str]) -> None:
         super().__init__()
-        if isinstance(labels, str) or len(labels) < 2 or len(set(labels)) < len(labels):
+        if isinstance(labels, str) or len(labels) < 2 or not are_names(labels):
             raise InputError(f"labels: expected at least two different names, got {labels!r}")
         self.config = config
         self.labels = tuple(labels)
@@ -94,6 +97,12 @@ class GPT2Classifier(nn.Module):
         if lengths is not None:
             check_lengths(lengths, *x.shape[:2])
         return self.score(row(x, last_real(x, lengths), axis=1)[:, 0])
+
+
+def are_names(labels: Sequence[Any]) -> bool:
+    """Whether classes can be called so: different strings, none of them blank or a danger to tables and terminals."""
+    strings = all(isinstance(label, str) and label.strip() and not NO_NAME.search(label) for label in labels)
+    return strings and len(set(labels)) == len(labels)
 
 
 def fresh_head(config: GPT2Config, K: int) -> nn.Linear:

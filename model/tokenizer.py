@@ -10,7 +10,7 @@ from tiktoken_ext.openai_public import r50k_pat_str
 
 from .checkpoint import END_OF_TEXT
 from .config import PRESETS, InputError
-from .files import read_json
+from .files import parse_json, read_json
 from .names import EMBEDDED, find, needed
 
 FILES = ("vocab.json", "merges.txt")
@@ -25,11 +25,13 @@ class Tokenizer:
     def __init__(self, files: dict[str, bytes], source: str) -> None:
         self.files = files  # kept as they are, so that a saved checkpoint carries the same bytes
         try:
-            vocab: dict[str, int] = json.loads(files["vocab.json"])
+            vocab: dict[str, int] = parse_json(files["vocab.json"])
             merges = [tuple(line.split(" ")) for line in files["merges.txt"].decode().split("\n")[1:] if line]
             ranks = {bytes(BYTE_OF[char] for char in token): i for token, i in vocab.items() if token != END_OF_TEXT}
             ordered = all(vocab[first + second] == 256 + n for n, (first, second) in enumerate(merges))
-        except (ValueError, KeyError, AttributeError) as error:
+            ordered &= sorted(ranks[bytes([byte])] for byte in range(256)) == list(range(256))
+            ordered &= {*map(type, vocab.values())} == {int} and sorted(vocab.values()) == list(range(len(vocab)))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{source}: vocab.json and merges.txt are not those of a GPT-2 tokenizer: {error!r}"
             ) from None
@@ -88,11 +90,12 @@ def readable(names: list[str]) -> list[str]:
 
 def from_tokenizer_json(path: Path) -> dict[str, bytes]:
     """vocab.json and merges.txt out of the one file that `transformers` 5 writes instead of them."""
+    content = read_json(path)
     try:
-        bpe = read_json(path)["model"]
+        bpe = content["model"]
         merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in bpe["merges"]]
         return {"vocab.json": json.dumps(bpe["vocab"]).encode(), "merges.txt": "\n".join(["#", *merges, ""]).encode()}
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the vocabulary and merges of a GPT-2 tokenizer: {error!r}") from None
 
 

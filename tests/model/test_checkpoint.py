@@ -355,7 +355,8 @@ def test_weights_that_are_not_finite_are_refused_by_name(foreign, value):
 
 def test_integers_among_the_weights_are_refused_by_name(foreign):
     rewrite(foreign, lambda tensors: tensors.update({"transformer.ln_f.bias": torch.ones(C, dtype=torch.int8)}))
-    with pytest.raises(InputError, match=r"transformer.ln_f.bias: expected floating-point numbers, got torch.int8"):
+    expected = r"transformer.ln_f.bias: expected floating-point numbers of at least 16 bits, got torch.int8"
+    with pytest.raises(InputError, match=expected):
         load_lm(foreign)
 
 

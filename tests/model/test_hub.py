@@ -393,7 +393,8 @@ def first_file(**changes):
      first_file(blobId=None), first_file(blobId="../../evil"), first_file(blobId="A" * 40), first_file(size=None),
      first_file(size=-1), first_file(size="7"), first_file(lfs="no"),
      first_file(rfilename=None), first_file(rfilename="../../../evil"), first_file(rfilename="/tmp/evil"),
-     first_file(rfilename="a/../../evil")],
+     first_file(rfilename="a/../../evil"), first_file(rfilename="a/evil\0/b"),
+     lambda info: info.update(lastModified=5)],
 )  # fmt: skip
 def test_what_no_hub_would_say_is_refused_before_anything_is_written(hub, someone, tmp_path, edit):
     before = sorted(tmp_path.rglob("*"))
@@ -742,10 +743,10 @@ def test_each_published_size_takes_the_layout_of_its_file(name, tmp_path):
     assert sum(shape.numel() for shape in wanted.values()) == PARAMETERS[name]
     shapes = official_layout(name)
     write_empty(tmp_path, shapes)
-    keys, digest = model.checkpoint.matched(tmp_path, wanted, set())
+    keys, metadata = model.checkpoint.matched(tmp_path, wanted, set())
     assert wanted.keys() < keys.keys()
     assert sorted(keys.values()) == sorted(shapes)
-    assert digest is None
+    assert metadata == {}
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")

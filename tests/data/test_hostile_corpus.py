@@ -1,0 +1,283 @@
+"""Corpora that are damaged, absurd or malicious: a checked corpus, or one line that a terminal can print."""
+
+import io
+import json
+import lzma
+import os
+import tempfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mutations import mutated, mutations
+
+from data import read_corpus
+from data.books import read_books
+from data.formats import READERS, read_table
+from model import InputError, Tokenizer
+
+LARGE = 100_000_000  # bytes
+TOKENIZER = Tokenizer.load("gpt2-mini")
+ROWS = [
+    (f"{text} {i} 🙂 שלום", label) for i in range(10) for text, label in (("good, film", "pos"), ('a "bad" one', "neg"))
+]
+
+
+def parquet(table, **options):
+    stream = io.BytesIO()
+    pq.write_table(table, stream, **options)
+    return stream.getvalue()
+
+
+def delimited(delimiter):
+    quoted = ([text.replace('"', '""'), label] for text, label in [("text", "label"), *ROWS])
+    return "".join(f'"{text}"{delimiter}{label}\n' for text, label in quoted).encode()
+
+
+TABLE = pa.table({"text": [text for text, _ in ROWS], "label": [label for _, label in ROWS]})
+JSONL = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in ROWS).encode()
+VALID = {
+    ".txt": "".join(f"{text};{label}\n" for text, label in ROWS).encode(),
+    ".csv": delimited(","),
+    ".tsv": delimited("\t"),
+    ".jsonl": JSONL,
+    ".json": JSONL,
+    ".parquet": parquet(TABLE, compression="none", use_dictionary=False),
+}
+
+
+def line_of(call, *arguments):
+    """The one line that an InputError says."""
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert message.isprintable()  # so it has no newline either
+    assert len(message) < 3000
+    return message
+
+
+def checked(corpus):
+    """A corpus that was read is one that every later step can rely on."""
+    assert len(corpus.labels) == len(set(corpus.labels)) >= 2
+    assert set(corpus.examples["split"]) == {"train", "val", "test"}
+    for column in ("text", "label"):
+        assert all(type(value) is str and value.strip() and "\0" not in value for value in corpus.examples[column])
+        "".join(corpus.examples[column]).encode()  # no half of a surrogate pair
+    assert all(label.isprintable() for label in corpus.labels)
+    assert set(corpus.examples["label"]) <= set(corpus.labels)
+
+
+def test_every_format_is_here():
+    assert VALID.keys() == READERS.keys()
+
+
+@pytest.mark.parametrize("ending", VALID)
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(changes=mutations())
+def test_a_mutated_file_is_read_right_or_refused_in_one_line(ending, changes):
+    with tempfile.TemporaryDirectory() as there:
+        path = Path(there) / f"corpus{ending}"
+        path.write_bytes(mutated(VALID[ending], changes))
+        try:
+            checked(read_corpus(path))
+        except InputError:
+            assert line_of(read_corpus, path).startswith(str(path))
+
+
+@pytest.mark.parametrize("ending", VALID)
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(changes=mutations(), split=st.sampled_from(["train", "val", "test"]))
+def test_a_mutated_split_of_a_folder_is_read_right_or_refused_in_one_line(ending, changes, split):
+    with tempfile.TemporaryDirectory() as there:
+        for name in ("train", "val", "test"):
+            content = mutated(VALID[ending], changes) if name == split else VALID[ending]
+            (Path(there) / f"{name}{ending}").write_bytes(content)
+        try:
+            checked(read_corpus(there))
+        except InputError:
+            assert there in line_of(read_corpus, there)
+
+
+@pytest.mark.parametrize("name", ["books.txt", "books.txt.xz"])
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(changes=mutations())
+def test_mutated_books_are_read_right_or_refused_in_one_line(name, changes):
+    content = "One\nand “two”\n<|endoftext|>\nthree 🙂\n".encode()
+    with tempfile.TemporaryDirectory() as there:
+        path = Path(there) / name
+        path.write_bytes(mutated(lzma.compress(content) if name.endswith(".xz") else content, changes))
+        try:
+            assert len(read_books(path, TOKENIZER).train)
+        except InputError:
+            line_of(read_books, path, TOKENIZER)
+
+
+# What is no file that can be read to its end
+
+
+def pipe(path):
+    os.mkfifo(path)
+
+
+def device(path):
+    path.symlink_to("/dev/zero")
+
+
+def loop(path):
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize("make", [pipe, device, loop, Path.mkdir], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("read", [read_corpus, lambda path: read_books(path, TOKENIZER)], ids=["corpus", "books"])
+def test_what_is_no_file_is_refused_and_never_opened(tmp_path, make, read):
+    path = tmp_path / "corpus.txt"
+    make(path)
+    assert str(path) in line_of(read, path)
+
+
+@pytest.mark.parametrize("make", [pipe, device, loop, Path.mkdir], ids=lambda make: make.__name__)
+def test_a_split_that_is_no_file_is_none(tmp_path, make):
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.txt").write_bytes(VALID[".txt"])
+    make(tmp_path / "val.txt")
+    assert len(read_corpus(tmp_path).files) == 2  # val is set aside from train, as where there is none
+
+
+@pytest.mark.parametrize("name", ["a\0b.txt", "\x1b[2J\n.txt", "\u202egpj.txt", "\udcff.txt"], ids=ascii)
+def test_a_name_that_a_terminal_would_obey_is_escaped(name):
+    line_of(read_corpus, name)
+
+
+# A line of 100 MB
+
+LONG_ROWS = {
+    ".txt": lambda: b"a" * LARGE + b";x\n",
+    ".csv": lambda: b'text,label\n"' + b"a" * LARGE + b'",x\n',
+    ".jsonl": lambda: b'{"text": "' + b"a" * LARGE + b'", "label": "x"}\n',
+    ".parquet": lambda: parquet(pa.table({"text": ["a" * LARGE], "label": ["x"]})),
+}
+ENDLESS = {
+    ".txt": (b"", "expected text;label, got 'aaa"),
+    ".csv": (b'text,label\n"', ":2: not a valid row"),
+    ".tsv": (b"", ":1: expected one column 'text', there are 'aaa"),
+    ".jsonl": (b'{"text": "', ":1: expected one JSON object per line"),
+    ".parquet": (b"PAR1", "not a readable parquet file"),
+}
+
+
+@pytest.mark.parametrize("ending", LONG_ROWS)
+def test_a_line_of_100_mb_is_read(tmp_path, ending):
+    path = tmp_path / f"long{ending}"
+    path.write_bytes(LONG_ROWS[ending]())
+    rows = read_table(path, "text", "label").rows
+    assert rows["label"].tolist() == ["x"]
+    assert rows["text"][0].count("a") == len(rows["text"][0]) == LARGE
+
+
+@pytest.mark.parametrize("ending", ENDLESS)
+def test_an_endless_line_is_refused_without_printing_it(tmp_path, ending):
+    start, message = ENDLESS[ending]
+    path = tmp_path / f"long{ending}"
+    path.write_bytes(start + b"a" * LARGE)
+    assert message in line_of(read_table, path, "text", "label")
+
+
+def test_a_header_of_a_million_columns_is_refused_without_printing_it(tmp_path):
+    path = tmp_path / "wide.csv"
+    path.write_bytes(b"," * 1_000_000)
+    assert "expected one column 'text', there are '', ''" in line_of(read_table, path, "text", "label")
+
+
+# What parses, and is no corpus
+
+ROW = '{"text": "a", "label": "x"}\n'
+ODD = [
+    (".jsonl", '{"text": "a", "label": "x", "text": "b"}', ":2: expected one JSON object per line: duplicate key"),
+    (".jsonl", '{"text": "a", "label": "x", "more": {"a": 1, "a": 2}}', "duplicate key 'a'"),
+    (".jsonl", '{"text": "a", "label": NaN}', ":2: the label should be a string, it is of type float"),
+    (".jsonl", '{"text": "a", "label": 1e999}', ":2: the label should be a string, it is of type float"),
+    (".jsonl", '{"text": "a", "label": ' + "9" * 5000 + "}", ":2: expected one JSON object per line"),
+    (".jsonl", '{"a":' * 100_000, "too many brackets"),
+    (".jsonl", "\ufeff" + ROW, ":2: expected one JSON object per line"),
+    (".jsonl", '{"text": "a", "label": "x\\u001b[2J"}', ":2: the label 'x\\x1b[2J' has control characters"),
+    (".jsonl", '{"text": "a", "label": "x\\ny"}', ":2: the label 'x\\ny' has control characters"),
+    (".jsonl", '{"text": "a", "label": "x\\u2028y"}', ":2: the label 'x\\u2028y' has control characters"),
+    (".jsonl", '{"text": "a", "label": ["x"]}', ":2: the label should be a string, it is of type list"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ending", "row", "message"), ODD, ids=range(len(ODD)))
+def test_odd_rows_are_refused(tmp_path, ending, row, message):
+    path = tmp_path / f"odd{ending}"
+    path.write_text(ROW + row)
+    assert message in line_of(read_table, path, "text", "label")
+
+
+def test_utf16_is_refused_with_the_command_that_converts_it(tmp_path):
+    path = tmp_path / "excel.csv"
+    path.write_bytes("text,label\na,x\n".encode("utf-16"))
+    assert f":1: expected UTF-8, got another encoding; convert it, e.g. iconv -f utf16 -t utf8 {path}" in line_of(
+        read_table, path, "text", "label"
+    )
+
+
+def test_control_characters_in_a_text_are_kept(tmp_path):
+    text = "\x1b[31mred\x1b[0m \u202eright\u202c \x07 \u200b🙂\ufe0f"
+    path = tmp_path / "odd.txt"
+    path.write_text(f"{text};x\n")
+    assert read_table(path, "text", "label").rows["text"].tolist() == [text]
+
+
+COLUMNS = {
+    "lists": pa.array([["x"]]),
+    "structs": pa.array([{"a": 1}]),
+    "maps": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
+    "bytes": pa.array([b"x"]),
+    "dates beyond Python's": pa.array([2**30], pa.date32()),
+    "times beyond Python's": pa.array([2**61], pa.timestamp("us")),
+    "durations beyond Python's": pa.array([2**61], pa.duration("ms")),
+    "no time zone": pa.array([1], pa.timestamp("us", tz="No/Where")),
+    "nothing": pa.nulls(1),
+}
+
+
+@pytest.mark.parametrize("column", ["text", "label"])
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_a_parquet_column_of_another_type_is_refused(tmp_path, kind, column):
+    path = tmp_path / "odd.parquet"
+    path.write_bytes(parquet(pa.table({"text": ["a"], "label": ["x"]} | {column: COLUMNS[kind]})))
+    assert line_of(read_table, path, "text", "label").startswith(str(path))
+
+
+@pytest.mark.parametrize("type_", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())], ids=str)
+def test_parquet_strings_of_any_kind_are_read(tmp_path, type_):
+    path = tmp_path / "odd.parquet"
+    path.write_bytes(parquet(pa.table({"text": pa.array(["a"], type_), "label": pa.array(["x"], type_)})))
+    assert read_table(path, "text", "label").rows[["text", "label"]].values.tolist() == [["a", "x"]]
+
+
+def numbered(path, metadata):
+    schema = pa.schema([("text", pa.string()), ("label", pa.int64())], metadata={"huggingface": metadata})
+    path.write_bytes(parquet(pa.table({"text": ["a", "b"], "label": [0, 1]}, schema=schema)))
+    return path
+
+
+METADATA = ["", "3", "null", "[1]", '{"info": 3}', '{"info": {"features": []}}', "[" * 100_000, b"\xff"]
+
+
+@pytest.mark.parametrize("metadata", METADATA, ids=range(len(METADATA)))
+def test_metadata_of_others_say_nothing(tmp_path, metadata):
+    assert read_table(numbered(tmp_path / "a.parquet", metadata), "text", "label").labels == ()
+
+
+NO_NAMES = [3, None, "ab", ["a", 1], ["a", "a"], [["a"], ["b"]], {"0": "a"}, ["a", "b\0"], ["a", "\ud800"], ["a", ""]]
+
+
+@pytest.mark.parametrize("names", NO_NAMES, ids=ascii)
+def test_names_that_are_none_are_refused(tmp_path, names):
+    metadata = json.dumps({"info": {"features": {"label": {"names": names}}}})
+    path = numbered(tmp_path / "a.parquet", metadata)
+    assert "expected a list of different names" in line_of(read_table, path, "text", "label")
