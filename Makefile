@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run "$(RUN)") $(ARGS)
 
-.PHONY: train mini verify paper ablate probe bench words test lint lock
+.PHONY: train mini verify paper ablate probe bench bench-quick words test lint lock
 train verify paper ablate probe: .venv/ready
 	@$(BIN)/python $@.py $(OPTIONS)
 
 bench: .venv/ready
-	@$(BIN)/python bench/ablation.py $(ARGS)
+	@$(BIN)/python bench/speed.py $(ARGS)
+
+bench-quick: .venv/ready
+	@$(BIN)/python bench/speed.py --quick $(ARGS)
 
 mini: .venv/ready
 	@$(BIN)/python pretrain.py $(OPTIONS)

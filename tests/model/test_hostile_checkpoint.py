@@ -20,7 +20,7 @@ from mutations import mutated, mutations
 from safetensors.torch import load_file, save_file
 
 from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier, load_lm, save
-from model.checkpoint import read_config, read_labels
+from model.checkpoint import read_labels
 from model.tokenizer import BYTE_OF
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,108 @@
+"""How time grows with texts, tokens, layers and heads: headgate beside transformers, for fine-tuning and the sweep."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from contestants import Job, headgate_sweep, headgate_training, hook_sweep, trainer
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from slices import Split
+from turns import Contestant, take_turns
+
+from lab import figures
+from lab.device import Device
+from lab.figures import COLOURS, STYLE
+from model import GPT2Classifier, GPT2Config, save
+
+BATCH = 32  # texts, at most
+CODES: dict[str, dict[str, Contestant]] = {
+    "fine-tuning": {"headgate": headgate_training, "Trainer": trainer},
+    "head sweep": {"headgate": headgate_sweep, "transformers, hooks": hook_sweep},
+}
+AXES = {"texts": "texts", "tokens": "tokens per text", "layers": "layers", "heads": "heads closed, one by one"}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One thing to time."""
+
+    texts: int
+    tokens: int  # per text
+    layers: int
+    heads: int  # closed; fine-tuning closes none
+
+
+def points(base: Point, factors: Sequence[float]) -> dict[tuple[str, int], Point]:
+    """By dimension and value: the base with that dimension multiplied by each factor."""
+    found = {}
+    for dimension, factor in product(AXES, factors):
+        value = round(factor * getattr(base, dimension))
+        found[dimension, value] = replace(base, **{dimension: value})
+    return found
+
+
+def measure_scaling(folder: Path, device: Device, quick: bool) -> pd.DataFrame:
+    """Seconds of each point, the least of the timed chunks: columns `task, code, dimension, value, seconds`."""
+    width = GPT2Config.preset("gpt2-mini").n_embd
+    many = 16 if device.device.type == "cuda" else 1
+    base, repeats = (Point(16 * many, 16, 2, 4), 3) if quick else (Point(64 * many, 32, 6, 12), 2)
+    wanted, rows = points(base, (0.5, 1, 2) if quick else (0.5, 1, 2, 4)), []
+    for layers in {point.layers for point in wanted.values()}:
+        torch.manual_seed(0)
+        save(GPT2Classifier(GPT2Config(layers, 8, width), list("abc")), folder / f"{layers} layers")
+    for task, codes in CODES.items():
+        own = {key: point for key, point in wanted.items() if task == "head sweep" or key[0] != "heads"}
+        different = list(dict.fromkeys(own.values()))
+        jobs = [[job_of(point, task, folder, device, repeats)] * len(codes) for point in different]
+        outcomes = dict(zip(different, take_turns(list(codes.values()), jobs), strict=True))
+        for (dimension, value), point in own.items():
+            for code, outcome in zip(codes, outcomes[point], strict=True):
+                rows.append((task, code, dimension, value, min(outcome.seconds[1:])))
+    return pd.DataFrame(rows, columns=["task", "code", "dimension", "value", "seconds"])
+
+
+def job_of(point: Point, task: str, folder: Path, device: Device, repeats: int) -> Job:
+    """All texts of a point in every chunk but the first, which warms up; they are random tokens."""
+    rng = np.random.default_rng(0)
+    chunk = [np.arange(start, min(start + BATCH, point.texts)) for start in range(0, point.texts, BATCH)]
+    heads = tuple(sorted((number % point.layers, number // point.layers) for number in range(point.heads)))
+    split = Split(rng.integers(50_000, size=(point.texts, point.tokens)).tolist(), rng.integers(3, size=point.texts))
+    chunks = [chunk[:1], *[chunk] * repeats]
+    return Job(str(folder / f"{point.layers} layers"), device, split, chunks, heads if task == "head sweep" else ())
+
+
+def slope(values: pd.Series, seconds: pd.Series) -> float:
+    """By which power of `values` the seconds grow, fitted by least squares."""
+    return float(np.polyfit(np.log(values), np.log(seconds), 1)[0])
+
+
+@STYLE
+def picture(scaling: pd.DataFrame, path: Path, title: str) -> None:
+    """A panel for each task and dimension, both axes logarithmic; the legends tell the slopes."""
+    figure = Figure(figsize=(14, 7), layout="constrained")
+    grid = figure.subplots(len(CODES), len(AXES), sharey="row")
+    for axes, (task, dimension) in zip(grid.flat, product(CODES, AXES), strict=True):
+        panel = scaling[(scaling["task"] == task) & (scaling["dimension"] == dimension)]
+        if panel.empty:  # fine-tuning closes no heads: here stands who is who
+            lines = [axes.plot([], marker="o", color=colour)[0] for colour in COLOURS[:2]]
+            axes.legend(lines, ["headgate", "transformers: the Trainer,\nor hooks on c_proj"], loc="center")
+            axes.set_axis_off()
+            continue
+        for colour, (_, rows) in zip(COLOURS, panel.groupby("code", sort=False), strict=False):
+            label = f"slope {slope(rows['value'], rows['seconds']):.2f}"
+            axes.plot(rows["value"], rows["seconds"], marker="o", color=colour, label=label)
+        axes.set(title=task, xlabel=AXES[dimension], xscale="log", yscale="log")
+        axes.xaxis.set(major_locator=FixedLocator(sorted(set(panel["value"]))), minor_locator=NullLocator())
+        axes.legend(loc="upper left")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
+    for axes in grid[:, 0]:
+        axes.set_ylabel("seconds")
+    figure.suptitle(f"How time grows; {title}")
+    figures.save(figure, path)
