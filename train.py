@@ -112,12 +112,13 @@ def main(options: Options) -> int:
         seconds = {"training": before + trained - started, "all": before + time.perf_counter() - started}
         record |= {"status": "interrupted" if training.interrupted else "finished", "seconds": seconds}
         record["peak_memory_bytes"] = memory | {"all": device.peak_memory()}
+        if not training.interrupted:
+            runs.point_latest(run)  # before it counts as finished, for then nothing goes on with it
         runs.write_json(run / "run.json", record)
         if training.interrupted:
             console.print(f"Stopped by Ctrl-C: {run} holds the best epoch so far; runs/latest stays where it was.")
             return 130
         (run / STATE).unlink(missing_ok=True)
-        runs.point_latest(run)
     return 0
 
 

@@ -84,8 +84,15 @@ class Device:
                 yield from item
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process, for all; the others do not call it."""
-        return next(self.gathered([make()] if self.first else []))
+        """What `make` returns in the first process, for all; the others do not call it. Where it raises, they end."""
+        try:
+            made = [make()] if self.first else []
+        except Exception:
+            list(self.gathered([]))  # the others are waiting
+            raise
+        for result in self.gathered(made):
+            return result
+        sys.exit(2)  # the first process says why
 
     def add_up(self, tensors: Iterable[torch.Tensor]) -> None:
         """Sum each tensor over all processes, in place and in all of them."""

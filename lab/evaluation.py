@@ -1,6 +1,7 @@
 """What a trained classifier gets right: predictions, metrics beside the baselines, and pictures."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 from rich.table import Table
 
 from data import SPLITS, Corpus
-from data.batches import token_batches
+from data.batches import Batch, token_batches
 from model import GPT2Classifier, load_classifier
 
 from . import figures, runs
 from .baselines import baselines
 from .device import Device
+from .memory import fitting
 from .metrics import classification_metrics
 from .progress import console
 from .texts import Texts
@@ -28,11 +30,16 @@ def predict(model: GPT2Classifier, sequences: Sequence[list[int]], device: Devic
     probabilities = np.empty((len(sequences), len(model.labels)))
     model.eval()
 
+    def logits(batch: Batch, tokens: int) -> torch.Tensor:
+        with torch.inference_mode(), device.autocast():
+            pieces = [piece.to(device.device) for piece in batch.split(tokens)]
+            return torch.cat([model(piece.ids, piece.lengths).cpu() for piece in pieces])  # (B, K)
+
     def predicted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        tokens = device.tokens
         for batch in device.share(batches):
-            with torch.inference_mode(), device.autocast():
-                logits = model(batch.ids.to(device.device), batch.lengths.to(device.device))  # (B, K)
-            yield batch.index.numpy(), logits.cpu().double().softmax(dim=1).numpy()
+            own, tokens = fitting(partial(logits, batch), tokens, batch.ids.shape[1])
+            yield batch.index.numpy(), own.double().softmax(dim=1).numpy()
 
     for index, own in device.gathered(predicted()):
         probabilities[index] = own

@@ -58,7 +58,9 @@ def head_importance(sweeps: Sweeps, ablated: Logits) -> pd.DataFrame:
     own = np.arange(len(part.targets)), part.targets
     before = readings(sweeps.baseline("val")[None, :, None]).log_probs[0][own]  # (N,)
     after = readings(np.moveaxis(ablated, 0, 1)).log_probs[:, *own]  # (L * H, N)
-    gradients = pruning.gate_gradients(study.clf, part.sequences, part.targets, study.device)
+    gradients = study.device.from_first(  # the order of heads follows from it, and GPUs may round differently
+        lambda: pruning.gate_gradients(study.clf, part.sequences, part.targets, study.device)
+    )
     rises = (before - after).T.reshape(gradients.shape)
     return pruning.importance(gradients, rises, part.targets, study.clf.labels)
 

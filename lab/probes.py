@@ -65,7 +65,7 @@ class Probes:
         about = {key: self.identity(network, source, task) for key, task in tasks.items()}
         done = {key: path.is_file() and read_json(path)["about"] == about[key] for key, path in paths.items()}
         trunk = self.study.clf.trunk if network == "trained" else self.random
-        with TemporaryDirectory(dir=self.folder, ignore_cleanup_errors=True) as folder:
+        with TemporaryDirectory(".tmp", ".", self.folder, ignore_cleanup_errors=True) as folder:
             if not all(done.values()):
                 read = record(trunk, source.sequences, source.positions, Path(folder), self.study.device)
             for key, task in tasks.items():

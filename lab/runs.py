@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
@@ -120,6 +120,7 @@ def alone_at(folder: Path, advice: str) -> Iterator[None]:
     """Work in a folder while no other process does; InputError at once where one is at it already."""
     try:
         with FileLock(folder / ".lock", timeout=0):
+            remove_unfinished(folder)
             yield
     except Timeout:
         raise InputError(f"{folder}: another {Path(sys.argv[0]).name} is at work on it; {advice}") from None
@@ -128,12 +129,25 @@ def alone_at(folder: Path, advice: str) -> Iterator[None]:
 @contextmanager
 def analysis(folder: Path, kept: str, resume: bool, device: Device) -> Iterator[Path]:
     """Work in a folder of a run, in which a folder `kept` holds what earlier calls have computed, or nothing yet."""
-    folder.mkdir(exist_ok=True)
-    with alone_at(folder, "wait for it") if device.first else nullcontext():
-        if device.first and not resume and (folder / kept).is_dir():
-            shutil.rmtree(folder / kept)
-        device.from_first(lambda: (folder / kept).mkdir(exist_ok=True))
+    with ExitStack() as stack:
+
+        def prepare() -> None:
+            folder.mkdir(exist_ok=True)
+            stack.enter_context(alone_at(folder, "wait for it"))
+            if not resume and (folder / kept).is_dir():
+                shutil.rmtree(folder / kept)
+            (folder / kept).mkdir(exist_ok=True)
+            remove_unfinished(folder / kept)
+
+        device.from_first(prepare)
         yield folder
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process was writing into this folder when it was killed."""
+    for path in folder.glob(".*"):
+        if path.suffix in (".tmp", ".old"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager

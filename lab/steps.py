@@ -43,7 +43,7 @@ class Step:
         weight = self.class_weights[batch.targets].sum().item()
         if self.device.rank < len(batch.ids):
             told = self.gradients(batch.rows(slice(self.device.rank, None, self.device.world)), weight)
-        else:  # an epoch's last batch may have few texts
+        else:  # one batch of an epoch may have few texts
             told = self.accumulated([], weight)
         self.device.add_up(parameter.grad for parameter in self.trained if parameter.grad is not None)
         nn.utils.clip_grad_norm_(self.trained, self.clip)

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from model.files import read_json, written_whole
 
 from . import fills
 from .device import Device
+from .memory import fitting
 from .progress import progress_bar
 from .runs import write_json
 from .study import Part, Study
@@ -120,10 +122,9 @@ class Sweeps:
             if path.is_file() and about.is_file() and read_json(about) == identity:
                 return
             about.unlink(missing_ok=True)  # first: it vouches for the other
-            with written_whole(path) as [temporary], temporary.open("wb") as file:
-                np.save(
-                    file, np.full(shape, np.nan, np.float32)
-                )  # a mapped file would not notice that the disk is full
+            np.save(content := BytesIO(), np.full(shape, np.nan, np.float32))
+            with written_whole(path) as [temporary]:
+                temporary.write_bytes(content.getbuffer())  # np.save or a mapped file may not notice a full disk
             write_json(about, identity)
 
         self.study.device.from_first(prepare)
@@ -179,5 +180,6 @@ class Sweeps:
 
     @staticmethod
     def ablated(batch: Batch, ablations: list[Ablation], clf: GPT2Classifier, device: Device) -> torch.Tensor:
+        compute = partial(ablated, clf, batch.to(device.device), ablations, [nothing])
         with torch.inference_mode(), device.autocast():
-            return ablated(clf, batch.to(device.device), ablations, [nothing], device.tokens)
+            return fitting(compute, device.tokens, batch.ids.numel())[0]

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,31 @@ def written_whole(*paths: Path) -> Iterator[list[Path]]:
         file.unlink(missing_ok=True)
     try:
         yield temporary
-        for path, old in zip(paths, former, strict=True):
-            if path.is_file():
-                keep(path, old)
-        try:
-            for written, path in zip(temporary, paths, strict=True):
-                os.replace(written, path)
-        except BaseException:
-            for path, old in zip(paths, former, strict=True):
-                if old.is_file():
-                    os.replace(old, path)
-                elif path.is_file():
-                    path.unlink()
-            raise
+        replace(paths, temporary, former)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say what did not fit
+            raise OSError(f"{paths[0]} could not be written: {error.strerror or error}") from None
+        raise
     finally:
         for file in (*temporary, *former):
             file.unlink(missing_ok=True)
+
+
+def replace(paths: Sequence[Path], temporary: Sequence[Path], former: Sequence[Path]) -> None:
+    """Let all temporary files take the places of `paths`, or none; `former` are names for what stands there."""
+    for path, old in zip(paths, former, strict=True):
+        if path.is_file():
+            keep(path, old)
+    try:
+        for written, path in zip(temporary, paths, strict=True):
+            os.replace(written, path)
+    except BaseException:
+        for path, old in zip(paths, former, strict=True):
+            if old.is_file():
+                os.replace(old, path)
+            elif path.is_file():
+                path.unlink()
+        raise
 
 
 def keep(path: Path, old: Path) -> None:

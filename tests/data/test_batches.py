@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.utils.rnn import pad_sequence
 
 from data import Batch, bucketed, encode
 from data.batches import bucket
@@ -73,6 +74,42 @@ def test_every_text_comes_once_and_unchanged(sequences, batch_size, seed, epoch)
         for row, length, i in zip(batch.ids.tolist(), batch.lengths.tolist(), batch.index.tolist(), strict=True):
             assert row[:length] == sequences[i]
             assert not any(row[length:])
+
+
+def whole_batch(sequences):
+    """All texts in one batch in their order, text i of class 3 i."""
+    ids = pad_sequence([torch.tensor(sequence) for sequence in sequences], batch_first=True)
+    positions = torch.arange(len(sequences))
+    return Batch(ids, torch.tensor([len(sequence) for sequence in sequences]), 3 * positions, positions)
+
+
+def assert_holds(batch, sequences, index):
+    """The batch is made of the texts at these positions, and no longer than the longest of them."""
+    assert batch.index.tolist() == index
+    assert batch.targets.tolist() == [3 * i for i in index]
+    rows = zip(batch.ids.tolist(), batch.lengths.tolist(), strict=True)
+    assert [row[:length] for row, length in rows] == [sequences[i] for i in index]
+    assert batch.ids.shape[1] == max(len(sequences[i]) for i in index)
+
+
+@given(SEQUENCES, st.integers(0, 59), st.integers(1, 4))
+@settings(deadline=None)
+def test_rows_are_some_texts_without_the_padding_of_others(sequences, start, step):
+    batch = whole_batch(sequences)
+    chosen = slice(start % len(sequences), None, step)
+    assert_holds(batch.rows(chosen), sequences, list(range(len(sequences)))[chosen])
+
+
+@given(SEQUENCES, st.integers(1, 70))
+@settings(deadline=None)
+def test_pieces_hold_every_text_once_and_few_tokens(sequences, tokens):
+    batch, start = whole_batch(sequences), 0
+    for piece in batch.split(tokens):
+        assert piece.ids.numel() <= tokens or len(piece.ids) == 1
+        assert_holds(piece, sequences, list(range(start, start + len(piece.ids))))
+        start += len(piece.ids)
+    assert start == len(sequences)
+    assert len(batch.split(batch.ids.numel())) == 1
 
 
 LENGTHS = np.random.default_rng(0).integers(1, 90, 1003).tolist()

@@ -1,7 +1,10 @@
 """Where a model runs: what is asked for, or a clear refusal."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from two_processes import in_two
 
 from lab.device import Device
 from model import InputError
@@ -43,3 +46,62 @@ def test_autocast_acts_in_bf16_only():
 
 def test_the_rate_of_matrix_products_is_measured():
     assert 1e8 < Device.choose("cpu", "fp32").product_rate() < 1e15
+
+
+# Several processes.
+
+CPU = Device(torch.device("cpu"), "fp32")
+
+
+def test_one_process_is_alone_with_its_work():
+    assert (CPU.first, CPU.alone()) == (True, CPU)
+    assert list(CPU.share("abc")) == list(CPU.gathered(iter("abc"))) == ["a", "b", "c"]
+    assert CPU.from_first(lambda: "made") == "made"
+    tensor = torch.tensor([2.0, 3.0])
+    CPU.add_up([tensor])
+    assert tensor.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 13])
+def test_shares_are_a_partition(world):
+    shares = [list(replace(CPU, rank=rank, world=world).share(iter(range(11)))) for rank in range(world)]
+    assert sorted(item for share in shares for item in share) == list(range(11))
+    assert {len(share) for share in shares} <= {11 // world, 11 // world + 1}
+    assert [share[:1] for share in shares] == [[rank] if rank < 11 else [] for rank in range(world)]
+
+
+def talk():
+    """What a process under torchrun hears of the other."""
+    device = Device.choose("cpu", "fp32")
+    own = {0: ["a0", None, (), "a3"], 1: ["b0"]}[device.rank]  # what is false is an item too
+    tensors = [torch.full((3,), 1.0 + device.rank), torch.full((2, 5), 10.0 * device.rank, dtype=torch.float64)]
+    device.add_up(tensor for tensor in tensors)
+    lines = {
+        "device": str(device),
+        "place": (device.rank, device.world, device.first, device.alone().world),
+        "gathered": list(device.gathered(own)),
+        "of one alone": list(device.gathered(["from 1"] if device.rank else [])),
+        "of none": list(device.gathered([])),
+        "first": device.from_first(lambda: f"made by {device.rank}"),
+        "sums": [tensor.tolist() for tensor in tensors],
+    }
+    try:
+        device.from_first(refuse)
+    except (InputError, SystemExit) as end:
+        return lines | {"refused": repr(end)}
+
+
+def refuse():
+    raise InputError("there is no such run")
+
+
+def test_two_processes_hear_the_same_of_each_other():
+    first, second = in_two(talk)
+    assert (first.pop("place"), second.pop("place")) == ((0, 2, True, 1), (1, 2, False, 1))
+    assert (first.pop("refused"), second.pop("refused")) == ("InputError('there is no such run')", "SystemExit(2)")
+    assert first == second
+    assert first["gathered"] == ["a0", "b0", None, (), "a3"]
+    assert (first["of one alone"], first["of none"]) == (["from 1"], [])
+    assert first["first"] == "made by 0"
+    assert first["sums"] == [[3.0] * 3, [[10.0] * 5] * 2]
+    assert "2 processes" in first["device"]

@@ -1,0 +1,223 @@
+"""`torchrun train.py` and `torchrun ablate.py` in two processes on the CPU: the results of one process."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from unittest import mock
+
+import children
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from two_processes import ADDRESS, in_two
+
+import lab.device
+import lab.evaluation
+import lab.finetuning
+from data import bucketed
+from lab.device import Device
+from lab.finetuning import Training
+from lab.texts import Texts
+from model import GPT2Classifier, GPT2Config, load_classifier
+from train import Options
+
+ROOT = Path(__file__).parent.parent
+DONE = 0, ""  # exit code and stderr
+TRAINING = ("--model", "tiny", "--corpus", "split", "--init", "random", "--epochs", "2", "--batch-size", "4")
+TRAINING += ("--lr", "0.01", "--class-weights", "--device", "cpu")
+
+
+def script(name, *arguments, before=int):
+    """`python NAME arguments` in this process, after `before()` -> its exit code and what it wrote to stderr."""
+    before()
+    stderr = StringIO()
+    streams = redirect_stdout(StringIO()), redirect_stderr(stderr)
+    with streams[0], streams[1], mock.patch.object(sys, "argv", [name, *arguments]), pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(ROOT / name), run_name="__main__")
+    return exit_.value.code, stderr.getvalue()
+
+
+def torchrun(*command):
+    """`torchrun --nproc-per-node 2 -- command`, in processes of its own."""
+    options = ["--nproc-per-node=2", *(f"--{name.replace('_', '-')}={value}" for name, value in ADDRESS.items())]
+    line = [sys.executable, "-m", "torch.distributed.run", *options, "--", *map(str, command)]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    return subprocess.run(line, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture
+def split(here):
+    """A corpus of 97 training texts: 24 batches of 4, and one of a single text. One class is rarer than the others."""
+    lines = [line for i, line in enumerate(Path("corpus.txt").read_text().splitlines()) if i % 3 or "fear" not in line]
+    lines = np.random.default_rng(0).permutation(lines).tolist()
+    Path("split").mkdir()
+    for name, own in (("train", lines[:97]), ("val", lines[97:120]), ("test", lines[120:])):
+        Path(f"split/{name}.txt").write_text("\n".join(own) + "\n")
+
+
+def log(run):
+    return pd.read_json(Path("runs") / run / "log.jsonl", lines=True).drop(columns="seconds")
+
+
+def numbers(content):
+    """Of a JSON file, in their order."""
+    if isinstance(content, dict):
+        content = list(content.values())
+    if isinstance(content, list):
+        return [number for own in content for number in numbers(own)]
+    return [content] if isinstance(content, int | float) else []
+
+
+def weights(run):
+    """But for the bias of the keys, which does nothing: of its gradient, all rounding, AdamW makes whole steps."""
+    state, C = load_classifier(run).state_dict(), 12
+    for name in state:
+        if name.endswith("c_attn.bias"):
+            state[name][C : 2 * C] = 0
+    return state
+
+
+def test_training_in_two_processes_is_that_of_one(split):
+    done = torchrun(ROOT / "train.py", *TRAINING, "--dropout", "0", "--run", "two")
+    assert done.returncode == 0, done.stderr
+    for line in ("Corpus split", "epoch 1: train loss", "epoch 2: train loss", "Kept: epoch"):
+        assert done.stdout.count(line) == 1  # only the first process speaks
+    assert script("train.py", *TRAINING, "--dropout", "0", "--run", "alone") == DONE
+
+    two, alone = Path("runs/two"), Path("runs/alone")
+    assert {path.name for path in two.iterdir()} == {path.name for path in alone.iterdir()}
+    assert json.loads((two / "run.json").read_text())["device"].endswith("2 processes")
+    pd.testing.assert_frame_equal(log("two"), log("alone"), rtol=1e-5)
+    metrics = [numbers(json.loads((run / "metrics.json").read_text())) for run in (two, alone)]
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-5, abs=1e-5)
+    for name, value in weights(alone).items():
+        torch.testing.assert_close(weights(two)[name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def dropped_otherwise(dropout):
+    """The loss that a process has on the same text as the other one."""
+    torch.manual_seed(3)
+    config = GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=dropout, attn_dropout=dropout)
+    texts = Texts({"train": [[1, 2, 3]] * 3}, {"train": np.array([0, 0, 1])}, {})
+    model = GPT2Classifier(config, ["a", "b"])
+    training = Training(model, texts, Options(seed=3).resolved(6), Device.choose("cpu", "fp32"))
+    batch = next(bucketed(texts.sequences["train"], texts.targets["train"], 2))  # two of a class
+    return training.take_step(batch).tolist()
+
+
+def test_dropout_falls_elsewhere_in_each_process():
+    first, second = in_two(dropped_otherwise, 0.0)
+    assert first == second
+    first, second = in_two(dropped_otherwise, 0.3)
+    assert first != second
+
+
+def often():
+    """Training writes down where it stands at once, and is not measured."""
+    lab.finetuning.STATE_EVERY = 0
+    lab.evaluation.measure = lambda run, corpus, texts, device: ""
+    many_batches()
+
+
+def killed(rank, function, nth):
+    """The process of this rank is killed where it would call `module.function` for the n-th time."""
+    often()
+    if os.environ["RANK"] == str(rank):
+        children.die_in(function, nth)
+
+
+def kill(rank, function, nth, name, *arguments):
+    """A script in two processes of which one is killed."""
+    with pytest.raises(ChildFailedError):
+        in_two(partial(script, before=partial(killed, rank, function, nth)), name, *arguments)
+
+
+KILLED = """
+import test_processes, train
+from lab.cli import command
+
+test_processes.killed(1, "lab.steps.Step.__call__", 40)
+command(train.main, train.Options, processes=True)
+"""
+
+
+def test_killed_workers_are_survived(split):
+    """The second one under torchrun, then the first one; what goes on ends as if nothing had been, to the last bit."""
+    Path("killed.py").write_text(KILLED)
+    done = torchrun("killed.py", *TRAINING, "--run", "two")
+    assert done.returncode not in (0, 2)
+    assert "Signal 9 (SIGKILL)" in done.stderr
+    two, whole = Path("runs/two"), Path("runs/whole")
+    assert log("two")["epoch"].tolist() == [1, 1]
+    load_classifier(two)  # which checks its SHA-256
+    state = (two / "state.safetensors").read_bytes()
+    code, said = script("train.py", *TRAINING, "--run", "two", "--resume")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "2 processes made it, here are 1; go on with as many" in said
+    assert (two / "state.safetensors").read_bytes() == state
+
+    kill(0, "lab.steps.Step.__call__", 13, "train.py", *TRAINING, "--run", "two", "--resume")
+    for options in (("--run", "two", "--resume"), ("--run", "whole")):
+        assert in_two(partial(script, before=often), "train.py", *TRAINING, *options) == [DONE, DONE]
+    assert (two / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    pd.testing.assert_frame_equal(log("two"), log("whole"), check_exact=True)
+    assert {path.name for path in two.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_what_only_the_first_process_sees_is_said_once_and_ends_both(split):
+    (code, said), other = in_two(script, "train.py", *TRAINING, "--run", "one")
+    assert (code, said.count("\n"), other) == (2, 1, (2, ""))
+    assert "expected a new name, got one that is taken" in said
+
+
+def many_batches():
+    """So small ones that each process gets several."""
+    lab.device.TOKENS = 256
+
+
+def tables():
+    """What ablate.py has found."""
+    return {path.name: path.read_bytes() for path in Path("runs/one/ablate").glob("*.csv")}
+
+
+def computed():
+    """How many logits lie on disk."""
+    return sum(np.isfinite(np.load(path)).sum() for path in Path("runs/one/ablate/logits").glob("*.npy"))
+
+
+def test_ablation_in_two_processes_is_that_of_one(here, monkeypatch):
+    monkeypatch.setattr(lab.device, "TOKENS", 256)
+    options = ("--units", "heads", "curves", "pairs", "smallest", "--fill", "mean", "--device", "cpu")
+    assert script("ablate.py", *options) == DONE
+    alone = tables()
+    assert in_two(partial(script, before=many_batches), "ablate.py", *options, "--no-resume") == [DONE, DONE]
+    assert {"effects.csv", "curves.csv", "interactions.csv"} <= alone.keys()
+    assert tables() == alone
+
+
+def test_a_killed_ablation_goes_on(here):
+    options, done = ("--units", "heads", "layers", "--fill", "zero", "--device", "cpu"), []
+    for rank in (1, 0):
+        kill(rank, "lab.sweep.ablated", 3, "ablate.py", *options)
+        done.append(computed())
+    assert in_two(script, "ablate.py", *options) == [DONE, DONE]
+    assert 0 < done[0] < done[1] < computed()
+    resumed = pd.read_csv("runs/one/ablate/effects.csv")
+    assert script("ablate.py", *options, "--no-resume") == DONE
+    # Texts that were left are batched anew, and a sum in a batch of another shape is rounded otherwise.
+    pd.testing.assert_frame_equal(resumed, pd.read_csv("runs/one/ablate/effects.csv"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pretrain.py", "probe.py", "verify.py", "paper.py"])
+def test_what_works_in_one_process_refuses_several(monkeypatch, name):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = f"error: {name} works in one process: start it with python, not torchrun\n"
+    assert script(name) == (2, said)
