@@ -77,8 +77,7 @@ def main(options: Options) -> int:
         sweeps = Sweeps(study, folder / "logits", options.texts, options.seed)
         sweeps.check_device()
         tables = experiment(sweeps, options)
-        if study.device.first:
-            write(folder, tables, sweeps, options)
+        study.device.from_first(lambda: write(folder, tables, sweeps, options))
     return 0
 
 

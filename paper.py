@@ -79,7 +79,7 @@ class Run:
         except (KeyError, TypeError):
             raise InputError(f"{path}: not as this train.py writes it; {way_out}") from None
         here = runs.settings_of(self.settings) | {"weights": self.weights, "corpus": sorted(self.corpus.files.values())}
-        if other := ", ".join(name for name in here if here[name] != there.get(name)):
+        if other := ", ".join(name for name in here if name in there and here[name] != there[name]):
             raise InputError(f"{self.folder}: made with another {other}; {way_out}")
         return record if finished else None
 

@@ -20,7 +20,7 @@ from lab.device import Compile, Device, DeviceName, Precision
 from lab.language import SampledSoftmax, held_out_loss
 from lab.optim import cosine_schedule, muon
 from lab.progress import console, forecast, progress_bar
-from lab.state import read_state, write_state
+from lab.state import STATE, read_state, write_state
 from lab.texts import check_pair
 from model import GPT2LM, GPT2Config, InputError, Tokenizer, load_lm, save
 from model.checkpoint import read_config
@@ -28,7 +28,6 @@ from model.checkpoint import read_config
 EVALUATIONS = 25  # in a training; each also writes what a resume needs
 EVALUATED_BLOCKS = 32  # of the held-out books, while training; all of them at the end
 CLOSED_BLOCKS = 8  # of those, on which each head is closed once
-STATE = "state.safetensors"
 PROMPTS = ("I feel", "She looked at him and", "The old house")
 
 
@@ -41,7 +40,7 @@ class Options:
     corpus: str  # a text file in UTF-8 (or .xz of one), with a line <|endoftext|> between books
     model: str = "gpt2-mini"  # whose shape and tokenizer: a published name, or a checkpoint's folder
     run: str = ""  # name of the run; empty: date and time
-    resume: bool = False  # go on with an unfinished run: that of this name, or the newest with these settings
+    resume: bool = False  # go on with a run that was interrupted: of this name, or the newest with these settings
     epochs: float = 0  # passes over the text; 0: 20 on a GPU, 1.2 on a CPU
     lr: float = 3e-3  # peak learning rate
     weight_decay: float = 0.1  # on matrices only

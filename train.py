@@ -5,7 +5,7 @@ import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -17,8 +17,9 @@ from lab import figures, runs
 from lab.cli import check_ranges, command
 from lab.device import Compile, Device, DeviceName, Precision
 from lab.evaluation import measure
-from lab.finetuning import STATE, DivergedError, Training
+from lab.finetuning import DivergedError, Training
 from lab.progress import console, forecast
+from lab.state import STATE
 from lab.steps import recompute
 from lab.texts import Texts, read_texts
 from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier
@@ -35,7 +36,7 @@ class Options:
     model: str = "auto"  # a checkpoint's folder, a published name (gpt2, distilgpt2, ...), gpt2-mini, or auto
     corpus: str = "auto"  # emotion, rotten_tomatoes, sample, owner/name on the hub, a file or a folder with splits
     run: str = ""  # name of the run; empty: date and time
-    resume: bool = False  # go on with an unfinished run: that of this name, or the newest with these settings
+    resume: bool = False  # go on with a run that was interrupted: of this name, or the newest with these settings
     init: runs.Init = "pretrained"  # the checkpoint's weights, or only its shape
     tune: Literal["all", "head"] | int = "all"  # all weights, the head alone, or the last N blocks, ln_f and the head
     epochs: int = 0  # passes over the training texts; 0: 6 from random weights, 10 for the head alone, else 4
@@ -87,7 +88,7 @@ def main(options: Options) -> int:
     started = time.perf_counter()
     options.check()
     device = Device.choose(options.device, options.precision)
-    options = chosen(options)
+    options = device.from_first(lambda: chosen(options))
     config = read_config(options.model)
     corpus = read_corpus(options.corpus, options.text_column, options.label_column, options.seed)
     tokenizer = Tokenizer.load(options.model)
@@ -102,23 +103,28 @@ def main(options: Options) -> int:
         announce(config, texts, options, device)
         training = Training(model, texts, options, device)
         fit(training, run, corpus, tokenizer)
-        if not device.first:
-            return 130 if training.interrupted else 0
-        trained = time.perf_counter()
-        scores = measure(run, corpus, texts, device.alone())
-        figures.learning_curves(pd.DataFrame(training.log), training.best_epoch, run / "learning_curves.png")
-        console.print(f"Kept: epoch {training.best_epoch}", scores)
-        before = training.seconds_before
-        seconds = {"training": before + trained - started, "all": before + time.perf_counter() - started}
-        record |= {"status": "interrupted" if training.interrupted else "finished", "seconds": seconds}
-        record["peak_memory_bytes"] = memory | {"all": device.peak_memory()}
-        if not training.interrupted:
-            runs.point_latest(run)  # before it counts as finished, for then nothing goes on with it
+        seconds = time.perf_counter() - started
+        record["peak_memory_bytes"] = memory
+        return device.from_first(lambda: finish(run, record, training, corpus, seconds))
+
+
+def finish(run: Path, record: dict[str, Any], training: Training, corpus: Corpus, seconds: float) -> int:
+    """Measure what was trained in so many seconds, and write it down -> the exit code."""
+    started, seconds = time.perf_counter(), seconds + training.seconds_before
+    device = training.device.alone()
+    scores = measure(run, corpus, training.texts, device)
+    figures.learning_curves(pd.DataFrame(training.log), training.best_epoch, run / "learning_curves.png")
+    console.print(f"Kept: epoch {training.best_epoch}", scores)
+    record["status"] = "interrupted" if training.interrupted else "finished"
+    record["seconds"] = {"training": seconds, "all": seconds + time.perf_counter() - started}
+    record["peak_memory_bytes"]["all"] = device.peak_memory()
+    if training.interrupted:
         runs.write_json(run / "run.json", record)
-        if training.interrupted:
-            console.print(f"Stopped by Ctrl-C: {run} holds the best epoch so far; runs/latest stays where it was.")
-            return 130
-        (run / STATE).unlink(missing_ok=True)
+        console.print(f"Stopped by Ctrl-C: {run} holds the best epoch so far; runs/latest stays where it was.")
+        return 130
+    runs.point_latest(run)  # before it counts as finished, for then nothing goes on with it
+    runs.write_json(run / "run.json", record)
+    (run / STATE).unlink(missing_ok=True)
     return 0
 
 
@@ -127,6 +133,8 @@ def fit(training: Training, run: Path, corpus: Corpus, tokenizer: Tokenizer) -> 
     try:
         training.fit(run, tokenizer)
     except BaseException as error:
+        if isinstance(error, DivergedError):
+            (run / STATE).unlink(missing_ok=True)  # from there it would diverge again
         if (run / STATE).is_file():
             console.print(f"{run} is unfinished; the same command with --resume goes on with it.")
         elif training.device.first and not (run / WEIGHTS).is_file():  # nothing was kept

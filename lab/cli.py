@@ -1,5 +1,6 @@
 """How every script starts and ends: options from a dataclass, errors in one line, exit codes."""
 
+import inspect
 import logging
 import math
 import os
@@ -35,7 +36,6 @@ def command(main: Callable[[Config], int], config: type[Config], processes: bool
             raise InputError(f"{Path(sys.argv[0]).name} works in one process: start it with python, not torchrun")
         code = main(parsed(config))
         if distributed.is_initialized():
-            distributed.barrier()  # the first process may still be measuring
             distributed.destroy_process_group()
         sys.exit(code)
     except (InputError, OSError) as error:
@@ -63,7 +63,7 @@ def parsed(config: type[Config]) -> Config:
     box = StringIO()
     try:
         with redirect_stderr(box):
-            return tyro.cli(config, description=config.__doc__)
+            return tyro.cli(config, description=inspect.getdoc(config))
     except SystemExit as end:
         if not end.code:  # --help
             raise

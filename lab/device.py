@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from itertools import islice
 from typing import Literal, TypeVar
 
@@ -20,6 +21,7 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
 T = TypeVar("T")
+A_DAY = timedelta(days=1)
 TOKENS = 4096  # enough for the full speed of two cores; a training at the 124M shape takes some 5 GB with it
 
 
@@ -37,18 +39,24 @@ class Device:
     @classmethod
     def choose(cls, device: DeviceName, precision: Precision) -> "Device":
         """`auto` is CUDA before MPS before the CPU, and bf16 where CUDA has it. InputError where it is not here."""
-        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        many = distributed.is_torchelastic_launched()
+        mps = torch.backends.mps.is_available() and not many  # whose tensors processes cannot exchange
+        there = {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
         name = next(name for name in there if there[name]) if device == "auto" else device
         if not there[name]:
             raise InputError(f"--device {name}: not on this machine; there is {', '.join(filter(there.get, there))}")
         if precision == "auto":
             precision = "bf16" if name == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-        if not distributed.is_torchelastic_launched():
+        if not many:
             return cls(torch.device(name), precision)
-        if name == "cuda":  # one GPU for each process of a machine
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        if name == "cuda":
+            local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+            if local >= gpus:
+                raise InputError(f"--nproc-per-node: expected at most one process for each of {gpus} GPUs, got more")
+            torch.cuda.set_device(local)
         if not distributed.is_initialized():
-            distributed.init_process_group("cpu:gloo,cuda:nccl" if name == "cuda" else "gloo")
+            backends = "cpu:gloo,cuda:nccl" if name == "cuda" else "gloo"
+            distributed.init_process_group(backends, timeout=A_DAY)  # the first process may measure for long
         return cls(torch.device(name), precision, distributed.get_rank(), distributed.get_world_size())
 
     @property

@@ -38,7 +38,7 @@ def predict(model: GPT2Classifier, sequences: Sequence[list[int]], device: Devic
     def predicted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         tokens = device.tokens
         for batch in device.share(batches):
-            own, tokens = fitting(partial(logits, batch), tokens, batch.ids.shape[1])
+            own, tokens = fitting(partial(logits, batch), tokens, batch.ids.numel(), batch.ids.shape[1])
             yield batch.index.numpy(), own.double().softmax(dim=1).numpy()
 
     for index, own in device.gathered(predicted()):

@@ -20,11 +20,10 @@ from .device import Compile, Device
 from .evaluation import predict
 from .optim import adamw, linear_schedule
 from .progress import console, progress_bar
-from .state import read_state, write_state
+from .state import STATE, read_state, write_state
 from .steps import Step
 from .texts import Texts
 
-STATE = "state.safetensors"
 STATE_EVERY = 30  # seconds, at least; and a fiftieth of the time at most goes into writing it
 READ_EVERY = 10  # steps; reading a number waits for the GPU
 
@@ -64,6 +63,8 @@ class Training:
     """Fine-tuning of one classifier; the epoch of best validation macro-F1 is kept in the run's folder, and beside it,
     from time to time, all that the next step depends on."""
 
+    counters = ("epoch", "step", "totals", "log", "best_epoch")  # that a state holds, besides the parts
+
     def __init__(self, model: GPT2Classifier, texts: Texts, options: Settings, device: Device) -> None:
         self.model, self.texts, self.options, self.device = model, texts, options, device
         self.steps = math.ceil(len(texts.targets["train"]) / options.batch_size)  # per epoch
@@ -72,10 +73,11 @@ class Training:
         counts = np.bincount(texts.targets["train"])
         shares = counts.mean() / counts if options.class_weights else np.ones(len(counts))
         self.class_weights = torch.tensor(shares, dtype=torch.float32)
+        self.parts: tuple[Any, ...] = (model, self.optimizer, self.schedule)  # what changes from step to step
         compiled = device.compiles(options.compile)
         self.take_step = Step(model, self.optimizer, options.clip, self.class_weights, device, compiled)
         self.epoch, self.step = 1, 0  # the one that is going on, and how many of its steps are done
-        self.told = torch.zeros(2)  # in these: the sum of all losses, and how many texts were classified right
+        self.totals = torch.zeros(2)  # in these: the sum of all losses, and how many texts were classified right
         self.unread: list[tuple[np.ndarray, float, Tensor]] = []  # texts, learning rate and result of the latest steps
         self.log: list[dict[str, Any]] = []  # two rows per epoch, train and val
         self.best_epoch, self.interrupted = 0, False
@@ -90,15 +92,18 @@ class Training:
             self.restore(run / STATE)
         try:
             with progress_bar("steps") as bar:
-                task = bar.add_task("", total=self.options.epochs * self.steps, note="")
+                task = bar.add_task("", total=self.options.epochs * self.steps, completed=self.done, note="")
                 while self.epoch <= self.options.epochs:
                     bar.update(task, description=f"epoch {self.epoch}/{self.options.epochs}")
                     self.log += [self.train_epoch(run, bar, task), self.validate()]
                     console.print(summary(*self.log[-2:]))
-                    self.keep(run, tokenizer)
-                    self.epoch, self.step, self.told = self.epoch + 1, 0, torch.zeros(2)
+                    best = self.keep(run, tokenizer)
+                    self.epoch, self.step, self.totals = self.epoch + 1, 0, torch.zeros(2)
+                    if best and (run / STATE).is_file():  # which is never to be older than the weights beside it
+                        self.state_due = 0
+                        self.write_state(run)
         except KeyboardInterrupt:
-            if not self.best_epoch:
+            if not self.best_epoch or self.device.world > 1:  # processes may have stopped at different steps
                 raise
             self.interrupted = True
 
@@ -115,25 +120,29 @@ class Training:
             self.step += 1
             if self.step % READ_EVERY == 0 or self.step == self.steps:
                 loss, accuracy = self.read()
-                done = (self.epoch - 1) * self.steps + self.step
-                bar.update(task, completed=done, note=f"loss {loss:.3f} acc {accuracy:.3f}")
+                bar.update(task, completed=self.done, note=f"loss {loss:.3f} acc {accuracy:.3f}")
                 self.write_state(run)
-        loss, accuracy = (self.told / len(targets)).tolist()
+        loss, accuracy = (self.totals / len(targets)).tolist()
         seconds = round(time.perf_counter() - started, 1)
         return {"epoch": self.epoch, "split": "train", "loss": loss, "accuracy": accuracy, "seconds": seconds}
 
+    @property
+    def done(self) -> int:
+        """Steps in all epochs so far."""
+        return (self.epoch - 1) * self.steps + self.step
+
     def read(self) -> tuple[float, float]:
         """Mean loss and accuracy in this epoch so far. InputError where the loss of a step is not finite."""
-        told = torch.stack([own for _, _, own in self.unread])  # (steps, 2)
-        self.device.add_up([told])
-        told = told.cpu()
+        totals = torch.stack([own for _, _, own in self.unread])  # (steps, 2)
+        self.device.add_up([totals])
+        totals = totals.cpu()
         for step, (index, rate, _) in enumerate(self.unread):
-            if not told[step].isfinite().all():
+            if not totals[step].isfinite().all():
                 raise self.diverged(self.step - len(self.unread) + step + 1, rate, index)
-        self.told += told.sum(dim=0)
+        self.totals += totals.sum(dim=0)
         self.unread.clear()
         n = min(self.step * self.options.batch_size, len(self.texts.targets["train"]))
-        loss, accuracy = (self.told / n).tolist()
+        loss, accuracy = (self.totals / n).tolist()
         return loss, accuracy
 
     def diverged(self, step: int, rate: float, index: np.ndarray) -> DivergedError:
@@ -152,16 +161,20 @@ class Training:
         scores = {"accuracy": (predicted == targets).mean(), "macro_f1": f1_score(targets, predicted, average="macro")}
         return {"epoch": self.epoch, "split": "val", "loss": float(loss)} | {k: float(v) for k, v in scores.items()}
 
-    def keep(self, run: Path, tokenizer: Tokenizer) -> None:
-        """Write the log, and the weights where this epoch is the best so far."""
+    def keep(self, run: Path, tokenizer: Tokenizer) -> bool:
+        """Write the log, and the weights if this epoch is the best so far: is it?"""
         scores = [row["macro_f1"] for row in self.log if row["split"] == "val"]
         best = scores[-1] > max(scores[:-1], default=-1.0)
-        if self.device.first:
+
+        def write() -> None:
             if best:
                 save(self.model, run, tokenizer)
             runs.write_jsonl(run / "log.jsonl", self.log)
+
+        self.device.from_first(write)
         if best:
             self.best_epoch = self.epoch
+        return best
 
     def write_state(self, run: Path) -> None:
         """Write down where the training stands, if it is time to."""
@@ -174,8 +187,7 @@ class Training:
             "parts": [part.state_dict() for part in self.parts],
             "random": list(self.device.gathered([random_state(self.device)])),
         }
-        if self.device.first:
-            write_state(run / STATE, state)
+        self.device.from_first(lambda: write_state(run / STATE, state))
         now = time.perf_counter()
         self.state_due = now + max(STATE_EVERY, 50 * (now - started))
 
@@ -194,22 +206,17 @@ class Training:
         set_random_state(state["random"][self.device.rank], self.device)
         console.print(f"{path.parent} goes on in epoch {self.epoch}, after {self.step} of {self.steps} steps")
 
-    counters = ("epoch", "step", "told", "log", "best_epoch")
-
-    @property
-    def parts(self) -> tuple[Any, ...]:
-        return self.model, self.optimizer, self.schedule
-
 
 def random_state(device: Device) -> list[Tensor]:
     """Of the generators that dropout draws from."""
-    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if device.device.type == "cuda" else [])
+    there = [torch.get_device_module(device.device).get_rng_state()] if device.device.type != "cpu" else []
+    return [torch.get_rng_state(), *there]
 
 
 def set_random_state(states: list[Tensor], device: Device) -> None:
     torch.set_rng_state(states[0])
-    if device.device.type == "cuda":
-        torch.cuda.set_rng_state(states[1])
+    if device.device.type != "cpu":
+        torch.get_device_module(device.device).set_rng_state(states[1])
 
 
 def summary(train: dict[str, Any], val: dict[str, Any]) -> str:

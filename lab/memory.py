@@ -10,16 +10,17 @@ from .progress import console
 T = TypeVar("T")
 
 
-def fitting(compute: Callable[[int], T], tokens: int, least: int) -> tuple[T, int]:
-    """`compute(tokens)`, and again with half as many for as long as a GPU runs out of memory, down to `least`.
+def fitting(compute: Callable[[int], T], tokens: int, there: int, least: int) -> tuple[T, int]:
+    """`compute(tokens)`, or fewer if not so many are `there`; with half as many, and so on down to `least`, for as long
+    as a GPU runs out of memory.
 
-    Returns the result, and how many tokens at once it took, for the next time. Raises torch.OutOfMemoryError."""
+    Returns the result, and the `tokens` to begin with the next time. Raises torch.OutOfMemoryError."""
     while True:
         try:
-            return compute(tokens), tokens
+            return compute(min(tokens, there)), tokens
         except torch.OutOfMemoryError:
-            if tokens // 2 < least:
+            if min(tokens, there) // 2 < least:
                 raise
         torch.cuda.empty_cache()  # out here nothing holds what the failed pass had computed
-        tokens //= 2
+        tokens = min(tokens, there) // 2
         console.print(f"out of memory: going on with at most {tokens:,} tokens at once")

@@ -77,12 +77,11 @@ def at_work(record: dict[str, Any], resume: bool, device: Device) -> Iterator[tu
 
 def newest_unfinished(settings: dict[str, Any]) -> str:
     """Name of the newest run that has these settings, and an end to come; empty where there is none."""
-    records = {path.parent.name: read_json(path) for path in RUNS.glob("*/run.json") if not path.parent.is_symlink()}
-    found = {
-        name: told["started"]
-        for name, told in records.items()
-        if told["status"] != "finished" and told["settings"] | {"run": ""} == settings
-    }
+    found = {}
+    for path in RUNS.glob("*/run.json"):
+        record = {} if path.parent.is_symlink() else read_json(path)
+        if record.get("status") != "finished" and record.get("settings", {}) | {"run": ""} == settings:
+            found[path.parent.name] = record["started"]
     return max(found, key=lambda name: found[name], default="")
 
 
@@ -90,13 +89,16 @@ def taken_up(run: Path, record: dict[str, Any], resume: bool) -> dict[str, Any]:
     """The manifest of a run that goes on: what it was, and by what command, when and where it goes on now."""
     former = read_json(run / "run.json")
     possible = ("unfinished", "interrupted") if resume else ("unfinished",)
-    if former["status"] not in possible or former["settings"].keys() != record["settings"].keys():
-        hint = "go on with it by --resume, or " if former["status"] == "interrupted" else ""
-        told = f"{run} is {former['status']}" if resume else f"{run}: expected a new name, got one that is taken"
-        raise InputError(f"{told}; {hint}choose another with --run")
+    status = former.get("status", "finished")
+    if status not in possible or former["settings"].keys() != record["settings"].keys():
+        hint = "go on with it by --resume, or " if status == "interrupted" else ""
+        found = f"{run} is {status}" if resume else f"{run}: expected a new name, got one that is taken"
+        raise InputError(f"{found}; {hint}choose another with --run")
     then, now = (
-        told["settings"] | {"run": run.name, "corpus": told["corpus"]["sha256"], "model": told["model"]["shape"]}
-        for told in (former, record)
+        one["settings"]
+        | {"run": run.name, "corpus": one["corpus"]["sha256"]}
+        | {"model": one["model"].get("sha256") or one["model"]["shape"]}
+        for one in (former, record)
     )
     if differing := [f"--{key.replace('_', '-')} {then[key]}, now {now[key]}" for key in now if then[key] != now[key]]:
         raise InputError(

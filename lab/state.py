@@ -12,6 +12,7 @@ from model import InputError
 from model.checkpoint import DIGEST, digest
 from model.files import written_whole
 
+STATE = "state.safetensors"  # in a run's folder
 TREE = "headgate_state"  # our key in the metadata: what is no tensor, and where which tensor belongs
 
 
@@ -21,7 +22,7 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
     tree = json.dumps(taken_apart(state, tensors))
     with written_whole(path) as [temporary]:
         try:
-            save_file(tensors, temporary, metadata={TREE: tree, DIGEST: digest(tensors | {tree: torch.empty(0)})})
+            save_file(tensors, temporary, metadata={TREE: tree, DIGEST: checksum(tensors, tree)})
         except SafetensorError as error:  # so safetensors calls a full disk
             raise OSError(f"{path} could not be written, is the disk full? ({error})") from None
 
@@ -31,13 +32,18 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no dict)
-            told = file.metadata() or {}
+            metadata = file.metadata() or {}
     except SafetensorError:
-        told = {}
-    if TREE not in told or told.get(DIGEST) != digest(tensors | {told[TREE]: torch.empty(0)}):
+        metadata = {}
+    if TREE not in metadata or metadata.get(DIGEST) != checksum(tensors, metadata[TREE]):
         raise InputError(f"{path} is damaged; remove {path.parent}, and begin anew")
-    state: dict[str, Any] = put_together(json.loads(told[TREE]), tensors)
+    state: dict[str, Any] = put_together(json.loads(metadata[TREE]), tensors)
     return state
+
+
+def checksum(tensors: dict[str, torch.Tensor], tree: str) -> str:
+    """SHA-256 of the tensors and of the tree, which goes in as the name of an empty one."""
+    return digest(tensors | {tree: torch.empty(0)})
 
 
 def taken_apart(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

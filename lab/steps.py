@@ -32,7 +32,7 @@ class Step:
         compiled: bool,
     ) -> None:
         self.optimizer, self.clip, self.device = optimizer, clip, device
-        self.class_weights, self.class_weights_there = class_weights, class_weights.to(device.device)
+        self.class_weights, self.class_weights_on_device = class_weights, class_weights.to(device.device)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.forward: Callable[..., Tensor] = torch.compile(model, dynamic=True) if compiled else model
         self.tokens = device.tokens  # at once, padding included
@@ -42,38 +42,38 @@ class Step:
         are classified right; of this process's share."""
         weight = self.class_weights[batch.targets].sum().item()
         if self.device.rank < len(batch.ids):
-            told = self.gradients(batch.rows(slice(self.device.rank, None, self.device.world)), weight)
+            totals = self.gradients(batch.rows(slice(self.device.rank, None, self.device.world)), weight)
         else:  # one batch of an epoch may have few texts
-            told = self.accumulated([], weight)
+            totals = self.accumulated([], weight)
         self.device.add_up(parameter.grad for parameter in self.trained if parameter.grad is not None)
         nn.utils.clip_grad_norm_(self.trained, self.clip)
         self.optimizer.step()
-        return told
+        return totals
 
     def gradients(self, batch: Batch, weight: float) -> Tensor:
         """Leave the gradients of these texts' part of the loss -> what `__call__` returns."""
         B, T = batch.ids.shape
-        told, tokens = fitting(lambda tokens: self.accumulated(batch.split(tokens), weight), min(self.tokens, B * T), T)
-        if tokens < min(self.tokens, B * T):
-            self.tokens = tokens
-        return told
+        totals, self.tokens = fitting(
+            lambda tokens: self.accumulated(batch.split(tokens), weight), self.tokens, B * T, T
+        )
+        return totals
 
     def accumulated(self, pieces: list[Batch], weight: float) -> Tensor:
         """Gradients of the pieces, added up."""
         self.optimizer.zero_grad()
-        told = torch.zeros(2, device=self.device.device)
+        totals = torch.zeros(2, device=self.device.device)
         for piece in pieces:
             piece = piece.to(self.device.device)
             with self.device.autocast():
                 logits = self.forward(piece.ids, piece.lengths).float()  # (B, K)
-            (F.cross_entropy(logits, piece.targets, self.class_weights_there, reduction="sum") / weight).backward()
+            (F.cross_entropy(logits, piece.targets, self.class_weights_on_device, reduction="sum") / weight).backward()
             logits = logits.detach()
             losses = F.cross_entropy(logits, piece.targets, reduction="sum")
-            told += torch.stack([losses, (logits.argmax(dim=1) == piece.targets).sum()])
+            totals += torch.stack([losses, (logits.argmax(dim=1) == piece.targets).sum()])
         for parameter in self.trained:
             if parameter.grad is None:  # no texts for this process
                 parameter.grad = torch.zeros_like(parameter)
-        return told
+        return totals
 
 
 def recompute(trunk: GPT2) -> None:

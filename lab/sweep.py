@@ -73,12 +73,12 @@ def sweep(
     sequences: token ids of N texts; targets int64 (N,) are for fills that depend on the class; among: positions of
     texts. Results equal those of U * R plain calls up to rounding, whatever the batching. The model is taken as it
     stands; eval mode is the caller's."""
-    tokens = device.tokens
+    tokens, riders = device.tokens, len(ablations) * len(fills)
     for batch in device.share(token_batches(sequences, targets, tokens // RIDERS, among)):
         index, own = batch.index.numpy(), batch.to(device.device)
         compute = partial(ablated, clf, own, ablations, fills)
         with torch.inference_mode(), device.autocast():
-            logits, tokens = fitting(compute, tokens, own.ids.numel())
+            logits, tokens = fitting(compute, tokens, riders * own.ids.numel(), own.ids.numel())
         yield index, logits.numpy()
 
 

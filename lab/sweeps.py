@@ -98,7 +98,7 @@ class Sweeps:
         donors = self.fills(plan.fill, split)
         shape = (len(part.sequences), len(ablations), len(donors), len(self.study.clf.labels))
         logits = self.kept(self.folder / f"{split}-{plan.fill}-{plan.name}.npy", self.identity(plan, split), shape)
-        left = np.flatnonzero(np.isnan(logits).any(axis=(1, 2, 3)))
+        left = self.study.device.from_first(lambda: np.flatnonzero(np.isnan(logits).any(axis=(1, 2, 3))))
         advance(len(logits) - len(left))
         study = self.study
         swept = sweep(study.clf, part.sequences, part.targets, ablations, donors, study.device, left)
@@ -182,4 +182,4 @@ class Sweeps:
     def ablated(batch: Batch, ablations: list[Ablation], clf: GPT2Classifier, device: Device) -> torch.Tensor:
         compute = partial(ablated, clf, batch.to(device.device), ablations, [nothing])
         with torch.inference_mode(), device.autocast():
-            return fitting(compute, device.tokens, batch.ids.numel())[0]
+            return fitting(compute, device.tokens, device.tokens, batch.ids.numel())[0]

@@ -108,6 +108,17 @@ def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
     assert computed[-1] == 0
 
 
+def test_without_resume_everything_is_computed_anew(here, monkeypatch):
+    arguments = ("--units", "heads", "--fill", "zero")
+    assert run_ablate(monkeypatch, *arguments) == 0
+    before, kept = table("effects"), Path("runs/one/ablate/logits/test-zero-heads.npy")
+    np.save(kept, -np.load(kept))  # as other code would have left it
+    assert run_ablate(monkeypatch, *arguments) == 0
+    assert not table("effects").equals(before)
+    assert run_ablate(monkeypatch, *arguments, "--no-resume") == 0
+    pd.testing.assert_frame_equal(table("effects"), before)
+
+
 def test_other_weights_are_swept_anew(here, monkeypatch):
     assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero") == 0
     before = table("effects")
