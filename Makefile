@@ -23,7 +23,7 @@ words: .venv/ready
 		|| { echo "nltk could not fetch them all, for the reason above; is there a network?" >&2; exit 1; }
 
 test: .venv/ready
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 lint: .venv/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
