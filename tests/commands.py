@@ -1,11 +1,13 @@
-"""A script called as from the command line, and what it says of a mistake."""
+"""A script called as from the command line, and what it or a function says of a mistake."""
 
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
 from lab.cli import command
+from model import InputError
 
 
 def exit_code(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *arguments: str) -> int:
@@ -22,3 +24,13 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     assert err.count("\n") == 1, err
     assert err.startswith("error: ")
     return err
+
+
+def line_of(call: Callable[..., object], *arguments: object) -> str:
+    """The one line that the InputError of `call(*arguments)` says."""
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert message.isprintable()  # so it has no newline either
+    assert len(message) < 3000
+    return message

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from commands import line_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import mutated, mutations
@@ -47,16 +48,6 @@ VALID = {
     ".json": JSONL,
     ".parquet": parquet(TABLE, compression="none", use_dictionary=False),
 }
-
-
-def line_of(call, *arguments):
-    """The one line that an InputError says."""
-    with pytest.raises(InputError) as caught:
-        call(*arguments)
-    message = str(caught.value)
-    assert message.isprintable()  # so it has no newline either
-    assert len(message) < 3000
-    return message
 
 
 def checked(corpus):
