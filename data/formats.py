@@ -183,9 +183,10 @@ def _jsonl(data: bytes, path: Path, columns: tuple[str, str]) -> Iterator[Row]:
 
 def _parquet(data: bytes, path: Path, columns: tuple[str, str]) -> Iterator[Row]:
     try:
-        file = pq.ParquetFile(io.BytesIO(data))
+        # Without threads: pyarrow's may outlive the program's end, which they abort.
+        file = pq.ParquetFile(io.BytesIO(data), pre_buffer=False)
         _require(columns, file.schema_arrow.names, str(path))
-        table = file.read(columns=list(columns))
+        table = file.read(columns=list(columns), use_threads=False)
         table.validate(full=True)  # else strings that are not UTF-8 would pass until they are used
         texts, labels = (table[column].to_pylist() for column in columns)
     except InputError:
