@@ -11,7 +11,7 @@ import torch
 from contestants import Job, headgate_sweep, headgate_training, hook_sweep, trainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
-from slices import Split
+from slices import BATCH, Split
 from turns import Contestant, take_turns
 
 from lab import figures
@@ -19,7 +19,6 @@ from lab.device import Device
 from lab.figures import COLOURS, STYLE
 from model import GPT2Classifier, GPT2Config, save
 
-BATCH = 32  # texts, at most
 CODES: dict[str, dict[str, Contestant]] = {
     "fine-tuning": {"headgate": headgate_training, "Trainer": trainer},
     "head sweep": {"headgate": headgate_sweep, "transformers, hooks": hook_sweep},

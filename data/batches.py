@@ -31,9 +31,9 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on `device`; to a GPU it is copied while the program goes on."""
         tensors = [self.ids, self.lengths, self.targets, self.index]
-        if torch.device(device).type == "cuda" and self.ids.device.type == "cpu":
-            tensors = [tensor.pin_memory() for tensor in tensors]
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+        if torch.device(device).type == "cuda" and self.ids.device.type == "cpu":  # the other way would not be safe
+            return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors))
+        return Batch(*(tensor.to(device) for tensor in tensors))
 
     def rows(self, chosen: slice) -> "Batch":
         """Some of its texts, without the padding that only others need."""

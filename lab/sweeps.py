@@ -145,13 +145,9 @@ class Sweeps:
 
     def seconds(self, plans: Sequence[Plan]) -> float:
         """About how long these plans take, by every third head on a batch of texts of middling length."""
-        part, config = self.parts["test"], self.study.clf.config
-        by_length = np.argsort([len(ids) for ids in part.sequences])
-        batch = next(
-            token_batches(
-                part.sequences, part.targets, self.study.device.tokens // RIDERS, by_length[: len(by_length) // 2 + 1]
-            )
-        )
+        config = self.study.clf.config
+        by_length = np.argsort([len(ids) for ids in self.parts["test"].sequences])
+        batch = self.batch(by_length[: len(by_length) // 2 + 1])
         heads = each_head(config)[::3]
         for _ in range(2):  # the first time also pays for start-up
             started = time.perf_counter()
@@ -163,20 +159,21 @@ class Sweeps:
 
     def check_device(self) -> None:
         """Raise InputError where logits of a few texts, with heads closed, are not those of the CPU."""
-        study, part = self.study, self.parts["test"]
+        study = self.study
         if study.device.device.type == "cpu":
             return
-        batch = next(
-            token_batches(
-                part.sequences, part.targets, self.study.device.tokens // RIDERS, np.arange(len(part.targets))[:CHECKED]
-            )
-        )
+        batch = self.batch(np.arange(len(self.parts["test"].targets))[:CHECKED])
         heads = [BASELINE, *each_head(study.clf.config)]
         on_cpu = self.ablated(batch, heads, deepcopy(study.clf).cpu(), Device(torch.device("cpu"), "fp32"))
         here = self.ablated(batch, heads, study.clf, study.device)
         off = (here - on_cpu).abs().max() / on_cpu.abs().max()
         if not off < AGREEMENT[study.device.precision]:
             raise InputError(f"{study.device} computes other logits than the CPU, off by {off:.1%}; try --device cpu")
+
+    def batch(self, among: NDArray[np.integer]) -> Batch:
+        """The first of the batches in which the sweep takes these texts of test: the longest ones."""
+        part = self.parts["test"]
+        return next(token_batches(part.sequences, part.targets, self.study.device.tokens // RIDERS, among))
 
     @staticmethod
     def ablated(batch: Batch, ablations: list[Ablation], clf: GPT2Classifier, device: Device) -> torch.Tensor:

@@ -107,12 +107,17 @@ at_file = partial(partial, die_at_file)
 within = partial(partial, die_in)
 
 
+def ensure_server() -> None:
+    """Python 3.11 does not tell the fork server by itself where modules are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+
+
 def start(folder: Path, script: str, *arguments: str, before: Callable[[], None] = often) -> Child:
     """`python SCRIPT.py`, with the arguments above and these, in this folder, after `before()`."""
     stderr = folder.with_name(f"{folder.name}-{next(number)}.stderr")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # Python 3.11 does not tell the server otherwise
-        forkserver.ensure_running()
+    ensure_server()
     process = SERVER.Process(target=work, args=(folder, script, arguments, before, stderr))
     process.start()
     return Child(process, stderr)

@@ -1,15 +1,11 @@
 """Work in two processes on the CPU: torchrun's own launcher starts them, from the fork server of children.py."""
 
-import os
-import sys
 from collections.abc import Callable
-from multiprocessing import forkserver
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import children  # noqa: F401  (says what the server imports beforehand)
-import pytest
 import torch
+from children import ensure_server  # that module says what the server imports beforehand
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -18,9 +14,7 @@ ADDRESS = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}  # a free por
 
 def in_two(work: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What `work(*arguments)`, which they get by its name, returns in each. ChildFailedError where one is killed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # Python 3.11 does not tell the server otherwise
-        forkserver.ensure_running()
+    ensure_server()
     with TemporaryDirectory() as folder:
         how = {"start_method": "forkserver", "max_restarts": 0, "logs_specs": DefaultLogsSpecs(folder)}
         returned = elastic_launch(LaunchConfig(1, 1, 2, run_id="two", **how, **ADDRESS), call)(work, *arguments)
