@@ -97,9 +97,13 @@ def experiment(sweeps: Sweeps, options: Options) -> dict[str, Any]:
     logits, fill = sweeps.run(plans), options.fill[0]
     with console.status("intervals and permutation tests"):
         found: dict[str, Any] = findings.measured(sweeps, plans, logits, options.class_)
+        for plan in plans:
+            if plan.name == "words":
+                hidden = logits["words", plan.fill, "test"]
+                found["words"] = findings.words_against_random(sweeps, plan, hidden, options.class_)
     if not {"curves", "pairs", "smallest"} & set(options.units):
         return found
-    importance = findings.head_importance(sweeps, logits["heads", fill, "val"])
+    importance = findings.head_importance(sweeps, logits["heads", fill, "val"], fill)
     if "curves" in options.units:
         found |= {"importance": importance, "correlations": pruning.correlations(importance)}
         found["curves"] = findings.curves(sweeps, importance, fill)
@@ -162,6 +166,7 @@ def write(folder: Path, found: dict[str, Any], sweeps: Sweeps, options: Options)
     """Tables, pictures and the report."""
     tables = {name: table for name, table in found.items() if name != "smallest"}
     test, run, corpus = sweeps.parts["test"], sweeps.study.run.name, sweeps.study.corpus.name
+    majority = sweeps.study.majority(test)
     told = {name: table for name, table in found.items() if name not in ("effects", "significance", "importance")}
     texts = ", ".join(f"{len(part.targets):,} texts of {split}" for split, part in sweeps.parts.items())
     about = sweeps.study.provenance(texts, options.seed)
@@ -170,8 +175,8 @@ def write(folder: Path, found: dict[str, Any], sweeps: Sweeps, options: Options)
             runs.write_csv(folder / f"{name}.csv", table)
         if "smallest" in found:
             runs.write_json(folder / "smallest.json", found["smallest"])
-        draw(folder, tables, test.majority, f"run {run}: {len(test.targets):,} test texts of {corpus}")
-        page = report(about, test.majority, found["effects"], found["significance"], **told)
+        draw(folder, tables, majority, f"run {run}: {len(test.targets):,} test texts of {corpus}")
+        page = report(about, majority, found["effects"], found["significance"], **told)
         runs.write_text(folder / "report.md", page)
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(tables)}.csv and the pictures")
 

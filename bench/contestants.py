@@ -127,9 +127,7 @@ def headgate_sweep(job: Job, turn: Turn) -> NDArray[np.floating]:
     logits = np.empty((len(job.split.sequences), len(ablations), len(clf.labels)), np.float32)
     turn()
     for chunk in job.chunks:
-        for index, own in sweep(
-            clf, job.split.sequences, job.split.targets, ablations, [nothing], device, np.concatenate(chunk)
-        ):
+        for index, own in sweep(clf, job.split.sequences, ablations, [nothing], device, np.concatenate(chunk)):
             logits[index] = own[:, :, 0]
         turn()
     return logits[np.concatenate([index for chunk in job.chunks for index in chunk])]

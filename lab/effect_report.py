@@ -42,6 +42,7 @@ def report(
     effects: pd.DataFrame,
     significance: pd.DataFrame,
     *,
+    words: pd.DataFrame | None = None,
     flips: pd.DataFrame | None = None,
     curves: pd.DataFrame | None = None,
     correlations: pd.DataFrame | None = None,
@@ -68,7 +69,7 @@ def report(
         [HOW, *_what_was_done(closed["fill"].unique(), tested), "", "## What was found"],
         *(_family(str(kind), str(fill), rows) for (kind, fill), rows in tested.groupby(["kind", "fill"], sort=False)),
         _disagreements(tested),
-        _words(overall[overall["kind"] == "words"]),
+        [] if words is None else _words(overall[overall["kind"] == "words"], words),
         _regions(overall[overall["kind"].isin(["mask", "cut"]) & (overall["metric"] == "log_prob")]),
         *(section(table) for section, table in optional if table is not None and len(table)),
         [] if smallest is None else _smallest(smallest),
@@ -177,22 +178,31 @@ def _disagreements(tested: pd.DataFrame) -> list[str]:
     return ["### Where fills disagree", "", *lines]
 
 
-def _words(rows: pd.DataFrame) -> list[str]:
-    """Each class of words against as many random tokens."""
-    rows = rows.set_index(["region", "metric"]).sort_index()
-    names = [name for name in rows.index.unique("region") if RANDOM + name in rows.index.unique("region")]
-    if not names:
-        return []
-    cells, told = [], []
+def _words(overall: pd.DataFrame, words: pd.DataFrame) -> list[str]:
+    """Each class of words against as many random tokens.
+
+    overall: effects over all texts of kind `words`; words: the paired differences, of which class `all` is read."""
+    effect = overall.set_index(["region", "metric"])
+    differences = words[words["class"] == OVERALL].set_index(["words", "metric"])
+    names = differences.index.unique("words")
+    cells = []
     for name in names:
-        own, random = rows.loc[name], rows.loc[RANDOM + name]
-        cells.append([name, *(sure(one.loc[metric], "effect") for metric in HIDDEN for one in (own, random))])
-        below = own.at["log_prob", "ci_high"] < random.at["log_prob", "ci_low"]
-        above = own.at["log_prob", "ci_low"] > random.at["log_prob", "ci_high"]
-        told.append(f"{name}: {'below' if below else 'above' if above else 'they overlap'}")
-    header = ["hidden", *(cell for name in HIDDEN.values() for cell in (name, "as many random tokens"))]
-    about = "Where the interval of the log-probability lies, seen from that of as many random tokens"
-    return ["### Words against random tokens", "", *markdown_table(header, cells), "", f"{about}: {'; '.join(told)}."]
+        compared = [
+            (sure(effect.loc[(name, metric)], "effect"), sure(effect.loc[(RANDOM + name, metric)], "effect"))
+            + (sure(differences.loc[(name, metric)], "difference"),)
+            for metric in HIDDEN
+        ]
+        cells.append([name, *(cell for columns in compared for cell in columns)])
+    header = ["hidden", *(cell for name in HIDDEN.values() for cell in (name, "as many random tokens", "difference"))]
+    loss = differences.xs("log_prob", level="metric")
+    verdicts = {
+        "lowers it more": loss.index[loss["ci_high"] < 0],
+        "lowers it less": loss.index[loss["ci_low"] > 0],
+        "makes no clear difference (the interval holds 0)": loss.index[(loss["ci_low"] <= 0) & (loss["ci_high"] >= 0)],
+    }
+    said = "; ".join(f"{', '.join(which)}: {verdict}" for verdict, which in verdicts.items() if len(which))
+    about = "The log-probability of the true class, beside hiding as many random tokens of the same texts (paired)"
+    return ["### Words against random tokens", "", *markdown_table(header, cells), "", f"{about}: {said}."]
 
 
 def _regions(rows: pd.DataFrame) -> list[str]:
@@ -271,7 +281,8 @@ def _estimates(correlations: pd.DataFrame) -> list[str]:
     overall, classes = values[OVERALL], values.drop(columns=OVERALL)
     low, high = classes.min(axis=1), classes.max(axis=1)
     cells = [[name, f"{overall[key]:z.2f}", f"{low[key]:z.2f} to {high[key]:z.2f}"] for key, name in ESTIMATES.items()]
-    about = "Spearman's correlation over the heads, on val, with how much closing each raises the loss."
+    fill = correlations["fill"].iloc[0]
+    about = f"Spearman's correlation over the heads, on val, with how much closing each with fill {fill} raises the loss."
     header = ["estimate", "all texts", "over the texts of a class"]
     return ["### Cheap estimates of a head's importance", "", about, "", *markdown_table(header, cells)]
 

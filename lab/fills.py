@@ -74,12 +74,19 @@ def mean(sums: Means) -> Fill:
     return lambda batch: own
 
 
-def class_mean(sums: Means) -> Fill:
-    """The mean over the texts of the other classes: what the head says of its class is gone, the rest stays."""
+def class_mean(sums: Means, predicted: NDArray[np.integer]) -> Fill:
+    """The mean over the texts of all classes but the predicted one: what the head says of that class is gone, the rest
+    stays.
+
+    predicted: class numbers (N,) of the texts that the sweep runs on, as the network predicts them with nothing taken
+    out. It must not be the true class: "all classes but k" is evidence against k, so the ablated logits would depend
+    on the label, and every test of them against labels would find that."""
     others = sums.of(1 - torch.eye(len(sums.tokens), dtype=torch.float64))  # (K, ...)
+    excluded = torch.from_numpy(predicted)
 
     def fill(batch: Batch) -> Interventions:
-        return {name: value[batch.targets.cpu()] for name, value in others.items()}  # type: ignore[index, return-value]
+        rows = excluded[batch.index.cpu()]  # (B,)
+        return {name: value[rows] for name, value in others.items()}  # type: ignore[index, return-value]
 
     return fill
 
@@ -87,21 +94,28 @@ def class_mean(sums: Means) -> Fill:
 def resample(
     clf: GPT2Classifier, sequences: Sequence[list[int]], donors: Sequence[list[int]], device: Device, seed: int
 ) -> list[Fill]:
-    """What the head made of a random donor text, DRAWS times.
+    """What the head made of another text, for each of DRAWS different random donors (fewer where there are fewer).
 
-    sequences: the texts that the sweep runs on; donors: the training texts. A donor has as many tokens as the text;
-    where there is none, it is of the next greater length, else of the greatest, and both are aligned at their last
-    tokens. What a shorter donor has no token for takes its first one."""
-    lengths = np.array([len(ids) for ids in donors])
-    rng = np.random.default_rng(seed)
-    chosen = np.array([rng.choice(candidates(lengths, len(ids)), DRAWS) for ids in sequences])  # (N, DRAWS)
-    return [partial(donated, clf, donors, own, device) for own in chosen.T]
+    sequences: the texts that the sweep runs on; donors: the training texts. Donors have about as many tokens as the
+    text, see `candidates`. Text and donor are aligned at their last tokens; a shorter donor repeats its first one."""
+    chosen = choose_donors(sequences, donors, seed)
+    return [partial(donated, clf, donors, draw, device) for draw in chosen.T]
 
 
-def candidates(lengths: NDArray[np.integer], length: int) -> NDArray[np.integer]:
-    """Donors for a text of this length: positions of those of the nearest length."""
-    enough = lengths[lengths >= length]
-    return np.flatnonzero(lengths == (enough.min() if len(enough) else lengths.max()))
+def choose_donors(sequences: Sequence[list[int]], donors: Sequence[list[int]], seed: int) -> NDArray[np.int64]:
+    """Positions of the donors of each text, int64 (N, DRAWS): no donor twice in a row."""
+    lengths, n = np.array([len(ids) for ids in donors]), min(DRAWS, len(donors))
+    rng = np.random.default_rng((seed, *b"donors"))
+    return np.array([rng.choice(candidates(lengths, len(ids), n), n, replace=False) for ids in sequences])
+
+
+def candidates(lengths: NDArray[np.integer], length: int, n: int) -> NDArray[np.integer]:
+    """Positions of at least n donors for a text of `length` tokens: all of the nearest lengths, longer ones first.
+
+    lengths: tokens of each donor. Equal lengths come first, then longer ones by length, then shorter ones, the longest
+    first; as many lengths as it takes to have n donors, so that no text is compared with the same few again and again."""
+    order = np.where(lengths >= length, lengths, 2 * lengths.max() + 1 - lengths)
+    return np.flatnonzero(order <= np.partition(order, n - 1)[n - 1])
 
 
 def donated(

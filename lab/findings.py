@@ -52,17 +52,38 @@ def named(table: pd.DataFrame, ablations: Sequence[Ablation], fill: str, split: 
     return names.iloc[table["unit"]].reset_index(drop=True).join(table.drop(columns="unit").reset_index(drop=True))
 
 
-def head_importance(sweeps: Sweeps, ablated: Logits) -> pd.DataFrame:
-    """Cheap estimates beside what closing each head does to the loss on val; ablated (N, L * H, R, K)."""
+def words_against_random(sweeps: Sweeps, plan: Plan, logits: Logits, only: str) -> pd.DataFrame:
+    """Hiding words of a class against hiding as many random tokens, on test: one row per class of words, class and
+    metric, from the plan `words` and its logits (N, U, 1, K).
+
+    Columns `words, class, metric, n, random, hidden, difference, ci_low, ci_high`: hidden minus random, with the 95 %
+    paired bootstrap of `effects`. It covers that other texts might have been drawn, not other random tokens."""
+    part, units_of = sweeps.parts["test"], {ablation.region: u for u, ablation in enumerate(plan.ablations["test"])}
+    tables = []
+    for region, u in units_of.items():
+        if (control := units_of.get(units.RANDOM + region)) is not None:
+            compared = logits[:, control, 0], logits[None, :, u], part.targets, sweeps.study.clf.labels
+            tables.append(effects(*compared, test=False).assign(words=region))
+    table = pd.concat(tables).rename(columns={"baseline": "random", "ablated": "hidden", "effect": "difference"})
+    table = table[table["metric"] != "flip_rate"]  # which would be of random against hidden, and not of the whole network
+    table = table[table["class"].isin(["all", only])] if only else table
+    columns = ["words", "class", "metric", "n", "random", "hidden", "difference", "ci_low", "ci_high"]
+    return table[columns].reset_index(drop=True)
+
+
+def head_importance(sweeps: Sweeps, ablated: Logits, fill: str) -> pd.DataFrame:
+    """Cheap estimates beside what closing each head with this fill does to the loss on val; ablated (N, L * H, R, K)."""
     study, part = sweeps.study, sweeps.parts["val"]
     own = np.arange(len(part.targets)), part.targets
     before = readings(sweeps.baseline("val")[None, :, None]).log_probs[0][own]  # (N,)
     after = readings(np.moveaxis(ablated, 0, 1)).log_probs[:, *own]  # (L * H, N)
     gradients = study.device.from_first(  # the order of heads follows from it, and GPUs may round differently
-        lambda: pruning.gate_gradients(study.clf, part.sequences, part.targets, study.device)
+        lambda: pruning.gate_gradients(
+            study.clf, part.sequences, part.targets, sweeps.fills(fill, "val"), study.device
+        )
     )
     rises = (before - after).T.reshape(gradients.shape)
-    return pruning.importance(gradients, rises, part.targets, study.clf.labels)
+    return pruning.importance(gradients, rises, part.targets, study.clf.labels).assign(fill=fill)
 
 
 def curves(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> pd.DataFrame:
@@ -109,7 +130,7 @@ def smallest(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> pruning.Sma
         return float(predicted[np.arange(len(predicted)), sweeps.parts[split].targets].mean())
 
     order = pruning.orders(importance, sweeps.seed)["measured"]
-    majority = {split: part.majority for split, part in sweeps.parts.items()}
+    majority = {split: sweeps.study.majority(part) for split, part in sweeps.parts.items()}
     whole = {split: accuracy([], split) for split in majority}
     if any(whole[split] <= majority[split] for split in whole):
         console.print("No smallest set of heads: the network is no better than always naming the most frequent class.")

@@ -1,5 +1,6 @@
 """How many heads can go: cheap estimates of a head's importance, orders in which to close heads, a smallest set."""
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypedDict
 
@@ -8,14 +9,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
-from scipy.stats import spearmanr
+from scipy.stats import ConstantInputWarning, spearmanr
+from torch import Tensor
 from torch.nn import functional as F
 
-from data.batches import token_batches
+from data.batches import Batch, token_batches
 from model import GPT2Classifier
 
 from .device import TOKENS, Device
 from .progress import console
+from .sweep import Fill
 from .units import Head, name
 
 RANDOM_ORDERS = 5
@@ -37,23 +40,34 @@ class Smallest(TypedDict):
 
 
 def gate_gradients(
-    clf: GPT2Classifier, sequences: Sequence[list[int]], targets: NDArray[np.integer], device: Device
+    clf: GPT2Classifier,
+    sequences: Sequence[list[int]],
+    targets: NDArray[np.integer],
+    fills: Sequence[Fill],
+    device: Device,
 ) -> NDArray[np.float32]:
     """The derivative of each text's loss (nats) by the gate of each head, at 1: float32 (N, L, H), one backward pass.
 
-    It is z_h . dL/dz_h, summed over the tokens (Michel, Levy & Neubig 2019, arXiv 1905.10650, eq. 2), and minus it is
-    the first-order estimate of what closing the head adds to the loss."""
+    It is (z_h - fill_h) . dL/dz_h, summed over the tokens; minus it is the first-order estimate of what closing the head
+    with this fill adds to the loss. For fill zero it is eq. 2 of Michel, Levy & Neubig 2019 (arXiv 1905.10650). The
+    derivative is linear in the fill, so one pass with the mean of several draws gives the mean over the draws."""
     config = clf.config
     gradients = np.empty((len(sequences), config.n_layer, config.n_head), np.float32)
     batches = list(token_batches(sequences, targets, TOKENS, np.arange(len(sequences))))
     for batch in track(batches, "gradients of the gates", console=console):
-        own = batch.to(device.device)
-        gates = torch.ones(len(own.ids), config.n_layer, config.n_head, 1, device=device.device, requires_grad=True)
+        on = batch.to(device.device)
+        gates = torch.ones(len(on.ids), config.n_layer, config.n_head, 1, device=device.device, requires_grad=True)
         with device.autocast():
-            logits = clf(own.ids, own.lengths, head_gate=gates).float()  # (B, K)
-        loss = F.cross_entropy(logits, own.targets, reduction="sum")
+            logits = clf(on.ids, on.lengths, head_gate=gates, head_fill=mean_fill(fills, on)).float()  # (B, K)
+        loss = F.cross_entropy(logits, on.targets, reduction="sum")
         gradients[batch.index.numpy()] = torch.autograd.grad(loss, gates)[0][..., 0].cpu().numpy()
     return gradients
+
+
+def mean_fill(fills: Sequence[Fill], batch: Batch) -> Tensor | None:
+    """What closed heads emit, mean over the draws of a fill: float, a shape of head_fill; None for fill zero."""
+    drawn = [values for fill in fills if (values := fill(batch).get("head_fill")) is not None]
+    return sum(drawn[1:], drawn[0]).to(batch.ids.device) / len(drawn) if drawn else None
 
 
 def importance(
@@ -61,7 +75,8 @@ def importance(
 ) -> pd.DataFrame:
     """Estimates of the importance of each head beside the exact one, over all texts and over those of each class.
 
-    gradients and rises float (N, L, H): of the gates, and how much closing the head to zero raised each text's loss.
+    gradients and rises float (N, L, H): of the gates, and how much closing the head raised each text's loss, both with
+    the same fill.
     Columns `layer, head, class, n, absolute, normalised, signed, exact`: absolute is the mean over texts of
     |gradient| (the absolute value per text, as eq. 2 has it), normalised the same divided by its l2 norm over the
     heads of the layer (as the paper prunes), signed minus the mean gradient, and exact the mean rise."""
@@ -84,12 +99,15 @@ def importance(
 def correlations(table: pd.DataFrame) -> pd.DataFrame:
     """Spearman's rank correlation over the heads of each estimate of `importance` with the exact one.
 
-    Columns `class, estimate, spearman`. `absolute` and `normalised`, which have no sign, are held against |exact|."""
+    Columns `fill, class, estimate, spearman`. `absolute` and `normalised`, which have no sign, are held against
+    |exact|. NaN where all heads have the same estimate or effect."""
     rows = []
-    for label, own in table.groupby("class", sort=False):
+    for (fill, label), heads in table.groupby(["fill", "class"], sort=False):
         for estimate in ("absolute", "normalised", "signed"):
-            exact = own["exact"] if estimate == "signed" else own["exact"].abs()
-            rows.append({"class": label, "estimate": estimate, "spearman": spearmanr(own[estimate], exact).statistic})
+            exact = heads["exact"] if estimate == "signed" else heads["exact"].abs()
+            with warnings.catch_warnings(action="ignore", category=ConstantInputWarning):
+                spearman = spearmanr(heads[estimate], exact).statistic
+            rows.append({"fill": fill, "class": label, "estimate": estimate, "spearman": spearman})
     return pd.DataFrame(rows)
 
 
@@ -100,7 +118,7 @@ def orders(table: pd.DataFrame, seed: int) -> dict[str, list[Head]]:
     heads: list[Head] = list(zip(overall["layer"].tolist(), overall["head"].tolist(), strict=True))
     by = {"measured": "exact", "gradient": "normalised"}
     found = {order: [heads[i] for i in np.argsort(overall[column], kind="stable")] for order, column in by.items()}
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((seed, *b"orders"))
     return found | {f"random {i}": [heads[j] for j in rng.permutation(len(heads))] for i in range(RANDOM_ORDERS)}
 
 

@@ -30,11 +30,6 @@ class Part:
     sequences: list[list[int]]
     targets: NDArray[np.integer]
 
-    @property
-    def majority(self) -> float:
-        """Accuracy of always naming the most frequent class."""
-        return float(np.bincount(self.targets).max() / len(self.targets))
-
 
 @dataclass(frozen=True, eq=False)
 class Study:
@@ -55,10 +50,14 @@ class Study:
         n = len(self.texts.targets[split])
         positions = np.arange(n)
         if 0 < limit < n:
-            positions = np.sort(np.random.default_rng(seed).choice(n, limit, replace=False))
+            positions = np.sort(np.random.default_rng((seed, *split.encode())).choice(n, limit, replace=False))
         texts, sequences = self.corpus.split(split)["text"].tolist(), self.texts.sequences[split]
         own = [texts[i] for i in positions], [sequences[i] for i in positions]
         return Part(split, positions, *own, self.texts.targets[split][positions])
+
+    def majority(self, part: Part) -> float:
+        """Accuracy on these texts of always naming the most frequent class of train."""
+        return float((part.targets == np.bincount(self.texts.targets["train"]).argmax()).mean())
 
     def provenance(self, texts: str, seed: int) -> list[str]:
         """What a report says of where its numbers come from; `texts` says how many were taken."""

@@ -62,7 +62,6 @@ BASELINE = Ablation("none", nothing)
 def sweep(
     clf: GPT2Classifier,
     sequences: Sequence[list[int]],
-    targets: NDArray[np.integer],
     ablations: Sequence[Ablation],
     fills: Sequence[Fill],
     device: Device,
@@ -70,11 +69,12 @@ def sweep(
 ) -> Iterator[tuple[NDArray[np.integer], NDArray[np.float32]]]:
     """Run every ablation with each of R fills on the texts `among`: yields (index (B,), logits float32 (B, U, R, K)).
 
-    sequences: token ids of N texts; targets int64 (N,) are for fills that depend on the class; among: positions of
-    texts. Results equal those of U * R plain calls up to rounding, whatever the batching. The model is taken as it
-    stands; eval mode is the caller's."""
+    sequences: token ids of N texts; among: positions of texts. Results equal those of U * R plain calls up to rounding,
+    whatever the batching. The model is taken as it stands; eval mode is the caller's. No label enters: what an ablation
+    does to a text cannot depend on the class that it is tested against."""
     tokens, riders = device.tokens, len(ablations) * len(fills)
-    for batch in device.share(token_batches(sequences, targets, tokens // RIDERS, among)):
+    unlabelled = np.zeros(len(sequences), np.int64)
+    for batch in device.share(token_batches(sequences, unlabelled, tokens // RIDERS, among)):
         index, own = batch.index.numpy(), batch.to(device.device)
         compute = partial(ablated, clf, own, ablations, fills)
         with torch.inference_mode(), device.autocast():

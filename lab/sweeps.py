@@ -66,7 +66,11 @@ class Sweeps:
             return fills.resample(clf, self.parts[split].sequences, donors, self.study.device, self.seed)
         if name == "zero":
             return [nothing]
-        return [fills.mean(self.means) if name == "mean" else fills.class_mean(self.means)]
+        return [fills.mean(self.means) if name == "mean" else fills.class_mean(self.means, self.predicted(split))]
+
+    def predicted(self, split: str) -> NDArray[np.int64]:
+        """Classes (N,) that the network predicts with nothing taken out."""
+        return self.baseline(split).argmax(axis=1)
 
     def baseline(self, split: str) -> NDArray[np.float32]:
         """Logits (N, K) of the network as it is."""
@@ -101,7 +105,7 @@ class Sweeps:
         left = self.study.device.from_first(lambda: np.flatnonzero(np.isnan(logits).any(axis=(1, 2, 3))))
         advance(len(logits) - len(left))
         study = self.study
-        swept = sweep(study.clf, part.sequences, part.targets, ablations, donors, study.device, left)
+        swept = sweep(study.clf, part.sequences, ablations, donors, study.device, left)
         for index, own in study.device.gathered(swept):
             if not np.isfinite(own).all():
                 raise InputError(f"{study.run}: the logits of {plan.name} are not finite; try --precision fp32")
@@ -141,7 +145,19 @@ class Sweeps:
             "precision": study.device.precision,
             "ablations": [ablation.name for ablation in plan.ablations[split]],
             "made_of": plan.made_of,
+            "fill": self.chosen(plan.fill, split),
         }
+
+    def chosen(self, fill: str, split: str) -> str:
+        """SHA-256 of what a fill chooses for each text: the donors, or the class left out; empty for other fills."""
+        if fill == "resample":
+            donors = self.study.texts.sequences["train"]
+            choice = fills.choose_donors(self.parts[split].sequences, donors, self.seed)
+        elif fill == "class_mean":
+            choice = self.predicted(split)
+        else:
+            return ""
+        return hashlib.sha256(choice.tobytes()).hexdigest()
 
     def seconds(self, plans: Sequence[Plan]) -> float:
         """About how long these plans take, by every third head on a batch of texts of middling length."""

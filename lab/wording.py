@@ -26,8 +26,10 @@ ORDERS = {"measured": "by measured effect", "gradient": "by gradient"}
 FILLS = {
     "zero": "a closed head or MLP emits zeros",
     "mean": "a closed head or MLP emits its mean over the tokens of the training texts",
-    "resample": f"a closed head or MLP emits what it made of a random training text; {DRAWS} draws, averaged per text",
-    "class_mean": "a closed head or MLP emits its mean over the training texts of the other classes",
+    "resample": "a closed head or MLP emits what it made of a random training text of about the same length; "
+    f"{DRAWS} different ones for each text, averaged per text. The intervals hold these {DRAWS} fixed",
+    "class_mean": "a closed head or MLP emits its mean over the training texts of all classes but one, the class that "
+    "the whole network predicts for the text. The true class is not used: a fill that knew it would give it away",
 }
 ESTIMATES = {
     "absolute": "absolute gradient of the gate",

@@ -183,19 +183,29 @@ def test_where_fills_disagree():
 
 def test_words_are_held_against_random_tokens():
     def rows(region, effect):
-        own = ("words", None, None, region, "zero")
-        return [(*own, "log_prob", effect, effect - 0.1, effect + 0.1), (*own, "accuracy", -0.05, -0.0612, -0.04)]
+        unit = ("words", None, None, region, "zero")
+        return [(*unit, "log_prob", effect, effect - 0.1, effect + 0.1), (*unit, "accuracy", -0.05, -0.0612, -0.04)]
 
     names = {"sentiment": -0.84, "feel": -0.3, "pronoun": 0.2, "alone": 0.1}
     random = {"sentiment": -0.22, "feel": -0.22, "pronoun": -0.22}
     table = [row for name, effect in names.items() for row in rows(name, effect)]
     table += [row for name, effect in random.items() for row in rows(f"random, as many as {name}", effect)]
-    text = page(over=effects(*table))
+    compared = [  # separate intervals of "feel" overlap: the paired one decides
+        *(("sentiment", "all", "log_prob", -0.62, -0.7, -0.5), ("sentiment", "all", "accuracy", 0.0, -0.01, 0.02)),
+        *(("feel", "all", "log_prob", -0.08, -0.09, -0.07), ("feel", "all", "accuracy", 0.0, -0.01, 0.02)),
+        *(("pronoun", "all", "log_prob", 0.42, -0.1, 0.9), ("pronoun", "all", "accuracy", 0.3, 0.2, 0.4)),
+        *(("sentiment", "joy", "log_prob", 9.0, 8.0, 10.0), ("sentiment", "joy", "accuracy", 9.0, 8.0, 10.0)),
+    ]
+    columns = ["words", "class", "metric", "difference", "ci_low", "ci_high"]
+    text = page(over=effects(*table), words=pd.DataFrame(compared, columns=columns))
     section = text.split("### Words against random tokens")[1].split("##")[0]
     accuracy = "-0.050 [-0.061, -0.040]"
-    assert f"| sentiment | -0.84 [-0.94, -0.74] | -0.22 [-0.32, -0.12] | {accuracy} | {accuracy} |" in section
-    assert "feel: they overlap; pronoun: above; sentiment: below." in section
+    row = "| sentiment | -0.84 [-0.94, -0.74] | -0.22 [-0.32, -0.12] | -0.62 [-0.70, -0.50] |"
+    assert f"{row} {accuracy} | {accuracy} | 0.00 [-0.010, 0.020] |" in section
+    assert "(paired): sentiment, feel: lowers it more; pronoun: makes no clear difference (the interval" in section
+    assert "lowers it less" not in section
     assert "alone" not in section
+    assert "random tokens" not in page(over=effects(*table))
 
 
 def test_regions_the_largest_losses_and_those_without_one():
@@ -261,9 +271,9 @@ def test_how_many_heads_can_be_closed_before_accuracy_falls():
 
 def test_estimates_interactions_and_the_smallest_set():
     correlations = pd.DataFrame(
-        [(label, estimate, value) for estimate in ("absolute", "normalised", "signed")
+        [("mean", label, estimate, value) for estimate in ("absolute", "normalised", "signed")
          for label, value in (("all", 0.83), ("joy", -0.2), ("fear", 0.5), ("none", np.nan))],
-        columns=["class", "estimate", "spearman"],
+        columns=["fill", "class", "estimate", "spearman"],
     )  # fmt: skip
     columns = ["first", "second", "fill", "class", "n", "pair", "first_effect", "second_effect", "interaction"]
     pairs = pd.DataFrame(
@@ -277,6 +287,7 @@ def test_estimates_interactions_and_the_smallest_set():
     numbers = {"majority": 0.3, "accuracy": 0.9, "accuracy_test": 0.86, "kept_val": 0.951, "kept_test": 0.933}
     smallest = {"fill": "mean", "open": ["0.3", "2.5"], "n_heads": 48, **numbers}
     text = page(correlations=correlations, interactions=pairs, smallest=smallest)
+    assert "on val, with how much closing each with fill mean raises the loss." in text
     assert "| gradient of the gate, with its sign | 0.83 | -0.20 to 0.50 |" in text
     assert "| 0.3 & 1.5 | zero | joy | -1.20 | -0.50 | -0.70 [-0.90, -0.50] |" in text
     assert "The intervals of 1 of 2 leave out 0." in text

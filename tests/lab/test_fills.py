@@ -54,17 +54,51 @@ def test_the_mean_fill_is_one_value_for_every_text_and_token(clf, texts):
     torch.testing.assert_close(given["mlp_fill"], mlp[None, :, None], atol=1e-5, rtol=1e-4)
 
 
-def test_the_class_mean_fill_leaves_the_texts_own_class_out(clf, texts):
-    given = fills.class_mean(fills.means(clf, *texts, CPU))(batch(*texts, 3, 8))  # of classes 0 and 1
-    for row, own in enumerate((0, 1)):
-        others = [outputs(clf, ids)[0] for ids, target in zip(*texts, strict=True) if target != own]
-        want = torch.cat(others, dim=2).mean(2)
-        torch.testing.assert_close(given["head_fill"][row, :, :, 0], want, atol=1e-5, rtol=1e-4)
+def test_the_class_mean_fill_leaves_the_predicted_class_out_whatever_the_true_one_is(clf, texts):
+    predicted = np.full(len(texts[0]), 3)
+    predicted[3], predicted[8] = 2, 1  # their true classes are 0 and 1
+    fill = fills.class_mean(fills.means(clf, *texts, CPU), predicted)
+    given = fill(batch(*texts, 3, 8))
+    for row, excluded in enumerate((2, 1)):
+        others = [outputs(clf, ids) for ids, target in zip(*texts, strict=True) if target != excluded]
+        z, mlp = (torch.cat(parts, dim=-2).mean(-2) for parts in zip(*others, strict=True))
+        torch.testing.assert_close(given["head_fill"][row, :, :, 0], z, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(given["mlp_fill"][row, :, 0], mlp, atol=1e-5, rtol=1e-4)
+    relabelled = fill(batch(texts[0], np.roll(texts[1], 1), 3, 8))
+    assert torch.equal(relabelled["head_fill"], given["head_fill"])
 
 
-@pytest.mark.parametrize(("length", "want"), [(7, [1, 2, 6]), (6, [1, 2, 6]), (1, [9]), (12, [8]), (99, [8])])
-def test_donors_have_the_nearest_sufficient_length(texts, length, want):
-    assert fills.candidates(np.array([len(ids) for ids in texts[0]]), length).tolist() == want
+@pytest.mark.parametrize(
+    ("length", "n", "want"),
+    [
+        (7, 1, [1, 2, 6]),  # texts of 7 tokens
+        (6, 1, [1, 2, 6]),  # none of 6: the next longer ones
+        (1, 1, [9]),
+        (12, 1, [8]),
+        (99, 1, [8]),  # none is as long: the longest
+        (7, 3, [1, 2, 6]),
+        (7, 4, [1, 2, 4, 6]),  # and of 11
+        (7, 6, [1, 2, 3, 4, 6, 7, 8]),  # and of 13, then shorter ones, both of 5
+        (99, 2, [4, 8]),
+        (2, 11, list(range(11))),
+    ],
+)
+def test_donors_have_the_nearest_lengths_longer_ones_first(texts, length, n, want):
+    assert fills.candidates(np.array([len(ids) for ids in texts[0]]), length, n).tolist() == want
+
+
+def test_no_text_has_a_donor_twice(texts, monkeypatch):
+    monkeypatch.setattr(fills, "DRAWS", 4)
+    chosen = fills.choose_donors(texts[0] * 20, texts[0], 0)
+    assert chosen.shape == (220, 4)
+    assert all(len(set(row)) == 4 for row in chosen.tolist())
+    lengths = np.array([len(ids) for ids in texts[0]])
+    for ids, row in zip(texts[0] * 20, chosen, strict=True):
+        assert set(row) <= set(fills.candidates(lengths, len(ids), 4))
+    of_7 = chosen[1::11]  # 4 of 1, 2, 4, 6: all of them, each text in another order
+    assert (np.sort(of_7, axis=1) == [1, 2, 4, 6]).all()
+    assert len(np.unique(of_7, axis=0)) > 10
+    assert fills.choose_donors(texts[0], texts[0][:3], 0).shape == (11, 3)  # there are no more
 
 
 def test_a_donor_meets_its_text_at_the_last_token(clf, texts):

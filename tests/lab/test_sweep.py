@@ -24,7 +24,7 @@ def texts():
 def swept(clf, texts, ablations, given=(nothing,), among=None):
     """Logits (N, U, R, K) of the sweep; NaN for the texts that were not asked for."""
     logits = np.full((N, len(ablations), len(given), K), np.nan, np.float32)
-    for index, own in sweep(clf, *texts, ablations, given, CPU, np.arange(N) if among is None else among):
+    for index, own in sweep(clf, texts[0], ablations, given, CPU, np.arange(N) if among is None else among):
         logits[index] = own
     return logits
 
@@ -46,7 +46,7 @@ def test_every_ablation_with_every_fill_gives_the_logits_of_a_plain_call(clf, te
     means = fills.means(clf, *texts, CPU)
     resampled = fills.resample(clf, texts[0], texts[0][:7], CPU, 0)[:2]
     ablations = everything(clf.config, texts)
-    for given in ([nothing], [fills.mean(means)], [fills.class_mean(means)], resampled):
+    for given in ([nothing], [fills.mean(means)], [fills.class_mean(means, texts[1])], resampled):
         got = swept(clf, texts, ablations, given)
         for i in range(0, N, 4):
             ids, target = texts[0][i], texts[1][i]
