@@ -187,12 +187,10 @@ def _words(overall: pd.DataFrame, words: pd.DataFrame) -> list[str]:
     names = differences.index.unique("words")
     cells = []
     for name in names:
-        compared = [
-            (sure(effect.loc[(name, metric)], "effect"), sure(effect.loc[(RANDOM + name, metric)], "effect"))
-            + (sure(differences.loc[(name, metric)], "difference"),)
-            for metric in HIDDEN
-        ]
-        cells.append([name, *(cell for columns in compared for cell in columns)])
+        cells.append([name])
+        for metric in HIDDEN:
+            cells[-1] += [sure(effect.loc[region, metric], "effect") for region in (name, RANDOM + name)]
+            cells[-1] += [sure(differences.loc[name, metric], "difference")]
     header = ["hidden", *(cell for name in HIDDEN.values() for cell in (name, "as many random tokens", "difference"))]
     loss = differences.xs("log_prob", level="metric")
     verdicts = {
@@ -282,7 +280,7 @@ def _estimates(correlations: pd.DataFrame) -> list[str]:
     low, high = classes.min(axis=1), classes.max(axis=1)
     cells = [[name, f"{overall[key]:z.2f}", f"{low[key]:z.2f} to {high[key]:z.2f}"] for key, name in ESTIMATES.items()]
     fill = correlations["fill"].iloc[0]
-    about = f"Spearman's correlation over the heads, on val, with how much closing each with fill {fill} raises the loss."
+    about = f"Spearman's correlation over the heads, on val, with how much closing each raises the loss, fill {fill}."
     header = ["estimate", "all texts", "over the texts of a class"]
     return ["### Cheap estimates of a head's importance", "", about, "", *markdown_table(header, cells)]
 

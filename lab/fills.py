@@ -113,7 +113,7 @@ def candidates(lengths: NDArray[np.integer], length: int, n: int) -> NDArray[np.
     """Positions of at least n donors for a text of `length` tokens: all of the nearest lengths, longer ones first.
 
     lengths: tokens of each donor. Equal lengths come first, then longer ones by length, then shorter ones, the longest
-    first; as many lengths as it takes to have n donors, so that no text is compared with the same few again and again."""
+    first: as many lengths as it takes to have n donors, for a text with few alike would meet the same few each time."""
     order = np.where(lengths >= length, lengths, 2 * lengths.max() + 1 - lengths)
     return np.flatnonzero(order <= np.partition(order, n - 1)[n - 1])
 

@@ -65,22 +65,22 @@ def words_against_random(sweeps: Sweeps, plan: Plan, logits: Logits, only: str) 
             compared = logits[:, control, 0], logits[None, :, u], part.targets, sweeps.study.clf.labels
             tables.append(effects(*compared, test=False).assign(words=region))
     table = pd.concat(tables).rename(columns={"baseline": "random", "ablated": "hidden", "effect": "difference"})
-    table = table[table["metric"] != "flip_rate"]  # which would be of random against hidden, and not of the whole network
+    table = table[
+        table["metric"] != "flip_rate"
+    ]  # which would be of random against hidden, and not of the whole network
     table = table[table["class"].isin(["all", only])] if only else table
     columns = ["words", "class", "metric", "n", "random", "hidden", "difference", "ci_low", "ci_high"]
     return table[columns].reset_index(drop=True)
 
 
 def head_importance(sweeps: Sweeps, ablated: Logits, fill: str) -> pd.DataFrame:
-    """Cheap estimates beside what closing each head with this fill does to the loss on val; ablated (N, L * H, R, K)."""
+    """Cheap estimates beside what closing each head does to the loss on val, with this fill; ablated (N, L * H, R, K)."""
     study, part = sweeps.study, sweeps.parts["val"]
     own = np.arange(len(part.targets)), part.targets
     before = readings(sweeps.baseline("val")[None, :, None]).log_probs[0][own]  # (N,)
     after = readings(np.moveaxis(ablated, 0, 1)).log_probs[:, *own]  # (L * H, N)
     gradients = study.device.from_first(  # the order of heads follows from it, and GPUs may round differently
-        lambda: pruning.gate_gradients(
-            study.clf, part.sequences, part.targets, sweeps.fills(fill, "val"), study.device
-        )
+        lambda: pruning.gate_gradients(study.clf, part.sequences, part.targets, sweeps.fills(fill, "val"), study.device)
     )
     rises = (before - after).T.reshape(gradients.shape)
     return pruning.importance(gradients, rises, part.targets, study.clf.labels).assign(fill=fill)

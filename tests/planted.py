@@ -1,9 +1,20 @@
-"""A small classifier in which one head carries one class: what ablation and probes have to find."""
+"""Small classifiers of which it is known what ablation and probes have to find, and sweeps over them."""
+
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import torch
+from torch.nn import functional as F
 
+from lab.device import Device
+from lab.study import Study
+from lab.sweeps import Sweeps
+from lab.texts import Texts
 from model import GPT2Classifier, GPT2Config
+
+Sequences, Targets = dict[str, list[list[int]]], dict[str, np.ndarray]  # by split
 
 
 def planted() -> GPT2Classifier:
@@ -37,7 +48,7 @@ def planted() -> GPT2Classifier:
     return clf
 
 
-def planted_texts() -> tuple[dict[str, list[list[int]]], dict[str, np.ndarray]]:
+def planted_texts() -> tuple[Sequences, Targets]:
     """Token ids of 200 texts of train, val and test, and their classes."""
     rng, n = np.random.default_rng(0), 200
     targets = {split: rng.integers(0, 4, n) for split in ("train", "val", "test")}
@@ -49,3 +60,32 @@ def planted_texts() -> tuple[dict[str, list[list[int]]], dict[str, np.ndarray]]:
     }
     sequences = {split: [[int(token) for token in ids] for ids in own] for split, own in sequences.items()}
     return sequences, targets
+
+
+def learnt() -> tuple[GPT2Classifier, Sequences, Targets]:
+    """A classifier that has learnt to tell four classes by key words, from all of its parts, and 151 texts of each
+    split, nearly all of which it gets right."""
+    rng, n = np.random.default_rng(0), 151
+    targets = {split: rng.integers(0, 4, n) for split in ("train", "val", "test")}
+    sequences = {
+        split: [[int(t) for t in rng.permutation([k + 4 * rng.integers(2), *rng.integers(8, 23, 6)])] for k in classes]
+        for split, classes in targets.items()
+    }
+    torch.manual_seed(0)
+    clf = GPT2Classifier(GPT2Config(2, 3, 24, n_ctx=7, vocab_size=23, dropout=0.0, attn_dropout=0.0), list("abcd"))
+    optimizer = torch.optim.Adam(clf.parameters(), lr=0.01)
+    for _ in range(60):
+        loss = F.cross_entropy(clf(torch.tensor(sequences["train"])), torch.tensor(targets["train"]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return clf, sequences, targets
+
+
+def sweeps_of(clf: GPT2Classifier, sequences: Sequences, targets: Targets, folder: Path) -> Sweeps:
+    """Sweeps over these texts of train, val and test."""
+    texts = Texts(sequences, targets, {})
+    corpus = SimpleNamespace(files={}, split=lambda split: pd.DataFrame({"text": [""] * len(targets[split])}))
+    study = Study(folder, {}, clf.eval(), None, corpus, texts, Device(torch.device("cpu"), "fp32"), "")
+    (folder / "logits").mkdir(parents=True)
+    return Sweeps(study, folder / "logits", 0, 0)

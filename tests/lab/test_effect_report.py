@@ -125,7 +125,7 @@ def test_what_is_absent_or_empty_has_no_section():
 
 
 def test_only_what_was_done_is_explained():
-    fills = {"zero": "emits zeros", "class_mean": "the training texts of the other classes"}
+    fills = {"zero": "emits zeros", "class_mean": "of all classes but one, the class that the whole network predicts"}
     for fill, told in fills.items():
         over = effects(("head", 0, 0, "", fill, "log_prob", -0.1, -0.2, 0.0))
         text = page(FOUND.assign(fill=fill), over)
@@ -287,7 +287,7 @@ def test_estimates_interactions_and_the_smallest_set():
     numbers = {"majority": 0.3, "accuracy": 0.9, "accuracy_test": 0.86, "kept_val": 0.951, "kept_test": 0.933}
     smallest = {"fill": "mean", "open": ["0.3", "2.5"], "n_heads": 48, **numbers}
     text = page(correlations=correlations, interactions=pairs, smallest=smallest)
-    assert "on val, with how much closing each with fill mean raises the loss." in text
+    assert "on val, with how much closing each raises the loss, fill mean." in text
     assert "| gradient of the gate, with its sign | 0.83 | -0.20 to 0.50 |" in text
     assert "| 0.3 & 1.5 | zero | joy | -1.20 | -0.50 | -0.70 [-0.90, -0.50] |" in text
     assert "The intervals of 1 of 2 leave out 0." in text

@@ -1,0 +1,94 @@
+"""What is kept of a sweep: it is used again for the same, and never for anything else."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from planted import planted, planted_texts, sweeps_of
+
+from lab import fills, units
+from lab.device import Device
+from lab.sweeps import Plan
+
+
+@pytest.fixture
+def sweeps(tmp_path):
+    return sweeps_of(planted(), *planted_texts(), tmp_path)
+
+
+def plan(fill="zero", made_of="", heads=3):
+    return Plan("heads", fill, {"test": units.each_head(planted().config)[:heads]}, made_of)
+
+
+def run(sweeps, own):
+    return sweeps.run([own])["heads", own.fill, "test"]
+
+
+def corrupt(sweeps, fill):
+    """Write other logits into what is kept, to see whether they are used."""
+    path = sweeps.folder / f"test-{fill}-heads.npy"
+    np.save(path, np.load(path) + 1)
+
+
+@pytest.mark.parametrize("fill", ["zero", "mean", "resample", "class_mean"])
+def test_what_is_kept_is_used_again_for_the_same(sweeps, fill):
+    before = np.array(run(sweeps, plan(fill)))
+    corrupt(sweeps, fill)
+    np.testing.assert_allclose(run(sweeps, plan(fill)), before + 1)
+
+
+CHANGES = {
+    "weights": lambda sweeps: replace(sweeps.study, weights="of another network"),
+    "corpus": lambda sweeps: replace(
+        sweeps.study, corpus=SimpleNamespace(files={"a": "b"}, split=sweeps.study.corpus.split)
+    ),
+    "precision": lambda sweeps: replace(sweeps.study, device=Device(torch.device("cpu"), "bf16")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_kept_of_another_study_is_swept_anew(sweeps, change):
+    before = np.array(run(sweeps, plan()))
+    corrupt(sweeps, "zero")
+    sweeps.study = CHANGES[change](sweeps)
+    np.testing.assert_allclose(run(sweeps, plan()), before, atol=0.1)  # bf16 rounds
+
+
+def test_what_is_kept_of_other_texts_seeds_ablations_or_words_is_swept_anew(sweeps):
+    before = np.array(run(sweeps, plan()))
+    for other in (plan(made_of="other words"), plan(heads=2)):
+        corrupt(sweeps, "zero")
+        np.testing.assert_allclose(run(sweeps, other), before[:, : len(other.ablations["test"])], atol=1e-6)
+    corrupt(sweeps, "zero")
+    sweeps.seed = 1
+    np.testing.assert_allclose(run(sweeps, plan(heads=2)), before[:, :2], atol=1e-6)
+    corrupt(sweeps, "zero")
+    part = sweeps.parts["test"]
+    sweeps.parts["test"] = replace(part, positions=part.positions[::-1].copy())
+    np.testing.assert_allclose(run(sweeps, plan(heads=2)), before[:, :2], atol=1e-6)
+
+
+def test_other_donors_or_other_predictions_are_swept_anew(sweeps, monkeypatch):
+    before = {fill: np.array(run(sweeps, plan(fill))) for fill in ("resample", "class_mean")}
+    choose_donors = fills.choose_donors
+    monkeypatch.setattr(fills, "choose_donors", lambda *given: choose_donors(*given)[:, ::-1].copy())
+    assert np.abs(run(sweeps, plan("resample")) - before["resample"]).max() > 1e-3
+    predicted = sweeps.predicted("test")
+    monkeypatch.setattr(type(sweeps), "predicted", lambda self, split: (predicted + 1) % 4)
+    assert np.abs(run(sweeps, plan("class_mean")) - before["class_mean"]).max() > 1e-3
+
+
+def test_predictions_are_those_of_the_whole_network(sweeps):
+    clf, ids = sweeps.study.clf, torch.tensor(sweeps.parts["val"].sequences)
+    with torch.no_grad():
+        assert sweeps.predicted("val").tolist() == clf(ids).argmax(1).tolist()
+
+
+def test_the_most_frequent_class_is_that_of_train(sweeps):
+    """Not the one of the texts that are measured, which nobody knows beforehand."""
+    targets = {"train": np.array([1, 1, 2, 0]), "val": np.array([2, 2, 2, 1]), "test": np.array([0, 0, 0, 0])}
+    study = replace(sweeps.study, texts=replace(sweeps.study.texts, targets=targets))
+    parts = {split: replace(sweeps.parts["test"], targets=targets[split]) for split in targets}
+    assert {split: study.majority(part) for split, part in parts.items()} == {"train": 0.5, "val": 0.25, "test": 0.0}
