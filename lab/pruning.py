@@ -49,8 +49,8 @@ def gate_gradients(
     """The derivative of each text's loss (nats) by the gate of each head, at 1: float32 (N, L, H), one backward pass.
 
     It is (z_h - fill_h) . dL/dz_h, summed over the tokens. Minus it is the first-order estimate of what closing the
-    head with this fill adds to the loss. For fill zero it is eq. 2 of Michel, Levy & Neubig 2019 (arXiv 1905.10650). The
-    derivative is linear in the fill, so one pass with the mean of several draws gives the mean over the draws."""
+    head with this fill adds to the loss. For fill zero it is eq. 2 of Michel, Levy & Neubig 2019 (arXiv 1905.10650).
+    The derivative is linear in the fill, so one pass with the mean of several draws gives the mean over the draws."""
     config = clf.config
     gradients = np.empty((len(sequences), config.n_layer, config.n_head), np.float32)
     batches = list(token_batches(sequences, targets, TOKENS, np.arange(len(sequences))))
