@@ -74,7 +74,7 @@ def words_against_random(sweeps: Sweeps, plan: Plan, logits: Logits, only: str) 
 
 
 def head_importance(sweeps: Sweeps, ablated: Logits, fill: str) -> pd.DataFrame:
-    """Cheap estimates beside what closing each head with this fill does to the loss on val; ablated (N, heads, R, K)."""
+    """Cheap estimates beside what closing each head with a fill does to the loss on val; ablated (N, heads, R, K)."""
     study, part = sweeps.study, sweeps.parts["val"]
     own = np.arange(len(part.targets)), part.targets
     before = readings(sweeps.baseline("val")[None, :, None]).log_probs[0][own]  # (N,)

@@ -92,3 +92,12 @@ def test_the_most_frequent_class_is_that_of_train(sweeps):
     study = replace(sweeps.study, texts=replace(sweeps.study.texts, targets=targets))
     parts = {split: replace(sweeps.parts["test"], targets=targets[split]) for split in targets}
     assert {split: study.majority(part) for split, part in parts.items()} == {"train": 0.5, "val": 0.25, "test": 0.0}
+
+
+def test_some_texts_of_val_and_of_test_are_independent_draws(tmp_path):
+    clf, (sequences, targets) = planted(), planted_texts()
+    study = sweeps_of(clf, sequences, targets, tmp_path).study
+    chosen = {split: study.part(split, 50, 0).positions.tolist() for split in ("val", "test")}
+    assert study.part("val", 50, 0).positions.tolist() == chosen["val"] == sorted(set(chosen["val"]))
+    assert study.part("val", 50, 1).positions.tolist() != chosen["val"]
+    assert chosen["val"] != chosen["test"]
