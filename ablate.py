@@ -129,7 +129,10 @@ def first_plans(sweeps: Sweeps, options: Options) -> Iterator[Plan]:
         yield Plan("regions", "zero", on_both(units.each_region(config, options.rows)))
     if "words" in options.units:
         hidden = {split: words_of_classes(sweeps, split) for split in sweeps.parts}
-        ablations = {split: units.each_word_class(own, options.seed) for split, own in hidden.items()}
+        ablations = {
+            split: units.each_word_class(own, np.random.default_rng((options.seed, *split.encode())))
+            for split, own in hidden.items()
+        }
         if any(ablations.values()):
             yield Plan("words", "zero", ablations, digest(hidden))
 

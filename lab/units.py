@@ -82,13 +82,12 @@ def each_region(config: GPT2Config, rows: Sequence[int] = ()) -> list[Ablation]:
     return found
 
 
-def each_word_class(hidden: Mapping[str, Sequence[NDArray[np.bool_]]], seed: int) -> list[Ablation]:
+def each_word_class(hidden: Mapping[str, Sequence[NDArray[np.bool_]]], rng: np.random.Generator) -> list[Ablation]:
     """Words hidden from all queries, by class, and beside each class equally many random tokens of each text.
 
     hidden: by class, one bool (T,) per text of the split, True where a token is of such a word."""
     found = []
-    for number, (title, texts) in enumerate(hidden.items()):
-        rng = np.random.default_rng((seed, number))
+    for title, texts in hidden.items():
         for region, tokens in (
             (title, texts),
             (RANDOM + title, [rng.permutation(own) for own in texts]),

@@ -36,7 +36,7 @@ def everything(config, texts):
         *units.each_head(config),
         *units.each_layer(config),
         *units.each_region(config, (0, 2, -3)),
-        *units.each_word_class(hidden, 0),
+        *units.each_word_class(hidden, np.random.default_rng(0)),
         *units.each_pair(config, [((0, 1), (2, 3)), ((1, 0), (1, 4))]),
         *units.closing_one_by_one(config, [(1, 2), (2, 0), (0, 1)], [0, 1, 2, 3]),
     ]

@@ -74,7 +74,7 @@ def test_rows_count_from_the_start_or_from_each_texts_end(tiny):
 def test_hidden_words_stand_beside_as_many_random_tokens():
     rng = np.random.default_rng(0)
     hidden = [rng.random(n) < 0.4 for n in (3, T)]
-    own, random = units.each_word_class({"some": hidden}, 0)
+    own, random = units.each_word_class({"some": hidden}, rng)
     mask = own.arguments(ALONE)["attn_mask"]
     assert mask.shape == (2, 1, 1, 1, T)
     assert (~mask[0].flatten()).tolist() == hidden[1].tolist()  # the batch has text 1 first
