@@ -14,14 +14,16 @@ from model import GPT2
 from model.files import read_json
 
 from .activations import Activations, record, sites
+from .device import Device
 from .probe_sources import AGAINST_RANDOM, Key, Source
 from .probe_tables import Rows, probed, profile
-from .probing import STRENGTHS, Task
-from .progress import console, progress_bar
+from .probing import STRENGTHS, Task, n_workers
+from .progress import console, forecast, progress_bar
 from .runs import write_json
 from .study import Study
 
-PRODUCTS = 5000  # of the features with the weights, in all that is fitted at a site; measured, see the README
+PRODUCTS = 5000  # TODO
+CPU = Device(torch.device("cpu"), "fp32")  # which fits the probes, whatever computes the activations
 Tasks = dict[Key, Task]
 
 
@@ -43,7 +45,7 @@ class Probes:
         jobs += [("random", source, own) for source in sources if (own := _against_random(source))]
         tasks = [task for _, _, own in jobs for task in own.values()]
         total = len(tasks) * len(self.sites)
-        console.print(f"{total:,} probes take about {max(1, round(self.seconds(tasks) / 60))} min")
+        console.print(forecast(f"{total:,} probes take", self.work(tasks), fitting_rate(), CPU))
         tables: dict[str, list[pd.DataFrame]] = {"probes": [], "profiles": []}
         with progress_bar("sites probed") as bar:
             line = bar.add_task("", total=total, note="")
@@ -97,12 +99,16 @@ class Probes:
             "precision": self.study.device.precision,
         }
 
-    def seconds(self, tasks: Sequence[Task]) -> float:
-        """About how long the probes of these tasks take, by their arithmetic."""
+    def work(self, tasks: Sequence[Task]) -> int:
+        """About how many multiply-adds it takes to fit the probes of these tasks."""
         config = self.study.clf.config
         widths = sum(config.head_width if site.kind == "head" else config.n_embd for site in self.sites)
-        features = sum(int((task.split == "train").sum()) * len(task.names) for task in tasks) * widths
-        return PRODUCTS * features / self.study.device.product_rate()
+        return PRODUCTS * widths * sum(int((task.split == "train").sum()) * len(task.names) for task in tasks)
+
+
+def fitting_rate() -> float:
+    """Multiply-adds per second of all workers that fit probes, with a thread each."""
+    return n_workers() * CPU.product_rate() / torch.get_num_threads()
 
 
 def _against_random(source: Source) -> Tasks:

@@ -7,15 +7,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from scipy.stats import spearmanr
 from torch.nn import functional as F
 
-from data.batches import token_batches
+from data.batches import Batch
 from model import GPT2Classifier
 
-from .device import TOKENS, Device
-from .progress import console
+from .device import Device
+from .memory import map_texts
 from .units import Head, name
 
 RANDOM_ORDERS = 5
@@ -45,14 +44,17 @@ def gate_gradients(
     the first-order estimate of what closing the head adds to the loss."""
     config = clf.config
     gradients = np.empty((len(sequences), config.n_layer, config.n_head), np.float32)
-    batches = list(token_batches(sequences, targets, TOKENS, np.arange(len(sequences))))
-    for batch in track(batches, "gradients of the gates", console=console):
+
+    def of_texts(batch: Batch) -> NDArray[np.float32]:
         own = batch.to(device.device)
         gates = torch.ones(len(own.ids), config.n_layer, config.n_head, 1, device=device.device, requires_grad=True)
         with device.autocast():
             logits = clf(own.ids, own.lengths, head_gate=gates).float()  # (B, K)
         loss = F.cross_entropy(logits, own.targets, reduction="sum")
-        gradients[batch.index.numpy()] = torch.autograd.grad(loss, gates)[0][..., 0].cpu().numpy()
+        return torch.autograd.grad(loss, gates)[0][..., 0].cpu().numpy()
+
+    for batch, found in map_texts(of_texts, sequences, device, "gradients of the gates", targets):
+        gradients[batch.index.numpy()] = found
     return gradients
 
 
