@@ -22,7 +22,11 @@ from .progress import console, forecast, progress_bar
 from .runs import write_json
 from .study import Study
 
-PRODUCTS = 5000  # TODO
+# What a task costs at one site, in multiply-adds: so many for each row, class and feature, and those of the time that a
+# site takes however few rows it has. Measured as seconds on one core times its product rate, on the sample corpus: the
+# first on 85 sites (gpt2-mini's, and some of gpt2's width; 300 to 13,000 rows), each within a factor of 2.4; the second
+# on all of a small call. `pytest -m slow tests/lab/test_progress.py` compares a forecast with the time then taken.
+PRODUCTS, PRODUCTS_PER_SITE = 5000, 3 * 10**9
 CPU = Device(torch.device("cpu"), "fp32")  # which fits the probes, whatever computes the activations
 Tasks = dict[Key, Task]
 
@@ -103,7 +107,8 @@ class Probes:
         """About how many multiply-adds it takes to fit the probes of these tasks."""
         config = self.study.clf.config
         widths = sum(config.head_width if site.kind == "head" else config.n_embd for site in self.sites)
-        return PRODUCTS * widths * sum(int((task.split == "train").sum()) * len(task.names) for task in tasks)
+        outputs = sum(int((task.split == "train").sum()) * len(task.names) for task in tasks)  # rows times classes
+        return PRODUCTS * widths * outputs + PRODUCTS_PER_SITE * len(self.sites) * len(tasks)
 
 
 def fitting_rate() -> float:
