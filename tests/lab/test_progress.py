@@ -235,7 +235,7 @@ def test_probes_take_as_long_as_forecast(sample, told, monkeypatch, tmp_path):
         folder = tmp_path / str(time.perf_counter())
         folder.mkdir()
         own = Probes(sample, folder, 0)
-        own.sites = own.sites[::3]
+        own.sites = own.sites[::5]
         took = timed(lambda: own.run(sources))
         return told[-1], took
 
