@@ -20,7 +20,7 @@ from lab import effect_figures, findings, pruning, runs, units
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName, Precision
 from lab.effect_report import report
-from lab.progress import console
+from lab.progress import console, forecast
 from lab.study import open_study
 from lab.sweep import Ablation
 from lab.sweeps import Plan, Sweeps
@@ -92,8 +92,8 @@ def experiment(sweeps: Sweeps, options: Options) -> dict[str, Any]:
     """All that is found, by the name of its file."""
     plans = [*first_plans(sweeps, options)]
     number = sum(len(own) for plan in plans for own in plan.ablations.values())
-    minutes = max(1, round(sweeps.seconds(plans) / 60))
-    console.print(f"{number:,} ablations of val and test take about {minutes} min on {sweeps.study.device}")
+    take = f"{number:,} ablations of val and test take"
+    console.print(forecast(take, sweeps.work(plans), sweeps.rate(), sweeps.study.device))
     logits, fill = sweeps.run(plans), options.fill[0]
     with console.status("intervals and permutation tests"):
         found: dict[str, Any] = findings.measured(sweeps, plans, logits, options.class_)

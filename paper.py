@@ -26,7 +26,7 @@ from lab import figures, page, results, runs
 from lab.cli import command
 from lab.device import Device, DeviceName, Precision
 from lab.evaluation import predict
-from lab.progress import console
+from lab.progress import console, forecast
 from model import InputError, Tokenizer, load_classifier
 from model.checkpoint import read_config
 from model.files import read_json
@@ -119,7 +119,7 @@ def main(options: Options) -> int:
     folder = runs.RUNS / options.run
     folder.mkdir(parents=True, exist_ok=True)
     with runs.alone_at(folder, "wait, or choose another --run"):
-        make_all(planned)
+        make_all(planned, device)
         each = track(planned, "ROC AUC on the training texts", console=console)
         finished = [run.measured(device) for run in each]
         write_results(folder, finished)
@@ -128,15 +128,15 @@ def main(options: Options) -> int:
     return 0
 
 
-def make_all(planned: list[Run]) -> None:
+def make_all(planned: list[Run], device: Device) -> None:
     """Make the runs that are not there yet."""
     todo = [run for run in planned if not run.record()]
-    console.print(f"{len(planned)} runs, {len(planned) - len(todo)} of them are there already: {forecast(planned)}")
+    console.print(f"{len(planned)} runs, {len(planned) - len(todo)} of them are there already: {left(planned, device)}")
     for run in todo:
         run.make()
         test = read_json(run.folder / "metrics.json")["test"]
         scores = f"test accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}"
-        console.print(f"{run.folder}: {scores}. {forecast(planned)}")
+        console.print(f"{run.folder}: {scores}. {left(planned, device)}")
 
 
 def plan(options: Options) -> list[Run]:
@@ -198,7 +198,7 @@ def call(arguments: list[str]) -> int:
             raise
 
 
-def forecast(planned: list[Run]) -> str:
+def left(planned: list[Run], device: Device) -> str:
     """What is to do, and for how long, by the mean time of such finished runs, or else of all."""
     records = [run.record() for run in planned]
     times = pd.DataFrame(
@@ -208,10 +208,9 @@ def forecast(planned: list[Run]) -> str:
         }
     )
     expected = times.groupby("kind")["seconds"].transform("mean").fillna(times["seconds"].mean())
-    left = expected[times["seconds"].isna()]
-    minutes = left.sum(skipna=False) / 60
-    about = f", about {math.ceil(minutes)} min" if minutes > 0 else ""  # NaN: nothing to go by
-    return f"{len(left) or 'none'} to do{about}"
+    todo = expected[times["seconds"].isna()]
+    seconds, said = todo.sum(skipna=False), f"{len(todo) or 'none'} to do"
+    return forecast(f"{said}, which takes", seconds, 1.0, device) if seconds > 0 else said  # NaN: nothing to go by
 
 
 def write_results(folder: Path, finished: list[results.Measured]) -> None:

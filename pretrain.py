@@ -19,7 +19,7 @@ from lab.cli import check_ranges, command
 from lab.device import Compile, Device, DeviceName, Precision
 from lab.language import SampledSoftmax, held_out_loss
 from lab.optim import cosine_schedule, muon
-from lab.progress import console, forecast, progress_bar
+from lab.progress import announce_training, console, progress_bar
 from lab.state import STATE, read_state, write_state
 from lab.texts import check_pair
 from model import GPT2LM, GPT2Config, InputError, Tokenizer, load_lm, save
@@ -115,7 +115,7 @@ class Pretraining:
         console.print(f"{left:,} of {self.steps:,} steps to do, on {self.device}")
         tokens = left * self.options.batch_size * self.lm.config.n_ctx
         per_token = map(self.multiply_adds, (self.lm.config, GPT2Config.preset("gpt2-mini")))
-        forecast(self.device, *(tokens * each for each in per_token))
+        announce_training(self.device, *(tokens * each for each in per_token))
 
     def multiply_adds(self, config: GPT2Config) -> int:
         """Of training on one token at this shape; a backward pass costs two forward ones."""

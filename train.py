@@ -18,7 +18,7 @@ from lab.cli import check_ranges, command
 from lab.device import Compile, Device, DeviceName, Precision
 from lab.evaluation import measure
 from lab.finetuning import DivergedError, Training
-from lab.progress import console, forecast
+from lab.progress import announce_training, console
 from lab.state import STATE
 from lab.steps import recompute
 from lab.texts import Texts, read_texts
@@ -180,7 +180,7 @@ def announce(config: GPT2Config, texts: Texts, options: Options, device: Device)
     passes = 1 + 2 * options.tuned_blocks(config.n_layer) / config.n_layer
     tokens = options.epochs * sum(map(len, texts.sequences["train"])) / device.world
     mini = GPT2Config.preset("gpt2-mini").block_weights
-    forecast(device, passes * tokens * config.block_weights, passes * tokens * mini)
+    announce_training(device, passes * tokens * config.block_weights, passes * tokens * mini)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from contestants import Job
 from loading import peak
 from numpy.typing import NDArray
@@ -78,7 +76,7 @@ def work(pipe: Connection, contestant: Contestant, jobs: Sequence[Job]) -> None:
         clock = Clock(pipe, job.device)
         output = contestant(job, clock)
         held = peak_memory(job.device)  # before the product's operands are there too
-        pipe.send(Outcome(clock.seconds[1:], output, held, product_rate(job.device)))
+        pipe.send(Outcome(clock.seconds[1:], output, held, job.device.product_rate()))
 
 
 class Clock:
@@ -90,17 +88,11 @@ class Clock:
         self.started = time.perf_counter()
 
     def __call__(self) -> None:
-        wait_for(self.device)
+        self.device.synchronize()
         self.seconds.append(time.perf_counter() - self.started)
         self.pipe.send(None)
         self.pipe.recv()
         self.started = time.perf_counter()
-
-
-def wait_for(device: Device) -> None:
-    """Until all that was asked of a GPU is done."""
-    if device.device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def peak_memory(device: Device) -> int:
@@ -108,18 +100,3 @@ def peak_memory(device: Device) -> int:
     if device.device.type == "cuda" or not Path("/proc/self/status").exists():
         return device.peak_memory()
     return peak()  # on Linux the peak that `device` knows begins with the parent's
-
-
-def product_rate(device: Device) -> float:
-    """Multiply-adds per second of a matrix product of random numbers in the precision of `device`, median of 10."""
-    n = 8192 if device.device.type == "cuda" else 1024
-    dtype = torch.bfloat16 if device.precision == "bf16" else torch.float32
-    a, b = (torch.randn(n, n, device=device.device, dtype=dtype) for _ in range(2))
-    seconds = []
-    for _ in range(3 + 10):  # the first ones also pay for start-up
-        wait_for(device)
-        started = time.perf_counter()
-        a @ b
-        wait_for(device)
-        seconds.append(time.perf_counter() - started)
-    return n**3 / median(seconds[3:])

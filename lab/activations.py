@@ -4,7 +4,7 @@ Letters: N rows, a text or a word each, and those of the forward pass.
 """
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 
-from data.batches import Batch, token_batches
+from data.batches import Batch
 from model import GPT2, GPT2Config, InputError, Trace
 
-from .device import TOKENS, Device
-from .progress import console
+from .device import Device
+from .memory import map_texts
 
 Positions = Sequence[NDArray[np.integer]]  # of each text those that are kept
 
@@ -81,24 +80,26 @@ def record(
     given = {name: _checked(name, own, sequences) for name, own in positions.items()}
     starts = {name: np.cumsum([0, *_counts(own, sequences)]) for name, own in given.items()}
     found = _create(trunk.config, {name: int(start[-1]) for name, start in starts.items()}, folder)
-    for batch in batches(sequences, "activations"):
+
+    def emitted(batch: Batch) -> dict[tuple[str, str], NDArray[np.float32]]:
+        """By reading and kind of site, (layers, n, C)."""
         trace = Trace("resid_pre", "z", "mlp")
         on = batch.to(device.device)
         with device.autocast():
             trunk(on.ids, on.lengths, trace=trace)
         z = [own.transpose(1, 2).flatten(-2) for own in trace.z]  # L of (B, H, T, D) -> (B, T, C)
         streams = {"resid": trace.resid_pre, "head": z, "mlp": trace.mlp}
-        for name, own in given.items():
+        return {
+            (name, kind): torch.stack([kept(x.float(), on, own) for x in layers]).cpu().numpy()
+            for name, own in given.items()
+            for kind, layers in streams.items()
+        }
+
+    for batch, values in map_texts(emitted, sequences, device, "activations"):
+        for (name, kind), own in values.items():
             rows = np.concatenate([np.arange(*starts[name][i : i + 2]) for i in batch.index.tolist()])
-            for kind, layers in streams.items():
-                found[name].write(kind, rows, torch.stack([kept(x.float(), on, own) for x in layers]).cpu().numpy())
+            found[name].write(kind, rows, own)
     return found
-
-
-def batches(sequences: Sequence[list[int]], doing: str) -> Iterable[Batch]:
-    """All texts, in batches without targets, with a progress bar that says what is done."""
-    none, every = np.zeros(len(sequences), dtype=np.int64), np.arange(len(sequences))
-    return track(list(token_batches(sequences, none, TOKENS, every)), doing, console=console)
 
 
 def kept(x: Tensor, batch: Batch, positions: Positions | None) -> Tensor:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
+from statistics import median
 from typing import Literal, TypeVar
 
 import torch
@@ -130,11 +131,22 @@ class Device:
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
+    def synchronize(self) -> None:
+        """Wait until the device has done all that it was asked for: a GPU computes while the program goes on."""
+        torch.get_device_module(self.device).synchronize()
+
     def product_rate(self) -> float:
-        """Multiply-adds per second of a matrix product of GPT-2's size in fp32, measured in a fraction of a second."""
-        a, b = torch.ones(512, 768, device=self.device), torch.ones(768, 3072, device=self.device)
-        a @ b  # the first product also pays for start-up
-        start, rounds = time.perf_counter(), 10
-        for _ in range(rounds):
+        """Multiply-adds per second of a matrix product of random numbers in this precision, median of 10.
+
+        On a CPU it takes as many threads as torch does, and a fraction of a second."""
+        n = 8192 if self.device.type == "cuda" else 1024
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        a, b = (torch.randn(n, n, device=self.device, dtype=dtype) for _ in range(2))
+        seconds = []
+        for _ in range(3 + 10):  # the first ones also pay for start-up
+            self.synchronize()
+            started = time.perf_counter()
             a @ b
-        return rounds * 512 * 768 * 3072 / (time.perf_counter() - start)
+            self.synchronize()
+            seconds.append(time.perf_counter() - started)
+        return n**3 / median(seconds[3:])

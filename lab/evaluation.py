@@ -1,7 +1,6 @@
 """What a trained classifier gets right: predictions, metrics beside the baselines, and pictures."""
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from model import GPT2Classifier, load_classifier
 from . import figures, runs
 from .baselines import baselines
 from .device import Device
-from .memory import fitting
+from .memory import map_batches
 from .metrics import classification_metrics
 from .progress import console
 from .texts import Texts
@@ -30,19 +29,15 @@ def predict(model: GPT2Classifier, sequences: Sequence[list[int]], device: Devic
     probabilities = np.empty((len(sequences), len(model.labels)))
     model.eval()
 
-    def logits(batch: Batch, tokens: int) -> torch.Tensor:
+    def predicted(batch: Batch) -> np.ndarray:
+        own = batch.to(device.device)
         with torch.inference_mode(), device.autocast():
-            pieces = [piece.to(device.device) for piece in batch.split(tokens)]
-            return torch.cat([model(piece.ids, piece.lengths).cpu() for piece in pieces])  # (B, K)
+            logits = model(own.ids, own.lengths)  # (B, K)
+        return logits.cpu().double().softmax(dim=1).numpy()
 
-    def predicted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        tokens = device.tokens
-        for batch in device.share(batches):
-            own, tokens = fitting(partial(logits, batch), tokens, batch.ids.numel(), batch.ids.shape[1])
-            yield batch.index.numpy(), own.double().softmax(dim=1).numpy()
-
-    for index, own in device.gathered(predicted()):
-        probabilities[index] = own
+    own = ((batch.index.numpy(), p) for batch, p in map_batches(predicted, device.share(batches), device))
+    for index, p in device.gathered(own):
+        probabilities[index] = p
     return probabilities
 
 

@@ -11,15 +11,14 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from data.batches import Batch, token_batches
+from data.batches import Batch
 from model import GPT2Classifier, Interventions, Trace
 
-from .device import TOKENS, Device
-from .progress import console
+from .device import Device
+from .memory import map_batches, map_texts
 from .sweep import Fill
 
 DRAWS = 10  # donors of each text
@@ -50,13 +49,19 @@ def means(clf: GPT2Classifier, sequences: Sequence[list[int]], targets: NDArray[
         torch.zeros(K, config.n_layer, config.n_embd, dtype=torch.float64),
         torch.zeros(K, dtype=torch.float64),
     )
-    batches = list(token_batches(sequences, targets, TOKENS, np.arange(len(sequences))))
-    for batch in track(batches, "mean outputs of heads and MLPs", console=console):
+
+    def text_sums(batch: Batch) -> tuple[Tensor, Tensor]:
+        """Over the real tokens of each text, on the CPU: (B, L, H, D) and (B, L, C)."""
         trace = run(clf, batch.ids, batch.lengths, device)
         real = (torch.arange(batch.ids.shape[1]) < batch.lengths[:, None]).double()  # (B, T)
-        z.index_add_(0, batch.targets, torch.einsum("blhtd,bt->blhd", trace.stacked("z").cpu().double(), real))
-        mlp.index_add_(0, batch.targets, torch.einsum("bltc,bt->blc", trace.stacked("mlp").cpu().double(), real))
-        tokens.index_add_(0, batch.targets, real.sum(dim=1))
+        of_heads = torch.einsum("blhtd,bt->blhd", trace.stacked("z").cpu().double(), real)
+        return of_heads, torch.einsum("bltc,bt->blc", trace.stacked("mlp").cpu().double(), real)
+
+    doing = "mean outputs of heads and MLPs"
+    for batch, (of_heads, of_mlps) in map_texts(text_sums, sequences, device, doing, targets):
+        z.index_add_(0, batch.targets, of_heads)
+        mlp.index_add_(0, batch.targets, of_mlps)
+        tokens.index_add_(0, batch.targets, batch.lengths.double())
     return Means(z, mlp, tokens)
 
 
@@ -103,7 +108,7 @@ def resample(
 
 
 def choose_donors(sequences: Sequence[list[int]], donors: Sequence[list[int]], seed: int) -> NDArray[np.int64]:
-    """Positions of the donors of each text, int64 (N, DRAWS): no donor twice in a row."""
+    """Positions of the donors of each text, int64 (N, DRAWS), all different for one text."""
     lengths, n = np.array([len(ids) for ids in donors]), min(DRAWS, len(donors))
     rng = np.random.default_rng((seed, *b"donors"))
     return np.array([rng.choice(candidates(lengths, len(ids), n), n, replace=False) for ids in sequences])
@@ -124,10 +129,17 @@ def donated(
     """Fills for a batch of texts of which text i takes those of donor chosen[i]."""
     own = [torch.tensor(donors[i]) for i in chosen[batch.index.cpu().numpy()]]
     lengths = torch.tensor([len(ids) for ids in own])
-    trace = run(clf, pad_sequence(own, batch_first=True), lengths, device)
     shift = (lengths - batch.lengths.cpu())[:, None]  # (B, 1), so that the last tokens meet
     at = (torch.arange(batch.ids.shape[1]) + shift).clamp(min=0).minimum(lengths[:, None] - 1)  # (B, T)
-    rows = torch.arange(len(own))[:, None]
-    z = trace.stacked("z").permute(0, 3, 1, 2, 4)[rows, at]  # (B, L, H, donor's T, D) -> (B, T, L, H, D)
-    mlp = trace.stacked("mlp").transpose(1, 2)[rows, at]  # (B, T, L, C)
+
+    def aligned(piece: Batch) -> tuple[Tensor, Tensor]:
+        trace = run(clf, piece.ids, piece.lengths, device)
+        chosen_tokens = torch.arange(len(piece.ids))[:, None], at[piece.index]
+        z = trace.stacked("z").permute(0, 3, 1, 2, 4)[chosen_tokens]  # (B, L, H, donor's T, D) -> (B, T, L, H, D)
+        return z, trace.stacked("mlp").transpose(1, 2)[chosen_tokens]  # and (B, T, L, C)
+
+    # Donors may be much longer than the texts: all at once may be more than `device.tokens`.
+    together = Batch(pad_sequence(own, batch_first=True), lengths, torch.zeros_like(lengths), torch.arange(len(own)))
+    pieces = [emitted for _, emitted in map_batches(aligned, [together], device)]
+    z, mlp = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     return {"head_fill": z.permute(0, 2, 3, 1, 4), "mlp_fill": mlp.transpose(1, 2)}

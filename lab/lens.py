@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.batches import Batch
 from model import GPT2Classifier, GPT2Config, Trace
 
-from .activations import batches
 from .device import Device
+from .memory import map_texts
 
 
 @torch.inference_mode()
@@ -27,12 +28,16 @@ def class_lens(clf: GPT2Classifier, sequences: Sequence[list[int]], device: Devi
     """Class logits that the head reads from the residual stream before each layer and after the last, at the last real
     token: (N, L + 1, K), the last of them the classifier's own. The model is taken as it stands on `device`."""
     found = np.empty((len(sequences), clf.config.n_layer + 1, len(clf.labels)), dtype=np.float32)
-    for batch in batches(sequences, "class lens"):
+
+    def of_texts(batch: Batch) -> Tensor:
         trace, lengths = Trace("resid_pre"), batch.lengths.to(device.device)
         with device.autocast():
             clf.trunk(batch.ids.to(device.device), lengths, trace=trace)
             read = [clf.read(clf.trunk.norm(x), lengths) for x in trace.resid_pre]  # L + 1 of (B, K)
-        found[batch.index] = torch.stack(read, dim=1).float().cpu()
+        return torch.stack(read, dim=1).float().cpu()
+
+    for batch, own in map_texts(of_texts, sequences, device, "class lens"):
+        found[batch.index] = own
     return found
 
 
@@ -105,7 +110,8 @@ def contributions(clf: GPT2Classifier, sequences: Sequence[list[int]], device: D
     do, this is computed in fp32 whatever the precision of `device`. What a part does to later layers is not in it."""
     read = readers(clf)
     found = np.empty((len(sequences), len(parts(clf.config)), len(clf.labels)), dtype=np.float32)
-    for batch in batches(sequences, "direct contributions"):
+
+    def of_texts(batch: Batch) -> Tensor:
         trace, lengths = Trace("resid_pre", "z", "mlp"), batch.lengths.to(device.device)
         clf.trunk(batch.ids.to(device.device), lengths, trace=trace)
         rows, last = torch.arange(len(lengths), device=device.device), lengths - 1
@@ -116,5 +122,8 @@ def contributions(clf: GPT2Classifier, sequences: Sequence[list[int]], device: D
         biases = read.attention_bias.expand(len(rows), -1, -1)
         scaled = torch.cat([(first @ read.stream)[:, None], heads, biases, mlp @ read.stream], dim=1)
         scale = (final.var(dim=1, correction=0) + clf.config.layer_norm_epsilon).sqrt()[:, None, None]
-        found[batch.index] = torch.cat([scaled / scale, read.final_bias.expand(len(rows), 1, -1)], dim=1)
+        return torch.cat([scaled / scale, read.final_bias.expand(len(rows), 1, -1)], dim=1)
+
+    for batch, own in map_texts(of_texts, sequences, device, "direct contributions"):
+        found[batch.index] = own
     return found

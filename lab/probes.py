@@ -14,14 +14,20 @@ from model import GPT2
 from model.files import read_json
 
 from .activations import Activations, record, sites
+from .device import Device
 from .probe_sources import AGAINST_RANDOM, Key, Source
 from .probe_tables import Rows, probed, profile
-from .probing import STRENGTHS, Task
-from .progress import console, progress_bar
+from .probing import STRENGTHS, Task, n_workers
+from .progress import console, forecast, progress_bar
 from .runs import write_json
 from .study import Study
 
-PRODUCTS = 5000  # of the features with the weights, in all that is fitted at a site; measured, see the README
+# What a task costs at one site, in multiply-adds: so many for each row, class and feature, and those of the time that a
+# site takes however few rows it has. Measured as seconds on one core times its product rate, on the sample corpus: the
+# first on 85 sites (gpt2-mini's, and some of gpt2's width; 300 to 13,000 rows), each within a factor of 2.4; the second
+# on all of a small call. `pytest -m slow tests/lab/test_progress.py` compares a forecast with the time then taken.
+PRODUCTS, PRODUCTS_PER_SITE = 5000, 3 * 10**9
+CPU = Device(torch.device("cpu"), "fp32")  # which fits the probes, whatever computes the activations
 Tasks = dict[Key, Task]
 
 
@@ -43,7 +49,7 @@ class Probes:
         jobs += [("random", source, own) for source in sources if (own := _against_random(source))]
         tasks = [task for _, _, own in jobs for task in own.values()]
         total = len(tasks) * len(self.sites)
-        console.print(f"{total:,} probes take about {max(1, round(self.seconds(tasks) / 60))} min")
+        console.print(forecast(f"{total:,} probes take", self.work(tasks), fitting_rate(), CPU))
         tables: dict[str, list[pd.DataFrame]] = {"probes": [], "profiles": []}
         with progress_bar("sites probed") as bar:
             line = bar.add_task("", total=total, note="")
@@ -97,12 +103,17 @@ class Probes:
             "precision": self.study.device.precision,
         }
 
-    def seconds(self, tasks: Sequence[Task]) -> float:
-        """About how long the probes of these tasks take, by their arithmetic."""
+    def work(self, tasks: Sequence[Task]) -> int:
+        """About how many multiply-adds it takes to fit the probes of these tasks."""
         config = self.study.clf.config
         widths = sum(config.head_width if site.kind == "head" else config.n_embd for site in self.sites)
-        features = sum(int((task.split == "train").sum()) * len(task.names) for task in tasks) * widths
-        return PRODUCTS * features / self.study.device.product_rate()
+        outputs = sum(int((task.split == "train").sum()) * len(task.names) for task in tasks)  # rows times classes
+        return PRODUCTS * widths * outputs + PRODUCTS_PER_SITE * len(self.sites) * len(tasks)
+
+
+def fitting_rate() -> float:
+    """Multiply-adds per second of all workers that fit probes, with a thread each."""
+    return n_workers() * CPU.product_rate() / torch.get_num_threads()
 
 
 def _against_random(source: Source) -> Tasks:

@@ -103,6 +103,11 @@ def probe(x: NDArray[np.float32], task: Task, seed: int) -> Score:
     )
 
 
+def n_workers() -> int:
+    """How many sites are fitted at the same time, each by one thread."""
+    return min(cpu_count(), WORKERS)
+
+
 def probe_sites(
     activations: Activations, chosen: Sequence[Site], task: Task, seed: int, advance: Callable[[], object]
 ) -> list[Score]:
@@ -121,7 +126,7 @@ def at_sites(
     found = []
     # Threads share the filters of warnings: without this one, each would put back what another has just set.
     with threadpool_limits(limits=1), warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-        for result in Parallel(min(cpu_count(), WORKERS), prefer="threads", return_as="generator")(jobs):
+        for result in Parallel(n_workers(), prefer="threads", return_as="generator")(jobs):
             found.append(result)
             advance()
     return found

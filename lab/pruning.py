@@ -8,16 +8,15 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from scipy.stats import ConstantInputWarning, spearmanr
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.batches import Batch, token_batches
+from data.batches import Batch
 from model import GPT2Classifier
 
-from .device import TOKENS, Device
-from .progress import console
+from .device import Device
+from .memory import map_texts
 from .sweep import Fill
 from .units import Head, name
 
@@ -53,14 +52,17 @@ def gate_gradients(
     The derivative is linear in the fill, so one pass with the mean of several draws gives the mean over the draws."""
     config = clf.config
     gradients = np.empty((len(sequences), config.n_layer, config.n_head), np.float32)
-    batches = list(token_batches(sequences, targets, TOKENS, np.arange(len(sequences))))
-    for batch in track(batches, "gradients of the gates", console=console):
+
+    def of_texts(batch: Batch) -> NDArray[np.float32]:
         on = batch.to(device.device)
         gates = torch.ones(len(on.ids), config.n_layer, config.n_head, 1, device=device.device, requires_grad=True)
         with device.autocast():
             logits = clf(on.ids, on.lengths, head_gate=gates, head_fill=mean_fill(fills, on)).float()  # (B, K)
         loss = F.cross_entropy(logits, on.targets, reduction="sum")
-        gradients[batch.index.numpy()] = torch.autograd.grad(loss, gates)[0][..., 0].cpu().numpy()
+        return torch.autograd.grad(loss, gates)[0][..., 0].cpu().numpy()
+
+    for batch, gradient in map_texts(of_texts, sequences, device, "gradients of the gates", targets):
+        gradients[batch.index.numpy()] = gradient
     return gradients
 
 

@@ -159,19 +159,22 @@ class Sweeps:
             return ""
         return hashlib.sha256(choice.tobytes()).hexdigest()
 
-    def seconds(self, plans: Sequence[Plan]) -> float:
-        """About how long these plans take, by every third head on a batch of texts of middling length."""
-        config = self.study.clf.config
+    def work(self, plans: Sequence[Plan]) -> int:
+        """How much these plans have to compute, in layers times tokens."""
+        return sum(plan.work(self.parts, self.study.clf.config.n_layer) for plan in plans)
+
+    def rate(self) -> float:
+        """How much of that all processes do per second, by every third head on a batch of texts of middling length."""
+        config, device = self.study.clf.config, self.study.device
         by_length = np.argsort([len(ids) for ids in self.parts["test"].sequences])
         batch = self.batch(by_length[: len(by_length) // 2 + 1])
         heads = each_head(config)[::3]
         for _ in range(2):  # the first time also pays for start-up
             started = time.perf_counter()
-            self.ablated(batch, heads, self.study.clf, self.study.device)
+            self.ablated(batch, heads, self.study.clf, device)  # the logits come to the CPU: a GPU is waited for
             seconds = time.perf_counter() - started
         layers = sum(config.n_layer - own.start for own in heads)
-        work = sum(plan.work(self.parts, config.n_layer) for plan in plans) / self.study.device.world
-        return seconds * work / (layers * batch.ids.numel())
+        return device.world * layers * batch.ids.numel() / seconds
 
     def check_device(self) -> None:
         """Raise InputError where logits of a few texts, with heads closed, are not those of the CPU."""

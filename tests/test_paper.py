@@ -348,6 +348,7 @@ except KeyboardInterrupt:
 
 def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch):
     options = paper.Options("tiny", corpus=("words",), epochs=2, seeds=3, device="cpu")
+    cpu = paper.Device.choose("cpu", "auto")
     change("run.json", seconds={"all": 600})
     head = read("run.json", HEAD)
     (HEAD / "run.json").write_text(json.dumps(head | {"seconds": {"all": 60}}))
@@ -356,16 +357,16 @@ def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch)
     other = Path("runs", again["run"])
     other.mkdir()
     (other / "run.json").write_text(json.dumps(record | {"settings": again}))
-    assert paper.forecast(paper.plan(options)) == "3 to do, about 12 min"
+    assert paper.left(paper.plan(options), cpu) == f"3 to do, which takes about 12 min on {cpu}"
     (HEAD / "run.json").write_text(json.dumps(head | {"status": "unfinished"}))
-    assert paper.forecast(paper.plan(options)) == "4 to do, about 40 min"
+    assert paper.left(paper.plan(options), cpu) == f"4 to do, which takes about 40 min on {cpu}"
     (HEAD / "run.json").write_text(json.dumps(head | {"seconds": {"all": 60}}))
     with_random = replace(options, init=("pretrained", "random"))  # of which nothing is known: the mean of 600, 600, 60
-    assert paper.forecast(paper.plan(with_random)) == "9 to do, about 54 min"
+    assert paper.left(paper.plan(with_random), cpu) == f"9 to do, which takes about 54 min on {cpu}"
     (HEAD / "run.json").write_text(json.dumps(head | {"status": "unfinished"}))
     for run in (ALL, other):
         shutil.rmtree(run)
-    assert paper.forecast(paper.plan(options)) == "6 to do"
+    assert paper.left(paper.plan(options), cpu) == "6 to do"
 
 
 MISTAKES = {

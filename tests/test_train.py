@@ -468,9 +468,12 @@ def test_training_that_takes_long_on_a_cpu_is_announced(monkeypatch, capsys):
     monkeypatch.setattr(Device, "product_rate", lambda self: 5e10)  # 0.6 of it: 3e10
     texts = Texts({"train": [[1] * 20] * 16_000}, {}, {})
     train.announce(GPT2Config.preset("gpt2"), texts, train.Options(epochs=3), device)
-    assert re.findall(r"\d+ minutes|about \d+\.", capsys.readouterr().out) == ["136 minutes", "about 8."]
+    assert re.findall(r"(\S+) takes about (\d+) min on cpu", capsys.readouterr().out) == [
+        ("Training", "136"),
+        ("gpt2-mini", "8"),
+    ]
     train.announce(GPT2Config.preset("gpt2"), texts, train.Options(epochs=3, tune="head"), device)
-    assert "45 minutes" in capsys.readouterr().out  # a third: no backward pass
+    assert "about 45 min" in capsys.readouterr().out  # a third: no backward pass
     train.announce(GPT2Config.preset("gpt2-mini"), texts, train.Options(epochs=3), device)
     assert capsys.readouterr().out == ""
     train.announce(GPT2Config.preset("gpt2-mini"), texts, train.Options(epochs=9), device)

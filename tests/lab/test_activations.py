@@ -31,7 +31,7 @@ def some():
 @pytest.fixture(autouse=True)
 def several_batches(monkeypatch):
     """Texts of 13 and 11 tokens share one, padded, and so do shorter ones."""
-    monkeypatch.setattr(activations, "TOKENS", 29)
+    monkeypatch.setattr("lab.device.TOKENS", 29)
 
 
 def emitted(hf, ids):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from two_processes import in_two
 
-from lab.device import Device
+from lab.device import TOKENS, Device
 from model import InputError
 
 
@@ -44,8 +44,41 @@ def test_autocast_acts_in_bf16_only():
             assert (x @ x.T).dtype == dtype
 
 
-def test_the_rate_of_matrix_products_is_measured():
-    assert 1e8 < Device.choose("cpu", "fp32").product_rate() < 1e15
+class Clock:
+    """Time that passes only where a computation waits, and a GPU that computes only while it is waited for."""
+
+    def __init__(self, seconds):
+        self.now, self.asked, self.seconds = 0.0, 0.0, iter(seconds)
+
+    def __matmul__(self, other):
+        self.asked += next(self.seconds)
+
+    def synchronize(self):
+        self.now, self.asked = self.now + self.asked, 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "n", "dtype"),
+    [
+        ("cpu", "fp32", 1024, torch.float32),
+        ("cpu", "bf16", 1024, torch.bfloat16),
+        ("cuda", "fp32", 8192, torch.float32),
+        ("cuda", "bf16", 8192, torch.bfloat16),
+    ],
+)
+def test_the_rate_is_that_of_finished_products(monkeypatch, name, precision, n, dtype):
+    """Three slow ones to start with, then ten of 2 s in the middle."""
+    clock, made = Clock([1000] * 3 + [1, 2, 2, 2, 2, 2, 2, 2, 2, 90]), []
+    device = Device(torch.device(name), precision)
+    monkeypatch.setattr(torch, "randn", lambda *size, **options: made.append((size, options)) or clock)
+    monkeypatch.setattr(torch.get_device_module(name), "synchronize", clock.synchronize)
+    monkeypatch.setattr("lab.device.time.perf_counter", lambda: clock.now)
+    assert device.product_rate() == n**3 / 2
+    assert made == [((n, n), {"device": device.device, "dtype": dtype})] * 2
+
+
+def test_a_gpu_takes_more_tokens_at_once():
+    assert Device(torch.device("cuda"), "fp32").tokens == 16 * CPU.tokens == 16 * TOKENS
 
 
 # Several processes.

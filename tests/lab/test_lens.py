@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from lab import activations
 from lab.device import Device
 from lab.lens import Part, class_lens, contributions, decided, parts, text_lens
 from model import Trace
@@ -21,7 +20,7 @@ def texts():
 
 @pytest.fixture(autouse=True)
 def several_batches(monkeypatch):
-    monkeypatch.setattr(activations, "TOKENS", 29)
+    monkeypatch.setattr("lab.device.TOKENS", 29)
 
 
 def logits(clf, texts):

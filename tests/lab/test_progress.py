@@ -1,0 +1,264 @@
+"""What is said of the time that work takes: the line, its arithmetic, and whether it comes true."""
+
+import re
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import ablate
+import pretrain
+import train
+from data import read_corpus
+from lab import probes, progress, sweeps
+from lab.device import Device
+from lab.finetuning import Training
+from lab.probe_sources import of_texts, of_words
+from lab.probes import PRODUCTS, PRODUCTS_PER_SITE, Probes
+from lab.progress import announce_training, forecast, progress_bar
+from lab.study import Study
+from lab.sweep import Ablation, nothing
+from lab.sweeps import Plan, Sweeps
+from lab.texts import Texts, read_texts
+from lab.units import each_head
+from model import GPT2Classifier, GPT2Config, Tokenizer, load_classifier
+
+CPU, GPU = Device(torch.device("cpu"), "fp32"), Device(torch.device("cuda"), "bf16")
+LABELS = ("anger", "joy", "love")
+
+
+@pytest.mark.parametrize(("seconds", "minutes"), [(0.1, 1), (89, 1), (91, 2), (3600, 60), (36_000, 600)])
+def test_a_forecast_is_the_work_at_the_rate_of_the_device(seconds, minutes):
+    assert forecast("7 probes take", 4e9 * seconds, 4e9, CPU) == f"7 probes take about {minutes} min on {CPU}"
+
+
+def test_the_progress_bar_shows_what_is_done_and_its_note():
+    with progress.console.capture() as shown, progress_bar("steps") as bar:
+        bar.update(bar.add_task("epoch 1/2", total=11, note=""), completed=7, note="loss 0.3")
+    assert re.search(r"epoch 1/2 .*7/11 *steps  loss 0\.3 .*done in", shown.get())
+
+
+# A training. Its rate is a share of that of products.
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """Products per second, by the type of the device."""
+    found = {"cpu": 1e9, "cuda": 1e15}
+    monkeypatch.setattr(Device, "product_rate", lambda self: found[self.device.type])
+    return found
+
+
+def announced(capsys, *arguments):
+    announce_training(*arguments)
+    return re.findall(r"(\S+) takes about (\d+) min on cpu", capsys.readouterr().out)
+
+
+def test_a_training_is_announced_where_it_is_long_and_so_is_a_shorter_one(rates, capsys):
+    an_hour = 3600 * progress.TRAINING_SHARE * 1e9
+    assert announced(capsys, CPU, an_hour, an_hour / 12) == [("Training", "60"), ("gpt2-mini", "5")]
+    assert announced(capsys, CPU, an_hour, an_hour) == [("Training", "60")]
+    assert announced(capsys, CPU, an_hour / 4, 1) == []
+    assert announced(capsys, CPU, an_hour / 3.9, an_hour) == [("Training", "15")]
+    assert announced(capsys, GPU, 1e30, 1) == []
+    rates["cpu"] /= 4
+    assert announced(capsys, CPU, an_hour, an_hour / 12) == [("Training", "240"), ("gpt2-mini", "20")]
+
+
+@pytest.mark.parametrize(("tune", "passes"), [("all", 3), ("head", 1), (4, 2)])
+def test_the_work_of_a_training_is_its_passes_through_the_blocks(monkeypatch, tune, passes):
+    """A backward pass costs two forward ones; 4 of 12 blocks have a third of both."""
+    told = []
+    monkeypatch.setattr(train, "announce_training", lambda *work: told.append(work))
+    texts = Texts({"train": [[1] * 7, [2] * 4], "val": [[3] * 99]}, {}, {})
+    config, mini = GPT2Config.preset("gpt2"), GPT2Config.preset("gpt2-mini")
+    passes = 1 + 2 / 3 if tune == 4 else passes
+    for device in (CPU, replace(CPU, world=5)):
+        train.announce(config, texts, train.Options(epochs=3, tune=tune), device)
+        tokens = 3 * 11 / device.world
+        assert told.pop() == (device, *(pytest.approx(passes * tokens * own.block_weights) for own in (config, mini)))
+
+
+def test_the_work_of_a_pretraining_is_that_of_the_steps_that_are_left(monkeypatch, capsys):
+    told = []
+    monkeypatch.setattr(pretrain, "announce_training", lambda *work: told.append(work))
+    config, of_mini = GPT2Config(2, 2, 16, n_ctx=31), GPT2Config.preset("gpt2-mini")
+    training = SimpleNamespace(steps=100, step=30, device=CPU, lm=SimpleNamespace(config=config))
+    training.options = pretrain.Options("", batch_size=5, sampled=0)
+    training.multiply_adds = lambda own: {config: 7, of_mini: 11}[own]
+    pretrain.Pretraining.announce(training)
+    assert told == [(CPU, 70 * 5 * 31 * 7, 70 * 5 * 31 * 11)]
+    assert "70 of 100 steps to do" in capsys.readouterr().out
+
+
+# The sweep. Its rate is that of a trial batch.
+
+
+def study_of(clf, sequences, device=CPU):
+    """A study of a classifier on such texts in each split."""
+    n = len(sequences)
+    targets = np.arange(n) % len(clf.labels)
+    corpus = SimpleNamespace(files={"a": "1"}, split=lambda split: pd.DataFrame({"text": ["one"] * n}))
+    splits = ("train", "val", "test")
+    texts = Texts(dict.fromkeys(splits, sequences), dict.fromkeys(splits, targets), {})
+    return Study("runs/one", {}, clf.eval(), None, corpus, texts, device, "weights")
+
+
+def random_texts(n, lengths, vocab_size=101):
+    rng = np.random.default_rng(0)
+    return [rng.integers(vocab_size, size=length).tolist() for length in rng.choice(lengths, n)]
+
+
+def test_the_work_of_a_sweep_is_counted_in_layers_times_tokens(clf, tmp_path):
+    own = Sweeps(study_of(clf, [[1] * 5, [2] * 2, [3] * 4]), tmp_path, 0, 0)  # 3 layers, 11 tokens
+    last, whole = Ablation("one", nothing, start=2), Ablation("two", nothing)
+    assert own.work([Plan("a", "zero", {"val": [last, whole]})]) == (1 + 3) * 11
+    assert own.work([Plan("a", "resample", {"val": [last]})]) == 10 * 11
+    assert (
+        own.work([Plan("a", "zero", {"val": [last], "test": [whole, whole]}), Plan("b", "mean", {"val": [last]})])
+        == (1 + 6 + 1) * 11
+    )
+
+
+@pytest.mark.parametrize("slower", [1, 4])
+def test_the_rate_of_a_sweep_is_that_of_a_trial_batch(clf, tmp_path, monkeypatch, slower):
+    """Every third of 15 heads, on the three texts of middling length; 100 s of start-up do not count."""
+    seconds, now, batches = iter([100, 7 * slower]), [0], []
+
+    def trial(batch, heads, own, device):
+        now[0] += next(seconds)
+        batches.append(batch)
+        assert [(head.layer, head.head) for head in heads] == [(0, 0), (0, 3), (1, 1), (1, 4), (2, 2)]
+
+    monkeypatch.setattr(Sweeps, "ablated", staticmethod(trial))
+    monkeypatch.setattr(sweeps.time, "perf_counter", lambda: now[0])
+    study = study_of(clf, [[1] * n for n in (5, 3, 11, 13, 2)], replace(CPU, world=3))
+    rate = Sweeps(study, tmp_path, 0, 0).rate()
+    assert batches[0].ids.shape == (3, 5)
+    layers = 3 + 3 + 2 + 2 + 1
+    assert rate == pytest.approx(3 * layers * 15 / (7 * slower))
+
+
+# The probes. Their rate is that of the CPU, whatever computes the activations.
+
+
+@pytest.mark.parametrize(("cores", "threads", "workers"), [(2, 2, 2), (16, 8, 4), (1, 1, 1)])
+def test_the_rate_of_the_probes_is_that_of_their_workers_on_the_cpu(rates, monkeypatch, cores, threads, workers):
+    monkeypatch.setattr("lab.probing.cpu_count", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert probes.fitting_rate() == workers * rates["cpu"] / threads
+    rates["cpu"] /= 4
+    assert probes.fitting_rate() == workers * 1e9 / 4 / threads
+
+
+@pytest.mark.parametrize("device", [CPU, GPU])
+def test_the_forecast_of_the_probes_is_that_of_the_cpu(clf, rates, monkeypatch, tmp_path, capsys, device):
+    """2 tasks at 22 sites: 7 streams and MLPs of 35 features, 15 heads of 7."""
+    assert Probes(study_of(clf, [[1]]), tmp_path, 0).work([]) == 0
+    rows = np.repeat(["train", "val", "test"], [13, 3, 5])
+    tasks = [SimpleNamespace(split=rows, names=names) for names in ("ab", "abcde")]
+    own = Probes(study_of(clf, [[1]], device), tmp_path, 0)
+    assert own.work(tasks) == PRODUCTS * 13 * (2 + 5) * (7 * 35 + 15 * 7) + PRODUCTS_PER_SITE * 2 * 22
+    monkeypatch.setattr(own, "source", lambda *arguments: iter([]))
+    monkeypatch.setattr(own, "work", lambda tasks: 3 * 3600 * probes.fitting_rate())
+    monkeypatch.setattr(pd, "concat", lambda tables, **options: pd.DataFrame(columns=["head", "bits", "compression"]))
+    own.run([SimpleNamespace(name="texts", tasks={("emotion", "last"): tasks[0]})])
+    assert f"44 probes take about 180 min on {CPU}" in " ".join(capsys.readouterr().out.split())
+
+
+# Does it come true? These compare times that are measured: another program may spoil one, but hardly two.
+
+
+def comes_true(measure):
+    """measure() -> seconds that were forecast, and seconds that it took: within a factor of 3."""
+    pairs = [measure()]
+    if not 1 / 3 < pairs[0][0] / pairs[0][1] < 3:
+        pairs.append(measure())
+    assert 1 / 3 < pairs[-1][0] / pairs[-1][1] < 3, pairs
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Seconds of each forecast that is printed."""
+    found = []
+
+    def noted(work_takes, work, rate, device):
+        found.append(work / rate)
+        return forecast(work_takes, work, rate, device)
+
+    for module in (ablate, probes, progress):
+        monkeypatch.setattr(module, "forecast", noted)
+    return found
+
+
+def timed(work):
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fill", ["zero", "mean", "resample"])
+def test_a_sweep_takes_as_long_as_forecast(tmp_path, fill):
+    clf = GPT2Classifier(GPT2Config(4, 4, 128, n_ctx=64, vocab_size=101), LABELS).eval()
+    study = study_of(clf, random_texts(20 if fill == "resample" else 150, range(5, 40)))
+    plans = [Plan("heads", fill, ablate.on_both(each_head(clf.config)))]
+
+    def measure():
+        own = Sweeps(study, tmp_path / str(time.perf_counter()), 0, 0)
+        own.folder.mkdir()
+        return own.work(plans) / own.rate(), timed(lambda: own.run(plans))
+
+    comes_true(measure)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    """gpt2-mini as it is, and the embedded corpus."""
+    corpus, tokenizer = read_corpus("sample"), Tokenizer.load("gpt2-mini")
+    clf = load_classifier("gpt2-mini", corpus.labels).eval().requires_grad_(False)
+    texts = read_texts(corpus, tokenizer, clf.config, False)
+    return Study("runs/one", {}, clf, tokenizer, corpus, texts, CPU, "weights")
+
+
+@pytest.mark.slow
+def test_probes_take_as_long_as_forecast(sample, told, monkeypatch, tmp_path):
+    monkeypatch.setattr("lab.probing.cpu_count", lambda: 1)  # where others compute too, two workers get what one gets
+    parts = [sample.part(split, n, 0) for split, n in {"train": 200, "val": 60, "test": 60}.items()]
+    sources = [of_texts(parts, sample.clf.labels, 0), *of_words(parts, sample.tokenizer, 1000, 0)[0]]
+
+    def measure():
+        folder = tmp_path / str(time.perf_counter())
+        folder.mkdir()
+        own = Probes(sample, folder, 0)
+        own.sites = own.sites[::5]
+        took = timed(lambda: own.run(sources))
+        return told[-1], took
+
+    comes_true(measure)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tune", ["all", "head"])
+def test_a_training_takes_as_long_as_forecast(sample, told, monkeypatch, tmp_path, tune):
+    monkeypatch.setattr(progress, "LONG", 0)
+    some = {"train": 250, "val": 20, "test": 20}
+    sequences, targets = (
+        {split: own[split][:n] for split, n in some.items()} for own in (sample.texts.sequences, sample.texts.targets)
+    )
+    texts = Texts(sequences, targets, {})
+    options = train.Options("gpt2-mini", tune=tune, epochs=1).resolved(256)
+
+    def measure():
+        folder = tmp_path / str(time.perf_counter())
+        folder.mkdir()
+        training = Training(train.start_model(options, sample.clf.labels), texts, options, CPU)
+        train.announce(sample.clf.config, texts, options, CPU)
+        took = timed(lambda: training.fit(folder, sample.tokenizer))
+        return told[-1], took
+
+    comes_true(measure)
