@@ -20,7 +20,6 @@ from lab.evaluation import measure
 from lab.finetuning import DivergedError, Training
 from lab.progress import console, forecast
 from lab.state import STATE
-from lab.steps import recompute
 from lab.texts import Texts, read_texts
 from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier
 from model.checkpoint import read_config
@@ -161,8 +160,6 @@ def start_model(options: Options, labels: tuple[str, ...]) -> GPT2Classifier:
         model = GPT2Classifier(read_config(options.model, options.dropout), labels)
     else:
         model = load_classifier(options.model, labels, options.dropout)
-    if options.recompute:
-        recompute(model.trunk)
     if options.tune == "all":
         return model
     parts: list[nn.Module] = [model.score]

@@ -49,6 +49,8 @@ class Settings(Protocol):
     def seed(self) -> int: ...
     @property
     def compile(self) -> Compile: ...
+    @property
+    def recompute(self) -> bool: ...
 
 
 class DivergedError(InputError):
@@ -75,7 +77,9 @@ class Training:
         self.class_weights = torch.tensor(shares, dtype=torch.float32)
         self.parts: tuple[Any, ...] = (model, self.optimizer, self.schedule)  # what changes from step to step
         compiled = device.compiles(options.compile)
-        self.take_step = Step(model, self.optimizer, options.clip, self.class_weights, device, compiled)
+        self.take_step = Step(
+            model, self.optimizer, options.clip, self.class_weights, device, compiled, options.recompute
+        )
         self.epoch, self.step = 1, 0  # the one that is going on, and how many of its steps are done
         self.totals = torch.zeros(2)  # in these: the sum of all losses, and how many texts were classified right
         self.unread: list[tuple[np.ndarray, float, Tensor]] = []  # texts, learning rate and result of the latest steps
