@@ -217,15 +217,14 @@ def forecast(planned: list[Run]) -> str:
 def write_results(folder: Path, finished: list[results.Measured]) -> None:
     """results.csv, results.md and results.png, and differences.csv where there are two starts."""
     table, differences = results.tidy(finished), results.differences(finished)
-    runs.write_csv(folder / "results.csv", table)
-    if differences.empty:  # an earlier call, with both starts, may have left one that the other files do not go with
-        (folder / "differences.csv").unlink(missing_ok=True)
-    else:
-        runs.write_csv(folder / "differences.csv", differences)
-    words = shlex.join(["python", "paper.py", *sys.argv[1:]])
-    runs.write_text(folder / "results.md", page.markdown(finished, table, differences, words))
     accuracies = results.accuracies_on_test(table)
-    figures.forest(accuracies, folder / "results.png", "accuracy on the test split, with its 95 % bootstrap interval")
+    words = shlex.join(["python", "paper.py", *sys.argv[1:]])
+    with runs.written_anew(folder) as new:
+        runs.write_csv(new / "results.csv", table)
+        if not differences.empty:
+            runs.write_csv(new / "differences.csv", differences)
+        runs.write_text(new / "results.md", page.markdown(finished, table, differences, words))
+        figures.forest(accuracies, new / "results.png", "accuracy on the test split, with its 95 % bootstrap interval")
 
 
 if __name__ == "__main__":

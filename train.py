@@ -1,7 +1,6 @@
 """Fine-tune GPT-2 to classify texts, and measure what came out: `make train`, or `python train.py --help`."""
 
 import math
-import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,7 +136,7 @@ def fit(training: Training, run: Path, corpus: Corpus, tokenizer: Tokenizer) -> 
         if (run / STATE).is_file():
             console.print(f"{run} is unfinished; the same command with --resume goes on with it.")
         elif training.device.first and not (run / WEIGHTS).is_file():  # nothing was kept
-            shutil.rmtree(run)
+            runs.discard(run)
         if isinstance(error, DivergedError):
             files = corpus.split("train").iloc[error.index].groupby("file")["line"]
             texts = "; ".join(f"{file} {', '.join(map(str, lines))}" for file, lines in files)
