@@ -88,7 +88,8 @@ class Training:
         self.started, self.seconds_before = time.perf_counter(), 0.0  # of this call, and that of earlier ones
         self.state_due = self.started + STATE_EVERY
         if device.rank:  # dropout is to fall elsewhere than in the first process
-            torch.manual_seed(options.seed + device.rank)
+            key = np.random.SeedSequence((options.seed, device.rank))  # a sum would be another run's seed
+            torch.manual_seed(int(key.generate_state(1)[0]))
 
     def fit(self, run: Path, tokenizer: Tokenizer) -> None:
         """Train, from where an earlier call in this folder stopped. Ctrl-C ends it once an epoch has been kept."""
