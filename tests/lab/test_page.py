@@ -70,3 +70,10 @@ def test_runs_from_different_commits_or_devices_are_told():
     text = page(*commits)
     assert "- commit: abc; for some of the runs: def\n" in text
     assert "- device: cpu\n" in text
+
+
+def test_the_page_says_which_class_a_split_lacks():
+    run = measured()
+    assert "has no text of" not in page(run)
+    run.metrics["test"]["per_class"]["fear"]["n"] = 0
+    assert "\n- words: test has no text of fear; means over the classes leave that out\n" in page(run)
