@@ -173,14 +173,14 @@ def write(folder: Path, found: dict[str, Any], sweeps: Sweeps, options: Options)
     told = {name: table for name, table in found.items() if name not in ("effects", "significance", "importance")}
     texts = ", ".join(f"{len(part.targets):,} texts of {split}" for split, part in sweeps.parts.items())
     about = sweeps.study.provenance(texts, options.seed)
-    with runs.written_anew(folder):
+    with runs.written_anew(folder) as new:
         for name, table in tables.items():
-            runs.write_csv(folder / f"{name}.csv", table)
+            runs.write_csv(new / f"{name}.csv", table)
         if "smallest" in found:
-            runs.write_json(folder / "smallest.json", found["smallest"])
-        draw(folder, tables, majority, f"run {run}: {len(test.targets):,} test texts of {corpus}")
+            runs.write_json(new / "smallest.json", found["smallest"])
+        draw(new, tables, majority, f"run {run}: {len(test.targets):,} test texts of {corpus}")
         page = report(about, majority, found["effects"], found["significance"], **told)
-        runs.write_text(folder / "report.md", page)
+        runs.write_text(new / "report.md", page)
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(tables)}.csv and the pictures")
 
 

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -44,7 +45,7 @@ class Options:
 
     model: str = "gpt2"  # a checkpoint's folder, a published name (gpt2, distilgpt2, ...), gpt2-mini, or auto
     init: tuple[runs.Init, ...] = ("pretrained",)  # the checkpoint's weights, or only its shape; two are compared
-    corpus: tuple[str, ...] = ("emotion", "rotten_tomatoes")  # names, or folders with train, val and test
+    corpus: tuple[str, ...] = ("emotion", "rotten_tomatoes")  # names, folders, or files, split alike for each seed
     run: str = "paper"  # name of the results, with which the names of the runs begin
     seeds: int = 3  # how many runs of each kind, with seeds from 0
     epochs: int = 0  # passes over the training texts; 0: 6 from random weights, 10 for the head alone, else 4
@@ -159,26 +160,24 @@ def plan(options: Options) -> list[Run]:
     width = read_config(model).n_embd
     weights = {init: runs.weights_of(model, init).get("sha256") for init in options.init}
     planned = []
-    for name, (source, corpora) in read_corpora(options).items():
-        for init, tune, (seed, corpus) in product(options.init, TUNES, enumerate(corpora)):
+    for name, (source, corpus) in read_corpora(options.corpus).items():
+        for init, tune, seed in product(options.init, TUNES, range(options.seeds)):
             run = f"{options.run}-{name}-{init}-{tune}-{seed}"
             own = replace(given, init=init, corpus=source, tune=tune, seed=seed, run=run)
             planned.append(Run(own.resolved(width), corpus, weights[init]))
     return planned
 
 
-def read_corpora(options: Options) -> dict[str, tuple[str, list[Corpus]]]:
-    """By the name that goes into those of its runs, each corpus with each seed, which may set val aside."""
-    found: dict[str, tuple[str, list[Corpus]]] = {}
-    for source in options.corpus:
-        if Path(source).is_file():
-            raise InputError(f"--corpus {source}: expected a name or a folder; each seed would split a file anew")
-        corpora = [read_corpus(source, seed=seed) for seed in range(options.seeds)]
-        name = plain(results.title(corpora[0].name))
-        if name in found:
-            raise InputError(f"--corpus {source}: {found[name][0]} is called {name} too; rename the folder of one")
-        found[name] = source, corpora
-    return found
+def read_corpora(sources: Sequence[str]) -> dict[str, tuple[str, Corpus]]:
+    """Each source with its corpus, by the name that goes into those of its runs."""
+    corpora: dict[str, tuple[str, Corpus]] = {}
+    for source in sources:
+        corpus = read_corpus(source)
+        name = plain(results.title(corpus.name))
+        if name in corpora:
+            raise InputError(f"--corpus {source}: {corpora[name][0]} is called {name} too; rename one of them")
+        corpora[name] = source, corpus
+    return corpora
 
 
 def plain(name: str) -> str:
@@ -216,15 +215,14 @@ def left(planned: list[Run], device: Device) -> str:
 def write_results(folder: Path, finished: list[results.Measured]) -> None:
     """results.csv, results.md and results.png, and differences.csv where there are two starts."""
     table, differences = results.tidy(finished), results.differences(finished)
-    runs.write_csv(folder / "results.csv", table)
-    if differences.empty:  # an earlier call, with both starts, may have left one that the other files do not go with
-        (folder / "differences.csv").unlink(missing_ok=True)
-    else:
-        runs.write_csv(folder / "differences.csv", differences)
-    words = shlex.join(["python", "paper.py", *sys.argv[1:]])
-    runs.write_text(folder / "results.md", page.markdown(finished, table, differences, words))
     accuracies = results.accuracies_on_test(table)
-    figures.forest(accuracies, folder / "results.png", "accuracy on the test split, with its 95 % bootstrap interval")
+    words = shlex.join(["python", "paper.py", *sys.argv[1:]])
+    with runs.written_anew(folder) as new:
+        runs.write_csv(new / "results.csv", table)
+        if not differences.empty:
+            runs.write_csv(new / "differences.csv", differences)
+        runs.write_text(new / "results.md", page.markdown(finished, table, differences, words))
+        figures.forest(accuracies, new / "results.png", "accuracy on the test split, with its 95 % bootstrap interval")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Options:
     run: str = ""  # name of the run; empty: date and time
     resume: bool = False  # go on with a run that was interrupted: of this name, or the newest with these settings
     epochs: float = 0  # passes over the text; 0: 20 on a GPU, 1.2 on a CPU
-    lr: float = 3e-3  # peak learning rate
+    lr: float = 3e-3  # peak learning rate; not tuned
     weight_decay: float = 0.1  # on matrices only
     warmup: float = 0.05  # share of the steps over which the learning rate rises; then a half cosine to 0
     batch_size: int = 4  # blocks of n_ctx tokens per step
@@ -62,6 +62,7 @@ class Options:
 
     def resolved(self, on_gpu: bool, vocab_size: int) -> "Options":
         """With the epochs, dropout and drawn tokens that follow from the device where none are given."""
+        # Not tuned: 1.2 passes over 18 million tokens take two cores two hours; dropout is for a text read often.
         epochs = self.epochs or (20 if on_gpu else 1.2)
         dropout = (0.1 if epochs >= 3 else 0.0) if self.dropout is None else self.dropout
         sampled = (0 if on_gpu else 4096) if self.sampled is None else self.sampled
@@ -101,6 +102,8 @@ class Pretraining:
         self.steps = max(1, round(options.epochs * per_epoch))
         blocks = consecutive_blocks(books.held_out, lm.config.n_ctx)
         self.evaluated = blocks[:: max(1, len(blocks) // EVALUATED_BLOCKS)][:EVALUATED_BLOCKS]
+        self.closed_on = self.evaluated[:: max(1, len(self.evaluated) // CLOSED_BLOCKS)][:CLOSED_BLOCKS]
+        heads.different_tokens(self.closed_on, lm.config.n_ctx)  # raises now, rather than when all is trained
         self.optimizers = muon(lm.trunk, options.lr, options.weight_decay)
         self.schedules = [cosine_schedule(optimizer, self.steps, options.warmup) for optimizer in self.optimizers]
         counts = self.tokens.bincount(minlength=lm.config.vocab_size).numpy()
@@ -222,8 +225,9 @@ def finish(run: Path, record: dict[str, Any], training: Pretraining, books: Book
     runs.write_text(run / "sample.txt", "\n\n".join(writing) + "\n")
     console.print(*writing, sep="\n\n", soft_wrap=True)
     models = {"trained": lm, "random": GPT2LM(lm.config).to(device.device)}
-    some = training.evaluated[:: max(1, len(training.evaluated) // CLOSED_BLOCKS)][:CLOSED_BLOCKS]
-    tables = [heads.table(model, some, device).assign(weights=weights) for weights, model in models.items()]
+    tables = [
+        heads.table(model, training.closed_on, device).assign(weights=weights) for weights, model in models.items()
+    ]
     runs.write_csv(run / "heads.csv", pd.concat(tables))
     figures.heads(pd.concat(tables), run / "heads.png")
     seconds = {"training": float(log["seconds"].sum())}

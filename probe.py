@@ -109,12 +109,12 @@ def write(folder: Path, found: dict[str, Any], study: Study, options: Options) -
     about = [f"network: {options.model}, in the place of the run's"] if options.model else []
     about += study.provenance(rows, options.seed)
     optional: dict[str, Any] = {name: found.get(name) for name in ("agreement", "lens", "contributions")}
-    with runs.written_anew(folder):
+    with runs.written_anew(folder) as new:
         for name, table in found.items():
-            runs.write_csv(folder / f"{name}.csv", table)
-        draw(folder, found, texts, study.clf.labels, title)
+            runs.write_csv(new / f"{name}.csv", table)
+        draw(new, found, texts, study.clf.labels, title)
         page = report(about, found["probes"], found["baselines"], found["profiles"], **optional)
-        runs.write_text(folder / "report.md", page)
+        runs.write_text(new / "report.md", page)
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(found)}.csv and the pictures")
 
 

@@ -52,7 +52,7 @@ def headgate_training(job: Job, turn: Turn) -> NDArray[np.floating]:
     optimizer = adamw(clf.parameters(), LR, WEIGHT_DECAY)
     chunks = job.batches
     schedule = linear_schedule(optimizer, sum(map(len, chunks)), WARMUP)
-    step = Step(clf, optimizer, CLIP, torch.ones(len(clf.labels)), device, device.compiles("auto"))
+    step = Step(clf, optimizer, CLIP, torch.ones(len(clf.labels)), device, device.compiles("auto"), False)
     told = []
     turn()
     for chunk in chunks:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model import InputError, Tokenizer
-from model.checkpoint import END_OF_TEXT
+from model.config import END_OF_TEXT
 
 from .formats import decoded
 

@@ -186,7 +186,7 @@ def _is_whole(files: Sequence[PurePath]) -> bool:
 
 def _set_val_aside(rows: pd.DataFrame, folder: Path, seed: int) -> pd.DataFrame:
     train, test = (rows[rows["split"] == split] for split in ("train", "test"))
-    log.warning("%s has no val split: a tenth of its train split is set aside for it, by --seed", folder)
+    log.warning("%s has no val split: a tenth of its train split is set aside for it, by --split-seed", folder)
     unique = _unique(train, folder)
     _, val = train_test_split(unique, test_size=0.1, stratify=unique["label"], random_state=seed)
     split = train["text"].isin(val["text"]).map({True: "val", False: "train"})
@@ -201,8 +201,9 @@ def _split_as_hub(table: Table) -> pd.DataFrame:
 
 def _split_by_class(rows: pd.DataFrame, path: Path, seed: int) -> pd.DataFrame:
     unique = _unique(rows, path)
-    train, rest = train_test_split(unique, test_size=0.2, stratify=unique["label"], random_state=seed)
-    val, test = train_test_split(rest, test_size=0.5, stratify=rest["label"], random_state=seed)
+    rng = np.random.RandomState(seed)  # goes on from draw to draw, where a number would begin anew
+    train, rest = train_test_split(unique, test_size=0.2, stratify=unique["label"], random_state=rng)
+    val, test = train_test_split(rest, test_size=0.5, stratify=rest["label"], random_state=rng)
     split = {text: name for name, part in zip(SPLITS, (train, val, test), strict=True) for text in part["text"]}
     return rows.assign(split=rows["text"].map(split))
 

@@ -19,6 +19,7 @@ from torch import distributed
 from model import InputError
 
 Config = TypeVar("Config")
+CPU_IS_FULL = "DefaultCPUAllocator: can't allocate memory"  # what the RuntimeError of PyTorch says then
 
 
 def command(main: Callable[[Config], int], config: type[Config], processes: bool = False) -> NoReturn:
@@ -34,19 +35,21 @@ def command(main: Callable[[Config], int], config: type[Config], processes: bool
     try:
         if not processes and os.environ.get("WORLD_SIZE", "1") != "1":
             raise InputError(f"{Path(sys.argv[0]).name} works in one process: start it with python, not torchrun")
-        code = main(parsed(config))
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
-        sys.exit(code)
+        sys.exit(main(parsed(config)))
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except torch.OutOfMemoryError:
-        print("error: the device is out of memory; take a smaller model, or shorter texts", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and CPU_IS_FULL not in str(error):
+            raise
+        print("error: out of memory; take a smaller model, or shorter texts", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def check_ranges(options: object, **ranges: tuple[float, float]) -> None:

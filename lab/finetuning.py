@@ -49,6 +49,8 @@ class Settings(Protocol):
     def seed(self) -> int: ...
     @property
     def compile(self) -> Compile: ...
+    @property
+    def recompute(self) -> bool: ...
 
 
 class DivergedError(InputError):
@@ -75,7 +77,9 @@ class Training:
         self.class_weights = torch.tensor(shares, dtype=torch.float32)
         self.parts: tuple[Any, ...] = (model, self.optimizer, self.schedule)  # what changes from step to step
         compiled = device.compiles(options.compile)
-        self.take_step = Step(model, self.optimizer, options.clip, self.class_weights, device, compiled)
+        self.take_step = Step(
+            model, self.optimizer, options.clip, self.class_weights, device, compiled, options.recompute
+        )
         self.epoch, self.step = 1, 0  # the one that is going on, and how many of its steps are done
         self.totals = torch.zeros(2)  # in these: the sum of all losses, and how many texts were classified right
         self.unread: list[tuple[np.ndarray, float, Tensor]] = []  # texts, learning rate and result of the latest steps
@@ -84,7 +88,8 @@ class Training:
         self.started, self.seconds_before = time.perf_counter(), 0.0  # of this call, and that of earlier ones
         self.state_due = self.started + STATE_EVERY
         if device.rank:  # dropout is to fall elsewhere than in the first process
-            torch.manual_seed(options.seed + device.rank)
+            key = np.random.SeedSequence((options.seed, device.rank))  # a sum would be another run's seed
+            torch.manual_seed(int(key.generate_state(1)[0]))
 
     def fit(self, run: Path, tokenizer: Tokenizer) -> None:
         """Train, from where an earlier call in this folder stopped. Ctrl-C ends it once an epoch has been kept."""

@@ -7,13 +7,27 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from model import GPT2LM, Trace, masks
+from model import GPT2LM, InputError, Trace, masks
 
 from .device import Device
 from .language import held_out_loss
 from .progress import console
 
 ROWS = 4  # of random tokens
+
+
+def different_tokens(blocks: Tensor, n_ctx: int) -> Tensor:
+    """Random ones of the tokens in blocks int (n, T + 1), none twice, as many as can stand twice in n_ctx and at most
+    100: int64 (ROWS, T). InputError where the text does not have 2 for each row."""
+    kinds = blocks.unique().long()
+    shuffled = kinds[torch.randperm(len(kinds), generator=torch.Generator().manual_seed(0))]
+    T = min(100, n_ctx // 2, len(kinds) // ROWS)
+    if T < 2:
+        raise InputError(
+            f"expected at least {2 * ROWS} different tokens in the held-out text and an n_ctx of at least 4, got "
+            f"{len(kinds)} and {n_ctx}; take another text, or a larger shape"
+        )
+    return shuffled[: ROWS * T].view(ROWS, T)
 
 
 @torch.no_grad()
@@ -32,12 +46,9 @@ def table(lm: GPT2LM, blocks: Tensor, device: Device) -> pd.DataFrame:
     """One row per head: `layer, head, previous_token, induction, loss_increase`.
 
     `loss_increase` is how much closing the head, z = 0, raises the mean next-token loss of blocks int (n, T + 1) of
-    text, in nats. The random tokens of the other two are different ones of this text, none twice."""
-    kinds = blocks.unique().long()
-    shuffled = kinds[torch.randperm(len(kinds), generator=torch.Generator().manual_seed(0))]
-    T = min(100, lm.config.n_ctx // 2, len(kinds) // ROWS)
-    tokens = shuffled[: ROWS * T].view(ROWS, T)
-    previous, induction = looking_back(lm, tokens, 1), looking_back(lm, tokens, T - 1)
+    text, in nats. The other two are measured on `different_tokens` of this text, which may raise InputError."""
+    tokens = different_tokens(blocks, lm.config.n_ctx)
+    previous, induction = looking_back(lm, tokens, 1), looking_back(lm, tokens, tokens.shape[1] - 1)
     whole = held_out_loss(lm, blocks, device)
     heads = list(product(range(lm.config.n_layer), range(lm.config.n_head)))
 

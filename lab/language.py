@@ -18,8 +18,10 @@ class SampledSoftmax(nn.Module):
     """Cross-entropy against `size` tokens drawn anew for every batch, in place of all V (Jean et al. 2015).
 
     Tokens are drawn without replacement in proportion to (count + 1) ** 0.75 (Mikolov et al. 2013), count in the
-    training text. Token i is among them with probability p_i, its expected count; its logit less log p_i makes
-    the sum of exponentials an unbiased estimate of the softmax's denominator (Horvitz & Thompson 1952)."""
+    training text. Token i is among them with probability p_i, so the sum of exponentials, each divided by its p_i,
+    estimates the softmax's denominator (Horvitz & Thompson 1952). The p_i, and so the absence of bias, are exact only
+    in the limit of many tokens. The loss is the logarithm of that estimate, so it is too low on average (Jensen's
+    inequality), by less the more tokens are drawn."""
 
     weights: Tensor
     log_p: Tensor

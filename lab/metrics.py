@@ -58,8 +58,10 @@ def prediction_metrics(targets: Ints, predicted: Ints, labels: Sequence[str]) ->
 
     `n, accuracy, balanced_accuracy, macro_f1, weighted_f1`, `per_class[label]` (one class against the rest),
     `confusion_matrix` (K, K) with true classes as rows, and `intervals`: {"accuracy": [low, high],
-    "per_class.joy.f1": ...}. A ratio with nothing below the line is 0; balanced accuracy skips classes without texts,
-    macro-F1 those without texts and predictions, and so do their intervals in draws that leave a rare class out.
+    "per_class.joy.f1": ...}. The precision of a class that is never predicted is 0. None where the texts leave
+    a number undefined: recall without texts of the class, specificity without texts of others, F1 without texts and
+    predictions. Balanced accuracy and macro-F1 are means over the classes where recall and F1 are defined, and so are
+    their intervals in draws that leave a rare class out.
     """
     _check(targets, labels, predicted.shape, targets.shape)
     intervals = bootstrap(lambda w: resampled_prediction_metrics(w, targets, predicted, labels), len(targets))
@@ -123,7 +125,7 @@ def resampled_prediction_metrics(
     per_class = {
         "precision": _ratio(hits, claimed),
         "recall": recall,
-        "specificity": _ratio(n - true - claimed + hits, n - true),
+        "specificity": _ratio(n - true - claimed + hits, n - true, empty=np.nan),
         "f1": f1,
     }
     return {
@@ -138,19 +140,20 @@ def _point_estimates(targets: Ints, predicted: Ints, labels: Sequence[str]) -> d
     classes = range(len(labels))
     confusion = confusion_matrix(targets, predicted, labels=classes)
     precision, recall, f1, n = precision_recall_fscore_support(targets, predicted, labels=classes, zero_division=0)
+    occurs = n + confusion.sum(0) > 0  # as a label, or as a prediction
     return {
         "n": len(targets),
         "accuracy": float((targets == predicted).mean()),
         "balanced_accuracy": float(recall[n > 0].mean()),
-        "macro_f1": float(f1[(confusion.sum(0) + confusion.sum(1)) > 0].mean()),
+        "macro_f1": float(f1[occurs].mean()),
         "weighted_f1": float(np.average(f1, weights=n)),
         "per_class": {
             label: {
                 "n": int(n[k]),
                 "precision": float(precision[k]),
-                "recall": float(recall[k]),
-                "specificity": float(recall_score(targets != k, predicted != k, zero_division=0)),
-                "f1": float(f1[k]),
+                "recall": float(recall[k]) if n[k] else None,
+                "specificity": float(recall_score(targets != k, predicted != k)) if n[k] < len(targets) else None,
+                "f1": float(f1[k]) if occurs[k] else None,
             }
             for k, label in enumerate(labels)
         },

@@ -43,7 +43,20 @@ def markdown(runs: Sequence[Measured], results: pd.DataFrame, compared: pd.DataF
             table.append(["", f"*{model}: {what}*", *cells])
         table[start][0] = f"{corpus} ({texts})"
     section = [] if compared.empty else _section(runs, compared)
-    return "\n".join([*_provenance(runs, command), "", LEGEND, "", *_lines(table), "", *section])
+    lines = [*_provenance(runs, command), "", LEGEND, *_undefined(runs), "", *_lines(table), "", *section]
+    return "\n".join(lines)
+
+
+def _undefined(runs: Sequence[Measured]) -> list[str]:
+    """A line for each corpus and split that has no text of some class."""
+    lines = []
+    for name, run in {run.corpus: run for run in runs}.items():
+        for split in ("val", "test"):
+            missing = [label for label, scores in run.metrics[split]["per_class"].items() if not scores["n"]]
+            if missing:
+                labels = ", ".join(missing)
+                lines.append(f"- {name}: {split} has no text of {labels}; means over the classes leave that out")
+    return ["", *lines] if lines else []
 
 
 def _section(runs: Sequence[Measured], compared: pd.DataFrame) -> list[str]:

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -30,6 +32,9 @@ from .progress import console
 
 Init = Literal["pretrained", "random"]
 RUNS = Path("runs")
+LOCK = ".lock"
+WRITTEN = ".written.json"  # the list of tables and pictures that headgate left in a folder, with their SHA-256
+UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)|\.\w{8}\.tmp")  # of `written_whole`, `written_anew` and tempfile
 PACKAGES = ("torch", "numpy", "scikit-learn", "tiktoken", "safetensors")
 
 
@@ -77,12 +82,19 @@ def at_work(record: dict[str, Any], resume: bool, device: Device) -> Iterator[tu
 
 def newest_unfinished(settings: dict[str, Any]) -> str:
     """Name of the newest run that has these settings, and an end to come; empty where there is none."""
-    found = {}
+    started = {}
     for path in RUNS.glob("*/run.json"):
-        record = {} if path.parent.is_symlink() else read_json(path)
-        if record.get("status") != "finished" and record.get("settings", {}) | {"run": ""} == settings:
-            found[path.parent.name] = record["started"]
-    return max(found, key=lambda name: found[name], default="")
+        if path.parent.is_symlink():  # latest
+            continue
+        try:
+            record = read_json(path)
+        except (InputError, OSError) as error:
+            console.print(f"--resume passes over {path.parent}: {error}", soft_wrap=True)
+            continue
+        made_with = record.get("settings")
+        if record.get("status") != "finished" and isinstance(made_with, dict) and made_with | {"run": ""} == settings:
+            started[path.parent.name] = record["started"]
+    return max(started, key=lambda name: started[name], default="")
 
 
 def taken_up(run: Path, record: dict[str, Any], resume: bool) -> dict[str, Any]:
@@ -111,6 +123,14 @@ def taken_up(run: Path, record: dict[str, Any], resume: bool) -> dict[str, Any]:
     return former
 
 
+def discard(run: Path) -> None:
+    """Remove a run of which nothing was kept, but no file that somebody else has put there."""
+    for name in ("run.json", "log.jsonl", LOCK):
+        (run / name).unlink(missing_ok=True)
+    if not any(run.iterdir()):
+        run.rmdir()
+
+
 def point_latest(run: Path) -> None:
     """Let `runs/latest` point at this finished training run."""
     with written_whole(run.parent / "latest") as [temporary]:
@@ -121,7 +141,7 @@ def point_latest(run: Path) -> None:
 def alone_at(folder: Path, advice: str) -> Iterator[None]:
     """Work in a folder while no other process does; InputError at once where one is at it already."""
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / LOCK, timeout=0):
             remove_unfinished(folder)
             yield
     except Timeout:
@@ -134,12 +154,11 @@ def analysis(folder: Path, kept: str, resume: bool, device: Device) -> Iterator[
     with ExitStack() as stack:
 
         def prepare() -> None:
-            folder.mkdir(exist_ok=True)
+            (folder / kept).mkdir(parents=True, exist_ok=True)
             stack.enter_context(alone_at(folder, "wait for it"))
-            if not resume and (folder / kept).is_dir():
-                shutil.rmtree(folder / kept)
-            (folder / kept).mkdir(exist_ok=True)
             remove_unfinished(folder / kept)
+            if not resume:
+                remove_results(folder / kept)
 
         device.from_first(prepare)
         yield folder
@@ -148,18 +167,47 @@ def analysis(folder: Path, kept: str, resume: bool, device: Device) -> Iterator[
 def remove_unfinished(folder: Path) -> None:
     """Remove what a process was writing into this folder when it was killed."""
     for path in folder.glob(".*"):
-        if path.suffix in (".tmp", ".old"):
+        if UNFINISHED.fullmatch(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def remove_results(folder: Path) -> None:
+    """Remove the results that earlier calls kept here: JSON that says what they are made of, and the arrays beside."""
+    for path in folder.glob("*.json"):
+        try:
+            content = read_json(path)
+        except InputError:
+            continue
+        about = content.get("about", content)
+        if isinstance(about, dict) and {"weights", "seed", "precision"} <= about.keys():
+            path.unlink()  # first: it vouches for the array
+            path.with_suffix(".npy").unlink(missing_ok=True)
+
+
 @contextmanager
-def written_anew(folder: Path) -> Iterator[None]:
-    """Tables and pictures that an earlier call with other options left in a folder go, unless written again in here."""
-    former = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix in (".csv", ".png", ".json")}
-    yield
-    for path, written in former.items():
-        if path.stat().st_mtime_ns == written:
+def written_anew(folder: Path) -> Iterator[Path]:
+    """Yield a new folder to write tables and pictures into: at the end they take the places of those that an earlier
+    call left in `folder`.
+
+    Only what headgate wrote is removed: what is on its list, with the bytes that it wrote."""
+    listed = folder / WRITTEN
+    former = read_json(listed) if listed.is_file() else {}
+    new = folder / f".new.{os.getpid()}.tmp"
+    new.mkdir()
+    try:
+        yield new
+        written = {path.name: hub.content_hash(path) for path in sorted(new.iterdir())}
+        for name in written:
+            os.replace(new / name, folder / name)
+    finally:
+        shutil.rmtree(new)
+    for name in former.keys() - written.keys():
+        path = folder / name
+        if path.is_file() and hub.content_hash(path) == former[name]:
             path.unlink()
+        elif path.is_file():
+            console.print(f"{path} was made by an earlier call and has been changed since: it stays", soft_wrap=True)
+    write_json(listed, written)  # last: it never names a file that was not written
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

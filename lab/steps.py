@@ -1,15 +1,13 @@
 """One step of a fine-tuning: on one device or many, in as many pieces as fit into memory."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from data.batches import Batch
-from model import GPT2, GPT2Classifier
+from model import GPT2Classifier
 
 from .device import Device
 from .memory import fitting
@@ -30,8 +28,9 @@ class Step:
         class_weights: Tensor,
         device: Device,
         compiled: bool,
+        recompute: bool,
     ) -> None:
-        self.optimizer, self.clip, self.device = optimizer, clip, device
+        self.optimizer, self.clip, self.device, self.recompute = optimizer, clip, device, recompute
         self.class_weights, self.class_weights_on_device = class_weights, class_weights.to(device.device)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.forward: Callable[..., Tensor] = torch.compile(model, dynamic=True) if compiled else model
@@ -65,7 +64,7 @@ class Step:
         for piece in pieces:
             piece = piece.to(self.device.device)
             with self.device.autocast():
-                logits = self.forward(piece.ids, piece.lengths).float()  # (B, K)
+                logits = self.forward(piece.ids, piece.lengths, recompute=self.recompute).float()  # (B, K)
             (F.cross_entropy(logits, piece.targets, self.class_weights_on_device, reduction="sum") / weight).backward()
             logits = logits.detach()
             losses = F.cross_entropy(logits, piece.targets, reduction="sum")
@@ -74,9 +73,3 @@ class Step:
             if parameter.grad is None:  # no texts for this process
                 parameter.grad = torch.zeros_like(parameter)
         return totals
-
-
-def recompute(trunk: GPT2) -> None:
-    """Let each block keep only what enters it, and compute the rest again in the backward pass (Chen et al. 2016)."""
-    for block in trunk.h:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]

@@ -87,7 +87,8 @@ def open_study(run: str, corpus: str, device: Device, model: str = "") -> Study:
         raise InputError(f"{folder}: expected a finished run of train.py; make one with `make train`")
     settings = record["settings"]
     columns = settings["text_column"], settings["label_column"]
-    own = read_corpus(corpus or settings["corpus"], *columns, settings["seed"])
+    split_seed = settings.get("split_seed", settings["seed"])  # one seed did both in earlier runs
+    own = read_corpus(corpus or settings["corpus"], *columns, split_seed)
     if not corpus and sorted(own.files.values()) != sorted(record["corpus"]["sha256"].values()):
         raise InputError(f"{own.name} is no longer what {folder} was trained on; give the former one with --corpus")
     checkpoint = find(model) if model else folder

@@ -28,6 +28,10 @@ def read_texts(corpus: Corpus, tokenizer: Tokenizer, config: GPT2Config, truncat
     cut = sum(cut for _, cut in encoded.values())
     description = describe(corpus, {split: [len(ids) for ids in sequences[split]] for split in SPLITS})
     console.print(f"Corpus {corpus.name}", report(description))
+    for split in ("val", "test"):
+        if missing := ", ".join(label for label, n in description["splits"][split]["classes"].items() if not n):
+            line = f"{split} has no text of {missing}: recall, ROC AUC and the like are undefined there"
+            console.print(line, markup=False)  # a label may look like it
     if cut:
         console.print(f"{cut} texts have more than {config.n_ctx} tokens: only their end is read")
     targets = {split: corpus.targets(split) for split in SPLITS}

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,17 +22,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from . import hub
-from .config import PRESETS, GPT2Config, InputError
+from .config import END_OF_TEXT, PRESETS, GPT2Config, InputError
 from .files import read_json, written_whole
 from .names import WEIGHTS, config_alone, find
 from .readout import GPT2LM, GPT2Classifier, are_names, fresh_head
-
-if TYPE_CHECKING:
-    from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer
 
 log = logging.getLogger("headgate")
 
-END_OF_TEXT = "<|endoftext|>"
 DIGEST = "headgate_sha256"  # our keys in the safetensors metadata: of the tensors,
 CONFIG_DIGEST = "headgate_config_sha256"  # and of the config.json
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -112,7 +109,7 @@ class NoInit(TorchFunctionMode):
 def save(
     model: GPT2LM | GPT2Classifier,
     folder: str | Path,
-    tokenizer: "Tokenizer | None" = None,
+    tokenizer: Tokenizer | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write a checkpoint that `transformers` opens too, whole or not at all; `dtype` None keeps the model's own.

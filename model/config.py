@@ -5,6 +5,7 @@ from typing import Any
 
 LONGEST_MESSAGE = 3000  # characters
 MOST_WEIGHTS = 10**11  # 400 GB in fp32; the largest published GPT-2 has 6
+END_OF_TEXT = "<|endoftext|>"  # the last token of GPT-2's vocabulary
 
 
 class InputError(ValueError):

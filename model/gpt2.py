@@ -8,11 +8,14 @@ Letters: B batch, T tokens, L layers, H heads, D head width, C = H * D width,
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .config import GPT2Config
 from .interventions import AXES, Interventions, check_lengths, check_query, check_z, checked, kind
@@ -37,7 +40,7 @@ class Trace:
         if unknown := [name for name in names if name not in self.NAMES]:
             raise ValueError(f"Trace: nothing is called {', '.join(map(repr, unknown))}; there are {self.NAMES}")
         self.records: dict[str, list[Tensor]] = {name: [] for name in names}
-        self.used = False
+        self.used = self.closed = False
 
     def __getattr__(self, name: str) -> list[Tensor]:
         records = self.__dict__.get("records", {})
@@ -57,8 +60,12 @@ class Trace:
             raise ValueError("trace: this notebook holds an earlier forward pass; make a new Trace for each")
         self.used = True
 
+    def close(self) -> None:
+        """End the recording: with `recompute`, the backward pass runs the blocks again."""
+        self.closed = True
+
     def record(self, name: str, value: Tensor) -> None:
-        if name in self.records:
+        if name in self.records and not self.closed:
             self.records[name].append(value)
 
 
@@ -66,6 +73,7 @@ class Arguments(Interventions, total=False):
     """All that a forward pass takes besides `ids` and `lengths`."""
 
     trace: Trace | None
+    recompute: bool  # compute each block again in the backward pass, see `GPT2.run`
 
 
 def row(x: Tensor, query: Tensor | None, axis: int) -> Tensor:
@@ -263,6 +271,7 @@ class GPT2(nn.Module):
         query: Tensor | None = None,
         trace: Trace | None = None,
         z: Tensor | None = None,
+        recompute: bool = False,
         **interventions: Unpack[Interventions],
     ) -> Tensor:
         """Blocks start .. stop - 1 on the residual stream x (B, T, C) -> (B, T, C).
@@ -270,7 +279,9 @@ class GPT2(nn.Module):
         Layers are counted absolutely and every intervention keeps its full L axis. With `query`, int64 (B,), the
         last of these blocks computes that one position of each text only: keys and values come from all
         positions, the result is (B, 1, C). Where the heads' output in block `start`, before gate and fill, is known
-        already, `z` (B, H, Q, D), nothing up to it is computed or traced there; attn_mask and attn_gate raise."""
+        already, `z` (B, H, Q, D), nothing up to it is computed or traced there; attn_mask and attn_gate raise.
+        `recompute` saves memory in training: each block keeps only what enters it, and the backward pass computes the
+        rest a second time (Chen et al. 2016)."""
         stop = self.config.n_layer if stop is None else stop
         if not 0 <= start <= stop <= self.config.n_layer:
             raise ValueError(f"run: expected 0 <= start <= stop <= {self.config.n_layer}, got {start} and {stop}")
@@ -286,8 +297,12 @@ class GPT2(nn.Module):
             at = query if layer == stop - 1 else None
             here = {name: value[:, layer if value.shape[1] > 1 else 0] for name, value in given.items()}
             here = {name: row(value, at, axis=AXES[name].index("T") - 1) for name, value in here.items()}
-            x = self.h[layer](x, at, trace, z=z if layer == start else None, **here)
+            block: Callable[..., Tensor] = self.h[layer]
+            if recompute:
+                block = partial(checkpoint, block, use_reentrant=False)
+            x = block(x, at, trace, z=z if layer == start else None, **here)
         trace.record("resid_pre", x)
+        trace.close()
         return row(x, query, axis=1)
 
     def norm(self, x: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from pathlib import Path
 import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str
 
-from .checkpoint import END_OF_TEXT
-from .config import PRESETS, InputError
+from .config import END_OF_TEXT, PRESETS, InputError
 from .files import parse_json, read_json
 from .names import EMBEDDED, find, needed
 

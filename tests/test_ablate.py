@@ -135,9 +135,7 @@ def test_other_texts_are_swept_anew(here, monkeypatch):
 def test_one_class_alone_is_a_smaller_family(here, monkeypatch):
     assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero") == 0
     whole = table("significance")
-    Path("runs/one/ablate/curves.csv").write_text("of a call with other units")
     assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero", "--class", "joy") == 0
-    assert not Path("runs/one/ablate/curves.csv").exists()
     joy = table("significance")
     assert set(joy["class"]) == {"joy"}
     assert set(table("effects")["class"]) == {"all", "joy"}
@@ -146,6 +144,20 @@ def test_one_class_alone_is_a_smaller_family(here, monkeypatch):
     np.testing.assert_allclose(both["p"], both["p_whole"])
     assert (both["p_holm"] <= both["p_holm_whole"]).all()
     assert (both["p_holm"] < both["p_holm_whole"]).any()
+
+
+def test_tables_of_an_earlier_call_go_and_files_of_others_stay(here, monkeypatch, capsys):
+    folder = Path("runs/one/ablate")
+    assert run_ablate(monkeypatch, "--units", "heads", "layers", "--fill", "zero") == 0
+    others = {"curves.csv": "of my own", "plot.png": "a plot", "settings.json": "{}", "logits/notes.json": "{}"}
+    for name, content in others.items():
+        (folder / name).write_text(content)
+    assert (folder / "layers_zero.png").is_file()
+    assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero", "--no-resume") == 0
+    assert not (folder / "layers_zero.png").exists()
+    assert not (folder / "logits" / "val-zero-layers.npy").exists()
+    assert {name: (folder / name).read_text() for name in others} == others
+    assert (folder / "heads_zero.png").is_file()
 
 
 MISTAKES = {

@@ -12,20 +12,19 @@ from pathlib import Path
 
 import commands
 import numpy as np
+import odd_corpora
 import pandas as pd
 import pytest
 import torch
 import tyro
 from commands import one_line
 from filelock import FileLock
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, roc_auc_score
 
 import paper
 import train
 from data import read_corpus
-from lab import results, runs, stats
-from lab.evaluation import predictions
-from lab.page import markdown
+from lab import results, runs
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, save
 
 WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
@@ -115,7 +114,7 @@ def change(name, **values):
 
 def test_two_real_runs_leave_three_files(made):
     assert {path.name for path in (made / "runs").iterdir()} == {"paper", ALL.name, HEAD.name, "latest"}
-    assert {path.name for path in (made / "runs/paper").iterdir()} - {".lock"} == {
+    assert {path.name for path in (made / "runs/paper").iterdir()} - {".lock", runs.WRITTEN} == {
         "results.csv",
         "results.md",
         "results.png",
@@ -284,7 +283,7 @@ def test_every_corpus_tune_and_seed_is_run_and_averaged(here, pretended, monkeyp
 
 def test_a_corpus_from_the_hub_gives_its_last_name_to_its_runs(here, monkeypatch):
     corpus = replace(read_corpus("words"), name="owner/my feelings/folder")
-    monkeypatch.setattr(paper, "read_corpus", lambda source, seed: corpus)
+    monkeypatch.setattr(paper, "read_corpus", lambda source: corpus)
     options = paper.Options("tiny", corpus=("owner/my feelings",), seeds=1)
     names = [run.folder.name for run in paper.plan(options)]
     assert names == ["paper-my_feelings-pretrained-all-0", "paper-my_feelings-pretrained-head-0"]
@@ -374,7 +373,6 @@ MISTAKES = {
     "a path for a name": (("--run", "a/b"), "--run a/b"),
     "latest": (("--run", "latest"), "--run latest"),
     "the name of a run": (("--run", ALL.name), "is a run of train.py"),
-    "a single file": (("--corpus", "words/train.txt"), "words/train.txt"),
     "no corpus": (("--corpus", "nothing here"), "nothing here"),
     "two corpora of one name": (("--corpus", "words", "more/words"), "more/words: words is called words too"),
     "negative epochs": (("--epochs", "-1"), "--epochs"),
@@ -405,71 +403,6 @@ def measured(made, corpus, n=54, run=ALL, **changes):
     predicted = results.read_predicted(made / run / "predictions.csv", words)
     metrics["train"] = {"n": 84, "macro_roc_auc": 0.75}
     return results.Measured(record, metrics, words.targets("test"), predicted)
-
-
-def page(*runs):
-    return markdown(runs, results.tidy(runs), results.differences(runs), "python paper.py")
-
-
-@pytest.mark.parametrize(
-    ("corpus", "n", "expected"),
-    [
-        (
-            "emotion",
-            2000,
-            {"tingtone/jq_emo_gpt* | *0.947* |", "distilbert-base-uncased-emotion* |  | *0.927* | *0.8825* |"},
-        ),
-        ("dair-ai/emotion/split", 2000, {"*0.947*", "*0.927*"}),
-        ("owner/rotten_tomatoes", 1066, {"*0.84 to 0.86*", "*0.980* | *0.911* |", "*0.918* | *0.882* |"}),
-        ("emotion", 1999, set()),
-        ("emotion", 1066, set()),
-        ("words", 2000, set()),
-        ("emotion/words", 2000, set()),
-        ("owner/super_emotion", 2000, set()),
-    ],
-)
-def test_published_numbers_stand_beside_the_corpus_they_are_about(made, corpus, n, expected):
-    run = measured(made, corpus, n)
-    text = page(run)
-    assert all(number in text for number in expected)
-    assert bool(re.search(r"\| \*[^*]", text)) == bool(expected)
-    published = results.accuracies_on_test(results.tidy([run])).query("kind == 'published'")
-    assert len(published) == bool(expected)
-
-
-def test_only_published_weights_of_a_known_revision_are_official(made):
-    model = {"name": "gpt2", "revision": "607a30d", "sha256": "248dfc"}
-    settings = read("run.json", made / ALL)["settings"]
-    official = page(measured(made, "words", model=model))
-    assert "gpt2, revision 607a30d, SHA-256 of the weights 248dfc\n" in official
-    assert "official" not in official
-    others = [
-        {"model": model | {"revision": None}},
-        {"model": model | {"name": "folder"}},
-        {"model": {"name": "gpt2"}, "settings": settings | {"init": "random"}},
-    ]
-    for changes in others:
-        assert "not results of the official GPT-2 weights" in page(measured(made, "words", **changes))
-    assert "gpt2 from random weights" in page(
-        measured(made, "words", model={"name": "gpt2"}, settings=settings | {"init": "random"})
-    )
-
-
-def test_the_page_names_both_starts(made):
-    gpt2 = {"name": "gpt2", "revision": "607a30d", "sha256": "248dfc"}
-    settings = read("run.json", made / ALL)["settings"]
-    random = measured(made, "words", model={"name": "gpt2"}, settings=settings | {"init": "random"})
-    text = page(measured(made, "words", model=gpt2), random)
-    assert "- model: gpt2, revision 607a30d, SHA-256 of the weights 248dfc; gpt2 from random weights\n" in text
-    assert "**Not all of these are results of the official GPT-2 weights.**" in text
-    assert "**These are not results of the official GPT-2 weights.**" in page(measured(made, "words"), random)
-
-
-def test_runs_from_different_commits_or_devices_are_told(made):
-    commits = [measured(made, "words", git=commit, device="cpu") for commit in ("abc", "abc", "def")]
-    text = page(*commits)
-    assert "- commit: abc; for some of the runs: def\n" in text
-    assert "- device: cpu\n" in text
 
 
 def test_both_starts_are_run_and_compared(here, pretended, monkeypatch, capsys):
@@ -548,119 +481,12 @@ def test_auto_is_asked_once_for_both(here, monkeypatch):
     assert {run.settings.model for run in planned} == {"tiny"}
 
 
-CLASSES = ["sadness", "joy", "love", "anger"]
-
-
-def guessed(rng, targets, skill):
-    """Predictions of which a share `skill` is right, but for luck."""
-    return np.where(rng.random(len(targets)) < skill, targets, rng.integers(len(CLASSES), size=len(targets)))
-
-
-def run_of(init, targets, predicted, seed=0, tune="all"):
-    """A run that has predicted this, its scores by scikit-learn."""
-    record = {
-        "corpus": {"name": "words", "labels": CLASSES},
-        "settings": {"model": "tiny", "init": init, "tune": tune, "seed": seed},
-    }
-    test = {"accuracy": accuracy_score(targets, predicted), "macro_f1": f1_score(targets, predicted, average="macro")}
-    return results.Measured(record, {"test": test}, targets, predicted)
-
-
-def pretend_pairs(n=90, seeds=(0, 1), tune="all"):
-    rng = np.random.default_rng(5)
-    targets = rng.integers(len(CLASSES), size=n)
-    return [
-        run_of(init, targets, guessed(rng, targets, skill), seed, tune)
-        for init, skill in (("pretrained", 0.7), ("random", 0.5))
-        for seed in seeds
-    ]
-
-
-def test_the_difference_is_that_of_the_means(made):
-    pairs = pretend_pairs()
-    table = results.differences(pairs).set_index("metric")
-    for metric in ("accuracy", "macro_f1"):
-        first, second, third, fourth = (run.metrics["test"][metric] for run in pairs)
-        row = table.loc[metric]
-        assert row["pretrained"] == pytest.approx((first + second) / 2, abs=1e-12)
-        assert row["random"] == pytest.approx((third + fourth) / 2, abs=1e-12)
-        assert row["difference"] == pytest.approx((first - third + second - fourth) / 2, abs=1e-12)
-        assert row["ci_low"] < row["difference"] < row["ci_high"]
-    assert list(table["n"]) == [90, 90]
-
-
-def test_the_interval_is_that_of_a_plain_loop_over_the_same_resamples(monkeypatch):
-    monkeypatch.setattr(stats, "DRAWS", 60)
-    pairs = pretend_pairs()
-    draws = []
-    for weights in np.concatenate(list(stats.resamples(90))):
-        drawn = np.repeat(np.arange(90), weights.astype(int))
-        accuracies = [accuracy_score(run.targets[drawn], run.predicted[drawn]) for run in pairs]
-        f1 = [f1_score(run.targets[drawn], run.predicted[drawn], average="macro") for run in pairs]
-        draws.append([(first + second - third - fourth) / 2 for first, second, third, fourth in (accuracies, f1)])
-    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
-    table = results.differences(pairs)
-    np.testing.assert_allclose(table["ci_low"], low, atol=1e-12)
-    np.testing.assert_allclose(table["ci_high"], high, atol=1e-12)
-
-
-def test_the_same_predictions_differ_by_nothing():
-    """So the two are compared on the same resamples: each alone has an interval."""
-    pretrained = pretend_pairs()[:2]
-    random = [run_of("random", *run[2:], seed=seed) for seed, run in enumerate(pretrained)]
-    table = results.differences([*pretrained, *random])
-    assert (table[["difference", "ci_low", "ci_high"]] == 0).all(axis=None)
-    assert (table["pretrained"] > 0.5).all()
-
-
-def test_swapping_the_starts_turns_the_sign():
-    pairs = pretend_pairs()
-    swapped = [run_of("random" if k < 2 else "pretrained", *run[2:], seed=k % 2) for k, run in enumerate(pairs)]
-    table, other = results.differences(pairs), results.differences(swapped)
-    assert (table["difference"] > 0).all()
-    np.testing.assert_allclose(other["difference"], -table["difference"])
-    np.testing.assert_allclose(other["ci_low"], -table["ci_high"])
-    np.testing.assert_allclose(other["ci_high"], -table["ci_low"])
-
-
-def test_runs_are_compared_with_those_of_their_tune_alone():
-    head = pretend_pairs(n=40, tune="head")
-    pairs = pretend_pairs()
-    table = results.differences([*pairs, *head])
-    pd.testing.assert_frame_equal(table.query("tune == 'all'"), results.differences(pairs))
-    assert list(table.query("tune == 'head'")["n"]) == [40, 40]
-    assert results.differences(pairs[:2]).empty
-    assert results.differences([*pairs[:2], *head[2:]]).empty
-
-
 def test_predictions_are_those_that_were_measured(made):
     runs_ = [measured(made, "words", run=run) for run in (ALL, HEAD)]
     for run in runs_:
         assert accuracy_score(run.targets, run.predicted) == run.metrics["test"]["accuracy"]
         assert run.metrics["test"]["confusion_matrix"][2][1] == ((run.targets == 2) & (run.predicted == 1)).sum()
     assert len(runs_[0].targets) == 54
-
-
-@pytest.mark.parametrize(
-    ("labels", "texts"),
-    [
-        (["1", "nan", "01", "None"], ["nan", "NA", "1.0", 'a "quoted, thing', "two\rlines\nthree", " x "]),
-        (["1", "01", "2", "10"], ["1.0", "1", "001", "7", "1e3", "-0"]),
-    ],
-    ids=["mixed", "numbers alone"],
-)
-def test_labels_and_texts_that_look_like_numbers_or_nothing_are_read_as_they_stand(tmp_path, labels, texts):
-    table = pd.DataFrame({"text": texts * 2, "label": labels * 3})
-    for split in ("train", "val", "test"):
-        table.to_json(tmp_path / f"{split}.jsonl", orient="records", lines=True)
-    corpus = read_corpus(tmp_path)
-    own = corpus.targets("test")
-    right = np.eye(4)[own]
-    right[0] = np.eye(4)[(own[0] + 1) % 4]
-    path = tmp_path / "predictions.csv"
-    runs.write_csv(path, predictions(corpus, {"val": np.eye(4)[corpus.targets("val")], "test": right}))
-    assert [list(corpus.split("test")[name]) for name in ("text", "label")] == [texts * 2, labels * 3]
-    assert list(results.read_predicted(path, corpus)) == [(own[0] + 1) % 4, *own[1:]]
 
 
 def swap_rows(lines):
@@ -688,22 +514,33 @@ def test_predictions_of_other_texts_are_one_line(here, monkeypatch, capsys, medd
     assert f"{path}: expected the test texts of words; move {ALL} away" in one_line(capsys)
 
 
-def test_the_picture_tells_the_starts_apart_where_there_are_two(made):
-    settings = read("run.json", made / ALL)["settings"]
-    random = measured(made, "words", settings=settings | {"init": "random"})
-    head = measured(made, "words", settings=settings | {"init": "random", "tune": "head"})
-    scores = results.accuracies_on_test(results.tidy([measured(made, "words"), random, head]))
-    assert list(scores["name"][:3]) == [
-        "all weights tuned, seed 0",
-        "all weights tuned, from random weights, seed 0",
-        "head alone tuned, from random weights, seed 0",
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["thirteen", "apart"])
+def test_a_corpus_at_the_edge_runs_to_its_end_and_the_page_says_what_is_undefined(here, monkeypatch, name):
+    odd_corpora.write_corpus(here, name)
+    monkeypatch.setattr(paper, "call", lambda arguments: commands.exit_code(monkeypatch, train, *arguments[2:]))
+    arguments = ("--model", "tiny", "--corpus", name, "--epochs", "1", "--seeds", "1", "--device", "cpu", "--run", name)
+    assert run_paper(monkeypatch, *arguments, *BOTH) == 0
+    text = Path("runs", name, "results.md").read_text()
+    lines = {f"- {name}: {line[:-1]}; means over the classes leave that out" for line in odd_corpora.CORPORA[name][1]}
+    assert {line for line in text.splitlines() if "has no text of" in line} == lines
+    assert "nan" not in text.replace(", nan;", "")
+    table = pd.read_csv(Path("runs", name, "results.csv"), keep_default_na=False)
+    empty = table[(table["metric"] == "macro_roc_auc") & (table["split"] == "test") & (table["value"] == "")]
+    assert len(empty) == (4 if name == "apart" else 0)
+
+
+def test_a_single_file_is_split_alike_for_each_seed(here, pretended, monkeypatch):
+    lines = [
+        line for split in ("train", "val", "test") for line in Path("words", f"{split}.txt").read_text().splitlines()
     ]
-    assert list(scores["kind"]) == [*(name.removesuffix(", seed 0") for name in scores["name"][:3]), *["baseline"] * 2]
-    other_order = results.accuracies_on_test(results.tidy([random, measured(made, "words")]))
-    assert {*scores["panel"], *other_order["panel"]} == {"tiny on words, 54 test texts"}
-    alone = results.accuracies_on_test(results.tidy([random]))
-    assert alone["name"].iloc[0] == "all weights tuned, seed 0"
-    assert set(alone["panel"]) == {"tiny from random weights on words, 54 test texts"}
+    Path("words.txt").write_text("\n".join(dict.fromkeys(lines)) + "\n")
+    planned = paper.plan(paper.Options("tiny", corpus=("words.txt",), seeds=2, device="cpu"))
+    assert [run.settings.seed for run in planned] == [0, 1, 0, 1]
+    assert {run.settings.split_seed for run in planned} == {0}
+    assert len({id(run.corpus) for run in planned}) == 1
+    pd.testing.assert_frame_equal(planned[0].corpus.examples, read_corpus("words.txt", seed=0).examples)
+    assert planned[1].folder == Path("runs/paper-words.txt-pretrained-all-1")
 
 
 def test_every_option_is_explained_with_its_default(capsys):

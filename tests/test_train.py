@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import commands
 import numpy as np
+import odd_corpora
 import pandas as pd
 import pytest
 import stand_in
@@ -20,21 +20,20 @@ import tyro
 from commands import one_line
 from huggingface_hub import constants
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
-from sklearn.utils.class_weight import compute_class_weight
 
 import lab.finetuning
 import lab.runs
 import model.names
 import train
 from lab.device import Device
-from lab.evaluation import predict
-from lab.progress import progress_bar
+from lab.study import open_study
 from lab.texts import Texts
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, load_lm, save
 from model.hub import UnavailableError
 from model.names import EMBEDDED
 
 ROOT = Path(__file__).parent.parent
+CPU = Device(torch.device("cpu"), "fp32")
 WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
 FAST = ("--init", "random", "--epochs", "2", "--lr", "0.02", "--dropout", "0", "--device", "cpu", "--compile", "off")
 
@@ -211,33 +210,6 @@ def test_ctrl_c_in_the_first_epoch_leaves_nothing(here, monkeypatch):
     assert list(Path("runs").iterdir()) == []
 
 
-def make_training(targets, **options):
-    config = GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=0, attn_dropout=0)
-    texts = Texts({"train": [[1, 2]] * len(targets)}, {"train": np.array(targets)}, {})
-    settings = train.Options(**options).resolved(config.n_embd)
-    model = train.GPT2Classifier(config, ["a", "b", "c"])
-    return train.Training(model, texts, settings, Device(torch.device("cpu"), "fp32"))
-
-
-def test_class_weights_are_scikit_learns_balanced_ones():
-    targets = [0, 0, 0, 0, 1, 1, 2]
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(targets))
-    assert np.allclose(make_training(targets, class_weights=True).class_weights, expected)
-    assert make_training(targets).class_weights.tolist() == [1, 1, 1]
-
-
-def test_compiled_training_steps_equal_plain_ones(monkeypatch, tmp_path):
-    compiled = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model, **how: compiled(model, backend="aot_eager", **how))
-    losses = []
-    for how in ("on", "off"):
-        torch.manual_seed(3)
-        training = make_training([0, 1, 2, 1, 0], epochs=1, batch_size=2, compile=how)
-        with progress_bar("steps") as bar:
-            losses.append(training.train_epoch(tmp_path, bar, bar.add_task("", note=""))["loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-
-
 def test_a_loss_that_is_not_finite_stops_training(here, monkeypatch, capsys):
     code = run_train(monkeypatch, "--model", "tiny", "--corpus", "corpus.txt", *FAST, "--lr", "1e30", "--clip", "1e30")
     assert code == 2
@@ -261,15 +233,6 @@ def test_defaults_follow_from_init_tune_and_width(width, init, tune, epochs, lr,
     assert given.resolved(width) == given
 
 
-def test_bf16_on_the_cpu_predicts_nearly_the_same(here, monkeypatch):
-    run = train_tiny(monkeypatch, "run")
-    clf, tokenizer = load_classifier(run), Tokenizer.load(run)
-    texts = [tokenizer.encode(text) for text in pd.read_csv(run / "predictions.csv")["text"].head(7)]
-    fp32, bf16 = (predict(clf, texts, Device.choose("cpu", precision)) for precision in ("fp32", "bf16"))
-    assert not np.array_equal(fp32, bf16)
-    assert np.allclose(fp32, bf16, atol=0.02)
-
-
 def test_truncate_reads_the_end_and_says_how_often(here, monkeypatch, capsys):
     lines = (here / "corpus.txt").read_text().splitlines()
     lines[4] = "word " * 30 + lines[4]
@@ -288,6 +251,48 @@ def test_thirteen_classes_and_other_column_names(here, monkeypatch):
     assert run_train(monkeypatch, *options, *FAST, "--epochs", "1") == 0
     metrics = json.loads(Path("runs/many/metrics.json").read_text())
     assert list(metrics["test"]["per_class"]) == sorted(f"class {k}" for k in range(13))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", odd_corpora.CORPORA)
+def test_a_corpus_at_the_edge_is_trained_on_and_what_is_undefined_is_said(here, monkeypatch, capsys, name):
+    splits, said = odd_corpora.CORPORA[name]
+    odd_corpora.write_corpus(here, name)
+    assert run_train(monkeypatch, "--model", "tiny", "--corpus", name, "--run", name, *FAST, "--epochs", "1") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert re.findall(r"\w+ has no text of [^:]*:", out) == said
+    metrics = json.loads(Path("runs", name, "metrics.json").read_text())
+    for split in ("val", "test"):
+        for label in splits["train"]:
+            own, n = metrics[split]["per_class"][label], splits[split].get(label, 0)
+            assert own["n"] == n
+            assert (own["recall"] is None, own["average_precision"] is None) == (n == 0, n == 0)
+            assert (own["roc_auc"] is None) == (n in (0, metrics[split]["n"]))
+            assert (own["specificity"] is None) == (n == metrics[split]["n"])
+        assert (metrics[split]["macro_roc_auc"] is None) == (name == "apart")
+    table = pd.read_csv(Path("runs", name, "predictions.csv"), dtype=str, keep_default_na=False)
+    assert list(table["label"]) == [k for split in ("val", "test") for k, n in splits[split].items() for _ in range(n)]
+
+
+def test_the_seed_does_not_change_the_split_and_the_split_seed_does(here, unmeasured, monkeypatch):
+    shutil.rmtree("runs", ignore_errors=True)
+    test_texts = {}
+    for name, options in {"a": (), "b": ("--seed", "1"), "c": ("--split-seed", "1")}.items():
+        train_tiny(monkeypatch, name, "--epochs", "1", *options)
+        study = open_study(name, "", CPU)
+        test_texts[name] = set(study.corpus.split("test")["text"])
+        assert study.record["settings"]["split_seed"] == (name == "c")
+    assert test_texts["a"] == test_texts["b"] != test_texts["c"]
+
+
+def test_a_run_made_before_there_was_a_split_seed_was_split_by_its_seed(here, unmeasured, monkeypatch):
+    run = train_tiny(monkeypatch, "run", "--epochs", "1", "--split-seed", "1")
+    expected = set(open_study("run", "", CPU).corpus.split("test")["text"])
+    record = json.loads((run / "run.json").read_text())
+    del record["settings"]["split_seed"]
+    record["settings"]["seed"] = 1
+    (run / "run.json").write_text(json.dumps(record))
+    assert set(open_study("run", "", CPU).corpus.split("test")["text"]) == expected
 
 
 def damage(path, keep):
@@ -489,25 +494,3 @@ def test_every_option_is_explained_with_its_default(capsys):
         assert said, name
         assert said[2] == (str(default) or "''"), name
         assert len(said[1]) > 15, name
-
-
-def test_the_schedule_rises_and_falls_to_zero():
-    training = make_training([0, 1, 2] * 10, epochs=2, batch_size=3, lr=0.5, warmup=0.1)
-    rates = []
-    for _ in range(20):
-        rates.append(training.schedule.get_last_lr()[0])
-        training.optimizer.step()
-        training.schedule.step()
-    assert rates[:3] == [0.25, 0.5, 0.5]
-    assert rates[2:] == sorted(rates[2:], reverse=True)
-    assert rates[-1] == pytest.approx(0.5 / 18)
-    assert training.schedule.get_last_lr()[0] == 0
-
-
-def test_only_matrices_decay_and_every_weight_is_in_one_group():
-    training = make_training([0, 1, 2])
-    decayed, spared = (group["params"] for group in training.optimizer.param_groups)
-    assert {p.dim() for p in decayed} == {2}
-    assert {p.dim() for p in spared} == {1}
-    assert sorted(map(id, [*decayed, *spared])) == sorted(map(id, training.model.parameters()))
-    assert not math.isclose(training.optimizer.param_groups[0]["weight_decay"], 0)

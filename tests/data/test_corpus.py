@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from sklearn.model_selection import train_test_split
 
 from data import describe, read_corpus, report
 from data.formats import read_table
@@ -242,6 +243,17 @@ def test_single_file_is_split_80_10_10_within_each_class(tmp_path):
     assert sorted(corpus.examples["line"]) == list(range(1, 401))
     pd.testing.assert_frame_equal(corpus.examples, read_corpus(path, seed=3).examples)
     assert not corpus.examples["split"].equals(read_corpus(path, seed=4).examples["split"])
+
+
+def test_the_second_draw_of_a_split_does_not_repeat_the_first(tmp_path):
+    """200 texts of one class, then a tenth of them: by one seed begun anew, both would take the same positions."""
+    path = single(tmp_path, pos=200, neg=200)
+    rows = read_table(path, "text", "label").rows
+    splits = read_corpus(path, seed=3).examples["split"].to_numpy()
+    train, rest = train_test_split(rows, test_size=0.2, stratify=rows["label"], random_state=3)
+    _, again = train_test_split(rest, test_size=0.5, stratify=rest["label"], random_state=3)
+    assert set(np.flatnonzero(splits == "train")) == set(train.index)
+    assert set(np.flatnonzero(splits == "test")) != set(again.index)
 
 
 @given(st.lists(st.integers(10, 40), min_size=2, max_size=7), st.integers(0, 9))

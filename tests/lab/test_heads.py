@@ -1,9 +1,10 @@
 import pytest
 import torch
+from commands import line_of
 from torch.nn import functional as F
 
 from lab.device import Device
-from lab.heads import looking_back, table
+from lab.heads import different_tokens, looking_back, table
 from model import GPT2LM, GPT2Config
 
 CPU = Device(torch.device("cpu"), "fp32")
@@ -51,10 +52,17 @@ def test_scores_are_those_of_the_attention_maps_of_transformers(lm_reference):
         torch.testing.assert_close(looking_back(lm_reference.ours, tokens, back), expected)
 
 
-def test_the_table_has_each_head_once_and_what_is_lost_without_it(lm):
+def test_the_table_has_each_head_once_and_what_is_lost_without_it(lm, lm_reference):
     torch.manual_seed(0)
     blocks = torch.randint(101, (3, 14), dtype=torch.int32)
     heads = table(lm, blocks, CPU)
+    twice = different_tokens(blocks, lm.config.n_ctx).repeat(1, 2)
+    T = twice.shape[1] // 2
+    with torch.no_grad():
+        maps = torch.stack(lm_reference.hf(twice, output_attentions=True).attentions, dim=1)  # (4, L, H, 2T, 2T)
+    for name, back in {"previous_token": 1, "induction": T - 1}.items():
+        expected = torch.stack([maps[..., t, t - back] for t in range(back, 2 * T)]).mean(dim=(0, 1))  # (L, H)
+        assert heads[name].tolist() == pytest.approx(expected.flatten().tolist(), abs=1e-6)
     assert [*zip(heads["layer"], heads["head"], strict=True)] == [divmod(i, 5) for i in range(15)]
 
     def loss():
@@ -69,8 +77,18 @@ def test_the_table_has_each_head_once_and_what_is_lost_without_it(lm):
         assert row.loss_increase == pytest.approx(loss() - whole, abs=1e-5)
         weight.copy_(kept)
     assert heads["loss_increase"].abs().min() > 1e-5
-    assert heads["previous_token"].between(0, 1).all()
-    assert heads["induction"].between(0, 1).all()
+
+
+@pytest.mark.parametrize(("kinds", "n_ctx"), [(7, 13), (1, 13), (101, 3)])
+def test_a_text_of_too_few_different_tokens_is_refused(kinds, n_ctx):
+    blocks = torch.arange(3 * 14, dtype=torch.int32).view(3, 14) % kinds
+    assert "at least 8 different tokens" in line_of(different_tokens, blocks, n_ctx)
+
+
+def test_eight_different_tokens_are_enough(lm):
+    blocks = torch.arange(3 * 14, dtype=torch.int32).view(3, 14) % 8
+    assert different_tokens(blocks, 13).shape == (4, 2)
+    assert table(lm, blocks, CPU).notna().all(axis=None)
 
 
 def test_the_random_tokens_are_of_the_text_and_none_comes_twice(lm, monkeypatch):

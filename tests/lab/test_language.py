@@ -53,6 +53,19 @@ def test_the_denominator_is_estimated_without_bias(inputs, counts):
     torch.testing.assert_close(estimated, (x @ wte.T).exp().sum(dim=1), rtol=0.05, atol=0)
 
 
+def test_the_loss_is_too_low_on_average_by_less_the_more_tokens_are_drawn(inputs, counts):
+    x, targets, wte = inputs
+    torch.manual_seed(0)
+    full = F.cross_entropy(x @ wte.T, targets).item()
+    gaps = []
+    for size in (5, 13, 31, 53):
+        softmax = SampledSoftmax(counts, size)
+        gaps.append(full - np.mean([softmax(x, targets, wte, softmax.draw()).item() for _ in range(500)]))
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[0] > 1
+    assert 0 < gaps[-1] < 0.1
+
+
 def test_with_nearly_all_tokens_drawn_it_is_the_full_softmax(inputs, counts):
     x, targets, wte = (tensor.clone() for tensor in inputs)
     softmax = SampledSoftmax(counts, V - 1)

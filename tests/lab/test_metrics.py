@@ -137,8 +137,10 @@ def test_resamples_of_small_samples_agree_with_repeated_texts(rows):
     targets, predicted, times = np.array(rows).T
     resampled = resampled_prediction_metrics(times[None].astype(float), targets, predicted, LABELS)
     repeated = flat(prediction_metrics(np.repeat(targets, times), np.repeat(predicted, times), LABELS))
-    # a resample has no figure (NaN, left out of the interval) where the sample's own has nothing below the line (0)
-    assert {name: np.nan_to_num(values[0]) for name, values in resampled.items()} == pytest.approx(repeated)
+    undefined = {name for name, value in repeated.items() if value is None}
+    assert undefined == {name for name, values in resampled.items() if np.isnan(values[0])}
+    defined = {name: value for name, value in repeated.items() if name not in undefined}
+    assert {name: resampled[name][0] for name in defined} == pytest.approx(defined)
     seen = np.union1d(targets, predicted)
     assert repeated["macro_f1"] == pytest.approx(np.mean([repeated[f"per_class.{LABELS[k]}.f1"] for k in seen]))
 
@@ -169,7 +171,9 @@ def test_a_class_without_texts_is_undefined_and_json_stays_strict():
     targets[targets == 2] = 0
     metrics = classification_metrics(targets, probabilities, LABELS)
     love = metrics["per_class"]["love"]
-    assert (love["roc_auc"], love["average_precision"], love["recall"]) == (None, None, 0)
+    assert (love["roc_auc"], love["average_precision"], love["recall"], love["n"]) == (None, None, None, 0)
+    assert love["f1"] == love["precision"] == 0  # it is predicted, wrongly
+    assert metrics["intervals"]["per_class.love.recall"] is None
     assert metrics["intervals"]["per_class.love.roc_auc"] is None
     defined = [metrics["per_class"][label]["roc_auc"] for label in ("sadness", "joy")]
     assert metrics["macro_roc_auc"] == pytest.approx(np.mean(defined))
@@ -182,6 +186,9 @@ def test_a_class_without_texts_is_undefined_and_json_stays_strict():
 def test_one_class_only():
     metrics = classification_metrics(np.zeros(5, int), np.full((5, 2), [0.75, 0.25]), ["no", "yes"])
     assert metrics["macro_roc_auc"] is None
+    no, yes = metrics["per_class"]["no"], metrics["per_class"]["yes"]
+    assert (no["recall"], no["specificity"], no["f1"]) == (1, None, 1)
+    assert (yes["recall"], yes["specificity"], yes["f1"]) == (None, 1, None)
     assert metrics["macro_average_precision"] == metrics["accuracy"] == 1
     assert metrics["intervals"]["accuracy"] == [1, 1]
     json.dumps(metrics, allow_nan=False)

@@ -1,8 +1,11 @@
 """A run's folder: names, files that appear whole or not at all, and the pointer to the latest run."""
 
+import contextlib
 import csv
 import hashlib
+import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -121,3 +124,120 @@ def test_a_shape_without_weights_says_what_to_do(here):
 def test_a_folder_whose_run_was_killed_before_its_first_file_is_as_good_as_new():
     (runs.new_run("one") / ".lock").touch()
     assert runs.new_run("one").name == "one"
+
+
+def write_anew(folder, **files):
+    """As an experiment does: each file by its name without the ending."""
+    with runs.written_anew(folder) as new:
+        for name, content in files.items():
+            runs.write_text(new / f"{name}.csv", content)
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir() if path.name != runs.WRITTEN}
+
+
+def test_what_is_not_written_again_goes_unless_it_is_somebody_elses(here, capsys):
+    (here / "notes.csv").write_text("mine")
+    write_anew(here, a="1", b="1", c="1")
+    (here / "plot.png").write_text("mine")
+    (here / "c.csv").write_text("changed")
+    write_anew(here, a="2")
+    assert contents(here) == {"notes.csv": "mine", "plot.png": "mine", "a.csv": "2", "c.csv": "changed"}
+    assert capsys.readouterr().out == f"{here}/c.csv was made by an earlier call and has been changed since: it stays\n"
+    write_anew(here, b="3")
+    assert contents(here) == {"notes.csv": "mine", "plot.png": "mine", "b.csv": "3", "c.csv": "changed"}
+    assert capsys.readouterr().out == ""  # from now on it is the user's
+
+
+def test_an_earlier_file_that_was_removed_by_hand_is_no_trouble(here):
+    write_anew(here, a="1", b="1")
+    (here / "b.csv").unlink()
+    write_anew(here, a="1")
+    (here / "b.csv").write_text("1 of mine")
+    write_anew(here, a="1")
+    assert contents(here) == {"a.csv": "1", "b.csv": "1 of mine"}
+
+
+def test_an_experiment_that_fails_half_way_leaves_what_was_there(here):
+    write_anew(here, a="1", b="1")
+    with contextlib.suppress(OSError), runs.written_anew(here) as new:
+        runs.write_text(new / "a.csv", "2")
+        raise OSError("the disk is full")
+    assert contents(here) == {"a.csv": "1", "b.csv": "1"}
+
+
+@pytest.mark.parametrize("nth", range(8))
+def test_killed_between_the_list_names_only_what_was_written(here, monkeypatch, nth):
+    """Whatever call is the last before it is killed: the same command then leaves what it would have left at once."""
+    write_anew(here, a="1", b="1", c="1")
+    (here / "d.csv").write_text("mine")
+    changes = itertools.count()
+    for name in ("replace", "unlink", "mkdir"):
+        monkeypatch.setattr(os, name, dying(getattr(os, name), changes, nth))
+    with contextlib.suppress(SystemExit):
+        write_anew(here, a="2", e="2")
+    monkeypatch.undo()
+    listed = json.loads((here / runs.WRITTEN).read_text())
+    assert set(listed) <= {"a.csv", "b.csv", "c.csv", "e.csv"}
+    runs.remove_unfinished(here)
+    write_anew(here, a="2", e="2")
+    assert contents(here) == {"a.csv": "2", "d.csv": "mine", "e.csv": "2"}
+
+
+def dying(original, changes, nth):
+    def change(*arguments, **options):
+        if next(changes) >= nth:
+            raise SystemExit
+        return original(*arguments, **options)
+
+    return change
+
+
+def test_only_results_that_headgate_kept_are_removed(here):
+    about = {"weights": "0" * 64, "seed": 0, "precision": "fp32"}
+    ours = {"test-zero-heads.json": json.dumps(about), "test-zero-heads.npy": "numbers"}
+    ours |= {"trained-emotion-last.json": json.dumps({"about": about, "found": {}})}
+    others = {
+        "notes.json": "{}",
+        "list.json": "[1]",
+        "no.json": "{",
+        "plan.npy": "numbers",
+        "seeds.json": '{"seed": 1}',
+    }
+    for name, content in (ours | others).items():
+        (here / name).write_text(content)
+    runs.remove_results(here)
+    assert contents(here) == others
+
+
+def test_only_unfinished_files_of_headgate_are_removed(here):
+    others = {".profile.old", ".notes.tmp", "a.tmp", ".lock"}
+    for name in (*others, ".effects.csv.123.tmp", ".run.json.45.old"):
+        (here / name).touch()
+    (here / ".new.77.tmp").mkdir()
+    runs.remove_unfinished(here)
+    assert {path.name for path in here.iterdir()} == others
+
+
+def test_a_run_of_which_nothing_was_kept_goes_without_the_files_of_others(here):
+    for name in ("one", "two"):
+        runs.write_json(runs.new_run(name) / "run.json", {})
+    (here / "runs" / "two" / "notes.md").write_text("mine")
+    for name in ("one", "two"):
+        runs.discard(here / "runs" / name)
+    assert [str(path.relative_to(here / "runs")) for path in sorted((here / "runs").rglob("*"))] == [
+        "two",
+        "two/notes.md",
+    ]
+
+
+def test_one_unreadable_manifest_does_not_keep_the_others_from_going_on(here, capsys):
+    settings = {"run": "", "lr": 0.1}
+    for n, name in enumerate(("old", "new", "other", "list")):
+        made_with = [] if name == "list" else settings | {"run": name, "lr": 0.2 if name == "other" else 0.1}
+        record = {"status": "unfinished", "settings": made_with, "started": f"2026-01-0{n + 1}"}
+        runs.write_json(runs.new_run(name) / "run.json", record)
+    (runs.new_run("broken") / "run.json").write_text("{")
+    assert runs.newest_unfinished(settings) == "new"
+    assert re.fullmatch(r"--resume passes over runs/broken: .*broken/run.json is not JSON.*\n", capsys.readouterr().out)

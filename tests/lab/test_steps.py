@@ -1,5 +1,6 @@
 """One step of a fine-tuning against one plain backward pass over the whole batch."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from two_processes import in_two
 
 from data import bucketed
 from lab.device import Device
-from lab.steps import Step, recompute
+from lab.steps import Step
 from model import GPT2Classifier, GPT2Config, load_classifier
 
 CPU = Device(torch.device("cpu"), "fp32")
@@ -28,9 +29,9 @@ def batch_of(lengths=LENGTHS, seed=0):
     return batch
 
 
-def step_of(clf, clip=NO_CLIP, device=CPU, compiled=False):
+def step_of(clf, clip=NO_CLIP, device=CPU, compiled=False, recompute=False):
     """Plain gradient descent at a rate of 1: what a weight loses is its gradient."""
-    return Step(clf, torch.optim.SGD(clf.parameters(), lr=1.0), clip, CLASS_WEIGHTS, device, compiled)
+    return Step(clf, torch.optim.SGD(clf.parameters(), lr=1.0), clip, CLASS_WEIGHTS, device, compiled, recompute)
 
 
 def lost(clf, step, batch):
@@ -66,7 +67,7 @@ def head_and_last_block(clf):
 def test_the_pieces_make_the_gradient_of_the_whole_batch(clf, monkeypatch, tokens, pieces):
     batch, seen, forward = batch_of(), [], clf.forward
     expected = gradients(clf, batch)
-    monkeypatch.setattr(clf, "forward", lambda ids, lengths: seen.append(ids.shape) or forward(ids, lengths))
+    monkeypatch.setattr(clf, "forward", lambda ids, *rest, **how: seen.append(ids.shape) or forward(ids, *rest, **how))
     step = step_of(clf)
     step.tokens = tokens
     assert_equal(lost(clf, step, batch)[0], expected)
@@ -157,7 +158,7 @@ def with_dropout(clf):
     return noisy.train()
 
 
-def kept_bytes(clf, batch):
+def kept_bytes(clf, batch, recompute):
     """How much a forward pass keeps for the backward pass, beside the weights and what checkpoints hold themselves."""
     kept = {}
     weights = {parameter.untyped_storage().data_ptr() for parameter in clf.parameters()}
@@ -169,23 +170,22 @@ def kept_bytes(clf, batch):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        logits = clf(batch.ids, batch.lengths)
+        logits = clf(batch.ids, batch.lengths, recompute=recompute)
     assert logits.requires_grad
     return sum(kept.values())
 
 
-def test_recomputing_gives_the_same_gradients_and_keeps_less(clf):
-    batch, plain, again = batch_of(), with_dropout(clf), with_dropout(clf)
-    names = list(again.state_dict())
-    recompute(again.trunk)
-    assert list(again.state_dict()) == names
-    changes = []
-    for model in (plain, again):
+def test_a_step_that_recomputes_has_the_same_gradients_and_keeps_less(clf):
+    batch, model = batch_of(), with_dropout(clf)
+    state, changes = deepcopy(model.state_dict()), []
+    for recompute in (False, True):
         torch.manual_seed(5)
-        changes.append(lost(model, step_of(model), batch)[0])
+        model.load_state_dict(state)
+        changes.append(lost(model, step_of(model, recompute=recompute), batch)[0])
     assert_equal(changes[1], changes[0], tolerance=1e-6)
     entering = clf.config.n_layer * batch.ids.numel() * clf.config.n_embd * 4  # bytes that enter the blocks
-    assert kept_bytes(again, batch) + entering < kept_bytes(plain, batch) / 5
+    plain, again = (kept_bytes(model, batch, recompute) for recompute in (False, True))
+    assert again + entering < plain / 5
 
 
 @pytest.mark.parametrize("recomputed", [False, True])
@@ -195,9 +195,7 @@ def test_compiled_steps_are_the_plain_ones_and_no_shape_needs_another_graph(monk
     compiled, counter, graphs = torch.compile, CompileCounterWithBackend("aot_eager"), set()
     monkeypatch.setattr(torch, "compile", lambda model, **how: compiled(model, backend=counter, **how))
     clf = GPT2Classifier(GPT2Config(1, 3, 15, n_ctx=13, vocab_size=101, dropout=0.0, attn_dropout=0.0), list("abcd"))
-    if recomputed:
-        recompute(clf.trunk)
-    step = step_of(clf, compiled=True)
+    step = step_of(clf, compiled=True, recompute=recomputed)
     for seed, lengths in enumerate([LENGTHS, (5, 3), (13, 1, 4, 4), (6, 6, 6), (2, 2, 8, 2, 9)]):
         batch = batch_of(lengths, seed)
         expected = gradients(clf, batch)

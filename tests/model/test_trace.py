@@ -1,5 +1,7 @@
 """The notebook of a forward pass: what it records, where, and that looking changes nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import CASES, B, C, D, H, L, T, case, difference, texts
@@ -61,6 +63,26 @@ def test_the_records_are_in_the_path(model, name):
     loss = model(*TEXTS, trace=trace).logsumexp(-1).sum()
     gradients = torch.autograd.grad(loss, getattr(trace, name))
     assert all(gradient.any() for gradient in gradients)
+
+
+@EVERY_NAME
+def test_a_pass_that_recomputes_records_each_thing_once_and_leaves_nothing_behind(model, name):
+    """With dropout, gradients of a loss on the records included: they are those of a plain pass."""
+    noisy = type(model)(replace(model.config, dropout=0.3, attn_dropout=0.3), model.labels).train()
+    noisy.load_state_dict(model.state_dict())
+    before = {module: set(vars(module)) for module in noisy.modules()}
+    results = []
+    for recompute in (False, True):
+        trace = Trace(name)
+        torch.manual_seed(5)
+        logits = noisy(*TEXTS, trace=trace, recompute=recompute)
+        loss = logits.logsumexp(-1).sum() + sum(record.square().mean() for record in getattr(trace, name))
+        gradients = torch.autograd.grad(loss, [*noisy.parameters(), *getattr(trace, name)])
+        assert len(getattr(trace, name)) == (L + 1 if name == "resid_pre" else L)
+        results.append([logits, *gradients])
+    for plain, recomputed in zip(*results, strict=True):
+        torch.testing.assert_close(recomputed, plain, rtol=1e-5, atol=1e-6)
+    assert {module: set(vars(module)) for module in noisy.modules()} == before
 
 
 def test_the_gradient_of_z_is_what_a_patch_does(model):
