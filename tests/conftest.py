@@ -22,11 +22,14 @@ pytest.register_assert_rewrite("commands", "pictures_on_disk", "small_run")  # `
 import small_run
 import torch
 from huggingface_hub import constants
+from hypothesis import HealthCheck, settings
 from stand_in import Hub
 
 from lab import figures
 from model import GPT2LM, GPT2Classifier, GPT2Config, load_classifier, load_lm
 
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 torch.set_num_threads(1)  # tiny tensors: several threads would wait for each other most of the time
 
 

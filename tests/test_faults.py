@@ -166,7 +166,7 @@ UNWRITABLE = {
     "where train.py works": ("train", ".", "runs/two: cannot be written to: Permission denied; run from a folder"),
     "runs": ("train", "runs", "runs/two: cannot be written to: Permission denied; run from a folder"),
     "the run to ablate": ("ablate", "runs/one", "Permission denied: 'runs/one/ablate'"),
-    "its ablate": ("ablate", "runs/one/ablate", "Permission denied: '.*runs/one/ablate'"),
+    "its ablate": ("ablate", "runs/one/ablate", "Permission denied: '.*runs/one/ablate/.lock'"),
     "the run to probe": ("probe", "runs/one", "Permission denied: 'runs/one/probe'"),
 }
 
