@@ -80,6 +80,7 @@ def test_the_effects_are_those_of_plain_calls(here, monkeypatch):
         assert float(row["ablated"]) == pytest.approx(log_probs[1][own].mean(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
     arguments, plain, computed = ("--units", "heads", "layers"), lab.sweep.ablated, [0]
     monkeypatch.setattr(lab.device, "TOKENS", 256)

@@ -81,6 +81,7 @@ def press(logits):
     return logits
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_in_a_later_epoch_resume_ends_as_if_nothing_had_been(
     here, interruptible, with_states, saved, monkeypatch
 ):

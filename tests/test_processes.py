@@ -114,6 +114,7 @@ def dropped_otherwise(dropout):
     return training.take_step(batch).tolist()
 
 
+@pytest.mark.slow
 def test_dropout_falls_elsewhere_in_each_process():
     first, second = in_two(dropped_otherwise, 0.0)
     assert first == second

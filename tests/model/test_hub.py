@@ -662,6 +662,7 @@ def sums(reference) -> str:
     return " ".join(str(p.double().sum().item()) for p in reference.ours.parameters())
 
 
+@pytest.mark.slow
 def test_mirror_home_token_and_offline_switch_are_those_of_huggingface_hub(hub, someone, lm_reference, tmp_path):
     out, _ = start(LOAD, hub, tmp_path / "home", HF_TOKEN="hf_secret").communicate(timeout=600)
     assert out.strip() == sums(lm_reference)
@@ -676,6 +677,7 @@ def test_mirror_home_token_and_offline_switch_are_those_of_huggingface_hub(hub, 
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_a_file_once(hub, someone, lm_reference, tmp_path):
     both = [start(LOAD, hub, tmp_path / "home") for _ in range(2)]
     assert [process.communicate(timeout=600)[0].strip() for process in both] == [sums(lm_reference)] * 2
