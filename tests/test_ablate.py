@@ -198,6 +198,7 @@ def significance(sweeps, fill="zero"):
     return findings.measured(sweeps, [plan], sweeps.run([plan]), "")["significance"]
 
 
+@pytest.mark.slow
 def test_in_a_model_of_shuffled_labels_nothing_is_found(tmp_path):
     """Trained until it knows its training texts by heart, of which the labels are random: a family of 6 heads and 4
     classes may be wrong once in 20 seeds."""

@@ -188,7 +188,8 @@ def test_recomputing_gives_the_same_gradients_and_keeps_less(clf):
     assert kept_bytes(again, batch) + entering < kept_bytes(plain, batch) / 5
 
 
-@pytest.mark.parametrize("recomputed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("recomputed", [False, True])
 def test_compiled_steps_are_the_plain_ones_and_no_shape_needs_another_graph(monkeypatch, recomputed):
     """Of two texts or more: PyTorch compiles once more where an axis is of size 1."""
     torch._dynamo.reset()
