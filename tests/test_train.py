@@ -101,6 +101,7 @@ def test_a_run_holds_what_the_design_promises(here, monkeypatch):
     assert list(zip(log["epoch"], log["split"], strict=True)) == [(e, s) for e in (1, 2, 3) for s in ("train", "val")]
 
 
+@pytest.mark.usefixtures("saved")
 def test_metrics_follow_from_the_predictions_on_disk(here, monkeypatch):
     run = train_tiny(monkeypatch, "run")
     table = pd.read_csv(run / "predictions.csv")
@@ -124,11 +125,13 @@ def test_metrics_follow_from_the_predictions_on_disk(here, monkeypatch):
     assert metrics["baselines"]["bag_of_words"]["test"]["accuracy"] > 0.9
 
 
+@pytest.mark.usefixtures("saved")
 def test_it_learns_what_words_give_away(here, monkeypatch):
     run = train_tiny(monkeypatch, "run", "--epochs", "12")
     assert json.loads((run / "metrics.json").read_text())["test"]["accuracy"] > 0.9
 
 
+@pytest.mark.usefixtures("saved")
 def test_the_checkpoint_of_a_run_makes_its_predictions(here, monkeypatch):
     run = train_tiny(monkeypatch, "run")
     table = pd.read_csv(run / "predictions.csv")
@@ -195,6 +198,7 @@ def interrupt_in(monkeypatch, epoch):
     monkeypatch.setattr(train.Training, "train_epoch", interrupted)
 
 
+@pytest.mark.usefixtures("saved")
 def test_ctrl_c_keeps_the_best_epoch_and_leaves_latest_alone(here, monkeypatch):
     train_tiny(monkeypatch, "whole", "--epochs", "1")
     interrupt_in(monkeypatch, epoch=2)
@@ -262,6 +266,7 @@ def test_defaults_follow_from_init_tune_and_width(width, init, tune, epochs, lr,
     assert given.resolved(width) == given
 
 
+@pytest.mark.usefixtures("saved")
 def test_bf16_on_the_cpu_predicts_nearly_the_same(here, monkeypatch):
     run = train_tiny(monkeypatch, "run")
     clf, tokenizer = load_classifier(run), Tokenizer.load(run)
@@ -271,6 +276,7 @@ def test_bf16_on_the_cpu_predicts_nearly_the_same(here, monkeypatch):
     assert np.allclose(fp32, bf16, atol=0.02)
 
 
+@pytest.mark.usefixtures("saved")
 def test_truncate_reads_the_end_and_says_how_often(here, monkeypatch, capsys):
     lines = (here / "corpus.txt").read_text().splitlines()
     lines[4] = "word " * 30 + lines[4]
@@ -281,6 +287,7 @@ def test_truncate_reads_the_end_and_says_how_often(here, monkeypatch, capsys):
     assert json.loads((run / "run.json").read_text())["texts"]["truncated"] == 1
 
 
+@pytest.mark.usefixtures("saved")
 def test_thirteen_classes_and_other_column_names(here, monkeypatch):
     rows = [{"said": f"number {k} again {i}", "feels": f"class {k}"} for k in range(13) for i in range(10)]
     pd.DataFrame(rows).to_csv("many.csv", index=False)
