@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run "$(RUN)") $(ARGS)
 
-.PHONY: train mini verify paper ablate probe bench bench-quick words test lint lock
+.PHONY: train mini verify paper ablate probe bench bench-quick words test test-slow lint lock
 train verify paper ablate probe: .venv/ready
 	@$(BIN)/python $@.py $(OPTIONS)
 
@@ -22,8 +22,9 @@ words: .venv/ready
 		stopwords opinion_lexicon brown universal_tagset \
 		|| { echo "nltk could not fetch them all, for the reason above; is there a network?" >&2; exit 1; }
 
-test: .venv/ready
-	@$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+# What takes long has the marker slow: kills, processes, networks of 124M parameters, trainings.
+test test-slow: .venv/ready
+	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "$(if $(filter test,$@),not )slow" $(ARGS)
 
 lint: .venv/ready
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -237,5 +237,7 @@ def _curves(axes: Axes, log: pd.DataFrame, metrics: dict[str, str]) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """As a PNG, whole or not at all."""
+    if any(axes.get_aspect() != "auto" for axes in figure.axes):
+        figure.draw_without_rendering()  # where cells are square, one pass of the layout lets texts overlap
     with written_whole(path) as [temporary]:
         figure.savefig(temporary, format="png")

@@ -2,7 +2,11 @@
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported: no test may ask the network
+# What the environment may hold must not decide what a test sees. Some of it is read when a library is imported.
+STEERING = "HF_", "MPLBACKEND", "PYTHONWARNINGS", "FORCE_COLOR", "NO_COLOR", "CLICOLOR", "TTY_", "RANK", "WORLD_SIZE"
+for variable in [name for name in os.environ if name.startswith(STEERING)]:
+    del os.environ[variable]
+os.environ |= {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}  # no test asks the network; of a terminal, rich takes its width
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,14 +16,20 @@ from typing import Any, NamedTuple
 
 import huggingface_hub
 import pytest
+
+pytest.register_assert_rewrite("commands", "pictures_on_disk", "small_run")  # `python -O` leaves out other assertions
+
 import small_run
 import torch
 from huggingface_hub import constants
+from hypothesis import HealthCheck, settings
 from stand_in import Hub
 
 from lab import figures
 from model import GPT2LM, GPT2Classifier, GPT2Config, load_classifier, load_lm
 
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 torch.set_num_threads(1)  # tiny tensors: several threads would wait for each other most of the time
 
 
@@ -100,8 +110,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         "HF_HUB_DISABLE_TELEMETRY": True,  # which makes a request of its own
         "HF_HUB_CACHE": str(tmp_path / "hub"),
         "HF_TOKEN_PATH": str(tmp_path / "token"),
-        "HF_HUB_ETAG_TIMEOUT": 5,  # seconds
-        "HF_HUB_DOWNLOAD_TIMEOUT": 5,
+        "HF_HUB_ETAG_TIMEOUT": 60,  # seconds: a busy machine is no hub that hangs
+        "HF_HUB_DOWNLOAD_TIMEOUT": 60,
         "DOWNLOAD_CHUNK_SIZE": 1000,  # bytes: what a broken connection leaves of a tiny file is kept
     }
     for name, value in settings.items():

@@ -53,6 +53,7 @@ def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
     assert "python ablate.py --device cpu --all --texts 13 --rows 0" in report
 
 
+@pytest.mark.usefixtures("saved")
 def test_the_effects_are_those_of_plain_calls(here, monkeypatch):
     assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero") == 0
     clf, tokenizer = load_classifier("runs/one"), Tokenizer.load("runs/one")
@@ -72,6 +73,7 @@ def test_the_effects_are_those_of_plain_calls(here, monkeypatch):
         assert float(row["ablated"]) == pytest.approx(log_probs[1][own].mean(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
     arguments, plain, computed = ("--units", "heads", "layers"), lab.sweep.ablated, [0]
     monkeypatch.setattr(lab.device, "TOKENS", 256)
@@ -100,6 +102,7 @@ def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
     assert computed[-1] == 0
 
 
+@pytest.mark.usefixtures("saved")
 def test_without_resume_everything_is_computed_anew(here, monkeypatch):
     arguments = ("--units", "heads", "--fill", "zero")
     assert run_ablate(monkeypatch, *arguments) == 0
@@ -111,6 +114,7 @@ def test_without_resume_everything_is_computed_anew(here, monkeypatch):
     pd.testing.assert_frame_equal(table("effects"), before)
 
 
+@pytest.mark.usefixtures("saved")
 def test_other_weights_are_swept_anew(here, monkeypatch):
     assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero") == 0
     before = table("effects").query("metric == 'accuracy'")
@@ -132,6 +136,7 @@ def test_other_texts_are_swept_anew(here, monkeypatch):
     assert len(table("effects")) == len(before)
 
 
+@pytest.mark.usefixtures("saved")
 def test_one_class_alone_is_a_smaller_family(here, monkeypatch):
     assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero") == 0
     whole = table("significance")

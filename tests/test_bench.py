@@ -118,6 +118,7 @@ def broken(job, turn):
     sys.exit(7)
 
 
+@pytest.mark.slow
 def test_contestants_take_turns(tmp_path):
     todo = job(tmp_path, [])
     first = [replace(todo, chunks="ab", dropout=rate) for rate in (0, 1)]
@@ -135,6 +136,7 @@ def test_contestants_take_turns(tmp_path):
             assert outcome.product_rate > 1e6
 
 
+@pytest.mark.slow
 def test_a_contestant_that_stops_is_told(tmp_path, capsys):
     with pytest.raises(ChildProcessError, match="exit code 7"):
         turns.take_turns([broken], [[job(tmp_path, [])]])

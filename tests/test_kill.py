@@ -98,6 +98,14 @@ def undisturbed(working_folder: Callable[[], Path]) -> Callable[[str], dict[str,
     return left
 
 
+def test_killed_while_it_writes_it_ends_as_if_nothing_had_been(working_folder, undisturbed):
+    here = working_folder()
+    assert run(here, "train", before=state(3)) == (KILLED, "")
+    assert run(here, "train") == (0, "")
+    assert differing(left_in(here), undisturbed("train")) == set()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("script", COMMANDS)
 def test_killed_at_every_turn_it_ends_as_if_nothing_had_been(working_folder, undisturbed, script):
     here = working_folder()
@@ -107,6 +115,7 @@ def test_killed_at_every_turn_it_ends_as_if_nothing_had_been(working_folder, und
     assert differing(left_in(here), undisturbed(script)) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["train", "ablate"])
 def test_killed_at_any_time_it_ends_as_if_nothing_had_been(working_folder, undisturbed, script):
     """From outside, wherever it happens to be, also while the file system writes."""
@@ -123,6 +132,7 @@ def test_killed_at_any_time_it_ends_as_if_nothing_had_been(working_folder, undis
     assert differing(left_in(here), undisturbed(script)) == set()
 
 
+@pytest.mark.slow
 def test_without_a_name_the_newest_run_with_these_settings_goes_on(working_folder, undisturbed):
     here = working_folder()
     for others in ((), ("--run", "three", "--lr", "0.005")):
@@ -138,6 +148,7 @@ def test_without_a_name_the_newest_run_with_these_settings_goes_on(working_folde
     assert differing(ours, undisturbed("train")) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", [False, True], ids=["both new", "both go on"])
 def test_of_two_at_once_one_goes_on_and_the_other_changes_nothing(working_folder, undisturbed, begun):
     here = working_folder()

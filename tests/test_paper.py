@@ -54,15 +54,22 @@ def run_paper(monkeypatch, *arguments):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A working folder after `paper.py` with two real runs, each in a process of its own."""
+    """A working folder after `paper.py` with two real runs."""
     folder = tmp_path_factory.mktemp("made")
     torch.manual_seed(0)
     save(GPT2LM(GPT2Config(2, 2, 10, n_ctx=17)), folder / "tiny", Tokenizer.load("gpt2-mini"))
     write_corpus(folder / "words")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(paper, "call", run_here)
         assert run_paper(patch, *TINY) == 0
     return folder
+
+
+def run_here(arguments):
+    """What `paper.call` does, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        return commands.exit_code(patch, train, *arguments[2:])
 
 
 @pytest.fixture
@@ -122,6 +129,14 @@ def test_two_real_runs_leave_three_files(made):
     for run, tune in ((ALL, "all"), (HEAD, "head")):
         settings = read("run.json", made / run)["settings"]
         assert (settings["tune"], settings["seed"], settings["epochs"]) == (tune, 0, 2)
+
+
+@pytest.mark.slow
+def test_runs_in_processes_of_their_own_leave_the_same(made, here, monkeypatch):
+    shutil.rmtree("runs")
+    assert run_paper(monkeypatch, *TINY) == 0
+    for name in (ALL / "predictions.csv", HEAD / "predictions.csv", "runs/paper/results.csv"):
+        pd.testing.assert_frame_equal(pd.read_csv(name), pd.read_csv(made / name), rtol=1e-4)  # by other threads
 
 
 def test_the_table_holds_the_numbers_of_each_run(made):

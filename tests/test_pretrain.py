@@ -95,6 +95,7 @@ def test_a_run_learns_and_leaves_everything(here, monkeypatch, capsys):
         assert start in (run / "sample.txt").read_text()
 
 
+@pytest.mark.slow
 def test_the_scores_are_those_of_the_weights_that_were_kept(here, monkeypatch):
     assert pretrain_tiny(monkeypatch, "one") == 0
     lm, tokens = load_lm("runs/one"), read_books("books.txt", Tokenizer.load("tiny")).held_out.long()
@@ -135,7 +136,11 @@ def same_training(one, other):
         assert torch.equal(ours, expected)
 
 
-@pytest.mark.parametrize("options", [("--sampled", "64"), ("--sampled", "0", "--dropout", "0.3")], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [("--sampled", "64"), pytest.param(("--sampled", "0", "--dropout", "0.3"), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_an_interrupted_training_goes_on_as_if_nothing_had_been(here, monkeypatch, capsys, only_trained, options):
     assert pretrain_tiny(monkeypatch, "whole", *options) == 0
     steps = interrupted_at(monkeypatch, torch.Tensor, "backward", 100)
@@ -159,6 +164,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(here, monkeypatc
 POINTS = {"weights": (pretrain, "save", 3), "state": (lab.state, "save_file", 3), "heads": (pretrain.heads, "table", 2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 def test_wherever_it_is_interrupted_the_run_ends_whole(here, monkeypatch, point):
     assert pretrain_tiny(monkeypatch, "whole", "--epochs", "0.5") == 0
@@ -171,6 +177,7 @@ def test_wherever_it_is_interrupted_the_run_ends_whole(here, monkeypatch, point)
         assert Path("runs/parts", name).read_bytes() == Path("runs/whole", name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_without_a_name_goes_on_under_the_one_it_got(here, monkeypatch, capsys, only_trained):
     interrupted_at(monkeypatch, torch.Tensor, "backward", 100)
     base = ("--model", "tiny", "--corpus", "books.txt", *FAST)
@@ -183,6 +190,7 @@ def test_a_run_without_a_name_goes_on_under_the_one_it_got(here, monkeypatch, ca
     assert log_of(name)["step"].max() > 100
 
 
+@pytest.mark.slow
 def test_two_at_once_do_not_meet(here, monkeypatch, capsys, only_trained):
     assert pretrain_tiny(monkeypatch, "one") == 0  # never finished: `finish` is left out
     before = Path("runs/one/state.safetensors").read_bytes()
@@ -264,6 +272,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_one_line(here, monkeypat
     assert "the tokenizer has 50257 tokens, the model only 5003" in one_line(capsys)
 
 
+@pytest.mark.slow
 def test_training_compiles_to_one_graph(here, monkeypatch, only_trained):
     torch._dynamo.reset()
     counter, compiled = CompileCounter(), torch.compile
@@ -320,6 +329,7 @@ def test_a_long_training_on_a_cpu_is_announced(here, monkeypatch, capsys, only_t
     assert "takes about" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_bf16_learns_too(here, monkeypatch, only_trained):
     assert pretrain_tiny(monkeypatch, "one", "--precision", "bf16", "--epochs", "0.5") == 0
     assert log_of("one")["loss"].iloc[-1] < 8

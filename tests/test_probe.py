@@ -55,6 +55,7 @@ def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
     assert "python probe.py --device cpu --words 500" in (folder / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_class_lens_ends_at_the_runs_own_predictions(here, monkeypatch):
     assert run_probe(monkeypatch) == 0
     last = table("lens").query("layer == 2").set_index("class")
@@ -65,6 +66,7 @@ def test_the_class_lens_ends_at_the_runs_own_predictions(here, monkeypatch):
     assert (last["decided"] == 1).all()
 
 
+@pytest.mark.slow
 def test_beside_ablation_it_says_whether_the_two_agree(here, monkeypatch):
     Path("runs/one/ablate").mkdir()
     heads = [(layer, head) for layer in range(2) for head in range(3)]
@@ -83,6 +85,7 @@ def test_beside_ablation_it_says_whether_the_two_agree(here, monkeypatch):
         assert agreement.loc[("length", "word", label), "spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
 
 
+@pytest.mark.slow
 def test_an_interrupted_experiment_goes_on_and_does_nothing_twice(here, monkeypatch):
     done, probed = [], lab.probes.probed
 

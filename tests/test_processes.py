@@ -85,6 +85,7 @@ def weights(run):
     return state
 
 
+@pytest.mark.slow
 def test_training_in_two_processes_is_that_of_one(split):
     done = torchrun(ROOT / "train.py", *TRAINING, "--dropout", "0", "--run", "two")
     assert done.returncode == 0, done.stderr
@@ -113,6 +114,7 @@ def dropped_otherwise(dropout):
     return training.take_step(batch).tolist()
 
 
+@pytest.mark.slow
 def test_dropout_falls_elsewhere_in_each_process():
     first, second = in_two(dropped_otherwise, 0.0)
     assert first == second
@@ -149,6 +151,7 @@ command(train.main, train.Options, processes=True)
 """
 
 
+@pytest.mark.slow
 def test_killed_workers_are_survived(split):
     """The second one under torchrun, then the first one; what goes on ends as if nothing had been, to the last bit."""
     Path("killed.py").write_text(KILLED)
@@ -193,6 +196,7 @@ def computed():
     return sum(np.isfinite(np.load(path)).sum() for path in Path("runs/one/ablate/logits").glob("*.npy"))
 
 
+@pytest.mark.slow
 def test_ablation_in_two_processes_is_that_of_one(here, monkeypatch):
     monkeypatch.setattr(lab.device, "TOKENS", 256)
     options = ("--units", "heads", "curves", "pairs", "smallest", "--fill", "mean", "--device", "cpu")
@@ -203,6 +207,7 @@ def test_ablation_in_two_processes_is_that_of_one(here, monkeypatch):
     assert tables() == alone
 
 
+@pytest.mark.slow
 def test_a_killed_ablation_goes_on(here):
     options, done = ("--units", "heads", "layers", "--fill", "zero", "--device", "cpu"), []
     for rank in (1, 0):

@@ -100,6 +100,7 @@ def test_a_run_holds_what_the_design_promises(here, monkeypatch):
     assert list(zip(log["epoch"], log["split"], strict=True)) == [(e, s) for e in (1, 2, 3) for s in ("train", "val")]
 
 
+@pytest.mark.usefixtures("saved")
 def test_metrics_follow_from_the_predictions_on_disk(here, monkeypatch):
     run = train_tiny(monkeypatch, "run")
     table = pd.read_csv(run / "predictions.csv")
@@ -123,11 +124,13 @@ def test_metrics_follow_from_the_predictions_on_disk(here, monkeypatch):
     assert metrics["baselines"]["bag_of_words"]["test"]["accuracy"] > 0.9
 
 
+@pytest.mark.usefixtures("saved")
 def test_it_learns_what_words_give_away(here, monkeypatch):
     run = train_tiny(monkeypatch, "run", "--epochs", "12")
     assert json.loads((run / "metrics.json").read_text())["test"]["accuracy"] > 0.9
 
 
+@pytest.mark.usefixtures("saved")
 def test_the_checkpoint_of_a_run_makes_its_predictions(here, monkeypatch):
     run = train_tiny(monkeypatch, "run")
     table = pd.read_csv(run / "predictions.csv")
@@ -194,6 +197,7 @@ def interrupt_in(monkeypatch, epoch):
     monkeypatch.setattr(train.Training, "train_epoch", interrupted)
 
 
+@pytest.mark.usefixtures("saved")
 def test_ctrl_c_keeps_the_best_epoch_and_leaves_latest_alone(here, monkeypatch):
     train_tiny(monkeypatch, "whole", "--epochs", "1")
     interrupt_in(monkeypatch, epoch=2)
@@ -233,6 +237,7 @@ def test_defaults_follow_from_init_tune_and_width(width, init, tune, epochs, lr,
     assert given.resolved(width) == given
 
 
+@pytest.mark.usefixtures("saved")
 def test_truncate_reads_the_end_and_says_how_often(here, monkeypatch, capsys):
     lines = (here / "corpus.txt").read_text().splitlines()
     lines[4] = "word " * 30 + lines[4]
@@ -243,6 +248,7 @@ def test_truncate_reads_the_end_and_says_how_often(here, monkeypatch, capsys):
     assert json.loads((run / "run.json").read_text())["texts"]["truncated"] == 1
 
 
+@pytest.mark.usefixtures("saved")
 def test_thirteen_classes_and_other_column_names(here, monkeypatch):
     rows = [{"said": f"number {k} again {i}", "feels": f"class {k}"} for k in range(13) for i in range(10)]
     pd.DataFrame(rows).to_csv("many.csv", index=False)
@@ -347,9 +353,10 @@ def test_a_mistake_is_one_line_and_exit_code_2(here, monkeypatch, capsys, mistak
 
 
 def test_the_script_itself_from_another_folder(here):
-    """Its own process, with a plain-ASCII terminal: one line on stderr, nothing but the exit code besides."""
+    """Its own process, with a plain-ASCII terminal, from a notebook whose module for pictures is not installed here:
+    one line on stderr, nothing but the exit code besides."""
     script = [sys.executable, str(ROOT / "train.py"), "--model", "tiny", *FAST, "--epochs", "1"]
-    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "MPLBACKEND": "module://nothing.here"}
     text = (here / "corpus.txt").read_text().replace("joy", "joy😀")
     (here / "corpus.txt").write_text(text, encoding="utf-8")
     cases = (("--corpus=nothing.txt", "nothing.txt"), ("--epochs=abc", "--epochs"), ("--corpus=corpus.txt", None))

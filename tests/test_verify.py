@@ -187,6 +187,7 @@ def zeroed(hf: Any, layer: int, head: int, at: slice) -> Iterator[None]:
         hook.remove()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_folding_changes_weights_but_no_logits(stand_in):
     ids = torch.arange(1000, 1011)[None]
@@ -223,6 +224,7 @@ def exit_code(monkeypatch, *arguments):
     return commands.exit_code(monkeypatch, verify, *arguments)
 
 
+@pytest.mark.slow
 def test_what_transformers_recorded_holds(stand_in, run, monkeypatch):
     monkeypatch.setattr(verify, "load_lm", load_lm)  # from the folder to the exit code
     code, missed, out = run(stand_in.facts)
@@ -233,6 +235,7 @@ def test_what_transformers_recorded_holds(stand_in, run, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_the_facts_here_cover_every_measure(stand_in):
     shipped = {fact["measure"] for fact in SHIPPED}
     assert {fact["measure"] for fact in stand_in.facts} == shipped == verify.MEASURES.keys()
@@ -249,6 +252,7 @@ def off_by(factor, fact):
     return fact | {"expected": expected + (off or 1)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", verify.MEASURES)
 def test_a_number_off_by_twice_its_tolerance_is_missed(stand_in, run, measure):
     fact = next(fact for fact in stand_in.facts if fact["measure"] == measure)
@@ -256,17 +260,20 @@ def test_a_number_off_by_twice_its_tolerance_is_missed(stand_in, run, measure):
     assert (code, missed) == (1, {fact["fact"]})
 
 
+@pytest.mark.slow
 def test_half_the_tolerance_is_within(stand_in, run):
     facts = [off_by(0.5, fact) for fact in stand_in.facts if fact["tolerance"]]
     assert run(facts)[:2] == (0, set())
 
 
+@pytest.mark.slow
 def test_one_miss_among_many_is_named(stand_in, run):
     facts = [*stand_in.facts[:3], off_by(2, stand_in.facts[10])]
     code, missed, _ = run(facts)
     assert (code, missed) == (1, {facts[-1]["fact"]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [name for name in verify.MEASURES if name != "continuation"])
 def test_nan_is_missed(stand_in, run, monkeypatch, measure):
     fact = next(fact for fact in stand_in.facts if fact["measure"] == measure) | {"tolerance": 1e9}
@@ -296,6 +303,7 @@ def louder(lm: GPT2LM, layer: int, head: int, part: str) -> Iterator[None]:
 HEADS = [(0, 8, "values"), (5, 5, "output"), (11, 10, "values")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "head", "part"), HEADS)
 def test_a_louder_head_is_noticed(stand_in, run, layer, head, part):
     with louder(stand_in.lm, layer, head, part):
@@ -313,6 +321,7 @@ def test_a_louder_head_is_noticed(stand_in, run, layer, head, part):
             assert fact["fact"] not in missed
 
 
+@pytest.mark.slow
 def test_the_other_gelu_is_noticed(stand_in, run, monkeypatch):
     """The erf form differs from the tanh form by less than 5e-4 in each neuron."""
     gelu = types.SimpleNamespace(**vars(F) | {"gelu": lambda x, approximate: F.gelu(x)})
@@ -320,11 +329,13 @@ def test_the_other_gelu_is_noticed(stand_in, run, monkeypatch):
     assert run(stand_in.facts)[0] == 1
 
 
+@pytest.mark.slow
 def test_an_untied_output_layer_is_noticed(stand_in, run, monkeypatch):
     monkeypatch.setattr(stand_in.lm, "lm_head", torch.nn.Linear(2, 3), raising=False)
     assert run(stand_in.facts[:1])[0] == 1
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_a_plain_zero_is_another_ablation(stand_in):
     """The trap of published ablations: z = 0 in folded weights is not z = 0 in the weights as they come."""
@@ -384,6 +395,7 @@ def test_a_folder_without_weights_is_the_users_mistake(tmp_path, monkeypatch, ca
     assert re.fullmatch(r"error: .*model\.safetensors.*\n", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_the_weights_are_fetched_from_the_hub_and_must_be_the_official_ones(
     stand_in, hub, tmp_path, monkeypatch, capsys
 ):

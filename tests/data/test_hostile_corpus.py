@@ -159,7 +159,9 @@ ENDLESS = {
 }
 
 
-@pytest.mark.parametrize("ending", LONG_ROWS)
+@pytest.mark.parametrize(
+    "ending", [".txt", *(pytest.param(name, marks=pytest.mark.slow) for name in list(LONG_ROWS)[1:])]
+)
 def test_a_line_of_100_mb_is_read(tmp_path, ending):
     path = tmp_path / f"long{ending}"
     path.write_bytes(LONG_ROWS[ending]())

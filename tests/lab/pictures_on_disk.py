@@ -1,15 +1,45 @@
 """What holds for every picture that is written."""
 
+from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
+import pytest
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from lab import figures
 
-def assert_whole(folder: Path) -> None:
-    """All pictures of a folder are large enough and not blank, and pyplot keeps none of them."""
-    for path in folder.iterdir():
-        pixels = imread(path)
-        assert min(pixels.shape[:2]) > 400
-        assert pixels[..., :3].var() > 0.001
+
+def assert_whole(draw: Callable[[Path, int], None], folder: Path) -> None:
+    """`draw(folder, seed)` leaves pictures that are large and legible, other ones of other data; pyplot keeps none."""
+    save = figures.save
+
+    def save_legible(figure: Figure, path: Path) -> None:
+        save(figure, path)
+        assert_legible(figure, path.name)
+
+    first, other = folders = folder / "first", folder / "other"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "save", save_legible)
+        for seed, path in enumerate(folders):
+            path.mkdir()
+            draw(path, seed)
+    for path in first.iterdir():
+        assert min(imread(path, format="png").shape[:2]) > 400
+        assert (other / path.name).read_bytes() != path.read_bytes()
     assert pyplot.get_fignums() == []
+
+
+def assert_legible(figure: Figure, name: str) -> None:
+    """Nothing of a figure that was drawn lies beyond its edges, and no title, label or number on another one."""
+    edges, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(edges.x0, edges.y0, width - edges.x1, height - edges.y1) > 0, f"{name}: cut off at an edge"
+    texts = [*figure.texts]
+    for axes in figure.axes:
+        texts += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    for (a, one), (b, two) in combinations(boxes, 2):
+        shared = [min(one.max[i], two.max[i]) - max(one.min[i], two.min[i]) for i in range(2)]
+        assert min(shared) < 1, f"{name}: {a!r} lies on {b!r}"  # pixel

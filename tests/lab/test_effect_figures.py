@@ -67,19 +67,23 @@ def interaction_table(labels, names=("0.3", "1.2", "1.10")):
     return pd.DataFrame(rows, columns=["first", "second", "fill", "class", "interaction"])
 
 
+def draw_all(folder, seed):
+    labels = ["embarrassment and shame", "50 $ and 60 $ | 70 $"]
+    effects, significance = tables(3, 5, labels, seed)
+    pictures.heads(effects, significance, "zero", folder / "heads.png", TITLE)
+    pictures.layers(effects, significance, "zero", folder / "layers.png", TITLE)
+    pictures.regions(effects, folder / "regions.png", TITLE)
+    pictures.words(effects, folder / "words.png", TITLE)
+    pictures.curves(curve_table(labels, heads=10 + 2 * seed), "zero", 0.3, folder / "curves.png", TITLE)
+    names = (("0.3", "1.2", "1.10"), ("0.3", "1.2", "2.4"))[seed]
+    pictures.interactions(interaction_table(labels, names), "zero", folder / "interactions.png", TITLE)
+
+
 @pytest.mark.filterwarnings("error")
 def test_whole_pictures_and_no_state(tmp_path):
-    labels = ["embarrassment and shame", "50 $ and 60 $ | 70 $"]
-    effects, significance = tables(3, 5, labels)
-    pictures.heads(effects, significance, "zero", tmp_path / "heads.png", TITLE)
-    pictures.layers(effects, significance, "zero", tmp_path / "layers.png", TITLE)
-    pictures.regions(effects, tmp_path / "regions.png", TITLE)
-    pictures.words(effects, tmp_path / "words.png", TITLE)
-    pictures.curves(curve_table(labels), "zero", 0.3, tmp_path / "curves.png", TITLE)
-    pictures.interactions(interaction_table(labels), "zero", tmp_path / "interactions.png", TITLE)
-    names = sorted(path.stem for path in tmp_path.iterdir())
+    assert_whole(draw_all, tmp_path)
+    names = sorted(path.stem for path in (tmp_path / "first").iterdir())
     assert names == ["curves", "heads", "interactions", "layers", "regions", "words"]
-    assert_whole(tmp_path)
 
 
 def scales(figure):

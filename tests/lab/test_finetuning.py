@@ -33,6 +33,7 @@ def test_class_weights_are_scikit_learns_balanced_ones():
     assert make_training(targets).class_weights.tolist() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_compiled_training_steps_equal_plain_ones(monkeypatch, tmp_path):
     compiled = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model, **how: compiled(model, backend="aot_eager", **how))

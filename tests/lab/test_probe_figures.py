@@ -41,9 +41,9 @@ def baseline_table():
     return pd.DataFrame(rows, columns=["property", "baseline", "accuracy"])
 
 
-def profile_table(numbers=(1, 2, 4, 8)):
+def profile_table(numbers=(1, 2, 4, 8), slope=0.01):
     rows = [
-        (name, reading, n, MAJORITIES[name] + 0.01 * np.log2(n) + 0.005 * (reading == "mean"))
+        (name, reading, n, MAJORITIES[name] + slope * np.log2(n) + 0.005 * (reading == "mean"))
         for name in READINGS
         for reading, n in product(READINGS[name], numbers)
     ]
@@ -86,24 +86,25 @@ def text_lens(layers, tokens, labels, seed=0):
     return [f" word{t}" for t in range(tokens)], labels[0], logits
 
 
-def draw_all(folder, layers, heads, labels):
-    probes, baselines = probe_table(layers, heads), baseline_table()
+def draw_all(folder, layers, heads, labels, seed=0):
+    probes, baselines = probe_table(layers, heads, seed), baseline_table()
     pictures.layers(probes, baselines, folder / "layers.png", TITLE)
     pictures.heads(probes, baselines, folder / "heads.png", TITLE)
-    pictures.profiles(profile_table(), baselines, folder / "profiles.png", TITLE)
-    pictures.lens(lens_table(layers, labels), folder / "lens.png", TITLE)
-    pictures.contributions(contribution_table(layers, heads, labels), labels, folder / "contributions.png", TITLE)
-    chosen = [text_lens(layers, tokens, labels, tokens) for tokens in (5, 11, 3)]
+    pictures.profiles(profile_table(slope=0.01 + 0.01 * seed), baselines, folder / "profiles.png", TITLE)
+    pictures.lens(lens_table(layers, labels, seed), folder / "lens.png", TITLE)
+    contributions = contribution_table(layers, heads, labels, seed)
+    pictures.contributions(contributions, labels, folder / "contributions.png", TITLE)
+    chosen = [text_lens(layers, tokens, labels, seed + tokens) for tokens in (5, 11, 3)]
     chosen[0][0][0] = "\N{FACE WITH TEARS OF JOY}"  # which no font here has
     pictures.texts(chosen, labels, folder / "texts.png", TITLE)
 
 
 @pytest.mark.filterwarnings("error")
 def test_whole_pictures_and_no_state(tmp_path):
-    draw_all(tmp_path, 3, 5, ["embarrassment and shame", "50 $ and 60 $ | 70 $"])
-    names = sorted(path.stem for path in tmp_path.iterdir())
+    labels = ["embarrassment and shame", "50 $ and 60 $ | 70 $"]
+    assert_whole(lambda folder, seed: draw_all(folder, 3, 5, labels, seed), tmp_path)
+    names = sorted(path.stem for path in (tmp_path / "first").iterdir())
     assert names == ["contributions", "heads", "layers", "lens", "profiles", "texts"]
-    assert_whole(tmp_path)
 
 
 def panels(figure):

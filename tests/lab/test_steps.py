@@ -188,6 +188,7 @@ def test_a_step_that_recomputes_has_the_same_gradients_and_keeps_less(clf):
     assert again + entering < plain / 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recomputed", [False, True])
 def test_compiled_steps_are_the_plain_ones_and_no_shape_needs_another_graph(monkeypatch, recomputed):
     """Of two texts or more: PyTorch compiles once more where an axis is of size 1."""

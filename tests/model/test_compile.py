@@ -44,6 +44,7 @@ def test_one_dynamic_graph_serves_every_shape(clf_reference, name):
     assert counter.frame_count == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["attn_mask", "head_fill"])
 def test_gradients_through_a_compiled_graph_equal_eager_ones(clf_reference, name):
     model, arguments = clf_reference.ours.requires_grad_(True), case(name)
@@ -56,6 +57,7 @@ def test_gradients_through_a_compiled_graph_equal_eager_ones(clf_reference, name
         assert difference(got, expected) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [None, "attn_mask", "head_gate"])
 def test_a_traced_pass_compiles(lm_reference, name):
     model, arguments = lm_reference.ours, case(name) if name else {}

@@ -662,8 +662,9 @@ def sums(reference) -> str:
     return " ".join(str(p.double().sum().item()) for p in reference.ours.parameters())
 
 
+@pytest.mark.slow
 def test_mirror_home_token_and_offline_switch_are_those_of_huggingface_hub(hub, someone, lm_reference, tmp_path):
-    out, _ = start(LOAD, hub, tmp_path / "home", HF_TOKEN="hf_secret").communicate(timeout=60)
+    out, _ = start(LOAD, hub, tmp_path / "home", HF_TOKEN="hf_secret").communicate(timeout=600)
     assert out.strip() == sums(lm_reference)
     blob = tmp_path / "home" / "hub" / storage().name / "blobs" / blob_of(someone / WEIGHTS).name
     assert blob.read_bytes() == (someone / WEIGHTS).read_bytes()
@@ -671,20 +672,21 @@ def test_mirror_home_token_and_offline_switch_are_those_of_huggingface_hub(hub, 
     elsewhere = [request for request in hub.requests if request not in hub.asked()]
     assert [request.token for request in elsewhere] == [None]  # another host, to which the weights were redirected
     hub.requests.clear()
-    out, _ = start(LOAD, hub, tmp_path / "home", HF_HUB_OFFLINE="1").communicate(timeout=60)
+    out, _ = start(LOAD, hub, tmp_path / "home", HF_HUB_OFFLINE="1").communicate(timeout=600)
     assert out.strip() == sums(lm_reference)
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_a_file_once(hub, someone, lm_reference, tmp_path):
     both = [start(LOAD, hub, tmp_path / "home") for _ in range(2)]
-    assert [process.communicate(timeout=60)[0].strip() for process in both] == [sums(lm_reference)] * 2
+    assert [process.communicate(timeout=600)[0].strip() for process in both] == [sums(lm_reference)] * 2
     assert hub.sent[WEIGHTS] == (someone / WEIGHTS).stat().st_size
 
 
 def test_a_program_ends_though_the_hub_hangs(hub, someone, tmp_path):
     hub.misbehave("api", hang=True)
-    _, err = start(LOAD, hub, tmp_path / "home", HF_HUB_ETAG_TIMEOUT="1").communicate(timeout=60)
+    _, err = start(LOAD, hub, tmp_path / "home", HF_HUB_ETAG_TIMEOUT="1").communicate(timeout=600)
     assert "no answer within 1 seconds" in err
 
 
@@ -694,7 +696,7 @@ def test_a_script_that_is_given_other_weights_as_gpt2_exits_with_2(hub, publishe
     argv = ["train.py", "--model", "gpt2", "--corpus", str(tmp_path / "corpus.txt"), "--device", "cpu"]
     code = f"import os, runpy, sys; os.chdir({str(tmp_path)!r}); sys.argv = {argv}; sys.path.insert(0, {str(ROOT)!r})"
     process = start(f"{code}; runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')", hub, tmp_path / "home")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 2
     assert err.count("\n") == 1
     assert "expected SHA-256 248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707, got " in err

@@ -81,6 +81,7 @@ def full_size(reference):
     return {"classifier": (ours, hf), "language model": (lm, hf_lm)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classifier", "language model"])
 def test_full_size_equals_transformers(full_size, kind):
     ours, hf = full_size[kind]
