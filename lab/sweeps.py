@@ -1,6 +1,5 @@
 """The sweeps of a study: forecast, run with a progress bar, and kept on disk, so that nothing is done twice."""
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -132,13 +131,9 @@ class Sweeps:
 
     def identity(self, plan: Plan, split: str) -> dict[str, Any]:
         """What the logits of a plan depend on, as JSON."""
-        part, study = self.parts[split], self.study
         return {
-            "weights": study.weights,
-            "corpus": sorted(study.corpus.files.values()),
-            "texts": hashlib.sha256(part.positions.tobytes()).hexdigest(),
+            **self.study.identity(self.parts[split]),
             "seed": self.seed,
-            "precision": study.device.precision,
             "ablations": [ablation.name for ablation in plan.ablations[split]],
             "made_of": plan.made_of,
         }

@@ -20,6 +20,7 @@ import lab.device
 import lab.sweep
 from lab import findings, units
 from lab.device import Device
+from lab.effects import read_effects
 from lab.study import Study
 from lab.sweeps import Plan, Sweeps
 from lab.texts import Texts
@@ -35,7 +36,10 @@ def run_ablate(monkeypatch, *arguments):
 
 
 def table(name, run="one"):
-    return pd.read_csv(f"runs/{run}/ablate/{name}.csv", keep_default_na=False, na_values={"layer": "", "head": ""})
+    path = Path(f"runs/{run}/ablate/{name}.csv")
+    if name == "effects":
+        return read_effects(path)
+    return pd.read_csv(path, keep_default_na=False, na_values={"layer": "", "head": ""})
 
 
 def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
@@ -73,11 +77,11 @@ def test_the_effects_are_those_of_plain_calls(here, monkeypatch):
         log_probs.append(logits.log_softmax(1).detach().double().numpy()[np.arange(len(targets)), targets])
     effects = table("effects").query("split == 'test' and layer == 1 and head == 2 and metric == 'log_prob'")
     overall = effects[effects["class"] == "all"].iloc[0]
-    assert float(overall["effect"]) == pytest.approx((log_probs[1] - log_probs[0]).mean(), abs=1e-5)
+    assert overall["effect"] == pytest.approx((log_probs[1] - log_probs[0]).mean(), abs=1e-5)
     for k, label in enumerate(clf.labels):
         own = np.array(targets) == k
         row = effects[effects["class"] == label].iloc[0]
-        assert float(row["ablated"]) == pytest.approx(log_probs[1][own].mean(), abs=1e-5)
+        assert row["ablated"] == pytest.approx(log_probs[1][own].mean(), abs=1e-5)
 
 
 def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
@@ -156,7 +160,6 @@ MISTAKES = {
         (),
         "corpus",
     ),
-    "a class called all": (lambda: rename("joy", "all"), ("--corpus", "corpus.txt"), "stands for all texts"),
 }
 
 
@@ -177,6 +180,18 @@ def test_a_mistake_is_one_line_and_exit_code_2(here, monkeypatch, capsys, mistak
     assert run_ablate(monkeypatch, *arguments) == 2
     assert expected in one_line(capsys)
     assert not Path("runs/one/ablate/effects.csv").exists()
+
+
+def test_a_class_called_all_gets_another_name(here, monkeypatch, capsys):
+    rename("joy", "all")
+    assert (
+        run_ablate(monkeypatch, "--units", "heads", "--fill", "zero", "--corpus", "corpus.txt", "--class", "all") == 0
+    )
+    assert "'all' is called 'all (class)'" in " ".join(capsys.readouterr().out.split())
+    assert set(table("significance")["class"]) == {"all (class)"}
+    texts = table("effects").query("split == 'test'").groupby("class")["n"].first()
+    assert texts["all (class)"] < texts["all"] == 18
+    assert json.loads(Path("runs/one/ablate/study.json").read_text())["classes"] == ["all (class)"]
 
 
 # Controls, on texts of tokens.
