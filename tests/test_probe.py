@@ -93,50 +93,36 @@ def test_beside_ablation_it_says_whether_the_two_agree(here, monkeypatch):
         assert agreement.loc[("length", "word", label), "spearman"] == pytest.approx(expected)
 
 
-def drop(name):
-    Path(f"runs/one/ablate/{name}").unlink()
-
-
-def change(**values):
-    """Write other values into what the ablation says it was made of."""
-    path = Path("runs/one/ablate/study.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def other_corpus():
-    lines = Path("corpus.txt").read_text().splitlines()
-    Path("other.txt").write_text("\n".join(f"so {line}" for line in lines) + "\n")
-
-
 HEADS = ("--units", "heads", "--fill", "zero")
 APART = {
-    "none": (lambda: None, None, lambda: None, "run `make ablate`, and then this once more"),
-    "an older one": (lambda: None, HEADS, lambda: drop("study.json"), "does not say what it was made of"),
-    "weights": (lambda: None, HEADS, lambda: change(weights="0123"), "is of other weights; "),
-    "precision": (lambda: None, HEADS, lambda: change(precision="bf16"), "is of other precision; "),
-    "class": (lambda: None, (*HEADS, "--class", "joy"), lambda: None, "is of other classes; "),
-    "texts": (lambda: None, (*HEADS, "--texts", "13"), lambda: None, "is of other texts of test; "),
-    "corpus": (other_corpus, (*HEADS, "--corpus", "other.txt"), lambda: None, "is of other corpus, texts of test; "),
-    "units": (lambda: None, ("--units", "layers", "--fill", "zero"), lambda: None, "closed no heads"),
+    "is of other classes; ": (*HEADS, "--class", "joy"),
+    "is of other texts of test; ": (*HEADS, "--texts", "13"),
+    "is of other corpus, texts of test; ": (*HEADS, "--corpus", "other.txt"),
+    "closed no heads": ("--units", "layers", "--fill", "zero"),
 }
 
 
-@pytest.mark.parametrize("difference", APART)
-def test_an_ablation_of_something_else_is_left_out_with_a_line(here, monkeypatch, difference):
-    before, arguments, after, line = APART[difference]
-    before()
-    if arguments is not None:
-        assert run_ablate(monkeypatch, *arguments) == 0
-    after()
+def test_an_ablation_of_other_texts_or_classes_is_left_out(here, monkeypatch):
+    lines = Path("corpus.txt").read_text().splitlines()
+    Path("other.txt").write_text("\n".join(f"so {line}" for line in lines) + "\n")
     study = open_study("one", "", Device(torch.device("cpu"), "fp32"))
-    assert line in probe.ablation_of(study, False)
-    assert "another" in probe.ablation_of(study, True)
+    assert "run `make ablate`, and then this once more" in probe.ablation_of(study, False)
+    for line, arguments in APART.items():
+        assert run_ablate(monkeypatch, *arguments) == 0
+        assert line in probe.ablation_of(study, False)
 
 
-def test_an_ablation_of_the_same_is_read_with_any_seed(here, monkeypatch):
+def test_an_ablation_is_read_only_if_it_says_that_it_is_of_the_same(here, monkeypatch):
     assert run_ablate(monkeypatch, *HEADS, "--seed", "3") == 0  # which moves no effect of this fill
-    effects = probe.ablation_of(open_study("one", "", Device(torch.device("cpu"), "fp32")), False)
-    assert effects.equals(read_effects(Path("runs/one/ablate/effects.csv")))
+    study, about = open_study("one", "", Device(torch.device("cpu"), "fp32")), Path("runs/one/ablate/study.json")
+    assert probe.ablation_of(study, False).equals(read_effects(Path("runs/one/ablate/effects.csv")))
+    assert "another" in probe.ablation_of(study, True)
+    written = json.loads(about.read_text())
+    for name, other in (("weights", "0123"), ("precision", "bf16")):
+        about.write_text(json.dumps(written | {name: other}))
+        assert f"is of other {name}; " in probe.ablation_of(study, False)
+    about.unlink()
+    assert "does not say what it was made of" in probe.ablation_of(study, False)
 
 
 def test_what_is_left_out_is_told_on_the_page_and_leaves_no_table(here, monkeypatch, capsys):
