@@ -24,7 +24,6 @@ from lab.progress import console, forecast
 from lab.study import open_study
 from lab.sweep import Ablation
 from lab.sweeps import Plan, Sweeps
-from lab.wording import OVERALL
 from model import GPT2Config, InputError
 
 UnitName = Literal["heads", "layers", "regions", "words", "curves", "pairs", "smallest"]
@@ -68,10 +67,8 @@ class Options:
 def main(options: Options) -> int:
     options = options.resolved()
     study = open_study(options.run, options.corpus, Device.choose(options.device, options.precision))
-    if options.class_ not in ("", *study.clf.labels):
-        raise InputError(f"--class {options.class_}: expected one of {', '.join(study.clf.labels)}")
-    if OVERALL in study.clf.labels:
-        raise InputError(f"{study.run}: a class is called {OVERALL!r}, which stands for all texts here; rename it")
+    if options.class_:
+        options = replace(options, class_=study.class_called(options.class_))
     check_heads(options.pairs, study.clf.config)
     with runs.analysis(study.run / "ablate", "logits", options.resume, study.device) as folder:
         sweeps = Sweeps(study, folder / "logits", options.texts, options.seed)
@@ -172,7 +169,10 @@ def write(folder: Path, found: dict[str, Any], sweeps: Sweeps, options: Options)
     majority = sweeps.study.majority(test)
     told = {name: table for name, table in found.items() if name not in ("effects", "significance", "importance")}
     texts = ", ".join(f"{len(part.targets):,} texts of {split}" for split, part in sweeps.parts.items())
-    about = sweeps.study.provenance(texts, options.seed)
+    about = sweeps.study.provenance(texts, options.seed) + sweeps.study.absent(*sweeps.parts.values())
+    identity = sweeps.study.identity(*sweeps.parts.values())
+    if options.class_:
+        identity["classes"] = [options.class_]
     with runs.written_anew(folder) as new:
         for name, table in tables.items():
             runs.write_csv(new / f"{name}.csv", table)
@@ -181,6 +181,8 @@ def write(folder: Path, found: dict[str, Any], sweeps: Sweeps, options: Options)
         draw(new, tables, majority, f"run {run}: {len(test.targets):,} test texts of {corpus}")
         page = report(about, majority, found["effects"], found["significance"], **told)
         runs.write_text(new / "report.md", page)
+        runs.write_json(new / "study.json", identity)
+        (folder / "study.json").unlink(missing_ok=True)  # it must not vouch for tables of which some are new
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(tables)}.csv and the pictures")
 
 

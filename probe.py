@@ -14,13 +14,15 @@ import pandas as pd
 from lab import lens, probe_figures, probe_tables, runs
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName, Precision
+from lab.effects import read_effects
 from lab.probe_report import report
 from lab.probe_sources import SHARES, Source, baselines, of_brown, of_texts, of_words
 from lab.probes import Probes
 from lab.progress import console
 from lab.study import Part, Study, open_study
+from model.files import read_json
 
-LONG = 16  # tokens of a text that fits into the picture of the class lens
+SHORT = 16  # tokens of the longest text that is shown in the picture of the class lens
 
 
 @dataclass(frozen=True)
@@ -51,26 +53,57 @@ def main(options: Options) -> int:
 
 
 def experiment(study: Study, folder: Path, options: Options) -> dict[str, Any]:
-    """All that is found, by the name of its file; `texts` are those in the picture of the class lens."""
-    parts = [study.part(split, round(share * options.texts), options.seed) for split, share in SHARES.items()]
+    """All that is found, by the name of its file; `texts` are those in the picture of the class lens, and `agreement`
+    is a line where there is none."""
+    parts = parts_of(study, options)
     sources = chosen_sources(study, parts, options)
     found: dict[str, Any] = Probes(study, folder / "tasks", options.seed).run(sources)
     with console.status("baselines"):
-        found["baselines"] = baselines(sources, parts, study.clf.labels)
+        found["baselines"] = baselines(sources, parts)
+        tested = {what: task.tested for source in sources for (what, _), task in source.tasks.items()}
+        found["differences"] = probe_tables.differences(found["probes"], found["baselines"], tested)
+    for name in ("probes", "baselines"):
+        del found[name]["correct"]
     if study.headed:
         found |= made_of_it(study, parts[-1])
     else:
         console.print(f"{options.model} has no head of its own: no class lens and no direct contributions")
-    effects = study.run / "ablate" / "effects.csv"
-    if effects.is_file() and not options.model:
-        table = pd.read_csv(effects, keep_default_na=False, na_values={"layer": "", "head": ""})
-        found["agreement"] = probe_tables.agreement(found["probes"], table)
+    effects = ablation_of(study, bool(options.model))
+    found["agreement"] = effects if isinstance(effects, str) else probe_tables.agreement(found["probes"], effects)
     return found
+
+
+def ablation_of(study: Study, other_network: bool) -> pd.DataFrame | str:
+    """What `ablate.py` measured of the same network and texts, or a line that says why there is nothing to compare.
+
+    Probes and ablation are ranked over the same heads, so the weights, their precision and the classes must be the
+    same. The probes are measured on a sample of the test texts. The ablation must have measured all of them: those hold
+    the sample, and no other choice of texts does for certain."""
+    folder = study.run / "ablate"
+    if other_network:
+        return "the ablation is of the run's network, and the probes are of another"
+    if not (folder / "effects.csv").is_file():
+        return "run `make ablate`, and then this once more, to compare the two"
+    if not (folder / "study.json").is_file():
+        return "the ablation does not say what it was made of; run `make ablate` once more, and then this"
+    found, here = read_json(folder / "study.json"), study.identity(study.part("test"))
+    if differing := [name for name, value in here.items() if found.get(name) != value]:
+        advice = "run `make ablate` with the same --corpus and --precision, without --texts and --class, and then this"
+        return f"the ablation is of other {', '.join(differing)}; {advice} once more"
+    effects = read_effects(folder / "effects.csv")
+    if "head" not in set(effects["kind"]):
+        return "the ablation closed no heads; run it with --units heads, and then this once more"
+    return effects
+
+
+def parts_of(study: Study, options: Options) -> list[Part]:
+    """The texts of train, val and test that are probed."""
+    return [study.part(split, round(share * options.texts), options.seed) for split, share in SHARES.items()]
 
 
 def chosen_sources(study: Study, parts: list[Part], options: Options) -> list[Source]:
     """The texts, their words, and those of Brown; what nltk has no data for is told and left out."""
-    found = [of_texts(parts, study.clf.labels, options.seed)]
+    found = [of_texts(parts, study.clf.labels)]
     words, missing = of_words(parts, study.tokenizer, options.words, options.seed)
     found += words
     try:
@@ -88,7 +121,7 @@ def made_of_it(study: Study, test: Part) -> dict[str, Any]:
     logits = lens.class_lens(clf, test.sequences, device)  # (N, L + 1, K)
     values = lens.contributions(clf, test.sequences, device)  # (N, parts, K)
     right = logits[:, -1].argmax(1) == test.targets
-    short = np.array([len(ids) <= LONG for ids in test.sequences])
+    short = np.array([len(ids) <= SHORT for ids in test.sequences])
     texts = []
     for k, label in enumerate(labels):
         for i in np.flatnonzero(right & short & (test.targets == k))[:1]:
@@ -103,17 +136,20 @@ def made_of_it(study: Study, test: Part) -> dict[str, Any]:
 
 def write(folder: Path, found: dict[str, Any], study: Study, options: Options) -> None:
     """Tables, pictures and the report."""
-    texts = found.pop("texts", [])
+    texts, agreement = found.pop("texts", []), found["agreement"]
+    if isinstance(agreement, str):
+        console.print(f"Probing beside ablation is left out: {found.pop('agreement')}")
     title = f"{options.model or f'run {study.run.name}'}, corpus {study.corpus.name}"
     rows = f"at most {options.texts:,} texts and {options.words:,} words, of which the probes learn from 60 %"
     about = [f"network: {options.model}, in the place of the run's"] if options.model else []
-    about += study.provenance(rows, options.seed)
-    optional: dict[str, Any] = {name: found.get(name) for name in ("agreement", "lens", "contributions")}
+    about += study.provenance(rows, options.seed) + study.absent(*parts_of(study, options))
+    read = ("probes", "baselines", "differences", "profiles", "lens", "contributions")
+    tables: dict[str, Any] = {name: found.get(name) for name in read}
+    page = report(about, agreement=agreement, **tables)
     with runs.written_anew(folder) as new:
         for name, table in found.items():
             runs.write_csv(new / f"{name}.csv", table)
         draw(new, found, texts, study.clf.labels, title)
-        page = report(about, found["probes"], found["baselines"], found["profiles"], **optional)
         runs.write_text(new / "report.md", page)
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(found)}.csv and the pictures")
 

@@ -87,7 +87,8 @@ def word_properties(
     negated: `in_scope` of a negation. sentiment: by the opinion lexicon of Hu & Liu 2004. length: in letters. position:
     in the text, in words, from 1."""
     table = _rows(texts, sequences, tokenizer)
-    table = table.sample(min(n_words, len(table)), random_state=seed).sort_index()
+    chosen = np.random.default_rng((seed, *b"words of texts"))
+    table = table.sample(min(n_words, len(table)), random_state=chosen).sort_index()
     labels = {
         "negated": (table["negated"], NEGATED),
         "length": (np.digitize(table["letters"], LENGTHS, right=True), LENGTH),
@@ -153,7 +154,8 @@ def _brown(seed: int) -> Iterator[list[tuple[str, str]]]:
         sentences = list(brown.tagged_sents(tagset="universal"))
     except UNREADABLE:
         raise LookupError(left_out("property part of speech", "brown or universal_tagset")) from None
-    return (sentences[i] for i in np.random.default_rng(seed).permutation(len(sentences)))
+    order = np.random.default_rng((seed, *b"sentences of Brown")).permutation(len(sentences))
+    return (sentences[i] for i in order)
 
 
 def _labelled(sequences: list[list[int]], table: pd.DataFrame, y: ArrayLike, names: tuple[str, ...]) -> Labelled:

@@ -8,6 +8,7 @@ K classes.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from .stats import benjamini_hochberg, holm, interval, mcnemar_p, permutation_p,
 OVERALL = ("accuracy", "macro_f1", "log_prob", "flip_rate")  # of class `all`
 PER_CLASS = ("recall", "precision", "f1", "log_prob", "margin", "specific_margin", "flip_rate")
 RATIOS = ("recall", "precision", "f1")
+TEXT = ("kind", "region", "fill", "split", "class", "metric")  # columns of effects.csv; the others hold numbers
 UNITS = 160  # handled at once: GPT-2's 144 heads fit, which the permutation test likes, and memory stays flat
 
 
@@ -70,6 +72,13 @@ def effects(baseline: Floats, ablated: Floats, targets: Ints, labels: Sequence[s
     table = pd.concat(blocks, ignore_index=True)
     table.insert(0, "unit", np.repeat(np.arange(len(ablated)), len(table) // len(ablated)))
     return corrected(table)
+
+
+def read_effects(path: Path) -> pd.DataFrame:
+    """effects.csv: an empty number is NaN, and text stays as it is written, also where a class is called nan or 1."""
+    empty = dict.fromkeys(pd.read_csv(path, nrows=0).columns.difference([*TEXT]), "")
+    table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), na_values=empty, keep_default_na=False)
+    return table.astype({"layer": "Int64", "head": "Int64"})
 
 
 def corrected(table: pd.DataFrame) -> pd.DataFrame:

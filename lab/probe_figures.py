@@ -163,8 +163,11 @@ def texts(
         axes.set_title(wrapped(f"a text of {label}{end}", 60))
         axes.set_xticks(range(len(shown)), shown)
         axes.set_xlabel("layer")
-    about = f"{title}\nclass lens at every token: the likeliest class by the residual stream before each layer"
-    caption = f"Layer {last}: after the last; its lowest row is the answer. The stronger a colour, the likelier."
+    about = f"{title}\nclass lens at every token; of each class at most one short text, classified right"
+    caption = (
+        "The likeliest class by the residual stream before each layer; the stronger a colour, the likelier. "
+        f"Layer {last}: after the last; its lowest row is the answer."
+    )
     frame(figure, about, caption)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # an emoji that the font does not have is drawn as a box

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .probe_tables import PLACE, RANDOM, STREAM, best
 from .stats import holm
 from .wording import LEVEL, OVERALL, markdown_table, number, plain, rows_of
 
@@ -30,6 +31,7 @@ SHARES = (0.5, 0.9)  # of the texts of a class that are decided
 FEW = 3  # named of many
 A = {"bag of words": "a bag of words", "word type": "the type of the word"}  # baselines that see words
 Row = dict[str, Any]  # of a table, by column
+Verdicts = dict[tuple[str, ...], dict[str, str]]  # by place and rival
 HOW = """\
 ## How to read this
 
@@ -38,11 +40,14 @@ HOW = """\
   the last token of a text, the mean over its tokens, or the last token of a word. Layers and heads are counted from 0.
 - High accuracy says that the information is there and can be read by a linear classifier. It does **not** say that the
   network uses it (Hewitt & Liang 2019; Belinkov 2022).
-- The **control task** gives each type of word, or each text, a random class. What a probe gets right there it has
-  memorised. **Selectivity** is its accuracy minus that: what is left is not the probe's own doing.
+- The **control task** gives each type of word a random class. What a probe gets right there it has memorised.
+  **Selectivity** is its accuracy minus that: what is left is not the probe's own doing. Classes of texts have no
+  control task: no text occurs twice, so nothing that is memorised of one helps with another.
 - **Random weights** are a network of the same shape that never saw a text. What can be read from it lies in the tokens
   and is carried along; only what goes beyond it was learnt.
 - A bag of words and the most frequent class of each word's type see no network at all.
+- **Above**, **below**, **level with**: two accuracies on the same test rows are compared in pairs. They are level where
+  the 95 % bootstrap interval of their difference holds 0. `differences.csv` has all these intervals.
 - **Compression** is of the online code (Voita & Titov 2020): how many times shorter the labels become when a probe
   that learns as it goes predicts them, on val and test. 1 is a uniform code. It counts how easily something is read.
 - The texts that probes learn from are of the corpus's training split: a fine-tuned network has seen those, but not the
@@ -50,7 +55,8 @@ HOW = """\
   (in a corpus without any, the end of the text), `sentiment` the opinion lexicon's, `length` counts letters, `position`
   words from the start of the text. Where one class is most of them, read macro-F1.
 - The strength of regularisation and the best of many places are chosen on val; numbers are of test. Brackets hold 95 %
-  bootstrap intervals over texts or words: they say nothing of other seeds of fine-tuning."""
+  bootstrap intervals. Texts are resampled, each with all its words, for the words of a text are not independent; in
+  Brown they are the sentences. The intervals say nothing of other seeds of fine-tuning."""
 AGREEMENT = """\
 Rank correlation (Spearman) over the heads: accuracy of a head's probe against the size of what closing it changes."""
 DIFFER = """\
@@ -65,6 +71,7 @@ CAVEATS = """\
 - The residual stream carries everything on: that a late layer holds something does not mean that it was made there.
 - The class lens reads early layers with a head trained for what leaves the last: where it fails, a probe may not.
 - Direct contributions leave out what a part does by way of later parts, and depend on a baseline that all texts share.
+- Verdicts are not corrected for their number: with nothing to find, one in twenty says above or below.
 - Neighbouring layers and heads differ by less than their intervals: look at three seeds before naming one."""
 
 
@@ -72,23 +79,24 @@ def report(
     provenance: Sequence[str],
     probes: pd.DataFrame,
     baselines: pd.DataFrame,
+    differences: pd.DataFrame,
     profiles: pd.DataFrame,
-    agreement: pd.DataFrame | None,
+    agreement: pd.DataFrame | str,
     lens: pd.DataFrame | None,
     contributions: pd.DataFrame | None,
 ) -> str:
-    """The page. What is None has no section, but that a line says how to get the agreement with `make ablate`.
+    """The page. What is None has no section; where there is no agreement, it is a line that says why.
 
     Columns that are read: `property, network, reading, kind, layer, head, n, val_accuracy, accuracy, ci_low, ci_high,
     macro_f1, control, selectivity, compression` of probes; `property, baseline, accuracy, ci_low, ci_high` of
-    baselines; `property, reading, n_heads, heads, accuracy, ci_low` of profiles; `property, reading, class, fill,
-    metric, spearman, p` of agreement; `class, layer, n, accuracy, ci_low, ci_high, decided` of lens; all of
-    contributions."""
+    baselines; `property, network, reading, kind, layer, head, rival, verdict` of differences; `property, reading,
+    n_heads, heads, accuracy, difference_high` of profiles; `property, reading, class, fill, metric, spearman, p` of
+    agreement; `class, layer, n, accuracy, ci_low, ci_high, decided` of lens; all of contributions."""
     sections = [
         ["# Where the network knows what", "", *(f"- {line}" for line in provenance)],
         [HOW, "", "## What was found"],
         *(
-            _property(str(name), own, baselines[baselines["property"] == name])
+            _property(str(name), own, *(table[table["property"] == name] for table in (baselines, differences)))
             for name, own in probes.groupby("property", sort=False)
         ),
         [] if profiles.empty else _profiles(profiles),
@@ -115,22 +123,27 @@ def toward(contributions: pd.DataFrame) -> pd.DataFrame:
     return own.merge(others.rename(columns={"logit": "class"}), on=[*part, "class"], how="left")
 
 
-def _property(name: str, probes: pd.DataFrame, baselines: pd.DataFrame) -> list[str]:
+def _property(name: str, probes: pd.DataFrame, baselines: pd.DataFrame, differences: pd.DataFrame) -> list[str]:
     """Where one property is read best, and how that stands to its controls."""
+    verdicts: Verdicts = {}
+    for row in rows_of(differences):
+        verdicts.setdefault(_key(row), {})[row["rival"]] = row["verdict"]
     trained, random = (probes[probes["network"] == network] for network in ("trained", "random"))
     stream = trained[trained["kind"] == "resid"]
     last, top = stream["layer"].max(), _best(trained)
-    best = [_best(own) for _, own in trained.groupby("kind", sort=False)]
-    places = {_place(row, last): row for row in best}
+    places = {_place(row, last): row for row in (_best(own) for _, own in trained.groupby("kind", sort=False))}
     said = [
-        f"The best place is {_place(top, last)}: {_sure(top)}, {_standing(top, baselines)}.",
-        f"On its control task the same probe reaches {top['control']:.3f}: selectivity {top['selectivity']:.3f}.",
-        _along(stream, last),
+        f"The best place is {_place(top, last)}: {_sure(top)}, {_standing(baselines, verdicts[_key(top)])}.",
+        _along(stream, last, verdicts),
     ]
+    if not pd.isna(top["control"]):
+        reached = f"{top['control']:.3f}: selectivity {top['selectivity']:.3f}"
+        said.insert(1, f"On its control task the same probe reaches {reached}.")
     if len(random):
         rival = _best(random)
         places[f"random weights: {_place(rival, last)}"] = rival
-        said += [_random(rival, _place(rival, last), top, baselines)]
+        said.append(_random(rival, _place(rival, last), baselines, verdicts[_key(rival)]))
+        said[-1] += f" The trained network is {verdicts[_key(top)][RANDOM]} it."
     cells = [
         [place, _sure(row), *("" if pd.isna(row[name]) else f"{row[name]:.3f}" for name in SCORES)]
         for place, row in places.items()
@@ -141,27 +154,29 @@ def _property(name: str, probes: pd.DataFrame, baselines: pd.DataFrame) -> list[
     return [f"### {plain(name)}", "", about, "", *table, "", *(f"- {line}" for line in said)]
 
 
-def _along(stream: pd.DataFrame, last: int) -> str:
+def _along(stream: pd.DataFrame, last: int, verdicts: Verdicts) -> str:
     """How accuracy goes along the residual stream, in the reading that does best."""
-    best = _best(stream)
-    own = stream[stream["reading"] == best["reading"]].set_index("layer")["accuracy"]
-    ends = f"from {own[0]:.3f} before layer 0 to {own[last]:.3f} after the last"
-    first = _before(own.index[own >= best["ci_low"]].min(), last)
-    where = f"Along the residual stream{READINGS[best['reading']]}"
-    return f"{where}: {ends}. It first comes within the interval of its best {first}."
+    top = _best(stream)
+    own = {row["layer"]: row for row in rows_of(stream[stream["reading"] == top["reading"]])}
+    ends = f"from {own[0]['accuracy']:.3f} before layer 0 to {own[last]['accuracy']:.3f} after the last"
+    first = min(layer for layer, row in own.items() if verdicts[_key(row)][STREAM] != "below")
+    where = f"Along the residual stream{READINGS[top['reading']]}: {ends}. Its best is {_before(top['layer'], last)}"
+    if first == top["layer"]:
+        return f"{where}, and nothing earlier is level with that."
+    return f"{where}; it is level with that from {_before(first, last)}."
 
 
-def _random(row: Row, place: str, trained: Row, baselines: pd.DataFrame) -> str:
-    """What random weights do beside the baselines that see words, said either way, and beside the trained network."""
-    said = [f"On random weights the best place is {place}: {_sure(row)}, {_standing(row, baselines)}."]
+def _random(row: Row, place: str, baselines: pd.DataFrame, verdicts: dict[str, str]) -> str:
+    """What random weights do beside the baselines that see words, said either way."""
+    said = [f"On random weights the best place is {place}: {_sure(row)}, {_standing(baselines, verdicts)}."]
     for other in rows_of(baselines[baselines["baseline"] != MAJORITY]):
-        verdicts = {
+        meaning = {
             "below": f"The control does its work: what was not trained knows less than {A[other['baseline']]}.",
-            "level with": f"What was not trained is no better than {A[other['baseline']]}: the intervals overlap.",
+            "level with": f"What was not trained is level with {A[other['baseline']]}.",
             "above": f"**This is better than {A[other['baseline']]}**: here accuracy is no sign of what was learnt.",
         }
-        said.append(verdicts[_level(row, other)])
-    return " ".join([*said, f"The trained network is {_level(trained, row)} it."])
+        said.append(meaning[verdicts[other["baseline"]]])
+    return " ".join(said)
 
 
 def _profiles(profiles: pd.DataFrame) -> list[str]:
@@ -170,14 +185,14 @@ def _profiles(profiles: pd.DataFrame) -> list[str]:
     cells = []
     for (name, reading), rows in profiles.groupby(["property", "reading"], sort=False):
         rows = rows.sort_values("n_heads")
-        enough = rows.loc[rows["accuracy"] >= rows["ci_low"].iloc[-1], "n_heads"].min()
+        enough = rows.loc[rows["difference_high"] >= 0, "n_heads"].min()
         first = ", ".join(rows["heads"].iloc[-1].split()[:FEW])
         accuracy = dict(zip(rows["n_heads"], rows["accuracy"], strict=True))
         scores = (f"{accuracy[n]:.3f}" if n in accuracy else "" for n in numbers)
         cells.append([plain(str(name)) + READINGS[str(reading)], *scores, str(enough), first])
     about = (
         "Heads ranked on val by what each says of the property alone, and the best of them side by side, after Jo & "
-        "Myaeng 2020: accuracy by number of heads. Enough: the smallest number within the interval of the largest."
+        "Myaeng 2020: accuracy by number of heads. Enough: the smallest number that is not below the largest."
     )
     header = ["property", *(f"{n}" for n in numbers), "enough", "first heads"]
     return ["### How many heads it takes", "", about, "", *markdown_table(header, cells)]
@@ -225,12 +240,22 @@ def _contributions(contributions: pd.DataFrame) -> list[str]:
     return ["### What the answer is made of", "", about, "", *markdown_table(header, cells)]
 
 
-def _agreement(agreement: pd.DataFrame | None) -> list[str]:
+def _agreement(agreement: pd.DataFrame | str) -> list[str]:
     """Whether the heads from which a class can be read are those whose closing changes it."""
     heading = ["### Probing beside ablation", ""]
-    if agreement is None:
-        return [*heading, "Not measured: run `make ablate`, and then this once more, to compare the two."]
-    tested = agreement.dropna(subset="p")
+    if isinstance(agreement, str):
+        return [*heading, f"Not measured: {agreement}."]
+    tested, left = agreement.dropna(subset="p"), agreement[agreement["p"].isna()]
+    missing = []
+    if len(left):
+        of = ", ".join("all texts" if label == OVERALL else plain(label) for label in left["class"].unique())
+        missing = [
+            "",
+            f"{len(left):,} correlations cannot be computed ({of}): there are fewer than three heads, all do ",
+        ]
+        missing[1] += "heads, all of them do the same, or the class has no test texts."
+    if tested.empty:
+        return [*heading, *missing[1:]]
     tested = tested.assign(sign=np.sign(tested["spearman"]).where(holm(tested["p"].to_numpy()) < LEVEL, 0))
     cells = []
     for key, rows in tested.groupby(["property", "reading", "fill", "metric"], sort=False):
@@ -243,24 +268,23 @@ def _agreement(agreement: pd.DataFrame | None) -> list[str]:
     survive = f"Of {len(tested):,} correlations, {agree + oppose:,} survive Holm's correction (p < {LEVEL})"
     said = f"{survive}: {agree:,} positive, where heads that say more also do more, and {oppose:,} negative."
     header = ["probe", "fill", "ablation", "median", "range", "classes", "positive", "negative"]
-    return [*heading, AGREEMENT, "", *markdown_table(header, cells), "", said, "", DIFFER]
+    return [*heading, AGREEMENT, "", *markdown_table(header, cells), "", said, *missing, "", DIFFER]
 
 
 def _best(rows: pd.DataFrame) -> Row:
-    """The row that does best on val, the first of equals."""
-    return rows_of(rows)[int(rows["val_accuracy"].argmax())]
+    """The row that does best on val."""
+    return rows_of(best(rows))[0]
 
 
-def _standing(row: Row, baselines: pd.DataFrame) -> str:
-    """Where its interval lies, seen from those of the baselines."""
-    others = rows_of(baselines)
-    return ", ".join(f"{_level(row, other)} the {other['baseline']} ({other['accuracy']:.3f})" for other in others)
+def _key(row: Row) -> tuple[str, ...]:
+    """Which place a row is about; as text, for an empty head equals nothing."""
+    return tuple(str(row[name]) for name in PLACE)
 
 
-def _level(row: Row, other: Row) -> str:
-    if row["ci_low"] > other["ci_high"]:
-        return "above"
-    return "below" if row["ci_high"] < other["ci_low"] else "level with"
+def _standing(baselines: pd.DataFrame, verdicts: dict[str, str]) -> str:
+    """A place beside the baselines."""
+    named = ((row["baseline"], row["accuracy"]) for row in rows_of(baselines))
+    return ", ".join(f"{verdicts[name]} the {name} ({accuracy:.3f})" for name, accuracy in named)
 
 
 def _place(row: Row, last: int) -> str:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from data.properties import Labelled, parts_of_speech, word_properties
 from model import GPT2Config, Tokenizer
 
-from .baselines import baselines as text_baselines
-from .probing import Accuracy, Task, by_type, control_by_text, control_by_type, majority
+from .baselines import best_bag_of_words
+from .probing import Task, as_text, by_type, control_by_type, majority, with_intervals
 from .study import Part
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -34,11 +34,12 @@ class Source:
     words: list[str] | None = None  # of the rows; None where these are texts
 
 
-def of_texts(parts: Sequence[Part], labels: Sequence[str], seed: int) -> Source:
-    """The classes of texts, read at their last tokens and at the mean over their tokens."""
+def of_texts(parts: Sequence[Part], labels: Sequence[str]) -> Source:
+    """The classes of texts, read at their last tokens and at the mean over their tokens. They have no control task: see
+    `control_by_type`."""
     sequences = [ids for part in parts for ids in part.sequences]
     y = np.concatenate([part.targets for part in parts])
-    task = Task(y, tuple(labels), _splits(parts), control_by_text(y, seed))
+    task = Task(y, tuple(labels), _splits(parts), np.arange(len(y)))
     last = [np.array([len(ids) - 1]) for ids in sequences]
     return Source("texts", sequences, {LAST: last, MEAN: None}, {(EMOTION, LAST): task, (EMOTION, MEAN): task})
 
@@ -59,7 +60,8 @@ def of_words(parts: Sequence[Part], tokenizer: Tokenizer, n_words: int, seed: in
 def of_brown(tokenizer: Tokenizer, config: GPT2Config, n_words: int, seed: int) -> Source:
     """Parts of speech of words of the Brown corpus, split by sentence. LookupError where nltk has no such data."""
     own = parts_of_speech(tokenizer, n_words, config.n_ctx, seed)
-    split = np.random.default_rng(seed).choice(list(SHARES), len(own.sequences), p=list(SHARES.values()))
+    rng = np.random.default_rng((seed, *b"splits of Brown"))
+    split = rng.choice(list(SHARES), len(own.sequences), p=list(SHARES.values()))
     return _of_labelled("Brown", {SPEECH: own}, split, seed)
 
 
@@ -69,30 +71,34 @@ def _splits(parts: Sequence[Part]) -> NDArray[np.str_]:
 
 def _of_labelled(name: str, labelled: Mapping[str, Labelled], split: NDArray[np.str_], seed: int) -> Source:
     """Properties of the same words; `split` is that of each text."""
-    tasks = {
-        (what, WORD): Task(own.y, own.names, split[own.text], control_by_type(own.words, own.y, len(own.names), seed))
-        for what, own in labelled.items()
-    }
+    tasks = {}
+    for what, own in labelled.items():
+        control = control_by_type(own.words, own.y, len(own.names), what, seed)
+        tasks[what, WORD] = Task(own.y, own.names, split[own.text], own.text, control)
     shared = next(iter(labelled.values()))
     return Source(name, shared.sequences, {WORD: shared.positions}, tasks, shared.words)
 
 
-def baselines(sources: Sequence[Source], parts: Sequence[Part], labels: Sequence[str]) -> pd.DataFrame:
-    """What can be had without the network, on test: `property, baseline, n, accuracy, ci_low, ci_high`. Of texts, a bag
-    of words that is fitted on the texts that the probes have; of words, the label that the same word mostly has."""
+def baselines(sources: Sequence[Source], parts: Sequence[Part]) -> pd.DataFrame:
+    """What can be had without the network, on test: `property, baseline, n, accuracy, ci_low, ci_high, correct`, the
+    last the rows of test that are right, as the probes have them. Of texts, a bag of words that is fitted on the texts
+    that the probes have; of words, the label that the same word mostly has."""
     rows: list[dict[str, Any]] = []
-
-    def add(what: str, baseline: str, task: Task, own: Accuracy) -> None:
-        n = int((task.split == "test").sum())
-        rows.append({"property": what, "baseline": baseline, "n": n, **own._asdict()})
-
     for source in sources:
         for what, task in {what: task for (what, _), task in source.tasks.items()}.items():
-            add(what, "most frequent class", task, majority(task))
+            rivals = {"most frequent class": majority(task)}
             if source.words is not None:
-                add(what, "word type", task, by_type(source.words, task))
+                rivals["word type"] = by_type(source.words, task)
             else:
-                train, val, test = ((part.texts, part.targets) for part in parts)
-                best = text_baselines(train, val, test, labels)["bag_of_words"]["test"]
-                add(what, "bag of words", task, Accuracy(best["accuracy"], *best["intervals"]["accuracy"]))
+                rivals["bag of words"] = _by_bag_of_words(*parts)
+            scores = zip(*with_intervals(np.stack([*rivals.values()], axis=1), task.tested), strict=True)
+            for (baseline, correct), (mean, low, high) in zip(rivals.items(), scores, strict=True):
+                key = {"property": what, "baseline": baseline, "n": len(correct)}
+                rows.append(key | {"accuracy": mean, "ci_low": low, "ci_high": high, "correct": as_text(correct)})
     return pd.DataFrame(rows)
+
+
+def _by_bag_of_words(train: Part, val: Part, test: Part) -> NDArray[np.bool_]:
+    """Which texts of test the best bag of words gets right, (n,)."""
+    _, fitted, _ = best_bag_of_words((train.texts, train.targets), (val.texts, val.targets))
+    return np.asarray(fitted.predict(test.texts) == test.targets)

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -39,7 +40,8 @@ class Probes:
 
     @cached_property
     def random(self) -> GPT2:
-        torch.manual_seed(self.seed)
+        stream = np.random.default_rng((self.seed, *b"random weights"))  # or it would be what training began with
+        torch.manual_seed(int(stream.integers(2**63)))
         return GPT2(self.study.clf.config).to(self.study.device.device).eval().requires_grad_(False)
 
     def run(self, sources: Sequence[Source]) -> dict[str, pd.DataFrame]:
@@ -60,7 +62,8 @@ class Probes:
                     for name in tables:
                         tables[name].append(pd.DataFrame([key | row for row in rows[name]]))
         found = {name: pd.concat(own, ignore_index=True) for name, own in tables.items()}
-        found["probes"] = found["probes"].astype({"head": "Int64", "bits": float, "compression": float})
+        numbers = dict.fromkeys(("control", "selectivity", "bits", "compression"), "float64")  # None: there is none
+        found["probes"] = found["probes"].astype({"head": "Int64", **numbers})
         return found
 
     def source(
@@ -68,7 +71,7 @@ class Probes:
     ) -> Iterator[tuple[Key, dict[str, Rows]]]:
         """What each task finds. The activations are computed only if a task is still to be done."""
         paths = {key: self.folder / f"{network}-{'-'.join(key)}.json".replace(" ", "-") for key in tasks}
-        about = {key: self.identity(network, source, task) for key, task in tasks.items()}
+        about = {key: self.identity(network, source, key) for key in tasks}
         done = {key: path.is_file() and read_json(path)["about"] == about[key] for key, path in paths.items()}
         trunk = self.study.clf.trunk if network == "trained" else self.random
         with TemporaryDirectory(".tmp", ".", self.folder, ignore_cleanup_errors=True) as folder:
@@ -86,21 +89,20 @@ class Probes:
         self, activations: Activations, task: Task, what: str, trained: bool, advance: Callable[[], object]
     ) -> dict[str, Rows]:
         rows = probed(activations, self.sites, task, self.seed, what in AGAINST_RANDOM, advance)
-        return {"probes": rows, "profiles": profile(activations, rows, task, self.seed) if trained else []}
+        return {"probes": rows, "profiles": profile(activations, rows, task) if trained else []}
 
-    def identity(self, network: str, source: Source, task: Task) -> dict[str, Any]:
+    def identity(self, network: str, source: Source, key: Key) -> dict[str, Any]:
         """What a task's results depend on, as JSON."""
-        digest = hashlib.sha256(repr(source.sequences).encode())
-        for part in (task.y, task.control, task.split.astype("S"), *(source.words or ())):
-            digest.update(part.encode() if isinstance(part, str) else part.tobytes())
+        task, positions = source.tasks[key], source.positions[key[1]]
+        rows = (task.y, task.split, task.text, task.control, *([None] if positions is None else positions))
+        listed = [None if own is None else own.tolist() for own in rows]
         return {
+            **self.study.identity(),
             "network": network,
-            "weights": self.study.weights,
-            "rows": digest.hexdigest(),
-            "classes": list(task.names),
+            "rows": hashlib.sha256(repr((source.sequences, listed)).encode()).hexdigest(),
+            "names": list(task.names),
             "strengths": list(STRENGTHS),
             "seed": self.seed,
-            "precision": self.study.device.precision,
         }
 
     def work(self, tasks: Sequence[Task]) -> int:

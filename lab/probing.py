@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from data import SPLITS
 
 from .activations import Activations, Site
-from .stats import DRAWS, interval
+from .stats import interval, resamples
 
 STRENGTHS = (0.01, 0.1, 1.0)  # values of LogisticRegression's C; the smallest regularises most
 TOL, MAX_ITER = 3e-4, 200  # measured: accuracy is that of full convergence to 0.003
@@ -40,52 +40,71 @@ class Task:
     y: NDArray[np.integer]  # (N,) class numbers
     names: tuple[str, ...]  # of the K classes
     split: NDArray[np.str_]  # (N,) train, val or test
-    control: NDArray[np.integer]  # (N,) class numbers that mean nothing: a probe can only learn them by heart
+    text: NDArray[np.integer]  # (N,) which text each row is of
+    control: NDArray[np.integer] | None = None  # (N,) class numbers that mean nothing, see `control_by_type`
 
     def __post_init__(self) -> None:
-        if not len(self.y) == len(self.split) == len(self.control):
-            lengths = f"{len(self.y)}, {len(self.split)} and {len(self.control)}"
-            raise ValueError(f"y, split and control: expected one for each row, got {lengths}")
+        control = self.y if self.control is None else self.control
+        lengths = [len(column) for column in (self.y, self.split, self.text, control)]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"y, split, text and control: expected one for each row, got {lengths}")
         if missing := SPLITS.keys() - set(self.split):
             raise ValueError(f"split: expected rows of {', '.join(SPLITS)}, got none of {', '.join(sorted(missing))}")
-        if found := set(np.concatenate([self.y, self.control])) - set(range(len(self.names))):
+        if found := set(np.concatenate([self.y, control])) - set(range(len(self.names))):
             raise ValueError(f"y and control: expected 0..{len(self.names) - 1}, got {sorted(map(int, found))}")
 
-
-class Accuracy(NamedTuple):
-    """A share of correct rows and its 95 % bootstrap interval."""
-
-    accuracy: float
-    ci_low: float
-    ci_high: float
+    @property
+    def tested(self) -> NDArray[np.integer]:
+        """(n,) which text each row of test is of."""
+        return self.text[self.split == "test"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Score:
     """What a probe gets right on test, with the strength that does best on val."""
 
     C: float
     val_accuracy: float
-    accuracy: float
-    ci_low: float
-    ci_high: float
+    correct: NDArray[np.bool_]  # (n,), the rows of test
     macro_f1: float
-    control: float  # accuracy of a probe of the same strength on the control task
+    control: float | None  # accuracy of a probe of the same strength on the control task, if there is one
 
     @property
-    def selectivity(self) -> float:
+    def accuracy(self) -> float:
+        return float(self.correct.mean())
+
+    @property
+    def selectivity(self) -> float | None:
         """How much more is read off than learnt by heart (Hewitt & Liang 2019, D19-1275)."""
-        return self.accuracy - self.control
+        return None if self.control is None else self.accuracy - self.control
 
 
-def accuracy(correct: NDArray[np.bool_], seed: int = 0) -> Accuracy:
-    """Of rows (N,). How many of N resampled rows are correct is binomial, so that only their number need be drawn."""
-    n, share = len(correct), float(correct.mean())
-    low, high = interval(np.random.default_rng(seed).binomial(n, share, DRAWS) / n).tolist()
-    return Accuracy(share, low, high)
+def with_intervals(values: NDArray[Any], text: NDArray[np.integer]) -> tuple[NDArray[np.floating], ...]:
+    """The mean over n rows of each column of values (n, M), and its 95 % bootstrap interval: three of (M,).
+
+    text (n,) says which text each row is of. Texts are resampled, each with all its rows, because the words of a text
+    are not independent (Davison & Hinkley 1997, section 3.8). All columns are measured on the same resamples, so the
+    interval of a difference between two measurements of the same rows is that of a paired comparison."""
+    _, number = np.unique(text, return_inverse=True)
+    rows = np.bincount(number)  # of each text
+    sums = np.zeros((len(rows), values.shape[1]))
+    np.add.at(sums, number, values)
+    draws = np.concatenate([weights @ sums / (weights @ rows)[:, None] for weights in resamples(len(rows))])
+    return (values.mean(0), *interval(draws))
 
 
-def probe(x: NDArray[np.float32], task: Task, seed: int) -> Score:
+def as_text(correct: NDArray[np.bool_]) -> str:
+    """Which of n rows are right, as n characters 0 or 1."""
+    return "".join(map(str, correct.astype(int)))
+
+
+def from_text(columns: Sequence[str]) -> NDArray[np.int8]:
+    """The inverse of `as_text`, of M of them: (n, M), 0 or 1."""
+    digits = np.frombuffer("".join(columns).encode(), np.int8)
+    return digits.reshape(len(columns), -1).T - np.int8(ord("0"))
+
+
+def probe(x: NDArray[np.float32], task: Task) -> Score:
     """Logistic regression of features (N, width), levelled, for each of STRENGTHS, all fitted on train alone."""
     train, val, test = (task.split == split for split in SPLITS)
     scaled = _levelled(x, train)
@@ -93,13 +112,16 @@ def probe(x: NDArray[np.float32], task: Task, seed: int) -> Score:
     on_val = [float(model.score(scaled[val], task.y[val])) for model in fitted]
     best = int(np.argmax(on_val))  # the strongest of equals
     predicted = fitted[best].predict(scaled[test])
-    control = _fitted(scaled[train], task.control[train], STRENGTHS[best])
+    control = None
+    if task.control is not None:
+        model = _fitted(scaled[train], task.control[train], STRENGTHS[best])
+        control = float(model.score(scaled[test], task.control[test]))
     return Score(
         STRENGTHS[best],
         on_val[best],
-        *accuracy(predicted == task.y[test], seed),
+        correct=predicted == task.y[test],
         macro_f1=float(f1_score(task.y[test], predicted, average="macro")),
-        control=float(control.score(scaled[test], task.control[test])),
+        control=control,
     )
 
 
@@ -109,10 +131,10 @@ def n_workers() -> int:
 
 
 def probe_sites(
-    activations: Activations, chosen: Sequence[Site], task: Task, seed: int, advance: Callable[[], object]
+    activations: Activations, chosen: Sequence[Site], task: Task, advance: Callable[[], object]
 ) -> list[Score]:
     """`probe` at each of these sites; `advance` is called after each."""
-    return at_sites(activations, chosen, lambda x: probe(x, task, seed), advance)
+    return at_sites(activations, chosen, lambda x: probe(x, task), advance)
 
 
 def at_sites(
@@ -132,16 +154,17 @@ def at_sites(
     return found
 
 
-def control_by_type(words: Sequence[str], y: NDArray[np.integer], K: int, seed: int) -> NDArray[np.int64]:
-    """A random label for each type of word, drawn as often as the labels y (N,) occur (Hewitt & Liang 2019): (N,)."""
+def control_by_type(words: Sequence[str], y: NDArray[np.integer], K: int, what: str, seed: int) -> NDArray[np.int64]:
+    """A random label for each type of word, drawn as often as the labels y (N,) occur (Hewitt & Liang 2019): (N,).
+
+    It is drawn anew for each property `what`. Types recur, so a probe that learns by heart which label the types of
+    train have is right on test too. Whole texts do not recur: nobody could be right about a random label for each but
+    by chance, and such a control would control nothing. So the classes of texts have none. Their last tokens recur, but
+    in many corpora all texts end in the same one, and what a token tells by itself is read before layer 0."""
     types, of = np.unique(words, return_inverse=True)
     shares = np.bincount(y, minlength=K) / len(y)
-    return np.random.default_rng(seed).choice(K, len(types), p=shares)[of]
-
-
-def control_by_text(y: NDArray[np.integer], seed: int) -> NDArray[np.integer]:
-    """A random label for each text, drawn as often as the labels y (N,) occur: (N,)."""
-    return np.random.default_rng(seed).choice(y, len(y))
+    rng = np.random.default_rng((seed, *f"control of {what}".encode()))
+    return rng.choice(K, len(types), p=shares)[of]
 
 
 def code_length(x: NDArray[np.float32], y: NDArray[np.integer], K: int, seed: int) -> float:
@@ -152,7 +175,7 @@ def code_length(x: NDArray[np.float32], y: NDArray[np.integer], K: int, seed: in
     p becomes (t p + 1) / (t + K), Laplace's rule of succession. So a class that has not occurred can be told, and for
     that all others pay at most log2(1 + K / t) bits a row. x is levelled as a whole, for both sides know it.
     """
-    order = np.random.default_rng(seed).permutation(len(y))
+    order = np.random.default_rng((seed, *b"order of the code")).permutation(len(y))
     x, y = _levelled(x, np.ones(len(y), bool))[order], y[order]
     ends = np.unique(np.ceil(len(y) * np.array(PORTIONS) / 100).astype(int))
     bits = ends[0] * np.log2(K)
@@ -164,20 +187,21 @@ def code_length(x: NDArray[np.float32], y: NDArray[np.integer], K: int, seed: in
     return float(bits)
 
 
-def majority(task: Task) -> Accuracy:
-    """Baseline: always the label that is most frequent in train."""
+def majority(task: Task) -> NDArray[np.bool_]:
+    """Baseline: which rows of test are right if all have the label that is most frequent in train, (n,)."""
     train, _, test = (task.split == split for split in SPLITS)
-    return accuracy(task.y[test] == np.bincount(task.y[train]).argmax())
+    return task.y[test] == np.bincount(task.y[train]).argmax()
 
 
-def by_type(words: Sequence[str], task: Task) -> Accuracy:
-    """Baseline: the label that the same word has most often in train, the most frequent one where it is not there."""
+def by_type(words: Sequence[str], task: Task) -> NDArray[np.bool_]:
+    """Baseline: which rows of test are right, (n,), if each has the label that the same word has most often in train,
+    or the most frequent one where train does not have the word."""
     train, _, test = (task.split == split for split in SPLITS)
     types, of = np.unique(words, return_inverse=True)
     counts = np.zeros((len(types), len(task.names)), dtype=int)
     np.add.at(counts, (of[train], task.y[train]), 1)
     guess = np.where(counts.any(1), counts.argmax(1), counts.sum(0).argmax())
-    return accuracy(guess[of[test]] == task.y[test])
+    return guess[of[test]] == task.y[test]
 
 
 def _levelled(x: NDArray[np.float32], train: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -1,7 +1,9 @@
 """A finished run as an experiment finds it: its model, the corpus it was trained on, and the texts to look at."""
 
+import hashlib
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from model.names import WEIGHTS, find
 
 from . import runs
 from .device import Device
+from .progress import console
 from .texts import Texts, read_texts
+from .wording import OVERALL
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +34,18 @@ class Part:
     sequences: list[list[int]]
     targets: NDArray[np.integer]
 
+    @property
+    def sha256(self) -> str:
+        """Of its token ids and class numbers, in order."""
+        return hashlib.sha256(repr((self.sequences, self.targets.tolist())).encode()).hexdigest()
+
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A run under study; the classifier is in eval mode on the device, and nothing in it is trained."""
+    """A run under study; the classifier is in eval mode on the device, and nothing in it is trained.
+
+    The labels of `corpus` are as its files have them, in the order of the logits; those of `clf` are as tables and
+    pictures name them, where `all` is no class."""
 
     run: Path
     record: dict[str, Any]
@@ -50,7 +62,8 @@ class Study:
         n = len(self.texts.targets[split])
         positions = np.arange(n)
         if 0 < limit < n:
-            positions = np.sort(np.random.default_rng((seed, *split.encode())).choice(n, limit, replace=False))
+            rng = np.random.default_rng((seed, *f"texts of {split}".encode()))
+            positions = np.sort(rng.choice(n, limit, replace=False))
         texts, sequences = self.corpus.split(split)["text"].tolist(), self.texts.sequences[split]
         own = [texts[i] for i in positions], [sequences[i] for i in positions]
         return Part(split, positions, *own, self.texts.targets[split][positions])
@@ -58,6 +71,32 @@ class Study:
     def majority(self, part: Part) -> float:
         """Accuracy on these texts of always naming the most frequent class of train."""
         return float((part.targets == np.bincount(self.texts.targets["train"]).argmax()).mean())
+
+    def class_called(self, label: str) -> str:
+        """What tables and pictures call a class of the corpus. InputError where the corpus has no such class."""
+        if label not in self.corpus.labels:
+            raise InputError(f"--class {label}: expected one of {', '.join(self.corpus.labels)}")
+        return self.clf.labels[self.corpus.labels.index(label)]
+
+    def identity(self, *parts: Part) -> dict[str, Any]:
+        """What numbers that are measured on these texts depend on, as JSON."""
+        return {
+            "weights": self.weights,
+            "corpus": sorted(self.corpus.files.values()),
+            "classes": list(self.clf.labels),
+            "precision": self.device.precision,
+            **{f"texts of {part.split}": part.sha256 for part in parts},
+        }
+
+    def absent(self, *parts: Part) -> list[str]:
+        """A line for each of these parts that has no text of some classes: nothing can be measured on them."""
+        found = {part.split: np.setdiff1d(range(len(self.clf.labels)), part.targets) for part in parts}
+        return [
+            f"no {split} text has the class {', '.join(self.clf.labels[k] for k in numbers)}: nothing can be measured "
+            f"for it on {split}, and its cells are empty"
+            for split, numbers in found.items()
+            if len(numbers)
+        ]
 
     def provenance(self, texts: str, seed: int) -> list[str]:
         """What a report says of where its numbers come from; `texts` says how many were taken."""
@@ -100,5 +139,18 @@ def open_study(run: str, corpus: str, device: Device, model: str = "") -> Study:
     tokenizer = Tokenizer.load(checkpoint)
     own = replace(own, labels=clf.labels)  # in the order of the logits
     texts = read_texts(own, tokenizer, clf.config, settings["truncate"])
+    clf.labels = other_than_overall(own.labels)
     weights = hub.content_hash(checkpoint / WEIGHTS)
     return Study(folder, record, clf, tokenizer, own, texts, device, weights, labels is not None)
+
+
+def other_than_overall(labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels, but that a class called `all`, which stands for all texts in tables, gets another name; a line says
+    so."""
+    if OVERALL not in labels:
+        return tuple(labels)
+    name = f"{OVERALL} (class)"
+    while name in labels:
+        name += " (class)"
+    console.print(f"The class {OVERALL!r} is called {name!r} below: {OVERALL!r} stands for all texts.")
+    return tuple(name if label == OVERALL else label for label in labels)

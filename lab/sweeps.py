@@ -136,13 +136,9 @@ class Sweeps:
 
     def identity(self, plan: Plan, split: str) -> dict[str, Any]:
         """What the logits of a plan depend on, as JSON."""
-        part, study = self.parts[split], self.study
         return {
-            "weights": study.weights,
-            "corpus": sorted(study.corpus.files.values()),
-            "texts": hashlib.sha256(part.positions.tobytes()).hexdigest(),
+            **self.study.identity(self.parts[split]),
             "seed": self.seed,
-            "precision": study.device.precision,
             "ablations": [ablation.name for ablation in plan.ablations[split]],
             "made_of": plan.made_of,
             "fill": self.chosen(plan.fill, split),

@@ -104,7 +104,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list
 
 
 def number(value: float) -> str:
-    """Two decimals, or two digits of what is smaller than 0.1."""
+    """Two decimals, or two digits of what is smaller than 0.1; empty where it is undefined."""
+    if pd.isna(value):
+        return ""
     return f"{value:z.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:#.2g}"
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,10 @@ from model.names import EMBEDDED
 WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
 
 
+ODD = ["all", "NA", "nan", "1", "no test", "one text", "one and one", "joy"]  # classes
+COUNTS = {"no test": (20, 5, 0), "one text": (1, 0, 0), "one and one": (1, 0, 1)}  # texts of train, val and test
+
+
 def train_in(here: Path) -> None:
     """Leaves runs/one in this folder, trained on texts that single words give away."""
     rng = np.random.default_rng(0)
@@ -25,11 +30,29 @@ def train_in(here: Path) -> None:
         for _ in range(60)
     }
     (here / "corpus.txt").write_text("\n".join(sorted(lines)) + "\n")
+    train_on(here, "corpus.txt", GPT2Config(2, 3, 12, n_ctx=17))
+
+
+def train_odd_in(here: Path, labels: Sequence[str]) -> None:
+    """Leaves runs/one in this folder, trained on these classes, of which some have few texts, or none in test."""
+    rng, folder = np.random.default_rng(0), here / "odd"
+    folder.mkdir()
+    for i, split in enumerate(("train", "val", "test")):
+        lines = [
+            f"{' '.join(rng.choice(['never', 'at', 'work', 'again'], 3))} word{k} {split}{n};{label}"
+            for k, label in enumerate(labels)
+            for n in range(COUNTS.get(label, (20, 5, 5))[i])
+        ]
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n")
+    train_on(here, "odd", GPT2Config(1, 3, 12, n_ctx=17))
+
+
+def train_on(here: Path, corpus: str, config: GPT2Config) -> None:
     (here / "tiny").mkdir()
-    (here / "tiny" / "config.json").write_text(json.dumps(GPT2Config(2, 3, 12, n_ctx=17).to_hf()))
+    (here / "tiny" / "config.json").write_text(json.dumps(config.to_hf()))
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(EMBEDDED / name, here / "tiny")
-    options = "--model tiny --corpus corpus.txt --init random --epochs 3 --lr 0.02 --dropout 0 --device cpu --run one"
+    options = f"--model tiny --corpus {corpus} --init random --epochs 3 --lr 0.02 --dropout 0 --device cpu --run one"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         assert exit_code(patch, train, *options.split()) == 0

@@ -15,6 +15,7 @@ from small_run import WORDS
 import ablate
 import lab.device
 import lab.sweep
+from lab.effects import read_effects
 from model import Tokenizer, load_classifier, masks, save
 
 COLUMNS = ["kind", "layer", "head", "region", "fill", "split", "class", "metric"]
@@ -27,7 +28,10 @@ def run_ablate(monkeypatch, *arguments):
 
 
 def table(name, run="one"):
-    return pd.read_csv(f"runs/{run}/ablate/{name}.csv", keep_default_na=False, na_values={"layer": "", "head": ""})
+    path = Path(f"runs/{run}/ablate/{name}.csv")
+    if name == "effects":
+        return read_effects(path)
+    return pd.read_csv(path, keep_default_na=False, na_values={"layer": "", "head": ""})
 
 
 def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
@@ -66,11 +70,11 @@ def test_the_effects_are_those_of_plain_calls(here, monkeypatch):
         log_probs.append(logits.log_softmax(1).detach().double().numpy()[np.arange(len(targets)), targets])
     effects = table("effects").query("split == 'test' and layer == 1 and head == 2 and metric == 'log_prob'")
     overall = effects[effects["class"] == "all"].iloc[0]
-    assert float(overall["effect"]) == pytest.approx((log_probs[1] - log_probs[0]).mean(), abs=1e-5)
+    assert overall["effect"] == pytest.approx((log_probs[1] - log_probs[0]).mean(), abs=1e-5)
     for k, label in enumerate(clf.labels):
         own = np.array(targets) == k
         row = effects[effects["class"] == label].iloc[0]
-        assert float(row["ablated"]) == pytest.approx(log_probs[1][own].mean(), abs=1e-5)
+        assert row["ablated"] == pytest.approx(log_probs[1][own].mean(), abs=1e-5)
 
 
 @pytest.mark.slow
@@ -178,7 +182,6 @@ MISTAKES = {
         (),
         "corpus",
     ),
-    "a class called all": (lambda: rename("joy", "all"), ("--corpus", "corpus.txt"), "stands for all texts"),
 }
 
 
@@ -199,3 +202,15 @@ def test_a_mistake_is_one_line_and_exit_code_2(here, monkeypatch, capsys, mistak
     assert run_ablate(monkeypatch, *arguments) == 2
     assert expected in one_line(capsys)
     assert not Path("runs/one/ablate/effects.csv").exists()
+
+
+def test_a_class_called_all_gets_another_name(here, monkeypatch, capsys):
+    rename("joy", "all")
+    assert (
+        run_ablate(monkeypatch, "--units", "heads", "--fill", "zero", "--corpus", "corpus.txt", "--class", "all") == 0
+    )
+    assert "'all' is called 'all (class)'" in " ".join(capsys.readouterr().out.split())
+    assert set(table("significance")["class"]) == {"all (class)"}
+    texts = table("effects").query("split == 'test'").groupby("class")["n"].first()
+    assert texts["all (class)"] < texts["all"] == 18
+    assert json.loads(Path("runs/one/ablate/study.json").read_text())["classes"] == ["all (class)"]

@@ -10,13 +10,16 @@ import pytest
 import torch
 from commands import one_line
 from planted import planted, planted_texts
-from small_run import WORDS
+from small_run import ODD, WORDS, train_odd_in
 
+import ablate
 import lab.probes
 import probe
 from lab.activations import record, sites
 from lab.device import Device
-from lab.probing import Task, control_by_text, probe_sites
+from lab.effects import read_effects
+from lab.probing import Task, probe_sites
+from lab.study import open_study
 from model import GPT2LM, GPT2Config, Tokenizer, save
 
 PROBES = {"property", "network", "reading", "kind", "layer", "head", "C", "n", "val_accuracy", "accuracy"}
@@ -29,7 +32,12 @@ def run_probe(monkeypatch, *arguments):
 
 
 def table(name, folder="probe"):
-    return pd.read_csv(f"runs/one/{folder}/{name}.csv", keep_default_na=False, na_values={"layer": "", "head": ""})
+    return pd.read_csv(f"runs/one/{folder}/{name}.csv", keep_default_na=False, na_values=[""])
+
+
+def run_ablate(monkeypatch, *arguments):
+    """The exit code of `python ablate.py arguments`."""
+    return commands.exit_code(monkeypatch, ablate, "--device", "cpu", *arguments)
 
 
 def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
@@ -46,6 +54,11 @@ def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
     }
     assert (probes.groupby(["property", "network", "reading"]).size() == 3 + 2 * 3 + 2).all()
     assert set(probes.loc[probes["property"] == "emotion", "n"]) == {18}  # a tenth of the file, all of test
+    assert probes.loc[probes["property"] == "emotion", ["control", "selectivity"]].isna().all(axis=None)
+    assert probes.loc[probes["property"] != "emotion", ["control", "selectivity"]].notna().all(axis=None)
+    differences = table("differences")
+    assert set(differences["rival"]) == {*table("baselines")["baseline"], "random weights", "best layer"}
+    assert len(differences) == 2 * len(probes) + 2 * 11 + 7 * 3  # two baselines; random weights; the streams
     assert set(table("baselines")["baseline"]) == {"most frequent class", "word type", "bag of words"}
     assert list(table("profiles").groupby(["property", "reading"])["n_heads"].apply(list).iloc[0]) == [1, 2, 4]
     assert set(table("lens")["class"]) == {"all", *WORDS}
@@ -68,21 +81,92 @@ def test_the_class_lens_ends_at_the_runs_own_predictions(here, monkeypatch):
 
 @pytest.mark.slow
 def test_beside_ablation_it_says_whether_the_two_agree(here, monkeypatch):
-    Path("runs/one/ablate").mkdir()
-    heads = [(layer, head) for layer in range(2) for head in range(3)]
-    key = {"kind": "head", "region": "", "fill": "zero", "split": "test"}
-    rows = [
-        {**key, "layer": layer, "head": head, "class": label, "metric": metric, "effect": -0.1 * layer - 0.01 * head}
-        for layer, head in heads
-        for label, metric in [("all", "log_prob"), ("joy", "specific_margin")]
-    ]
-    pd.DataFrame(rows).to_csv("runs/one/ablate/effects.csv", index=False)
+    assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero") == 0
     assert run_probe(monkeypatch) == 0
     agreement = table("agreement").set_index(["property", "reading", "class"])
+    assert len(agreement) == 5 * 4  # readings times all texts and three classes
     heads = table("probes").query("kind == 'head' and network == 'trained' and property == 'length'")
-    ranks = heads["accuracy"].rank().to_numpy(), np.arange(6)  # in order of layer and head, effects grow
-    for label in ("all", "joy"):
-        assert agreement.loc[("length", "word", label), "spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    effects = read_effects(Path("runs/one/ablate/effects.csv")).query("split == 'test'")
+    for label, metric, sign in (("all", "log_prob", -1), ("joy", "specific_margin", None)):
+        size = effects[(effects["class"] == label) & (effects["metric"] == metric)]["effect"]
+        size = size.abs() if sign is None else sign * size
+        ranks = heads["accuracy"].rank(), size.rank()  # both in the order of layers and heads
+        expected = np.corrcoef(*(own.to_numpy() for own in ranks))[0, 1]
+        assert agreement.loc[("length", "word", label), "spearman"] == pytest.approx(expected)
+
+
+HEADS = ("--units", "heads", "--fill", "zero")
+APART = {
+    "is of other classes; ": (*HEADS, "--class", "joy"),
+    "is of other texts of test; ": (*HEADS, "--texts", "13"),
+    "is of other corpus, texts of test; ": (*HEADS, "--corpus", "other.txt"),
+    "closed no heads": ("--units", "layers", "--fill", "zero"),
+}
+
+
+def test_an_ablation_of_other_texts_or_classes_is_left_out(here, monkeypatch):
+    lines = Path("corpus.txt").read_text().splitlines()
+    Path("other.txt").write_text("\n".join(f"so {line}" for line in lines) + "\n")
+    study = open_study("one", "", Device(torch.device("cpu"), "fp32"))
+    assert "run `make ablate`, and then this once more" in probe.ablation_of(study, False)
+    for line, arguments in APART.items():
+        assert run_ablate(monkeypatch, *arguments) == 0
+        assert line in probe.ablation_of(study, False)
+
+
+def test_an_ablation_is_read_only_if_it_says_that_it_is_of_the_same(here, monkeypatch):
+    assert run_ablate(monkeypatch, *HEADS, "--seed", "3") == 0  # which moves no effect of this fill
+    study, about = open_study("one", "", Device(torch.device("cpu"), "fp32")), Path("runs/one/ablate/study.json")
+    assert probe.ablation_of(study, False).equals(read_effects(Path("runs/one/ablate/effects.csv")))
+    assert "another" in probe.ablation_of(study, True)
+    written = json.loads(about.read_text())
+    for name, other in (("weights", "0123"), ("precision", "bf16")):
+        about.write_text(json.dumps(written | {name: other}))
+        assert f"is of other {name}; " in probe.ablation_of(study, False)
+    about.unlink()
+    assert "does not say what it was made of" in probe.ablation_of(study, False)
+
+
+def test_what_is_left_out_is_told_on_the_page_and_leaves_no_table(here, monkeypatch, capsys):
+    assert run_ablate(monkeypatch, *HEADS, "--class", "joy") == 0
+    capsys.readouterr()
+    assert run_probe(monkeypatch) == 0
+    line = "the ablation is of other classes; run `make ablate` with the same --corpus and --precision, "
+    assert f"Probing beside ablation is left out: {line}" in " ".join(capsys.readouterr().out.split())
+    assert f"Not measured: {line}" in Path("runs/one/probe/report.md").read_text()
+    assert not Path("runs/one/probe/agreement.csv").exists()
+
+
+@pytest.mark.filterwarnings("error::scipy.stats.ConstantInputWarning")
+@pytest.mark.parametrize("labels", [ODD, ["no", "yes"]], ids=["odd", "two"])
+def test_classes_without_texts_and_with_odd_names_are_ablated_and_then_probed(tmp_path, monkeypatch, capsys, labels):
+    """Both commands run to their end, and say what cannot be computed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path / "nothing")])
+    train_odd_in(tmp_path, labels)
+    units = ("heads", "words", "curves", "pairs", "smallest")
+    assert run_ablate(monkeypatch, "--units", *units, "--fill", "zero") == 0
+    assert run_probe(monkeypatch) == 0
+    captured = capsys.readouterr()
+    assert "Warning" not in captured.out + captured.err
+    names = {"all (class)" if label == "all" else label for label in labels}
+    untested = names & {"no test", "one text"}
+    effects = read_effects(Path("runs/one/ablate/effects.csv"))
+    assert set(effects["class"]) == {"all", *names}
+    margins = effects[(effects["split"] == "test") & (effects["metric"] == "specific_margin")]
+    assert set(margins.loc[margins["effect"].isna(), "class"]) == untested
+    assert set(table("lens")["class"]) == set(table("contributions")["class"]) == {"all", *names - untested}
+    agreement = table("agreement")
+    assert set(agreement["class"]) == {"all", *names}
+    assert agreement.loc[agreement["class"].isin(untested), ["spearman", "p"]].isna().all(axis=None)
+    assert agreement.loc[agreement["property"] == "emotion", "p"].notna().any()
+    for folder in ("ablate", "probe"):
+        page = Path(f"runs/one/{folder}/report.md").read_text()
+        assert ("no test text has the class no test, one text: nothing can be measured" in page) == bool(untested)
+        assert "[nan" not in page
+        assert "nan" in labels or "nan" not in page  # where no class is called so
+    if untested:
+        assert "correlations cannot be computed" in page
 
 
 @pytest.mark.slow
@@ -141,16 +225,15 @@ def test_a_property_that_is_planted_in_one_head_is_found_there(tmp_path):
     sequences, targets = planted_texts()
     clf, y = planted().eval(), np.concatenate([own == 0 for own in targets.values()]).astype(int)
     split = np.repeat(list(targets), [len(own) for own in targets.values()])
-    task = Task(y, ("other", "a"), split, control_by_text(y, 0))
+    task = Task(y, ("other", "a"), split, np.arange(len(y)))
     texts = [ids for own in sequences.values() for ids in own]
     last = [np.array([len(ids) - 1]) for ids in texts]
     read = record(clf.trunk, texts, {"last": last}, tmp_path, Device(torch.device("cpu"), "fp32"))["last"]
     heads = [site for site in sites(clf.config) if site.kind == "head"]
-    found = dict(zip(heads, probe_sites(read, heads, task, 0, lambda: None), strict=True))
+    found = dict(zip(heads, probe_sites(read, heads, task, lambda: None), strict=True))
     most = max((y[split == "test"] == k).mean() for k in (0, 1))
     for site, score in found.items():
         if (site.layer, site.head) == (1, 2):
             assert score.accuracy == 1
-            assert score.selectivity > 0.2
         else:
             assert score.accuracy < most + 0.05

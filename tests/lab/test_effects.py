@@ -5,7 +5,8 @@ from scipy.special import log_softmax
 from sklearn import metrics as sklearn_metrics
 
 from lab import effects as module
-from lab.effects import OVERALL, PER_CLASS, confirmed, corrected, effects, flips, readings
+from lab.effects import OVERALL, PER_CLASS, confirmed, corrected, effects, flips, read_effects, readings
+from lab.runs import write_csv
 from lab.stats import holm, mcnemar_p, permutation_p, resamples
 
 LABELS = ["sadness", "joy", "love"]
@@ -282,3 +283,15 @@ def test_wrong_input_is_refused():
     ablated[2, 3, 0, 1] = np.inf
     with pytest.raises(ValueError, match="finite"):
         effects(baseline, ablated, targets, LABELS, test=False)
+
+
+@pytest.mark.parametrize("label", ["nan", "NA", "1", "", "1e3", "None", 'a "b", c'])
+def test_effects_are_read_as_they_were_written(tmp_path, label):
+    """Numbers are numbers, empty ones NaN, and text stays text whatever a class is called."""
+    text = {"kind": ["head", "mask"], "region": ["", "first token"], "fill": "zero", "split": "test", "class": label}
+    numbers = {"n": [13, 0], "effect": [-0.25, np.nan], "p": [np.nan, np.nan]}
+    table = pd.DataFrame({**text, "metric": "log_prob", **numbers, "layer": [1, 0], "head": [2, None]})
+    table = table.astype({"layer": "Int64", "head": "Int64"})
+    write_csv(tmp_path / "effects.csv", table)
+    pd.testing.assert_frame_equal(read_effects(tmp_path / "effects.csv"), table, check_dtype=False)
+    assert read_effects(tmp_path / "effects.csv")["effect"].dtype == np.float64

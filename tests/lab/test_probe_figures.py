@@ -111,6 +111,11 @@ def panels(figure):
     return [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
 
 
+def said(figure):
+    """The title of a whole picture, on one line."""
+    return " ".join(figure.get_suptitle().split())
+
+
 def lines(axes):
     return {line.get_label().replace("\n", " "): line for line in axes.get_lines()}
 
@@ -237,6 +242,7 @@ def test_a_text_names_the_likeliest_class_in_its_colour(tmp_path, saved):
     pictures.texts([(pieces, label, logits)], labels, tmp_path / "x.png", TITLE)
     axes = saved[0].axes[0]
     assert axes.get_title() == "a text of yes"
+    assert "of each class at most one short text, classified right" in said(saved[0])
     assert [text.get_text() for text in axes.get_yticklabels()] == ["·one", "\\n"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "1", "2"]
     assert [text.get_text() for text in axes.texts[:3]] == ["yes", "embarrassm…", "no"]

@@ -38,9 +38,33 @@ WORDS = baselines(("emotion", "most frequent class", 0.3), ("emotion", "bag of w
 NO_PROFILES = pd.DataFrame(columns=["property", "reading", "n_heads", "heads", "accuracy", "ci_low", "ci_high"])
 
 
-def page(table=None, others=WORDS, profiles=NO_PROFILES, agreement=None, lens=None, contributions=None):
+LEVEL = 0.025  # within so much two accuracies are level: not what their intervals say, which overlap up to 0.04
+
+
+def differences(table, others):
+    """Of each place to each rival, by the accuracies."""
+    found = []
+    for what, rows in table.groupby("property", sort=False):
+        known = others[others["property"] == what]
+        rivals = [("all", *pair) for pair in zip(known["baseline"], known["accuracy"], strict=True)]
+        random = rows[rows["network"] == "random"]
+        if len(random):
+            rivals.append(("trained", "random weights", random.loc[random["val_accuracy"].idxmax(), "accuracy"]))
+        for network, rival, accuracy in rivals:
+            own = rows if network == "all" else rows[rows["network"] == network]
+            found.append(own.assign(rival=rival, difference=own["accuracy"] - accuracy))
+        for _, own in rows[rows["kind"] == "resid"].groupby(["network", "reading"]):
+            best = own.loc[own["val_accuracy"].idxmax(), "accuracy"]
+            found.append(own.assign(rival="best layer", difference=own["accuracy"] - best))
+    one = pd.concat(found)
+    verdict = np.select([one["difference"] > LEVEL, one["difference"] < -LEVEL], ["above", "below"], "level with")
+    return one.assign(verdict=verdict)
+
+
+def page(table=None, others=WORDS, profiles=NO_PROFILES, agreement="run it", lens=None, contributions=None):
     table = probes(*EMOTION, *RANDOM) if table is None else table
-    return report(["run: one", "seed: 3"], table, others, profiles, agreement, lens, contributions)
+    rows = differences(table, others).sample(frac=1, random_state=0)
+    return report(["run: one", "seed: 3"], table, others, rows, profiles, agreement, lens, contributions)
 
 
 def section(text, heading):
@@ -72,7 +96,7 @@ def test_the_best_places_are_chosen_on_val_and_stand_beside_the_baselines():
     assert said[1] == "- On its control task the same probe reaches 0.250: selectivity 0.450."
     assert said[2] == (
         "- Along the residual stream, mean over tokens: from 0.600 before layer 0 to 0.700 after the last. "
-        "It first comes within the interval of its best before layer 1."
+        "Its best is after the last layer; it is level with that from before layer 1."
     )
 
 
@@ -80,8 +104,9 @@ def test_the_best_places_are_chosen_on_val_and_stand_beside_the_baselines():
     ("accuracy", "standing", "verdict", "beside"),
     [
         (0.60, "below", "The control does its work: what was not trained knows less than a bag of words.", "above"),
-        (0.65, "level with", "is no better than a bag of words: the intervals overlap.", "above"),
-        (0.73, "above", "**This is better than a bag of words**: here accuracy is no sign", "level with"),
+        (0.65, "below", "The control does its work: what was not trained knows less than a bag of words.", "above"),
+        (0.66, "level with", "What was not trained is level with a bag of words.", "above"),
+        (0.71, "above", "**This is better than a bag of words**: here accuracy is no sign", "level with"),
         (0.80, "above", "**This is better than a bag of words**: here accuracy is no sign", "below"),
     ],
 )
@@ -94,7 +119,15 @@ def test_random_weights_against_the_bag_of_words_are_told_either_way(accuracy, s
     assert f"above the most frequent class (0.300), {standing} the bag of words (0.680)." in said[0]
     assert verdict in said[0]
     assert said[0].endswith(f"The trained network is {beside} it.")
-    assert sum(each in said[0] for each in ("does its work", "no better than", "is better than")) == 1
+    assert sum(each in said[0] for each in ("does its work", "is level with a bag", "is better than")) == 1
+
+
+def test_without_a_control_task_nothing_is_said_of_one():
+    table = probes(*EMOTION, *RANDOM).assign(control=np.nan, selectivity=np.nan)
+    own = section(page(table), "### emotion")
+    assert "| head 1.3, last token | 0.450 [0.430, 0.470] | 0.350 |  |  |  |" in own
+    assert "nan" not in own
+    assert "On its control task" not in own
 
 
 def test_a_property_of_words_without_random_weights():
@@ -104,7 +137,9 @@ def test_a_property_of_words_without_random_weights():
     own = section(text, "### negated")
     assert own.startswith("\n1,234 test words.\n")
     assert "| the residual stream before layer 0 | 0.900 [0.880, 0.920] | 0.800 | 0.250 | 0.650 | 3.140 |" in own
-    assert "level with the most frequent class (0.930), below the word type (0.950)." in own
+    assert "below the most frequent class (0.930), below the word type (0.950)." in own
+    assert "On its control task the same probe reaches 0.250: selectivity 0.650." in own
+    assert "Its best is before layer 0, and nothing earlier is level with that." in own
     assert "random" not in own.lower()
 
 
@@ -118,19 +153,19 @@ def test_what_is_none_or_empty_has_no_section():
         "### Probing beside ablation",
         "## What this does not mean",
     ]
-    assert "run `make ablate`, and then this once more" in section(page(), "### Probing beside ablation")
+    assert "\nNot measured: run it.\n" in section(page(), "### Probing beside ablation")
 
 
 def test_how_many_heads_it_takes():
-    rows = [("emotion", "last", n, "0.3 1.5 0.1 1.4", accuracy) for n, accuracy in ((4, 0.6), (1, 0.5), (2, 0.59))]
-    rows += [("negated", "word", 1, "1.2", 0.9)]
-    table = pd.DataFrame(rows, columns=["property", "reading", "n_heads", "heads", "accuracy"])
-    table = table.assign(ci_low=table["accuracy"] - 0.02, ci_high=1.0)
+    scores = ((4, 0.6, 0.0), (1, 0.59, -0.001), (2, 0.5, 0.001))  # the last: where the difference to the largest ends
+    rows = [("emotion", "last", n, "0.3 1.5 0.1 1.4", *own) for n, *own in scores]
+    rows += [("negated", "word", 1, "1.2", 0.9, 0.0)]
+    table = pd.DataFrame(rows, columns=["property", "reading", "n_heads", "heads", "accuracy", "difference_high"])
     own = section(page(profiles=table), "### How many heads it takes").splitlines()
     assert own[-4:] == [
         "| property | 1 | 2 | 4 | enough | first heads |",
         "| --- | --- | --- | --- | --- | --- |",
-        "| emotion, last token | 0.500 | 0.590 | 0.600 | 2 | 0.3, 1.5, 0.1 |",
+        "| emotion, last token | 0.590 | 0.500 | 0.600 | 2 | 0.3, 1.5, 0.1 |",
         "| negated | 0.900 |  |  | 1 | 1.2 |",
     ]
 
@@ -236,7 +271,11 @@ def test_agreement_with_ablation_is_corrected_for_all_correlations():
     assert "Of 4 correlations, 2 survive Holm's correction (p < 0.05): 1 positive," in own
     assert "and 1 negative." in own
     assert "They ask different things" in own
+    assert "1 correlations cannot be computed (none): " in own
     assert "make ablate" not in own
+    nothing = section(page(agreement=table[table["class"] == "none"]), "### Probing beside ablation")
+    assert "1 correlations cannot be computed (none): " in nothing
+    assert "survive" not in nothing
 
 
 @pytest.mark.parametrize(("label", "told"), [("a|b", r"a\|b"), ("50 $\nmore", r"50 \$ more"), ("so_*", r"so\_\*")])

@@ -5,14 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from lab import probe_tables
+from lab import probe_tables, probing
 from lab.activations import Site, record
 from lab.device import Device
 from lab.lens import Part
-from lab.probe_sources import SHARES, of_texts, of_words
-from lab.probing import Task, code_length, probe
-from lab.study import Part as Texts
-from model import Tokenizer
+from lab.probing import Task, as_text, code_length, probe, with_intervals
 
 LABELS = ("a", "b")
 
@@ -23,27 +20,33 @@ def read(clf_reference, tmp_path_factory):
     rng = np.random.default_rng(0)
     texts = rng.integers(0, 101, (60, 5)).tolist()
     y = np.array([ids[0] % 2 for ids in texts])
-    task = Task(y, LABELS, np.repeat(["train", "val", "test"], 20), rng.permutation(y))
+    task = Task(y, LABELS, np.repeat(["train", "val", "test"], 20), np.arange(60) // 3, rng.permutation(y))
     first = [np.array([0])] * 60
     cpu = Device(torch.device("cpu"), "fp32")
     folder = tmp_path_factory.mktemp("activations")
     return record(clf_reference.ours.trunk, texts, {"first": first}, folder, cpu)["first"], task
 
 
-def test_each_site_has_the_score_of_a_probe_and_the_code_of_texts_not_trained_on(read):
+def test_each_site_has_the_score_of_a_probe_and_the_code_of_texts_not_trained_on(read, monkeypatch):
+    monkeypatch.setattr(probing, "STRENGTHS", (0.1, 0.1))  # or the control might have another one than the task
     activations, task = read
     chosen, advanced = [Site("resid", 0), Site("head", 1, 2), Site("mlp", 2)], []
     rows = probe_tables.probed(activations, chosen, task, 0, True, lambda: advanced.append(1))
     assert len(advanced) == 3
     for site, row in zip(chosen, rows, strict=True):
-        x, score = activations.of(site), probe(activations.of(site), task, 0)
+        x, score = activations.of(site), probe(activations.of(site), task)
         assert (row["kind"], row["layer"], row["head"]) == (site.kind, site.layer, site.head)
-        assert (row["accuracy"], row["control"], row["n"]) == (score.accuracy, score.control, 20)
-        assert row["selectivity"] == score.accuracy - score.control
+        assert (row["accuracy"], row["n"]) == (score.accuracy, 20)
+        control = probe(x, Task(task.control, LABELS, task.split, task.text)).accuracy
+        assert (row["control"], row["selectivity"]) == (control, score.accuracy - control)
+        _, low, high = with_intervals(score.correct[:, None], np.arange(40, 60) // 3)  # of texts of three rows
+        assert (row["ci_low"], row["ci_high"]) == (low, high)
+        assert row["correct"] == as_text(score.correct)
         assert row["bits"] == pytest.approx(code_length(x[20:], task.y[20:], 2, 0))
         assert row["compression"] == pytest.approx(40 / row["bits"])
-    without = probe_tables.probed(activations, chosen[:1], task, 0, False, lambda: None)
-    assert without[0]["bits"] is without[0]["compression"] is None
+    task = Task(task.y, LABELS, task.split, task.text)
+    [without] = probe_tables.probed(activations, chosen[:1], task, 0, False, lambda: None)
+    assert without["bits"] is without["compression"] is without["control"] is without["selectivity"] is None
 
 
 def test_heads_stand_side_by_side_in_the_order_of_val(read):
@@ -54,10 +57,67 @@ def test_heads_stand_side_by_side_in_the_order_of_val(read):
         for i, (layer, head) in enumerate(order)
     ]
     rows = [{"kind": "mlp", "layer": 0, "head": None, "val_accuracy": 1.0}, *rows[::-1]]
-    found = probe_tables.profile(activations, rows, task, 0)
+    found = probe_tables.profile(activations, rows, task)
     assert [row["heads"] for row in found] == ["2.0", "2.0 0.4"]  # of 3 heads: 1 and 2 together
     both = np.concatenate([activations.of(Site("head", 2, 0)), activations.of(Site("head", 0, 4))], axis=1)
-    assert found[1]["accuracy"] == probe(both, task, 0).accuracy
+    one, two = probe(activations.of(Site("head", 2, 0)), task), probe(both, task)
+    assert [row["accuracy"] for row in found] == [one.accuracy, two.accuracy]
+    paired = with_intervals((one.correct.astype(int) - two.correct)[:, None], task.tested)
+    assert [found[0][name] for name in ("difference", "difference_low", "difference_high")] == [*paired]
+    assert [found[1][name] for name in ("difference", "difference_low", "difference_high")] == [0, 0, 0]
+
+
+def probes_of(correct, **columns):
+    """Rows of `probes`: correct (places, n), and other columns."""
+    table = pd.DataFrame({"property": "emotion", "reading": "last", "correct": [as_text(own) for own in correct]})
+    return table.assign(**columns).astype({"head": "Int64"})
+
+
+def test_places_stand_to_their_rivals_in_pairs():
+    """Four hundred rows; a place that is right where its rival is and on eight more is above it, however wide their
+    intervals are; one that is right as often on other rows is level with it."""
+    rng = np.random.default_rng(0)
+    some = rng.random(400) < 0.6
+    more = some | np.isin(np.arange(400), np.flatnonzero(~some)[:8])
+    correct = np.stack([some, more, rng.permutation(some), more])
+    probes = probes_of(
+        correct,
+        network=["trained", "trained", "random", "random"],
+        kind=["resid", "resid", "head", "head"],
+        layer=[0, 1, 0, 1],
+        head=[None, None, 2, 2],
+        val_accuracy=[0.5, 0.6, 0.9, 0.4],  # on val the third is best of the random ones, though not on test
+    )
+    rivals = {"most frequent class": some, "bag of words": ~some}
+    baselines = pd.DataFrame({"property": "emotion", "baseline": [*rivals], "correct": map(as_text, rivals.values())})
+    table = probe_tables.differences(probes, baselines, {"emotion": np.arange(400)})
+    found = {(row.network, row.layer, row.rival): row for row in table.itertuples()}
+    assert len(found) == len(table) == 4 * 2 + 2 + 2
+    verdicts = {key: row.verdict for key, row in found.items()}
+    assert [verdicts["trained", layer, "most frequent class"] for layer in (0, 1)] == ["level with", "above"]
+    assert [verdicts["trained", layer, "best layer"] for layer in (0, 1)] == ["below", "level with"]
+    assert verdicts["random", 0, "most frequent class"] == verdicts["trained", 1, "random weights"] == "level with"
+    assert {verdicts[*place, "bag of words"] for place in (("trained", 0), ("random", 1))} == {"above"}
+    assert found["trained", 1, "most frequent class"].difference == pytest.approx(8 / 400)
+    _, low, high = with_intervals((more.astype(int) - some)[:, None], np.arange(400))
+    assert (found["trained", 1, "most frequent class"].ci_low, high) == (low, pytest.approx(high))
+    one = probe_tables.differences(probes, baselines, {"emotion": np.repeat([0, 1], 200)})  # all rows of two texts
+    assert set(one.loc[one["rival"] == "random weights", "ci_low"]) != set(
+        table.loc[table["rival"] == "random weights", "ci_low"]
+    )
+
+
+def test_with_no_difference_one_in_twenty_says_otherwise():
+    """Places as good as the baseline on other rows: texts of seven rows that are right together."""
+    rng, texts = np.random.default_rng(0), np.repeat(np.arange(101), 7)
+    right = rng.random((301, 101)) < 0.7
+    correct = right[:, texts]
+    probes = probes_of(correct[1:], network="trained", kind="head", layer=0, head=np.arange(300), val_accuracy=0.5)
+    baselines = pd.DataFrame({"property": ["emotion"], "baseline": ["bag of words"], "correct": [as_text(correct[0])]})
+    verdicts = probe_tables.differences(probes, baselines, {"emotion": texts})["verdict"]
+    assert 0.85 < (verdicts == "level with").mean() < 0.995
+    as_if_independent = probe_tables.differences(probes, baselines, {"emotion": np.arange(707)})["verdict"]
+    assert (as_if_independent == "level with").mean() < 0.75
 
 
 def test_the_lens_counts_what_is_right_and_what_is_decided():
@@ -102,29 +162,19 @@ def test_agreement_is_a_rank_correlation_over_the_heads_with_the_size_of_the_eff
     assert table["spearman"].tolist() == pytest.approx([1, -1])
 
 
-def test_texts_and_their_words_stay_in_their_split():
-    tokenizer = Tokenizer.load("gpt2-mini")
-    texts = {split: [f"the {split} has {word} words" for word in ("four", "brave", "unsaid")] for split in SHARES}
-    parts = [
-        Texts(split, np.arange(3), own, [tokenizer.encode(text) for text in own], np.array([0, 1, 0]))
-        for split, own in texts.items()
-    ]
-    source = of_texts(parts, LABELS, 0)
-    task = source.tasks["emotion", "last"]
-    assert task.split.tolist() == ["train"] * 3 + ["val"] * 3 + ["test"] * 3
-    assert [
-        tokenizer.decode([ids[at[0]]]) for ids, at in zip(source.sequences, source.positions["last"], strict=True)
-    ] == [" words"] * 9
-    [words], _ = of_words(parts, tokenizer, 45, 0)
-    own = words.tasks["length", "word"].split
-    for split in SHARES:
-        assert {word for word, at in zip(words.words, own, strict=True) if at == split} >= {split, "brave"}
-        assert not {word for word, at in zip(words.words, own, strict=True) if at == split} & (set(SHARES) - {split})
-
-
-def test_texts_without_words_have_no_properties_of_words():
-    tokenizer = Tokenizer.load("gpt2-mini")
-    parts = [Texts(split, np.arange(2), [":)", "7"], [[25, 8], [22]], np.array([0, 1])) for split in SHARES]
-    found, missing = of_words(parts, tokenizer, 45, 0)
-    assert found == []
-    assert "no word of letters" in missing[-1]
+@pytest.mark.filterwarnings("error")
+def test_agreement_is_empty_where_there_is_nothing_to_rank():
+    """A class without test texts, and one on which all heads do the same."""
+    key = {"property": "emotion", "reading": "last", "network": "trained", "kind": "head", "layer": 0}
+    probes = pd.DataFrame([{**key, "head": head, "accuracy": 0.1 * head} for head in range(4)])
+    closed = {"kind": "head", "split": "test", "fill": "mean", "layer": 0, "metric": "specific_margin"}
+    sizes = {"none": [np.nan] * 4, "same": [0.3] * 4, "b": [0.1, 0.2, 0.3, -0.4]}
+    effects = pd.DataFrame(
+        [{**closed, "head": h, "class": label, "effect": own[h]} for label, own in sizes.items() for h in range(4)]
+    )
+    table = probe_tables.agreement(probes, effects).set_index("class")
+    assert table["spearman"].isna().to_dict() == table["p"].isna().to_dict() == {"none": True, "same": True, "b": False}
+    assert table.loc["b", "spearman"] == pytest.approx(1)
+    two = probe_tables.agreement(probes[:2], effects)
+    assert len(two) == 3
+    assert two["spearman"].isna().all()

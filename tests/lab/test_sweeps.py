@@ -66,8 +66,8 @@ def test_what_is_kept_of_other_texts_seeds_ablations_or_words_is_swept_anew(swee
     np.testing.assert_allclose(run(sweeps, plan(heads=2)), before[:, :2], atol=1e-6)
     corrupt(sweeps, "zero")
     part = sweeps.parts["test"]
-    sweeps.parts["test"] = replace(part, positions=part.positions[::-1].copy())
-    np.testing.assert_allclose(run(sweeps, plan(heads=2)), before[:, :2], atol=1e-6)
+    sweeps.parts["test"] = replace(part, sequences=part.sequences[::-1])
+    np.testing.assert_allclose(run(sweeps, plan(heads=2)), before[::-1, :2], atol=1e-6)
 
 
 def test_other_donors_or_other_predictions_are_swept_anew(sweeps, monkeypatch):
