@@ -89,6 +89,31 @@ def test_permutation_p_is_the_share_of_all_permutations(ties):
     assert p[0, 1] == pytest.approx(1 / 35, abs=0.01)  # class 1 on top: 1 of the 35 ways to choose it
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-4, 1e-2, 1.0])
+def test_p_is_no_smaller_than_the_share_of_permutations_that_change_nothing(spread):
+    """However little the classes spread: of the 70 ways to choose 4 of 8 texts, 2 set them as far apart, the class on
+    top and at the bottom; of the 28 ways to choose 2 of them, 1."""
+    half, two = np.array([0, 1, 0, 1, 1, 0, 0, 1]), np.array([0, 0, 1, 0, 0, 0, 1, 0])
+    for targets, exact in ((half, 2 / 70), (two, 1 / 28)):
+        values = np.where(targets == 1, 9.0, 0.0) + spread * np.random.default_rng(0).random(8)
+        p = permutation_p(np.stack([values, -values], axis=1)[:, None], targets, 20_000)
+        assert p == pytest.approx(np.full((1, 2), exact), abs=0.006)
+
+
+def test_a_permutation_that_changes_nothing_is_as_extreme_in_whatever_order_sums_are_added():
+    """A thousand texts in two classes that are far apart, and the same texts in another order."""
+    rng = np.random.default_rng(0)
+    targets = np.repeat([0, 1], 503)
+    for spread in (1e-7, 1e-5, 1e-3):
+        values = (targets[:, None, None] + spread * rng.normal(size=(1006, 50, 2))).astype(np.float32)
+        scaled = stats._scaled(values[:, :, 0])
+        difference, error, rounding = stats._difference(targets[None] == 1, scaled)
+        order = rng.permutation(1006)
+        again = stats._difference(np.repeat(targets[order][None] == 1, 9, axis=0), scaled[order])
+        assert (again[0] * (error + rounding) >= (1 - stats.TIE) * difference * (again[1] - rounding)).all()
+        assert error.max() < 1e-2 * difference.min()
+
+
 def test_permutation_p_knows_no_scale_and_no_offset():
     rng = np.random.default_rng(3)
     targets, values = rng.integers(3, size=53), rng.normal(size=(53, 5, 3))
