@@ -42,6 +42,7 @@ def test_muon_takes_the_blocks_matrices_and_adamw_everything_else_once(tiny):
     assert len(taken[0]) == 4 * tiny.n_layer
     assert all(name.startswith("trunk.h.") and name.endswith(".weight") and "ln_" not in name for name in taken[0])
     assert sorted(taken[0] + taken[1]) == sorted(names.values())
+    assert {group["betas"] for group in others.param_groups} == {(0.9, 0.95)}
     decays = {names[id(p)]: group["weight_decay"] for group in others.param_groups for p in group["params"]}
     assert {name for name, decay in decays.items() if decay} == {"trunk.wte.weight", "trunk.wpe.weight"}
 

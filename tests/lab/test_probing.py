@@ -63,6 +63,18 @@ def test_features_that_repeat_or_never_change_do_no_harm(width):
     assert probe(x, task(y), 0).accuracy > 0.95
 
 
+def test_features_are_levelled_half_of_the_way_to_whitening():
+    """On the rows of train: no mean, no correlation, and along each principal component the root of its variance."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(211, 5)) @ rng.normal(size=(5, 5)) * 7 + 3).astype(np.float32)
+    train = np.arange(211) < 150
+    levelled = probing._levelled(x.copy(), train)
+    assert levelled.dtype == np.float32
+    np.testing.assert_allclose(levelled[train].mean(0), 0, atol=1e-5)
+    variances = np.linalg.eigvalsh(np.corrcoef(x[train].T))
+    np.testing.assert_allclose(np.cov(levelled[train].T, bias=True), np.diag(variances**0.5), atol=1e-4)
+
+
 def test_nothing_is_found_in_noise():
     y = planted()[1]
     score = probe(np.random.default_rng(1).normal(size=(len(y), 7)).astype(np.float32), task(y), 0)
