@@ -1,4 +1,5 @@
 import warnings
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -176,6 +177,14 @@ def test_code_of_labels_by_hand():
     assert code_length(x, np.full(7, 2), 3, 0) == pytest.approx(bits)
     assert code_length(x[:2], np.array([0, 1]), 3, 0) == pytest.approx(np.log2(3) + 2)  # not seen before: 1/4
     assert code_length(x[:1], np.array([0]), 3, 0) == pytest.approx(np.log2(3))
+
+
+def test_code_has_the_portions_of_voita_and_titov():
+    """Of 1000 rows: all of one class, so that each portion costs what Laplace's rule makes of the rows before it."""
+    ends = [1, 2, 4, 8, 16, 32, 63, 125, 250, 500, 1000]
+    portions = sum((end - t) * np.log2((t + 5) / (t + 1)) for t, end in pairwise(ends))
+    found = code_length(np.zeros((1000, 2), np.float32), np.full(1000, 3), 5, 0)
+    assert found == pytest.approx(np.log2(5) + portions)
 
 
 def test_code_is_short_where_x_tells_y():

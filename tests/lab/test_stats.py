@@ -72,21 +72,23 @@ def statistic(values, labels, c):
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_permutation_p_is_the_share_of_all_permutations(ties):
+@pytest.mark.parametrize("labels", [[0, 2, 1, 1, 2, 1, 0], [0, 1, 0, 1, 0]])
+def test_permutation_p_is_the_share_of_all_permutations(ties, labels):
     rng = np.random.default_rng(2)
-    targets = np.array([0, 2, 1, 1, 2, 1, 0])
-    values = rng.integers(-2, 3, size=(7, 2, 3)) / 10 if ties else rng.exponential(size=(7, 2, 3))
+    targets, N, K = np.array(labels), len(labels), max(labels) + 1
+    values = rng.integers(-2, 3, size=(N, 2, K)) / 10 if ties else rng.exponential(size=(N, 2, K))
     values[targets == 1, 0, 1] += 9
-    shuffled = np.array([targets[list(order)] for order in permutations(range(7))])
+    shuffled = np.array([targets[list(order)] for order in permutations(range(N))])
     draws = 20_000
     p = permutation_p(values, targets, draws)
     for u in range(2):
-        for c in range(3):
+        for c in range(K):
             [observed] = statistic(values[:, u, c], targets[None], c)
             every = statistic(values[:, u, c], shuffled, c)
             exact = (every >= observed - 1e-9).mean()
             assert p[u, c] == pytest.approx(exact, abs=4.5 * (exact * (1 - exact) / draws) ** 0.5 + 1 / draws)
-    assert p[0, 1] == pytest.approx(1 / 35, abs=0.01)  # class 1 on top: 1 of the 35 ways to choose it
+    ways = {7: 35, 5: 10}[N]  # to choose the texts of class 1, which are on top
+    assert p[0, 1] == pytest.approx(1 / ways, abs=0.01)
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-4, 1e-2, 1.0])
@@ -133,6 +135,7 @@ def test_ties_in_float32_count_as_extreme():
     assert permutation_p(values, targets, 199)[0, 0] == pytest.approx(0.5, abs=0.2)
 
 
+@pytest.mark.filterwarnings("error")
 def test_no_change_gives_p_1_and_a_class_of_no_or_all_texts_has_none():
     targets = np.array([0, 0, 3, 3, 3])
     values = np.random.default_rng(0).normal(size=(5, 3, 4))
