@@ -154,8 +154,8 @@ def test_equivalent_ones_count_neither_way(tmp_path, monkeypatch):
     assert found.loc["all"].tolist() == found.loc["lab/x.py"].tolist() == [4, 1, 1, 0.33]
 
 
-def test_each_equivalent_fault_is_one_that_can_be_drawn_and_has_a_reason():
+def test_each_equivalent_fault_is_known_by_all_columns_and_has_a_reason():
     listed = pd.read_csv(mutants.EQUIVALENT, keep_default_na=False)
+    assert listed.columns.tolist() == [*mutants.IDENTITY, "reason"]
     assert (listed["reason"].str.len() > 10).all()
-    drawn = mutants.draw(mutants.ROOT, mutants.Options(draw=10**6, files=tuple(listed["file"].unique())))
-    assert set(listed[mutants.IDENTITY].itertuples(index=False, name=None)) <= set(map(mutants.identity, drawn))
+    assert not listed.duplicated(mutants.IDENTITY).any()
