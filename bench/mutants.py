@@ -14,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import sys
 import tempfile
 import time
 from bisect import bisect_right
@@ -34,13 +35,7 @@ from points import Mutant, mutant_at, points
 ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENT = ROOT / "bench" / "equivalent_mutants.csv"
 CODE = ("lab", "data")
-LEFT_OUT = (
-    "model/*.py",
-    "bench/*.py",
-    "test_kill.py",
-    "test_processes.py",
-    "test_bench.py",
-)  # another subject; other processes
+LEFT_OUT = ("model/*.py", "bench/*.py", "test_bench.py", "test_kill.py", "test_processes.py")  # none of CODE is seen
 IDENTITY = ["file", "function", "mutation", "before", "after"]
 COLUMNS = [*IDENTITY, "line", "noticed", "by", "tests", "left_out", "seconds"]
 Tests = dict[str, tuple[float, set[str]]]  # seconds, the functions that it calls as file::name
@@ -59,7 +54,10 @@ class Options:
     out: Path = ROOT / "runs" / "mutants"
 
 
-def main(options: Options) -> None:
+def main(options: Options) -> int:
+    if complaint := wrong(options):
+        print(complaint, file=sys.stderr)
+        return 2
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     tree, out = options.tree.resolve(), options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -77,6 +75,15 @@ def main(options: Options) -> None:
             row = pd.DataFrame([done.result()], columns=COLUMNS)
             row.to_csv(table, mode="a", header=not table.exists(), index=False)
     print(summary(drawn, table).to_string())
+    return 0
+
+
+def wrong(options: Options) -> str:
+    """What is wrong with the options, in one line."""
+    if min(options.draw, options.jobs) < 1:
+        return f"--draw and --jobs: expected at least 1, got {options.draw} and {options.jobs}"
+    missing = [file for file in options.files if not (options.tree / file).is_file()]
+    return f"--files: {options.tree} has no {', '.join(missing)}" if missing else ""
 
 
 def identity(mutant: Mutant) -> tuple[str, ...]:
@@ -180,4 +187,4 @@ def summary(drawn: list[Mutant], table: Path) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    sys.exit(main(tyro.cli(Options)))

@@ -108,6 +108,21 @@ def test_faults_are_drawn_and_those_that_no_test_notices_are_found(project, tmp_
     assert len(again) == 7
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"files": ("lab/numbers.py", "lab/nothing.py")}, "has no lab/nothing.py"),
+        ({"draw": 0}, "expected at least 1, got 0 and 1"),
+        ({"jobs": -1}, "expected at least 1, got 300 and -1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_in_one_line(project, tmp_path, capsys, options, line):
+    assert mutants.main(mutants.Options(tree=project, out=tmp_path / "out", **options)) == 2
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.endswith(line)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_seed_decides_what_is_drawn(project):
     every, first, same, other = (
         mutants.draw(project, mutants.Options(draw=draw, seed=seed)) for draw, seed in ((99, 0), (3, 0), (3, 0), (3, 1))
