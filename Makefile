@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run "$(RUN)") $(ARGS)
 
-.PHONY: train mini verify paper ablate probe bench bench-quick words test test-slow lint lock
+.PHONY: train mini verify paper ablate probe bench bench-quick mutants words test test-slow lint lock
 train verify paper ablate probe: .venv/ready
 	@$(BIN)/python $@.py $(OPTIONS)
 
@@ -12,6 +12,10 @@ bench: .venv/ready
 
 bench-quick: .venv/ready
 	@$(BIN)/python bench/speed.py --quick $(ARGS)
+
+# Whether the tests notice small faults in lab/ and data/: some hours.
+mutants: .venv/ready
+	@$(BIN)/python bench/mutants.py $(ARGS)
 
 mini: .venv/ready
 	@$(BIN)/python pretrain.py $(OPTIONS)

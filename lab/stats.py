@@ -11,7 +11,8 @@ DRAWS = 1000
 CHUNK = 2**18  # weights held at once (2 MB): memory stays flat for any number of texts, and the cache suffices
 PERMUTATIONS = 99_999
 PERMUTED = 2**20  # labels held at once (8 MB): enough rows for a fast matrix product
-TIE = 1e-4  # statistics of float32 sums of the same values in another order differ by less, as a share
+TIE = 1e-4  # float32 sums of the same values in another order differ by less, as a share
+ROUNDING = 1e-6  # and of their squares about the class means, where all squares sum to 1, by less than this
 
 
 def resamples(n: int, seed: int = 0) -> Iterator[NDArray[np.floating]]:
@@ -70,9 +71,10 @@ def permutation_p(
     observed = [_difference((targets == c)[None], scaled[c]) for c in range(K)]
     extreme = np.zeros((U, K), int)
     for labels in _permuted(targets, draws, max(1, PERMUTED // max(len(targets), U)), seed):
-        for c, (difference, error) in enumerate(observed):
-            permuted = _difference(labels == c, scaled[c])  # squares, (draws in this chunk, U) each
-            extreme[:, c] += (permuted[0] * error >= (1 - TIE) * difference * permuted[1]).sum(0)  # no division by 0
+        for c, (difference, error, rounding) in enumerate(observed):
+            permuted = _difference(labels == c, scaled[c])  # squares, (draws in this chunk, U) each; no division by 0
+            at_least = permuted[0] * (error + rounding) >= (1 - TIE) * difference * (permuted[1] - rounding)
+            extreme[:, c] += at_least.sum(0)
     n = np.bincount(targets, minlength=K)
     return np.where((n > 0) & (n < len(targets)), (1 + extreme) / (1 + draws), np.nan)
 
@@ -86,19 +88,20 @@ def _scaled(values: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def _difference(own: NDArray[np.bool_], scaled: NDArray[np.float32]) -> tuple[NDArray[np.floating], ...]:
-    """Difference of two means and its standard error (Welch 1947), both squared, (draws, U) each.
+    """Difference of two means and its standard error (Welch 1947), both squared, (draws, U) each, and the rounding of
+    the latter, ().
 
     own bool (draws, N): which texts are of the class. The sums over the others follow from those over the class, as
-    all values sum to 0 and their squares to 1."""
+    all values sum to 0 and their squares to 1. Where a class hardly spreads, only rounding is left of its spread."""
     weights = own.astype(np.float32)
     n = weights[0].sum()
     others = len(scaled) - n
     if not n or not others:
-        return np.zeros((len(own), scaled.shape[1])), np.zeros((len(own), scaled.shape[1]))
+        return np.zeros((len(own), scaled.shape[1])), np.zeros((len(own), scaled.shape[1])), np.zeros(())
     sums, squares = weights @ scaled, weights @ scaled**2
-    spread = (squares - sums**2 / n).clip(0) / (max(n - 1, 1) * n)
-    spread += (1 - squares - sums**2 / others).clip(0) / (max(others - 1, 1) * others)
-    return (sums / n + sums / others) ** 2, spread
+    pairs, other_pairs = max(n - 1, 1) * n, max(others - 1, 1) * others
+    spread = (squares - sums**2 / n).clip(0) / pairs + (1 - squares - sums**2 / others).clip(0) / other_pairs
+    return (sums / n + sums / others) ** 2, spread, np.asarray(ROUNDING / pairs + ROUNDING / other_pairs)
 
 
 def _permuted(targets: NDArray[np.integer], draws: int, chunk: int, seed: int) -> Iterator[NDArray[np.integer]]:

@@ -33,6 +33,7 @@ def texts(tokens):
 def test_whole_books_are_held_out(tmp_path, n, held_out):
     names = [f"Book {i}" for i in range(n)]
     books = read_books(written(tmp_path / "books.txt", names), TOKENIZER)
+    assert books.train.dtype == books.held_out.dtype == torch.int32
     assert texts(books.held_out) == [names[i] for i in held_out]
     assert texts(books.train) == [name for i, name in enumerate(names) if i not in held_out]
     assert books.description["books"] == {"train": n - len(held_out), "held_out": len(held_out)}

@@ -105,6 +105,8 @@ def test_so_many_words_of_brown_and_no_sentence_too_long(nltk_data):
         found = parts_of_speech(TOKENIZER, n_words, 1024, seed=0)
         check(found)
         assert len(found.y) == n_words
+    first = len(parts_of_speech(TOKENIZER, 100, 1024, seed=0).positions[0])  # words of the first sentence
+    assert [len(parts_of_speech(TOKENIZER, n, 1024, seed=0).sequences) for n in (first, first + 1)] == [1, 2]
     short = parts_of_speech(TOKENIZER, 100, 10, seed=0)
     check(short)
     assert {word for word, _ in of(short)} == {"1,000", "dogs", "jean-paul", "of", "foo"}

@@ -87,6 +87,13 @@ def test_every_site_holds_what_plain_passes_emit(clf_reference, texts, some, tmp
             np.testing.assert_allclose(activation.of(site), want[reading], rtol=1e-4, atol=2e-5)
 
 
+def test_positions_may_be_lists_of_which_some_are_empty(clf, texts, some, tmp_path):
+    lists = {"arrays": some, "lists": [own.tolist() for own in some]}
+    found = record(clf.trunk, texts, lists, tmp_path, CPU)
+    for site in sites(clf.config):
+        assert np.array_equal(found["lists"].of(site), found["arrays"].of(site))
+
+
 def test_several_sites_stand_side_by_side_in_memory(clf, texts, tmp_path):
     own = record(clf.trunk, texts, {"mean": None}, tmp_path, CPU)["mean"]
     chosen = [Site("head", 2, 4), Site("mlp", 0), Site("head", 0, 1)]
@@ -158,3 +165,10 @@ def test_a_folder_without_room_is_refused_before_anything_is_written(clf, texts,
             with pytest.raises(InputError, match=r"GiB of free space .* make room, or take fewer texts"):
                 record(clf.trunk, texts, {"mean": None}, tmp_path, CPU)
     assert not list(tmp_path.glob("mean*"))
+
+
+def test_the_room_that_is_missing_is_told_in_gib(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(activations.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * 2**29))
+    rows = 2**20 * 3  # of 10 layers of 35 numbers of 4 bytes
+    with pytest.raises(InputError, match=r"expected 4\.1 GiB of free space for activations, got 1\.5"):
+        activations._create(tiny, {"mean": rows}, tmp_path)

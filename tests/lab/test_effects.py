@@ -69,6 +69,7 @@ def test_effects_are_the_differences_of_their_definitions(R):
     baseline, ablated, targets = sample(0, R)
     table = effects(baseline, ablated, targets, LABELS, test=False)
     assert len(table) == U * (len(OVERALL) + K * len(PER_CLASS))
+    assert " ".join(table) == "unit class metric n baseline ablated effect ci_low ci_high p p_corrected"
     assert table["unit"].is_monotonic_increasing
     assert table[["p", "p_corrected"]].isna().all(axis=None)
     before = by_definition(baseline, baseline[:, None], targets)
@@ -278,8 +279,9 @@ def test_wrong_input_is_refused():
     baseline, ablated, targets = sample(9)
     with pytest.raises(ValueError, match=r"\(41, 3\).*got \(41, 3\) and \(5, 40, 1, 3\)"):
         effects(baseline, ablated[:, :-1], targets, LABELS, test=False)
-    with pytest.raises(ValueError, match=r"targets in 0\.\.2"):
-        flips(baseline, ablated, targets + 1, LABELS)
+    for beyond in (targets + 1, targets - 1):
+        with pytest.raises(ValueError, match=r"targets in 0\.\.2"):
+            flips(baseline, ablated, beyond, LABELS)
     ablated[2, 3, 0, 1] = np.inf
     with pytest.raises(ValueError, match="finite"):
         effects(baseline, ablated, targets, LABELS, test=False)

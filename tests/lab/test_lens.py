@@ -34,7 +34,7 @@ def close(got, want, scale=None):
 
 def test_the_class_lens_reads_each_layer_as_transformers_would(clf_reference, texts):
     hf, got = clf_reference.hf, class_lens(clf_reference.ours, texts, CPU)
-    assert got.shape == (len(texts), L + 1, K)
+    assert (got.shape, got.dtype) == ((len(texts), L + 1, K), np.float32)
     for ids, own in zip(texts, got, strict=True):
         with torch.no_grad():
             *middle, end = hf.transformer(torch.tensor([ids]), output_hidden_states=True).hidden_states
@@ -71,7 +71,7 @@ def test_every_part_is_there_once(tiny):
 
 def test_contributions_add_up_to_the_logits(clf, texts):
     got = contributions(clf, texts, CPU)
-    assert got.shape == (len(texts), 23, K)
+    assert (got.shape, got.dtype) == ((len(texts), 23, K), np.float32)
     close(got.sum(1), logits(clf, texts))
     close(contributions(clf, texts, Device(CPU.device, "bf16")), got)
 

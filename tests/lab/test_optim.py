@@ -10,9 +10,9 @@ from model import GPT2LM
 STEPS = 40
 
 
-def rates(schedule):
+def rates(schedule, warmup=0.1):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-    schedule, seen = schedule(optimizer, STEPS, 0.1), []
+    schedule, seen = schedule(optimizer, STEPS, warmup), []
     for _ in range(STEPS):
         seen.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
@@ -26,6 +26,20 @@ def test_the_rate_rises_then_falls_to_nothing(schedule):
     assert seen[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
     assert all(a > b for a, b in pairwise(seen[4:]))
     assert after == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("schedule", [linear_schedule, cosine_schedule])
+@pytest.mark.parametrize("warmup", [0.0, 1.0])
+def test_without_a_rise_it_begins_at_the_top_and_with_nothing_else_ends_there(schedule, warmup):
+    seen, _ = rates(schedule, warmup)
+    top = {0.0: 0, 1.0: STEPS - 1}[warmup]
+    assert seen[top] == max(seen) == 2.0
+    assert seen == sorted(seen, reverse=not top)
+
+
+def test_the_straight_line_by_hand():
+    seen, _ = rates(linear_schedule)
+    assert seen[4:] == pytest.approx([2 * (40 - step) / 36 for step in range(4, 40)])
 
 
 def test_the_cosine_is_half_way_down_in_the_middle():
@@ -42,6 +56,7 @@ def test_muon_takes_the_blocks_matrices_and_adamw_everything_else_once(tiny):
     assert len(taken[0]) == 4 * tiny.n_layer
     assert all(name.startswith("trunk.h.") and name.endswith(".weight") and "ln_" not in name for name in taken[0])
     assert sorted(taken[0] + taken[1]) == sorted(names.values())
+    assert {group["betas"] for group in others.param_groups} == {(0.9, 0.95)}
     decays = {names[id(p)]: group["weight_decay"] for group in others.param_groups for p in group["params"]}
     assert {name for name, decay in decays.items() if decay} == {"trunk.wte.weight", "trunk.wpe.weight"}
 

@@ -1,4 +1,5 @@
 import warnings
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -63,6 +64,18 @@ def test_features_that_repeat_or_never_change_do_no_harm(width):
     x, y = planted()
     x = np.hstack([np.resize(x.T, (width, len(x))).T, np.full((len(x), 2), 7, np.float32)])
     assert probe(x, task(y)).accuracy > 0.95
+
+
+def test_features_are_levelled_half_of_the_way_to_whitening():
+    """On the rows of train: no mean, no correlation, and along each principal component the root of its variance."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(211, 5)) @ rng.normal(size=(5, 5)) * 7 + 3).astype(np.float32)
+    train = np.arange(211) < 150
+    levelled = probing._levelled(x.copy(), train)
+    assert levelled.dtype == np.float32
+    np.testing.assert_allclose(levelled[train].mean(0), 0, atol=1e-5)
+    variances = np.linalg.eigvalsh(np.corrcoef(x[train].T))
+    np.testing.assert_allclose(np.cov(levelled[train].T, bias=True), np.diag(variances**0.5), atol=1e-4)
 
 
 def test_nothing_is_found_in_noise():
@@ -215,6 +228,14 @@ def test_code_of_labels_by_hand():
     assert code_length(x, np.full(7, 2), 3, 0) == pytest.approx(bits)
     assert code_length(x[:2], np.array([0, 1]), 3, 0) == pytest.approx(np.log2(3) + 2)  # not seen before: 1/4
     assert code_length(x[:1], np.array([0]), 3, 0) == pytest.approx(np.log2(3))
+
+
+def test_code_has_the_portions_of_voita_and_titov():
+    """Of 1000 rows: all of one class, so that each portion costs what Laplace's rule makes of the rows before it."""
+    ends = [1, 2, 4, 8, 16, 32, 63, 125, 250, 500, 1000]
+    portions = sum((end - t) * np.log2((t + 5) / (t + 1)) for t, end in pairwise(ends))
+    found = code_length(np.zeros((1000, 2), np.float32), np.full(1000, 3), 5, 0)
+    assert found == pytest.approx(np.log2(5) + portions)
 
 
 def test_code_is_short_where_x_tells_y():

@@ -72,21 +72,48 @@ def statistic(values, labels, c):
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_permutation_p_is_the_share_of_all_permutations(ties):
+@pytest.mark.parametrize("labels", [[0, 2, 1, 1, 2, 1, 0], [0, 1, 0, 1, 0]])
+def test_permutation_p_is_the_share_of_all_permutations(ties, labels):
     rng = np.random.default_rng(2)
-    targets = np.array([0, 2, 1, 1, 2, 1, 0])
-    values = rng.integers(-2, 3, size=(7, 2, 3)) / 10 if ties else rng.exponential(size=(7, 2, 3))
+    targets, N, K = np.array(labels), len(labels), max(labels) + 1
+    values = rng.integers(-2, 3, size=(N, 2, K)) / 10 if ties else rng.exponential(size=(N, 2, K))
     values[targets == 1, 0, 1] += 9
-    shuffled = np.array([targets[list(order)] for order in permutations(range(7))])
+    shuffled = np.array([targets[list(order)] for order in permutations(range(N))])
     draws = 20_000
     p = permutation_p(values, targets, draws)
     for u in range(2):
-        for c in range(3):
+        for c in range(K):
             [observed] = statistic(values[:, u, c], targets[None], c)
             every = statistic(values[:, u, c], shuffled, c)
             exact = (every >= observed - 1e-9).mean()
             assert p[u, c] == pytest.approx(exact, abs=4.5 * (exact * (1 - exact) / draws) ** 0.5 + 1 / draws)
-    assert p[0, 1] == pytest.approx(1 / 35, abs=0.01)  # class 1 on top: 1 of the 35 ways to choose it
+    ways = {7: 35, 5: 10}[N]  # to choose the texts of class 1, which are on top
+    assert p[0, 1] == pytest.approx(1 / ways, abs=0.01)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-6, 1e-4, 1e-2, 1.0])
+def test_p_is_no_smaller_than_the_share_of_permutations_that_change_nothing(spread):
+    """However little the classes spread: of the 70 ways to choose 4 of 8 texts, 2 set them as far apart, the class on
+    top and at the bottom; of the 28 ways to choose 2 of them, 1."""
+    half, two = np.array([0, 1, 0, 1, 1, 0, 0, 1]), np.array([0, 0, 1, 0, 0, 0, 1, 0])
+    for targets, exact in ((half, 2 / 70), (two, 1 / 28)):
+        values = np.where(targets == 1, 9.0, 0.0) + spread * np.random.default_rng(0).random(8)
+        p = permutation_p(np.stack([values, -values], axis=1)[:, None], targets, 20_000)
+        assert p == pytest.approx(np.full((1, 2), exact), abs=0.006)
+
+
+def test_a_permutation_that_changes_nothing_is_as_extreme_in_whatever_order_sums_are_added():
+    """A thousand texts in two classes that are far apart, and the same texts in another order."""
+    rng = np.random.default_rng(0)
+    targets = np.repeat([0, 1], 503)
+    for spread in (1e-7, 1e-5, 1e-3):
+        values = (targets[:, None, None] + spread * rng.normal(size=(1006, 50, 2))).astype(np.float32)
+        scaled = stats._scaled(values[:, :, 0])
+        difference, error, rounding = stats._difference(targets[None] == 1, scaled)
+        order = rng.permutation(1006)
+        again = stats._difference(np.repeat(targets[order][None] == 1, 9, axis=0), scaled[order])
+        assert (again[0] * (error + rounding) >= (1 - stats.TIE) * difference * (again[1] - rounding)).all()
+        assert error.max() < 1e-2 * difference.min()
 
 
 def test_permutation_p_knows_no_scale_and_no_offset():
@@ -108,6 +135,7 @@ def test_ties_in_float32_count_as_extreme():
     assert permutation_p(values, targets, 199)[0, 0] == pytest.approx(0.5, abs=0.2)
 
 
+@pytest.mark.filterwarnings("error")
 def test_no_change_gives_p_1_and_a_class_of_no_or_all_texts_has_none():
     targets = np.array([0, 0, 3, 3, 3])
     values = np.random.default_rng(0).normal(size=(5, 3, 4))
