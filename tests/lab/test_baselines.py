@@ -45,6 +45,18 @@ def test_the_choice_is_made_on_val_and_on_macro_f1():
     assert chosen["val_macro_f1"] == bag["val"]["macro_f1"]
 
 
+def test_candidates_are_what_they_are_called():
+    binary, balanced, svm, bayes = (dict(pipeline.steps) for pipeline in bag_of_words(["some text"]).values())
+    assert binary["countvectorizer"].fit_transform(["so so sad"]).toarray().tolist() == [[1, 1]]
+    assert balanced["tfidfvectorizer"].fit(["so sad"]).get_feature_names_out().tolist() == ["sad", "so"]
+    for pairs in (svm["tfidfvectorizer"], bayes["countvectorizer"]):
+        assert pairs.fit(["so sad"]).get_feature_names_out().tolist() == ["sad", "so", "so sad"]
+    assert bayes["countvectorizer"].transform(["so so sad"]).toarray().tolist() == [[1, 2, 1]]
+    logistic = balanced["logisticregression"]
+    assert (logistic.C, logistic.class_weight) == (3, "balanced")
+    assert binary["logisticregression"].max_iter == logistic.max_iter == 1000  # ten times what scikit-learn allows
+
+
 def test_texts_without_a_word_of_two_letters_have_baselines_too():
     split = ["😀 a", "😡 b", "😀 c", "😡 d"] * 5, np.array([0, 1, 0, 1] * 5)
     assert baselines(split, split, split, LABELS[:2])["bag_of_words"]["test"]["accuracy"] == 1

@@ -275,6 +275,15 @@ def test_confirmed_ranks_on_val_and_tests_on_test():
     pd.testing.assert_frame_equal(confirmed(val.iloc[::-1], pd.concat([other, test])), expected)
 
 
+def test_equal_effects_on_val_keep_their_order():
+    unit = np.arange(101)
+    keys = {"unit": unit, "class": "joy", "metric": "specific_margin", "n": 5, "baseline": 0.0}
+    val = pd.DataFrame(keys | {"effect": np.where(unit % 2, 1.0, -1.0) * (unit % 3)})
+    found = confirmed(val, val.assign(ci_low=-1.0, ci_high=1.0, p=0.5))
+    assert found["unit"].tolist() == [*unit[2::3], *unit[1::3], *unit[::3]]
+    assert found["rank"].tolist() == list(range(1, 102))
+
+
 def test_wrong_input_is_refused():
     baseline, ablated, targets = sample(9)
     with pytest.raises(ValueError, match=r"\(41, 3\).*got \(41, 3\) and \(5, 40, 1, 3\)"):
