@@ -455,6 +455,7 @@ def test_shipped_facts_agree_with_one_another():
     assert sum(values) / len(values) == pytest.approx(mean["expected"], abs=5e-4)
 
 
+@pytest.mark.slow
 def test_the_shipped_table_is_readable(run, monkeypatch):
     replayed = iter(SHIPPED)
     answers = dict.fromkeys(verify.MEASURES, lambda *_, **__: next(replayed)["expected"])

@@ -751,6 +751,7 @@ def test_each_published_size_takes_the_layout_of_its_file(name, tmp_path):
     assert metadata == {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_loading_never_holds_a_second_copy_of_the_weights(tmp_path):
     shapes = official_layout("distilgpt2")
