@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import t
 
 from lab import probe_tables, probing
 from lab.activations import Site, record
@@ -124,6 +125,7 @@ def test_the_lens_counts_what_is_right_and_what_is_decided():
     """Three texts, two layers: the second text changes its mind to be wrong, the third is right from the start."""
     predicted = np.array([[1, 0, 0], [1, 0, 0], [1, 1, 1]])  # texts x (layers + 1)
     table = probe_tables.lens_by_layer(np.eye(2, dtype=np.float32)[predicted], np.array([0, 1, 1]), LABELS)
+    assert table.index.tolist() == list(range(9))
     rows = table.set_index(["class", "layer"])
     assert rows.loc["all", "accuracy"].tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3])
     assert rows.loc["a", "accuracy"].tolist() == [0, 1, 1]
@@ -137,6 +139,7 @@ def test_the_lens_counts_what_is_right_and_what_is_decided():
 def test_contributions_are_means_over_the_texts_of_a_class():
     values = np.arange(12, dtype=np.float32).reshape(3, 2, 2)  # texts x parts x classes
     table = probe_tables.contributions(values, [Part("embedding"), Part("head", 1, 0)], np.array([1, 0, 1]), LABELS)
+    assert table.index.tolist() == list(range(12))
     own = table.set_index(["class", "kind", "logit"])["mean"]
     assert own["b", "head", "a"] == (values[0, 1, 0] + values[2, 1, 0]) / 2
     assert own["a", "embedding", "b"] == values[1, 0, 1]
@@ -160,6 +163,31 @@ def test_agreement_is_a_rank_correlation_over_the_heads_with_the_size_of_the_eff
         ["a", "mean", "specific_margin"],
     ]
     assert table["spearman"].tolist() == pytest.approx([1, -1])
+
+
+def test_agreement_of_seven_heads_by_the_formula_in_the_order_of_both_tables():
+    accuracy, drop = [0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9], [2, 1, 4, 3, 7, 5, 6]  # ranks 1 .. 7 and these
+    rho = 1 - 6 * sum((rank - i) ** 2 for i, rank in enumerate(drop, 1)) / (7 * (7**2 - 1))
+    p = 2 * t.sf(rho * (5 / (1 - rho**2)) ** 0.5, 5)
+    heads = pd.DataFrame({"kind": "head", "layer": [0, 0, 0, 1, 1, 1, 1], "head": [0, 1, 2, 0, 1, 2, 3]})
+    probes = pd.concat(
+        heads.assign(property=name, reading=reading, network="trained", accuracy=accuracy)
+        for name, reading in (("position", "word"), ("emotion", "mean"), ("emotion", "last"))
+    )
+    effects = pd.concat(
+        heads.assign(
+            **{"class": "all", "split": "test", "fill": fill, "metric": "log_prob"}, effect=np.array(drop) * -1.0
+        )
+        for fill in ("zero", "mean")
+    )
+    table = probe_tables.agreement(probes, effects)
+    assert table[["property", "reading", "fill"]].to_numpy().tolist() == [
+        [*task, fill]
+        for task in (("position", "word"), ("emotion", "mean"), ("emotion", "last"))
+        for fill in ("zero", "mean")
+    ]
+    assert table["spearman"].tolist() == pytest.approx([rho] * 6)
+    assert table["p"].tolist() == pytest.approx([p] * 6)
 
 
 @pytest.mark.filterwarnings("error")

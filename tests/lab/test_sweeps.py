@@ -10,7 +10,8 @@ from planted import planted, planted_texts, sweeps_of
 
 from lab import fills, units
 from lab.device import Device
-from lab.sweeps import Plan
+from lab.sweeps import AGREEMENT, Plan, Sweeps
+from model import InputError
 
 
 @pytest.fixture
@@ -101,3 +102,38 @@ def test_some_texts_of_val_and_of_test_are_independent_draws(tmp_path):
     assert study.part("val", 50, 0).positions.tolist() == chosen["val"] == sorted(set(chosen["val"]))
     assert study.part("val", 50, 1).positions.tolist() != chosen["val"]
     assert chosen["val"] != chosen["test"]
+
+
+def test_a_sweep_that_ends_between_its_two_files_is_taken_for_no_other(sweeps, monkeypatch):
+    before = np.array(run(sweeps, plan()))
+
+    def fail(path, content):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lab.sweeps.write_json", fail)
+        with pytest.raises(OSError, match="no space"):
+            run(sweeps, plan(heads=2))
+    np.testing.assert_array_equal(run(sweeps, plan()), before)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_device_that_computes_other_logits_is_refused(sweeps, monkeypatch, precision):
+    """Against the CPU, in shares of the largest logit; `meta` stands for a GPU."""
+    heads, most = [], AGREEMENT[precision]
+    errors = {"meta": 0.9 * most, "cpu": 0.0}  # shares of 4
+
+    def ablated(batch, ablations, clf, device):
+        heads.append(len(ablations))
+        return torch.tensor([[4.0, -1.0], [2.0, 4 * errors[device.device.type] - 3.0]])
+
+    monkeypatch.setattr(Sweeps, "ablated", staticmethod(ablated))
+    sweeps.study = replace(sweeps.study, device=Device(torch.device("meta"), precision))
+    sweeps.check_device()
+    assert heads == [7, 7]  # six heads and the whole network
+    for errors["meta"] in (1.1 * most, -1.1 * most, np.nan):
+        with pytest.raises(InputError, match=r"meta.* computes other logits than the CPU, off by .*--device cpu"):
+            sweeps.check_device()
+    sweeps.study = replace(sweeps.study, device=Device(torch.device("cpu"), precision))
+    sweeps.check_device()  # there is nothing to compare
+    assert len(heads) == 8

@@ -58,8 +58,9 @@ def test_regions_by_hand(tiny, region, rows):
     assert ((mask[0, 0, 0] * causal) == want).all()
     gate = found(ablations, kind="cut", layer=None, region=region).arguments(ALONE)["attn_gate"]
     assert ((gate[0, 0, 0] * causal) == want).all()
+    for kind in ("mask", "cut"):
+        assert [found(ablations, kind=kind, layer=layer, region=region).start for layer in (None, 0, 2)] == [0, 0, 2]
     in_one = found(ablations, kind="mask", layer=2, region=region)
-    assert in_one.start == 2
     mask = in_one.arguments(ALONE)["attn_mask"]
     assert mask[0, :2].all()
     assert ((mask[0, 2, 0] * causal) == want).all()
@@ -68,6 +69,7 @@ def test_regions_by_hand(tiny, region, rows):
 def test_rows_count_from_the_start_or_from_each_texts_end(tiny):
     ablations = units.each_region(tiny, (0, 3, -3))
     for region, closed in (("last query", [4, 2]), ("query 0", [0, 0]), ("query 3", [3, 3]), ("query -3", [2, 0])):
+        assert [found(ablations, layer=layer, region=region).start for layer in (None, 0, 2)] == [0, 0, 2]
         mask = found(ablations, kind="mask", layer=None, region=region).arguments(ALONE)["attn_mask"]
         assert (~mask[:, 0, 0, :, 0]).nonzero().tolist() == [[0, closed[0]], [1, closed[1]]]
 
