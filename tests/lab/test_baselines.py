@@ -50,8 +50,8 @@ def test_candidates_are_what_they_are_called():
     assert binary["countvectorizer"].fit_transform(["so so sad"]).toarray().tolist() == [[1, 1]]
     assert balanced["tfidfvectorizer"].fit(["so sad"]).get_feature_names_out().tolist() == ["sad", "so"]
     for pairs in (svm["tfidfvectorizer"], bayes["countvectorizer"]):
-        assert pairs.fit(["so sad"]).get_feature_names_out().tolist() == ["sad", "so", "so sad"]
-    assert bayes["countvectorizer"].transform(["so so sad"]).toarray().tolist() == [[1, 2, 1]]
+        assert pairs.fit(["so sad now"]).get_feature_names_out().tolist() == ["now", "sad", "sad now", "so", "so sad"]
+    assert bayes["countvectorizer"].transform(["so so sad"]).toarray().tolist() == [[0, 1, 0, 2, 1]]
     logistic = balanced["logisticregression"]
     assert (logistic.C, logistic.class_weight) == (3, "balanced")
     assert binary["logisticregression"].max_iter == logistic.max_iter == 1000  # ten times what scikit-learn allows

@@ -104,6 +104,16 @@ def test_some_texts_of_val_and_of_test_are_independent_draws(tmp_path):
     assert chosen["val"] != chosen["test"]
 
 
+def test_the_work_of_a_plan_by_hand(sweeps):
+    """Three heads of layer 0 pass two layers, three of layer 1 one; ten donors are ten times the work."""
+    tokens = {split: sum(map(len, part.sequences)) for split, part in sweeps.parts.items()}
+    both = {"val": units.each_head(sweeps.study.clf.config)[:3], "test": units.each_head(sweeps.study.clf.config)}
+    plans = [Plan("heads", fill, both) for fill in ("mean", "resample")]
+    work = 6 * tokens["val"] + 9 * tokens["test"]
+    assert [sweeps.work([own]) for own in plans] == [work, 10 * work]
+    assert sweeps.work(plans) == 11 * work
+
+
 def test_a_sweep_that_ends_between_its_two_files_is_taken_for_no_other(sweeps, monkeypatch):
     before = np.array(run(sweeps, plan()))
 
