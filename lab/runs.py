@@ -154,8 +154,9 @@ def analysis(folder: Path, kept: str, resume: bool, device: Device) -> Iterator[
     with ExitStack() as stack:
 
         def prepare() -> None:
-            (folder / kept).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
             stack.enter_context(alone_at(folder, "wait for it"))
+            (folder / kept).mkdir(exist_ok=True)
             remove_unfinished(folder / kept)
             if not resume:
                 remove_results(folder / kept)

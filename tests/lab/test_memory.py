@@ -15,6 +15,7 @@ from lab.evaluation import predict
 from lab.lens import class_lens, contributions
 from lab.memory import fitting, map_texts
 from lab.pruning import gate_gradients
+from lab.sweep import nothing
 
 CPU = Device(torch.device("cpu"), "fp32")
 
@@ -106,7 +107,7 @@ def activations(clf, device, folder):
 PASSES = {
     "means": mean_sums,
     "donors": resampled,
-    "gradients": lambda clf, device, folder: [gate_gradients(clf, TEXTS, TARGETS, device)],
+    "gradients": lambda clf, device, folder: [gate_gradients(clf, TEXTS, TARGETS, [nothing], device)],
     "activations": activations,
     "class lens": lambda clf, device, folder: [class_lens(clf, TEXTS, device)],
     "contributions": lambda clf, device, folder: [contributions(clf, TEXTS, device)],

@@ -165,7 +165,8 @@ def test_the_forecast_of_the_probes_is_that_of_the_cpu(clf, rates, monkeypatch, 
     assert own.work(tasks) == PRODUCTS * 13 * (2 + 5) * (7 * 35 + 15 * 7) + PRODUCTS_PER_SITE * 2 * 22
     monkeypatch.setattr(own, "source", lambda *arguments: iter([]))
     monkeypatch.setattr(own, "work", lambda tasks: 3 * 3600 * probes.fitting_rate())
-    monkeypatch.setattr(pd, "concat", lambda tables, **options: pd.DataFrame(columns=["head", "bits", "compression"]))
+    columns = ["head", "control", "selectivity", "bits", "compression"]
+    monkeypatch.setattr(pd, "concat", lambda tables, **options: pd.DataFrame(columns=columns))
     own.run([SimpleNamespace(name="texts", tasks={("emotion", "last"): tasks[0]})])
     assert f"44 probes take about 180 min on {CPU}" in " ".join(capsys.readouterr().out.split())
 
