@@ -34,6 +34,7 @@ def table(name, run="one"):
     return pd.read_csv(path, keep_default_na=False, na_values={"layer": "", "head": ""})
 
 
+@pytest.mark.slow
 def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
     assert run_ablate(monkeypatch, "--all", "--texts", "13", "--rows", "0") == 0
     folder, out = Path("runs/one/ablate"), capsys.readouterr().out
@@ -107,6 +108,7 @@ def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
 
 
 @pytest.mark.usefixtures("saved")
+@pytest.mark.slow
 def test_without_resume_everything_is_computed_anew(here, monkeypatch):
     arguments = ("--units", "heads", "--fill", "zero")
     assert run_ablate(monkeypatch, *arguments) == 0
@@ -132,6 +134,7 @@ def test_other_weights_are_swept_anew(here, monkeypatch):
     assert (after["baseline"] < 0.2).all()
 
 
+@pytest.mark.slow
 def test_other_texts_are_swept_anew(here, monkeypatch):
     assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero") == 0
     before = table("effects")

@@ -302,6 +302,7 @@ def test_the_effects_of_heads_in_bf16_are_ranked_as_in_fp32(here, checkpoint):
     assert 0.9 < speed.bf16_agreement(str(checkpoint), todo.split, 5, CPU) < 1
 
 
+@pytest.mark.slow
 def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(speed, "bf16_agreement", lambda *arguments: 0.98765)
     monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: None)

@@ -98,6 +98,7 @@ def test_after_ctrl_c_in_a_later_epoch_resume_ends_as_if_nothing_had_been(
     assert differing(left_in(here), whole) == set()
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_in_the_first_epoch_its_state_stays_and_it_says_so(
     here, interruptible, with_states, unmeasured, monkeypatch, capsys
 ):
@@ -130,7 +131,8 @@ FULL = {  # script, where it is killed to leave something, bytes that a file may
 KEPT = r"^(?!.*\.tmp).*\.(safetensors|npy|json)$"
 
 
-@pytest.mark.parametrize("what", ["weights", *(pytest.param(what, marks=pytest.mark.slow) for what in list(FULL)[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("what", FULL)
 def test_on_a_full_disk_it_ends_in_one_line_and_goes_on_when_there_is_room(here, what):
     script, death, size, expected = FULL[what]
     write_books(here)
@@ -245,6 +247,7 @@ def no_room_for(monkeypatch, tokens, training=False):
     monkeypatch.setattr(GPT2, "run", limited)
 
 
+@pytest.mark.slow
 def test_a_training_that_runs_out_of_memory_goes_on_in_smaller_pieces(here, unmeasured, monkeypatch, capsys):
     assert run_train(monkeypatch, "--dropout", "0", "--run", "whole") == 0
     capsys.readouterr()

@@ -529,6 +529,7 @@ def test_predictions_of_other_texts_are_one_line(here, monkeypatch, capsys, medd
     assert f"{path}: expected the test texts of words; move {ALL} away" in one_line(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ["thirteen", "apart"])
 def test_a_corpus_at_the_edge_runs_to_its_end_and_the_page_says_what_is_undefined(here, monkeypatch, name):

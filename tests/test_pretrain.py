@@ -108,6 +108,7 @@ def test_the_scores_are_those_of_the_weights_that_were_kept(here, monkeypatch):
     assert scores["tokens"] == 31 * len(blocks)
 
 
+@pytest.mark.slow
 def test_the_lowest_held_out_loss_is_kept(here, monkeypatch, only_trained):
     losses, measured, kept = [5.0, 3.0, 4.0, 2.0, 6.0], [], []
     monkeypatch.setattr(pretrain, "held_out_loss", lambda *_: measured.append(losses[len(measured)]) or measured[-1])
@@ -136,9 +137,10 @@ def same_training(one, other):
         assert torch.equal(ours, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [("--sampled", "64"), pytest.param(("--sampled", "0", "--dropout", "0.3"), marks=pytest.mark.slow)],
+    [("--sampled", "64"), ("--sampled", "0", "--dropout", "0.3")],
     ids=str,
 )
 def test_an_interrupted_training_goes_on_as_if_nothing_had_been(here, monkeypatch, capsys, only_trained, options):
@@ -209,6 +211,7 @@ def test_every_step_and_seed_draws_other_tokens(here, monkeypatch, only_trained)
     assert len({tuple(tokens.tolist()) for tokens in drawn}) == len(drawn)
 
 
+@pytest.mark.slow
 def test_with_other_settings_or_another_text_an_unfinished_run_is_not_touched(here, monkeypatch, capsys, only_trained):
     assert pretrain_tiny(monkeypatch, "one") == 0  # never finished: `finish` is left out
     before = Path("runs/one/state.safetensors").read_bytes()

@@ -104,6 +104,7 @@ APART = {
 }
 
 
+@pytest.mark.slow
 def test_an_ablation_of_other_texts_or_classes_is_left_out(here, monkeypatch):
     lines = Path("corpus.txt").read_text().splitlines()
     Path("other.txt").write_text("\n".join(f"so {line}" for line in lines) + "\n")
@@ -127,6 +128,7 @@ def test_an_ablation_is_read_only_if_it_says_that_it_is_of_the_same(here, monkey
     assert "does not say what it was made of" in probe.ablation_of(study, False)
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_told_on_the_page_and_leaves_no_table(here, monkeypatch, capsys):
     assert run_ablate(monkeypatch, *HEADS, "--class", "joy") == 0
     capsys.readouterr()
@@ -138,7 +140,7 @@ def test_what_is_left_out_is_told_on_the_page_and_leaves_no_table(here, monkeypa
 
 
 @pytest.mark.filterwarnings("error::scipy.stats.ConstantInputWarning")
-@pytest.mark.parametrize("labels", [ODD, ["no", "yes"]], ids=["odd", "two"])
+@pytest.mark.parametrize("labels", [pytest.param(ODD, marks=pytest.mark.slow), ["no", "yes"]], ids=["odd", "two"])
 def test_classes_without_texts_and_with_odd_names_are_ablated_and_then_probed(tmp_path, monkeypatch, capsys, labels):
     """Both commands run to their end, and say what cannot be computed."""
     monkeypatch.chdir(tmp_path)

@@ -260,7 +260,10 @@ def test_thirteen_classes_and_other_column_names(here, monkeypatch):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", odd_corpora.CORPORA)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "thirteen" else pytest.param(name, marks=pytest.mark.slow) for name in odd_corpora.CORPORA],
+)
 def test_a_corpus_at_the_edge_is_trained_on_and_what_is_undefined_is_said(here, monkeypatch, capsys, name):
     splits, said = odd_corpora.CORPORA[name]
     odd_corpora.write_corpus(here, name)
@@ -352,6 +355,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(here, monkeypatch, capsys, mistak
     assert set(here.rglob("*")) - before <= {here / "runs"}
 
 
+@pytest.mark.slow
 def test_the_script_itself_from_another_folder(here):
     """Its own process, with a plain-ASCII terminal, from a notebook whose module for pictures is not installed here:
     one line on stderr, nothing but the exit code besides."""

@@ -64,6 +64,7 @@ def test_some_of_its_heads_look_at_the_previous_token(mini):
     assert looking_back(GPT2LM(mini.config).eval(), tokens, 1).max() < 0.15
 
 
+@pytest.mark.slow
 def test_closing_a_head_costs_something_and_with_random_weights_nothing(mini, ids):
     def costs(lm):
         gates = [masks.close_heads(lm.config, [divmod(i, 8)]) for i in range(48)]

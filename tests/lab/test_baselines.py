@@ -62,6 +62,7 @@ def test_texts_without_a_word_of_two_letters_have_baselines_too():
     assert baselines(split, split, split, LABELS[:2])["bag_of_words"]["test"]["accuracy"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not EMOTION.is_dir(), reason=f"needs the emotion corpus in {EMOTION}")
 def test_emotion_reaches_the_published_figures():
     def read(split):

@@ -79,6 +79,7 @@ def draw_all(folder, seed):
     pictures.interactions(interaction_table(labels, names), "zero", folder / "interactions.png", TITLE)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_whole_pictures_and_no_state(tmp_path):
     assert_whole(draw_all, tmp_path)

@@ -24,7 +24,7 @@ def draw_all(folder, k, seed):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("k", [2, 13])
+@pytest.mark.parametrize("k", [2, pytest.param(13, marks=pytest.mark.slow)])
 def test_whole_pictures_and_no_state(tmp_path, k):
     settings = dict(matplotlib.rcParams)
     assert_whole(lambda folder, seed: draw_all(folder, k, seed), tmp_path)

@@ -40,6 +40,7 @@ def test_tokens_are_drawn_as_often_as_the_correction_says(counts):
     np.testing.assert_allclose(first, weights / weights.sum(), rtol=0.3, atol=0.004)
 
 
+@pytest.mark.slow
 def test_the_denominator_is_estimated_without_bias(inputs, counts):
     x, targets, wte = inputs
     softmax = SampledSoftmax(counts, 31)

@@ -99,6 +99,7 @@ def draw_all(folder, layers, heads, labels, seed=0):
     pictures.texts(chosen, labels, folder / "texts.png", TITLE)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_whole_pictures_and_no_state(tmp_path):
     labels = ["embarrassment and shame", "50 $ and 60 $ | 70 $"]

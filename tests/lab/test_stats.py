@@ -28,6 +28,7 @@ def test_the_interval_is_the_percentile_interval_of_scipy():
     assert (low, high) == pytest.approx((peer.low, peer.high), abs=0.1 * (high - low))
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_95_times_in_100():
     rng = np.random.default_rng(0)
     samples = rng.normal(size=(300, 100))
@@ -177,6 +178,7 @@ def test_a_class_that_only_spreads_more_than_the_others_is_not_found():
     assert 0.02 < (permutation_p(values, targets, 999) < 0.05).mean() < 0.08  # by the difference alone it is 0.4
 
 
+@pytest.mark.slow
 def test_a_real_effect_survives_holm_over_864_tests():
     rng = np.random.default_rng(6)
     targets, values = np.arange(60) % 6, rng.normal(size=(60, 144, 6))

@@ -116,6 +116,7 @@ def change(folder, lengths):
     return {name: value.numpy() for name, value in moved.items()}, told.numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [LENGTHS, (5,)], ids=["7 texts", "1 text"])
 def test_two_processes_take_the_step_of_one(clf_reference, lengths):
     (first, told), (second, more) = in_two(change, clf_reference.folder, lengths)

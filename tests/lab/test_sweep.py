@@ -48,7 +48,7 @@ def test_every_ablation_with_every_fill_gives_the_logits_of_a_plain_call(clf, te
     ablations = everything(clf.config, texts)
     for given in ([nothing], [fills.mean(means)], [fills.class_mean(means, texts[1])], resampled):
         got = swept(clf, texts, ablations, given)
-        for i in range(0, N, 4):
+        for i in range(0, N, 7):
             ids, target = texts[0][i], texts[1][i]
             alone = Batch(*(torch.tensor([value]) for value in (ids, len(ids), target, i)))
             for u, ablation in enumerate(ablations):
@@ -62,7 +62,7 @@ def test_every_ablation_with_every_fill_gives_the_logits_of_a_plain_call(clf, te
                     )
 
 
-@pytest.mark.parametrize("tokens", [8, 64, 10**6])
+@pytest.mark.parametrize("tokens", [pytest.param(8, marks=pytest.mark.slow), 64, 10**6])
 def test_the_batching_changes_nothing(clf, texts, tokens, monkeypatch):
     ablations = everything(clf.config, texts)
     whole = swept(clf, texts, ablations)

@@ -22,6 +22,7 @@ def other_values(arguments: dict) -> dict:
     return {name: ~value if value.dtype == torch.bool else 1 - 0.5 * value for name, value in arguments.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [None, *CASES])
 def test_one_graph_serves_every_value(clf_reference, name):
     model, arguments = clf_reference.ours, case(name) if name else {}

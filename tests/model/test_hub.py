@@ -690,6 +690,7 @@ def test_a_program_ends_though_the_hub_hangs(hub, someone, tmp_path):
     assert "no answer within 1 seconds" in err
 
 
+@pytest.mark.slow
 def test_a_script_that_is_given_other_weights_as_gpt2_exits_with_2(hub, published, tmp_path):
     """Against the real figures, which the tiny checkpoint cannot meet."""
     (tmp_path / "corpus.txt").write_text("".join(f"so happy {i};joy\nso sad {i};sadness\n" for i in range(10)))
