@@ -85,7 +85,7 @@ def heads(probes: pd.DataFrame, baselines: pd.DataFrame, path: Path, title: str)
         lowest, gain = majority[name], accuracy - majority[name]
         limit = colour_limit([gain.clip(lower=0)])
         heat_map(axes, gain, "Blues", limit, cell, None)
-        scale = f"{lowest:.2f} (white) to {lowest + limit:.2f}"
+        scale = f"{lowest:.2f} (white) to {lowest + limit:.2f}" if (gain > 0).any(axis=None) else "none is better"
         axes.set(title=f"{short(name, len(maps))}\n{scale}", xlabel="head", ylabel="layer")
     caption = (
         "Accuracy of a probe of each head's output at the last token; white: no better than the most frequent class. "
