@@ -175,6 +175,7 @@ def test_killed_workers_are_survived(split):
     assert {path.name for path in two.iterdir()} == {path.name for path in whole.iterdir()}
 
 
+@pytest.mark.slow
 def test_what_only_the_first_process_sees_is_said_once_and_ends_both(split):
     (code, said), other = in_two(script, "train.py", *TRAINING, "--run", "one")
     assert (code, said.count("\n"), other) == (2, 1, (2, ""))
