@@ -73,13 +73,19 @@ def learnt() -> tuple[GPT2Classifier, Sequences, Targets]:
     }
     torch.manual_seed(0)
     clf = GPT2Classifier(GPT2Config(2, 3, 24, n_ctx=7, vocab_size=23, dropout=0.0, attn_dropout=0.0), list("abcd"))
-    optimizer = torch.optim.Adam(clf.parameters(), lr=0.01)
+    fit(clf, sequences["train"], targets["train"], lr=0.01)
+    return clf, sequences, targets
+
+
+def fit(clf: GPT2Classifier, sequences: list[list[int]], targets: np.ndarray, lr: float) -> float:
+    """Train on these texts of one length, in 60 steps of Adam -> the last loss."""
+    optimizer = torch.optim.Adam(clf.parameters(), lr=lr)
     for _ in range(60):
-        loss = F.cross_entropy(clf(torch.tensor(sequences["train"])), torch.tensor(targets["train"]))
+        loss = F.cross_entropy(clf(torch.tensor(sequences)), torch.tensor(targets))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return clf, sequences, targets
+    return loss.item()
 
 
 def sweeps_of(clf: GPT2Classifier, sequences: Sequences, targets: Targets, folder: Path) -> Sweeps:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted import learnt, planted, planted_texts, sweeps_of
+from planted import fit, learnt, planted, planted_texts, sweeps_of
 from torch.nn import functional as F
 
 import lab.effects
@@ -115,13 +115,7 @@ def test_in_a_model_of_shuffled_labels_nothing_is_found(tmp_path):
         clf = GPT2Classifier(GPT2Config(2, 3, 12, n_ctx=7, vocab_size=53, dropout=0.0, attn_dropout=0.0), list("abcd"))
         sequences = {split: rng.integers(0, 53, (150, 7)).tolist() for split in ("train", "val", "test")}
         targets = {split: rng.integers(0, 4, 150) for split in sequences}
-        optimizer = torch.optim.Adam(clf.parameters(), lr=0.02)
-        for _ in range(60):
-            loss = F.cross_entropy(clf(torch.tensor(sequences["train"])), torch.tensor(targets["train"]))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        assert loss < 0.3
+        assert fit(clf, sequences["train"], targets["train"], lr=0.02) < 0.3
         found = significance(sweeps_of(clf, sequences, targets, tmp_path / str(seed)), "zero")
         assert found["test_effect"].abs().max() > 0.1  # closing a head does something
         wrong += (found["p_holm"] < 0.05).any()
