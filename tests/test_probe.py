@@ -188,11 +188,11 @@ def test_an_interrupted_experiment_goes_on_and_does_nothing_twice(here, monkeypa
     assert run_probe(monkeypatch) == 0
     assert len(done) == 7
     first = Path("runs/one/probe/probes.csv").read_bytes()
-    Path("runs/one/probe/agreement.csv").write_text("of an earlier call, beside ablate/")
+    Path("runs/one/probe/agreement.csv").write_text("not written by a call of ours")
     assert run_probe(monkeypatch) == 0
     assert len(done) == 7
     assert Path("runs/one/probe/probes.csv").read_bytes() == first
-    assert not Path("runs/one/probe/agreement.csv").exists()
+    assert Path("runs/one/probe/agreement.csv").exists()
     assert not [path for path in Path("runs/one/probe/tasks").iterdir() if path.is_dir()]  # activations are gone
     assert run_probe(monkeypatch, "--seed", "1") == 0
     assert len(done) == 14

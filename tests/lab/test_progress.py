@@ -230,7 +230,7 @@ def sample():
 def test_probes_take_as_long_as_forecast(sample, told, monkeypatch, tmp_path):
     monkeypatch.setattr("lab.probing.cpu_count", lambda: 1)  # where others compute too, two workers get what one gets
     parts = [sample.part(split, n, 0) for split, n in {"train": 200, "val": 60, "test": 60}.items()]
-    sources = [of_texts(parts, sample.clf.labels, 0), *of_words(parts, sample.tokenizer, 1000, 0)[0]]
+    sources = [of_texts(parts, sample.clf.labels), *of_words(parts, sample.tokenizer, 1000, 0)[0]]
 
     def measure():
         folder = tmp_path / str(time.perf_counter())
