@@ -7,12 +7,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 
 from data.batches import Batch, token_batches
 
 from .device import Device
-from .progress import console
+from .progress import console, progress_bar
 
 T = TypeVar("T")
 
@@ -58,7 +57,13 @@ def map_texts(
     sequences: token ids of N texts; targets: int64 (N,), the class numbers where `compute` asks for them."""
     targets = np.zeros(len(sequences), dtype=np.int64) if targets is None else targets
     batches = list(token_batches(sequences, targets, device.tokens, np.arange(len(sequences))))
-    return map_batches(compute, track(batches, doing, console=console), device)
+    # Not rich's `track`: where `compute` fails, that is left to garbage collection, which may happen in the thread that
+    # draws another bar, and the two would wait for each other for ever.
+    with progress_bar("texts") as bar:
+        task = bar.add_task(doing, total=len(sequences), note="")
+        for batch, result in map_batches(compute, batches, device):
+            yield batch, result
+            bar.advance(task, len(batch.ids))
 
 
 def _pieces(compute: Callable[[Batch], T], batch: Batch, tokens: int) -> list[tuple[Batch, T]]:

@@ -1,5 +1,6 @@
 """As much at once as fits: halving, and what is left in memory while it is tried again."""
 
+import threading
 import weakref
 from types import SimpleNamespace
 
@@ -178,3 +179,15 @@ def test_after_an_out_of_memory_later_batches_begin_with_smaller_pieces(monkeypa
     assert [piece.index.tolist() for piece, _ in found] == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert [piece.targets.tolist() for piece, _ in found] == [[0, 1], [2, 0], [1, 2], [0, 1]]
     assert [own for _, own in found] == [70, 270, 470, 670]
+
+
+def test_a_bar_is_closed_at_once_where_a_pass_fails():
+    """Not when garbage is collected: that may be in the thread that draws another bar, and both would wait for ever."""
+
+    def fail(batch):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no") as caught:
+        list(map_texts(fail, [[1], [2, 3]], Device(torch.device("cpu"), "fp32"), "failing"))
+    assert not [thread for thread in threading.enumerate() if type(thread).__module__.startswith("rich")]
+    assert caught.traceback  # which holds all that is left of the pass
