@@ -180,7 +180,7 @@ def calibration(targets: NDArray[np.integer], probabilities: NDArray[np.floating
     above.set(title=f"{title}\nECE {expected_calibration_error(bins):.3f}", ylabel="accuracy", ylim=(0, 1.03))
     above.legend(loc="upper left")
     width = 1 / CALIBRATION_BINS
-    # pandas adds to a RangeIndex by way of an assert, which `python -O` takes out: numpy adds
+    # by numpy: under `python -O` pandas 3 adds 0.5 to a RangeIndex as if it were 0
     bars = below.bar((bins.index.to_numpy() + 0.5) * width, bins["count"], width=0.9 * width, color=COLOURS[0])
     below.bar_label(bars, fontsize=8)
     below.set(xlabel="confidence (probability of the predicted class)", ylabel="texts", xlim=(0, 1))
