@@ -65,9 +65,7 @@ def words_against_random(sweeps: Sweeps, plan: Plan, logits: Logits, only: str) 
             compared = logits[:, control, 0], logits[None, :, u], part.targets, sweeps.study.clf.labels
             tables.append(effects(*compared, test=False).assign(words=region))
     table = pd.concat(tables).rename(columns={"baseline": "random", "ablated": "hidden", "effect": "difference"})
-    table = table[
-        table["metric"] != "flip_rate"
-    ]  # which would be of random against hidden, and not of the whole network
+    table = table[table["metric"] != "flip_rate"]  # it would count flips from random to hidden, not from the whole
     table = table[table["class"].isin(["all", only])] if only else table
     columns = ["words", "class", "metric", "n", "random", "hidden", "difference", "ci_low", "ci_high"]
     return table[columns].reset_index(drop=True)

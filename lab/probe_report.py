@@ -249,11 +249,8 @@ def _agreement(agreement: pd.DataFrame | str) -> list[str]:
     missing = []
     if len(left):
         of = ", ".join("all texts" if label == OVERALL else plain(label) for label in left["class"].unique())
-        missing = [
-            "",
-            f"{len(left):,} correlations cannot be computed ({of}): there are fewer than three heads, all do ",
-        ]
-        missing[1] += "heads, all of them do the same, or the class has no test texts."
+        why = "there are fewer than three heads, all of them do the same, or the class has no test texts"
+        missing = ["", f"{len(left):,} correlations cannot be computed ({of}): {why}."]
     if tested.empty:
         return [*heading, *missing[1:]]
     tested = tested.assign(sign=np.sign(tested["spearman"]).where(holm(tested["p"].to_numpy()) < LEVEL, 0))

@@ -280,8 +280,7 @@ class GPT2(nn.Module):
         last of these blocks computes that one position of each text only: keys and values come from all
         positions, the result is (B, 1, C). Where the heads' output in block `start`, before gate and fill, is known
         already, `z` (B, H, Q, D), nothing up to it is computed or traced there; attn_mask and attn_gate raise.
-        `recompute` saves memory in training: each block keeps only what enters it, and the backward pass computes the
-        rest a second time (Chen et al. 2016)."""
+        `recompute`: a block keeps only what enters it, the backward pass computes the rest anew (Chen et al. 2016)."""
         stop = self.config.n_layer if stop is None else stop
         if not 0 <= start <= stop <= self.config.n_layer:
             raise ValueError(f"run: expected 0 <= start <= stop <= {self.config.n_layer}, got {start} and {stop}")
@@ -297,10 +296,9 @@ class GPT2(nn.Module):
             at = query if layer == stop - 1 else None
             here = {name: value[:, layer if value.shape[1] > 1 else 0] for name, value in given.items()}
             here = {name: row(value, at, axis=AXES[name].index("T") - 1) for name, value in here.items()}
-            block: Callable[..., Tensor] = self.h[layer]
-            if recompute:
-                block = partial(checkpoint, block, use_reentrant=False)
-            x = block(x, at, trace, z=z if layer == start else None, **here)
+            block = self.h[layer]
+            compute: Callable[..., Tensor] = partial(checkpoint, block, use_reentrant=False) if recompute else block
+            x = compute(x, at, trace, z=z if layer == start else None, **here)
         trace.record("resid_pre", x)
         trace.close()
         return row(x, query, axis=1)
