@@ -47,15 +47,15 @@ def main(options: Options) -> int:
     device = Device.choose(options.device, options.precision)
     study = open_study(options.run, options.corpus, device, options.model)
     name = f"probe-{Path(options.model).name}" if options.model else "probe"
+    parts = [study.part(split, round(share * options.texts), options.seed) for split, share in SHARES.items()]
     with runs.analysis(study.run / name, "tasks", options.resume, device) as folder:
-        write(folder, experiment(study, folder, options), study, options)
+        write(folder, experiment(study, parts, folder, options), study, parts, options)
     return 0
 
 
-def experiment(study: Study, folder: Path, options: Options) -> dict[str, Any]:
+def experiment(study: Study, parts: list[Part], folder: Path, options: Options) -> dict[str, Any]:
     """All that is found, by the name of its file; `texts` are those in the picture of the class lens, and `agreement`
     is a line where there is none."""
-    parts = parts_of(study, options)
     sources = chosen_sources(study, parts, options)
     found: dict[str, Any] = Probes(study, folder / "tasks", options.seed).run(sources)
     with console.status("baselines"):
@@ -96,11 +96,6 @@ def ablation_of(study: Study, other_network: bool) -> pd.DataFrame | str:
     return effects
 
 
-def parts_of(study: Study, options: Options) -> list[Part]:
-    """The texts of train, val and test that are probed."""
-    return [study.part(split, round(share * options.texts), options.seed) for split, share in SHARES.items()]
-
-
 def chosen_sources(study: Study, parts: list[Part], options: Options) -> list[Source]:
     """The texts, their words, and those of Brown; what nltk has no data for is told and left out."""
     found = [of_texts(parts, study.clf.labels)]
@@ -134,7 +129,7 @@ def made_of_it(study: Study, test: Part) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, found: dict[str, Any], study: Study, options: Options) -> None:
+def write(folder: Path, found: dict[str, Any], study: Study, parts: list[Part], options: Options) -> None:
     """Tables, pictures and the report."""
     texts, agreement = found.pop("texts", []), found["agreement"]
     if isinstance(agreement, str):
@@ -142,7 +137,7 @@ def write(folder: Path, found: dict[str, Any], study: Study, options: Options) -
     title = f"{options.model or f'run {study.run.name}'}, corpus {study.corpus.name}"
     rows = f"at most {options.texts:,} texts and {options.words:,} words, of which the probes learn from 60 %"
     about = [f"network: {options.model}, in the place of the run's"] if options.model else []
-    about += study.provenance(rows, options.seed) + study.absent(*parts_of(study, options))
+    about += study.provenance(rows, options.seed) + study.absent(*parts)
     read = ("probes", "baselines", "differences", "profiles", "lens", "contributions")
     tables: dict[str, Any] = {name: found.get(name) for name in read}
     page = report(about, agreement=agreement, **tables)
