@@ -13,7 +13,7 @@ bench: .venv/ready
 bench-quick: .venv/ready
 	@$(BIN)/python bench/speed.py --quick $(ARGS)
 
-# Whether the tests notice small faults in lab/ and data/: some hours.
+# Whether the tests notice small faults in lab/, data/ and experiments/: some hours.
 mutants: .venv/ready
 	@$(BIN)/python bench/mutants.py $(ARGS)
 

@@ -16,14 +16,17 @@ import tyro
 from numpy.typing import NDArray
 
 from data.words import tokens_of_class, word_classes, words
-from lab import effect_figures, findings, pruning, runs, units
+from experiments.ablate import figures, findings, units
+from experiments.ablate.importance import correlations, strongest
+from experiments.ablate.report import report
+from lab import output, runs
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName, Precision
-from lab.effect_report import report
 from lab.progress import console, forecast
 from lab.study import open_study
 from lab.sweep import Ablation
 from lab.sweeps import Plan, Sweeps
+from lab.units import each_head, each_layer, head_name
 from model import GPT2Config, InputError
 
 UnitName = Literal["heads", "layers", "regions", "words", "curves", "pairs", "smallest"]
@@ -80,7 +83,7 @@ def main(options: Options) -> int:
 
 def check_heads(names: tuple[str, ...], config: GPT2Config) -> None:
     """InputError unless these are none, or at least two different heads."""
-    heads = [units.name(head) for head in product(range(config.n_layer), range(config.n_head))]
+    heads = [head_name(head) for head in product(range(config.n_layer), range(config.n_head))]
     if names and (len(set(names)) < 2 or not set(names) <= set(heads)):
         raise InputError(f"--pairs {' '.join(names)}: expected two or more heads of {heads[0]} to {heads[-1]}")
 
@@ -102,10 +105,10 @@ def experiment(sweeps: Sweeps, options: Options) -> dict[str, Any]:
         return found
     importance = findings.head_importance(sweeps, logits["heads", fill, "val"], fill)
     if "curves" in options.units:
-        found |= {"importance": importance, "correlations": pruning.correlations(importance)}
+        found |= {"importance": importance, "correlations": correlations(importance)}
         found["curves"] = findings.curves(sweeps, importance, fill)
     if "pairs" in options.units:
-        chosen = options.pairs or pruning.strongest(found["significance"], fill, PAIRED)
+        chosen = options.pairs or strongest(found["significance"], fill, PAIRED)
         singles = logits["heads", fill, "test"]
         pairs, found["interactions"] = findings.paired(sweeps, chosen, singles, fill, options.class_)
         found |= {name: pd.concat([found[name], table]) for name, table in pairs.items()}
@@ -119,9 +122,9 @@ def first_plans(sweeps: Sweeps, options: Options) -> Iterator[Plan]:
     config = sweeps.study.clf.config
     for fill in options.fill:
         if "heads" in options.units:
-            yield Plan("heads", fill, on_both(units.each_head(config)))
+            yield Plan("heads", fill, on_both(each_head(config)))
         if "layers" in options.units:
-            yield Plan("layers", fill, on_both(units.each_layer(config)))
+            yield Plan("layers", fill, on_both(each_layer(config)))
     if "regions" in options.units:
         yield Plan("regions", "zero", on_both(units.each_region(config, options.rows)))
     if "words" in options.units:
@@ -173,15 +176,15 @@ def write(folder: Path, found: dict[str, Any], sweeps: Sweeps, options: Options)
     identity = sweeps.study.identity(*sweeps.parts.values())
     if options.class_:
         identity["classes"] = [options.class_]
-    with runs.written_anew(folder) as new:
+    with output.written_anew(folder) as new:
         for name, table in tables.items():
-            runs.write_csv(new / f"{name}.csv", table)
+            output.write_csv(new / f"{name}.csv", table)
         if "smallest" in found:
-            runs.write_json(new / "smallest.json", found["smallest"])
+            output.write_json(new / "smallest.json", found["smallest"])
         draw(new, tables, majority, f"run {run}: {len(test.targets):,} test texts of {corpus}")
         page = report(about, majority, found["effects"], found["significance"], **told)
-        runs.write_text(new / "report.md", page)
-        runs.write_json(new / "study.json", identity)
+        output.write_text(new / "report.md", page)
+        output.write_json(new / "study.json", identity)
         (folder / "study.json").unlink(missing_ok=True)  # it must not vouch for tables of which some are new
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(tables)}.csv and the pictures")
 
@@ -191,18 +194,18 @@ def draw(folder: Path, tables: dict[str, pd.DataFrame], majority: float, title: 
     effects, significance = tables["effects"], tables["significance"]
     for kind, fill in effects[["kind", "fill"]].drop_duplicates().itertuples(index=False):
         if kind == "head":
-            effect_figures.heads(effects, significance, fill, folder / f"heads_{fill}.png", title)
+            figures.heads(effects, significance, fill, folder / f"heads_{fill}.png", title)
         elif kind == "layer":
-            effect_figures.layers(effects, significance, fill, folder / f"layers_{fill}.png", title)
+            figures.layers(effects, significance, fill, folder / f"layers_{fill}.png", title)
         elif kind == "mask":
-            effect_figures.regions(effects, folder / "regions.png", title)
+            figures.regions(effects, folder / "regions.png", title)
         elif kind == "words":
-            effect_figures.words(effects, folder / "words.png", title)
+            figures.words(effects, folder / "words.png", title)
         elif kind == "pair":
-            effect_figures.interactions(tables["interactions"], fill, folder / "interactions.png", title)
+            figures.interactions(tables["interactions"], fill, folder / "interactions.png", title)
     if "curves" in tables:
         fill = effects.loc[effects["kind"] == "head", "fill"].iloc[0]
-        effect_figures.curves(tables["curves"], fill, majority, folder / "curves.png", title)
+        figures.curves(tables["curves"], fill, majority, folder / "curves.png", title)
 
 
 if __name__ == "__main__":

@@ -1,72 +1,26 @@
 """Train a GPT-2 language model from scratch on a long text: `make mini`, or `python pretrain.py --help`."""
 
 import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from data.books import Books, block_batch, consecutive_blocks, read_books, steps_per_epoch
-from lab import figures, heads, runs
-from lab.cli import check_ranges, command
-from lab.device import Compile, Device, DeviceName, Precision
-from lab.language import SampledSoftmax, held_out_loss
-from lab.optim import cosine_schedule, muon
-from lab.progress import announce_training, console, progress_bar
-from lab.state import STATE, read_state, write_state
+from data.books import Books, consecutive_blocks, read_books
+from experiments.pretrain import figures
+from experiments.pretrain.training import Options, Pretraining
+from lab import heads, manifest, output, runs
+from lab.cli import command
+from lab.device import Device
+from lab.language import held_out_loss
+from lab.progress import console
+from lab.state import STATE
 from lab.texts import check_pair
-from model import GPT2LM, GPT2Config, InputError, Tokenizer, load_lm, save
+from model import GPT2LM, Tokenizer, load_lm
 from model.checkpoint import read_config
 
-EVALUATIONS = 25  # in a training; each also writes what a resume needs
-EVALUATED_BLOCKS = 32  # of the held-out books, while training; all of them at the end
-CLOSED_BLOCKS = 8  # of those, on which each head is closed once
 PROMPTS = ("I feel", "She looked at him and", "The old house")
-
-
-@dataclass(frozen=True)
-class Options:
-    """Train a GPT-2 language model from scratch; it lands in runs/NAME.
-
-    After an interruption the same command with --resume goes on where it stopped."""
-
-    corpus: str  # a text file in UTF-8 (or .xz of one), with a line <|endoftext|> between books
-    model: str = "gpt2-mini"  # whose shape and tokenizer: a published name, or a checkpoint's folder
-    run: str = ""  # name of the run; empty: date and time
-    resume: bool = False  # go on with a run that was interrupted: of this name, or the newest with these settings
-    epochs: float = 0  # passes over the text; 0: 20 on a GPU, 1.2 on a CPU
-    lr: float = 3e-3  # peak learning rate; not tuned
-    weight_decay: float = 0.1  # on matrices only
-    warmup: float = 0.05  # share of the steps over which the learning rate rises; then a half cosine to 0
-    batch_size: int = 4  # blocks of n_ctx tokens per step
-    clip: float = 1.0  # largest norm of the gradient
-    dropout: float | None = None  # on embeddings, sublayers and attention weights; None: 0.1 from 3 epochs on, else 0
-    sampled: int | None = None  # tokens drawn for the softmax in training; 0: all; None: 4096 on a CPU, all on a GPU
-    seed: int = 0  # of the weights, dropout, the order of blocks and the drawn tokens
-    device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
-    precision: Precision = "auto"  # of the training; auto: bf16 autocast on CUDA, else fp32
-    compile: Compile = "auto"  # torch.compile; auto: on CUDA
-
-    def check(self) -> None:
-        """Raise InputError for a number that makes no sense."""
-        share, any_, some = (0, 1), (0, math.inf), (1, math.inf)
-        check_ranges(self, epochs=any_, lr=(1e-9, math.inf), weight_decay=any_, warmup=share, batch_size=some)
-        check_ranges(self, clip=(1e-3, math.inf), dropout=share, sampled=any_, seed=(0, 2**32))
-
-    def resolved(self, on_gpu: bool, vocab_size: int) -> "Options":
-        """With the epochs, dropout and drawn tokens that follow from the device where none are given."""
-        # Not tuned: 1.2 passes over 18 million tokens take two cores two hours; dropout is for a text read often.
-        epochs = self.epochs or (20 if on_gpu else 1.2)
-        dropout = (0.1 if epochs >= 3 else 0.0) if self.dropout is None else self.dropout
-        sampled = (0 if on_gpu else 4096) if self.sampled is None else self.sampled
-        return replace(self, epochs=epochs, dropout=dropout, sampled=sampled if sampled < vocab_size else 0)
 
 
 def main(options: Options) -> int:
@@ -81,7 +35,7 @@ def main(options: Options) -> int:
     lm = GPT2LM(read_config(options.model, options.dropout)).to(device.device)
     lm.config = config  # what is saved has the rates of its shape, for whoever fine-tunes it
     training = Pretraining(lm, books, options, device)
-    record = runs.manifest(options, runs.weights_of(options.model, "random"), books.description, device)
+    record = manifest.manifest(options, manifest.weights_of(options.model, "random"), books.description, device)
     with runs.at_work(record, options.resume, device) as (run, record):
         try:
             training.fit(run, tokenizer)
@@ -90,123 +44,6 @@ def main(options: Options) -> int:
             console.print(f"{run} is unfinished; the same command with --resume goes on with it.")
             raise
     return 0
-
-
-class Pretraining:
-    """The training of one language model. The weights of the lowest held-out loss so far are in the run's folder, in
-    fp16, and beside them all that the next step depends on."""
-
-    def __init__(self, lm: GPT2LM, books: Books, options: Options, device: Device) -> None:
-        self.lm, self.options, self.device, self.tokens = lm, options, device, books.train
-        per_epoch = steps_per_epoch(self.tokens, lm.config.n_ctx, options.batch_size)
-        self.steps = max(1, round(options.epochs * per_epoch))
-        blocks = consecutive_blocks(books.held_out, lm.config.n_ctx)
-        self.evaluated = blocks[:: max(1, len(blocks) // EVALUATED_BLOCKS)][:EVALUATED_BLOCKS]
-        self.closed_on = self.evaluated[:: max(1, len(self.evaluated) // CLOSED_BLOCKS)][:CLOSED_BLOCKS]
-        heads.different_tokens(self.closed_on, lm.config.n_ctx)  # raises now, rather than when all is trained
-        self.optimizers = muon(lm.trunk, options.lr, options.weight_decay)
-        self.schedules = [cosine_schedule(optimizer, self.steps, options.warmup) for optimizer in self.optimizers]
-        counts = self.tokens.bincount(minlength=lm.config.vocab_size).numpy()
-        self.softmax = SampledSoftmax(counts, options.sampled).to(device.device) if options.sampled else None
-        self.loss = torch.compile(self.batch_loss) if device.compiles(options.compile) else self.batch_loss
-        self.step, self.log = 0, list[dict[str, Any]]()
-        self.parts: tuple[Any, ...] = (lm, *self.optimizers, *self.schedules)  # what changes from step to step
-
-    def announce(self) -> None:
-        """Say how many steps are left, and on a CPU how long they take where that is long."""
-        left = self.steps - self.step
-        console.print(f"{left:,} of {self.steps:,} steps to do, on {self.device}")
-        tokens = left * self.options.batch_size * self.lm.config.n_ctx
-        per_token = map(self.multiply_adds, (self.lm.config, GPT2Config.preset("gpt2-mini")))
-        announce_training(self.device, *(tokens * each for each in per_token))
-
-    def multiply_adds(self, config: GPT2Config) -> int:
-        """Of training on one token at this shape; a backward pass costs two forward ones."""
-        attention = config.n_layer * config.n_ctx * config.n_embd  # half of the map, for q k and for weights v
-        output = config.n_embd * (self.options.sampled or config.vocab_size)
-        return 3 * (config.block_weights + attention + output)
-
-    def batch_loss(self, blocks: Tensor, drawn: Tensor | None) -> Tensor:
-        """blocks int64 (B, n_ctx + 1) -> mean loss of their next tokens, by the full softmax unless some are drawn."""
-        x = self.lm.trunk(blocks[:, :-1]).flatten(0, 1)  # (B * n_ctx, C)
-        targets = blocks[:, 1:].flatten()  # (B * n_ctx,)
-        if self.softmax is None:
-            return F.cross_entropy(self.lm.read(x).float(), targets)
-        return self.softmax(x, targets, self.lm.trunk.wte.weight, drawn)
-
-    def fit(self, run: Path, tokenizer: Tokenizer) -> None:
-        """Train to the end, from where an earlier call in this folder stopped."""
-        if (run / STATE).is_file():
-            self.restore(run / STATE)
-        self.announce()
-        every = math.ceil(self.steps / EVALUATIONS)
-        with progress_bar("steps") as bar:
-            task = bar.add_task(run.name, total=self.steps, completed=self.step, note="")
-            if not self.log:
-                self.evaluate(run, tokenizer)
-            while self.step < self.steps:
-                self.train(every, lambda note: bar.update(task, completed=self.step, note=note))
-                self.evaluate(run, tokenizer)
-
-    def train(self, steps: int, tell: Callable[[str], None]) -> None:
-        """So many steps, or those that are left, and a row of the log: their mean loss, while the weights move."""
-        self.lm.train()
-        started, losses, last = time.perf_counter(), [], min(self.step + steps, self.steps)
-        while self.step < last:
-            losses.append(self.train_step())
-            if self.step % 10 == 0 or self.step == last:  # reading a number waits for the GPU
-                tell(f"loss {self.finite(losses[-1].item()):.3f}")
-        self.add("train", torch.stack(losses).mean().item(), started)
-
-    def train_step(self) -> Tensor:
-        """One step -> its loss ()."""
-        config, options = self.lm.config, self.options
-        blocks = block_batch(self.tokens, config.n_ctx, options.batch_size, options.seed, self.step)
-        # Each step has random numbers of its own, of dropout and of draws, so that a resume needs none of the earlier.
-        torch.manual_seed(int(np.random.SeedSequence((options.seed, self.step)).generate_state(1)[0]))
-        drawn = self.softmax.draw() if self.softmax else None
-        with self.device.autocast():
-            loss = self.loss(blocks.to(self.device.device), drawn)
-        self.lm.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.lm.parameters(), options.clip)
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-        self.step += 1
-        return loss.detach()
-
-    def finite(self, loss: float) -> float:
-        if not math.isfinite(loss):
-            raise InputError(f"the loss became {loss} before step {self.step}; begin anew with a lower --lr")
-        return loss
-
-    def evaluate(self, run: Path, tokenizer: Tokenizer) -> None:
-        """A row of the log: the held-out loss. Write the weights where it is the lowest yet, and the state."""
-        started = time.perf_counter()
-        best = min((row["loss"] for row in self.log if row["split"] == "held-out"), default=math.inf)
-        loss = self.finite(held_out_loss(self.lm, self.evaluated, self.device))
-        if loss < best:
-            save(self.lm, run, tokenizer, torch.float16)
-        self.add("held-out", loss, started)
-        console.print(f"step {self.step:,}: held-out loss {loss:.3f}")
-        runs.write_jsonl(run / "log.jsonl", self.log)
-        parts = [part.state_dict() for part in self.parts]
-        write_state(run / STATE, {"step": self.step, "log": self.log, "parts": parts})
-
-    def restore(self, path: Path) -> None:
-        """Take up what `evaluate` wrote: the next step is then the one that an undisturbed training would have made
-        (on a GPU up to the order of its sums)."""
-        state = read_state(path)
-        self.step, self.log = state["step"], state["log"]
-        for part, values in zip(self.parts, state["parts"], strict=True):
-            part.load_state_dict(values)
-
-    def add(self, split: str, loss: float, started: float) -> None:
-        """A row of the log."""
-        seconds = round(time.perf_counter() - started, 1)
-        tokens = self.step * self.options.batch_size * self.lm.config.n_ctx
-        self.log.append({"step": self.step, "tokens": tokens, "split": split, "loss": loss, "seconds": seconds})
 
 
 def finish(run: Path, record: dict[str, Any], training: Pretraining, books: Books, tokenizer: Tokenizer) -> None:
@@ -218,21 +55,23 @@ def finish(run: Path, record: dict[str, Any], training: Pretraining, books: Book
     blocks = consecutive_blocks(books.held_out, lm.config.n_ctx)
     loss = held_out_loss(lm, blocks, device)
     scores = {"loss": loss, "perplexity": math.exp(loss), "tokens": blocks[:, 1:].numel()}
-    runs.write_json(run / "metrics.json", {"held_out": scores})
+    output.write_json(run / "metrics.json", {"held_out": scores})
     console.print(f"held-out loss {loss:.3f}, perplexity {scores['perplexity']:.1f}")
     torch.manual_seed(training.options.seed)
     writing = [sample(lm, tokenizer, prompt) for prompt in PROMPTS]
-    runs.write_text(run / "sample.txt", "\n\n".join(writing) + "\n")
+    output.write_text(run / "sample.txt", "\n\n".join(writing) + "\n")
     console.print(*writing, sep="\n\n", soft_wrap=True)
     models = {"trained": lm, "random": GPT2LM(lm.config).to(device.device)}
     tables = [
         heads.table(model, training.closed_on, device).assign(weights=weights) for weights, model in models.items()
     ]
-    runs.write_csv(run / "heads.csv", pd.concat(tables))
+    output.write_csv(run / "heads.csv", pd.concat(tables))
     figures.heads(pd.concat(tables), run / "heads.png")
     seconds = {"training": float(log["seconds"].sum())}
     memory = {"all": device.peak_memory()}
-    runs.write_json(run / "run.json", record | {"status": "finished", "seconds": seconds, "peak_memory_bytes": memory})
+    output.write_json(
+        run / "run.json", record | {"status": "finished", "seconds": seconds, "peak_memory_bytes": memory}
+    )
     (run / STATE).unlink()
     console.print(f"{run}: finished")
 

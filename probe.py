@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab import lens, probe_figures, probe_tables, runs
+from experiments.probe import figures, lens, tables
+from experiments.probe.report import report
+from experiments.probe.sources import SHARES, Source, baselines, of_brown, of_texts, of_words
+from experiments.probe.tasks import Probes
+from lab import output, runs
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName, Precision
 from lab.effects import read_effects
-from lab.probe_report import report
-from lab.probe_sources import SHARES, Source, baselines, of_brown, of_texts, of_words
-from lab.probes import Probes
 from lab.progress import console
-from lab.study import Part, Study, open_study
+from lab.study import Study, open_study
+from lab.texts import Part
 from model.files import read_json
 
 SHORT = 16  # tokens of the longest text that is shown in the picture of the class lens
@@ -61,7 +63,7 @@ def experiment(study: Study, parts: list[Part], folder: Path, options: Options) 
     with console.status("baselines"):
         found["baselines"] = baselines(sources, parts)
         tested = {what: task.tested for source in sources for (what, _), task in source.tasks.items()}
-        found["differences"] = probe_tables.differences(found["probes"], found["baselines"], tested)
+        found["differences"] = tables.differences(found["probes"], found["baselines"], tested)
     for name in ("probes", "baselines"):
         del found[name]["correct"]
     if study.headed:
@@ -69,7 +71,7 @@ def experiment(study: Study, parts: list[Part], folder: Path, options: Options) 
     else:
         console.print(f"{options.model} has no head of its own: no class lens and no direct contributions")
     effects = ablation_of(study, bool(options.model))
-    found["agreement"] = effects if isinstance(effects, str) else probe_tables.agreement(found["probes"], effects)
+    found["agreement"] = effects if isinstance(effects, str) else tables.agreement(found["probes"], effects)
     return found
 
 
@@ -123,8 +125,8 @@ def made_of_it(study: Study, test: Part) -> dict[str, Any]:
             pieces = [piece for piece, _, _ in study.tokenizer.pieces(test.texts[i])]
             texts.append((pieces, label, lens.text_lens(clf, test.sequences[i], device)))
     return {
-        "lens": probe_tables.lens_by_layer(logits, test.targets, labels),
-        "contributions": probe_tables.contributions(values, lens.parts(clf.config), test.targets, labels),
+        "lens": tables.lens_by_layer(logits, test.targets, labels),
+        "contributions": tables.contributions(values, lens.parts(clf.config), test.targets, labels),
         "texts": texts,
     }
 
@@ -141,24 +143,24 @@ def write(folder: Path, found: dict[str, Any], study: Study, parts: list[Part], 
     read = ("probes", "baselines", "differences", "profiles", "lens", "contributions")
     tables: dict[str, Any] = {name: found.get(name) for name in read}
     page = report(about, agreement=agreement, **tables)
-    with runs.written_anew(folder) as new:
+    with output.written_anew(folder) as new:
         for name, table in found.items():
-            runs.write_csv(new / f"{name}.csv", table)
+            output.write_csv(new / f"{name}.csv", table)
         draw(new, found, texts, study.clf.labels, title)
-        runs.write_text(new / "report.md", page)
+        output.write_text(new / "report.md", page)
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(found)}.csv and the pictures")
 
 
 def draw(folder: Path, found: dict[str, Any], texts: list[Any], labels: Sequence[str], title: str) -> None:
     probes, known = found["probes"], found["baselines"]
-    probe_figures.layers(probes, known, folder / "layers.png", title)
-    probe_figures.heads(probes, known, folder / "heads.png", title)
-    probe_figures.profiles(found["profiles"], known, folder / "profiles.png", title)
+    figures.layers(probes, known, folder / "layers.png", title)
+    figures.heads(probes, known, folder / "heads.png", title)
+    figures.profiles(found["profiles"], known, folder / "profiles.png", title)
     if "lens" in found:
-        probe_figures.lens(found["lens"], folder / "lens.png", title)
-        probe_figures.contributions(found["contributions"], labels, folder / "contributions.png", title)
+        figures.lens(found["lens"], folder / "lens.png", title)
+        figures.contributions(found["contributions"], labels, folder / "contributions.png", title)
     if texts:
-        probe_figures.texts(texts, labels, folder / "texts.png", title)
+        figures.texts(texts, labels, folder / "texts.png", title)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Job:
 
 def headgate_training(job: Job, turn: Turn) -> NDArray[np.floating]:
     """The step of train.py -> the loss of every step."""
-    from lab.steps import Step
+    from experiments.train.steps import Step
 
     device = job.device
     clf = load_classifier(job.folder, dropout=job.dropout).to(device.device).train()

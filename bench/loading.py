@@ -19,7 +19,7 @@ import torch
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from lab import runs
+from lab import output, runs
 from lab.cli import command
 from lab.progress import console
 from model import GPT2LM, GPT2Config, load_lm
@@ -54,7 +54,7 @@ def main(options: Options) -> int:
                 )
     table = pd.DataFrame(rows).groupby(["size", "loader"], sort=False, as_index=False).min()
     runs.RUNS.mkdir(exist_ok=True)
-    runs.write_csv(runs.RUNS / "bench-loading.csv", table)
+    output.write_csv(runs.RUNS / "bench-loading.csv", table)
     console.print(as_table(table))
     return 0
 

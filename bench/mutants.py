@@ -1,4 +1,4 @@
-"""Do the tests notice a fault? `make mutants` puts small faults into lab/ and data/, one at a time, and counts.
+"""Do the tests notice a fault? `make mutants` puts small faults into lab/, data/ and experiments/, one at a time, and counts.
 
 Faults (`points.py`) are drawn at random from all that are possible. Each is written into a copy of the tree, where
 those tests run that call the changed function: one run without a fault shows which do, and how long they take. The
@@ -34,7 +34,7 @@ from points import Mutant, mutant_at, points
 
 ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENT = ROOT / "bench" / "equivalent_mutants.csv"
-CODE = ("lab", "data")
+CODE = ("lab", "data", "experiments")
 LEFT_OUT = ("model/*.py", "bench/*.py", "test_bench.py", "test_kill.py", "test_processes.py")  # none of CODE is seen
 IDENTITY = ["file", "function", "mutation", "before", "after"]
 COLUMNS = [*IDENTITY, "line", "noticed", "by", "tests", "left_out", "seconds"]
@@ -47,7 +47,7 @@ class Options:
 
     draw: int = 300  # faults, at random from all that are possible
     seed: int = 0
-    files: tuple[str, ...] = ()  # that faults are put into; empty: all in lab/ and data/
+    files: tuple[str, ...] = ()  # that faults are put into; empty: all in lab/, data/ and experiments/
     seconds: float = 30.0  # of the CPU that a fault's tests take together without it; the longest are left out
     jobs: int = 1  # faults at the same time
     tree: Path = ROOT  # the code and its tests
@@ -99,7 +99,7 @@ def identities(table: Path, columns: Sequence[str] = IDENTITY) -> set[tuple[Any,
 
 def preload(tree: Path) -> None:
     """Import what the code and its tests import from elsewhere: once, for all that is forked off."""
-    files = [path for pattern in ("*.py", "[!.]*/*.py", "tests/*/*.py") for path in tree.glob(pattern)]
+    files = [path for pattern in ("*.py", "[!.]*/**/*.py") for path in tree.glob(pattern)]
     ours = {path.stem for path in files} | {path.parent.name for path in files}
     for node in (node for path in files for node in ast.walk(ast.parse(path.read_bytes()))):
         match node:
@@ -113,7 +113,7 @@ def preload(tree: Path) -> None:
 
 def draw(tree: Path, options: Options) -> list[Mutant]:
     """Different ones, in an order that the seed decides."""
-    files = options.files or [f"{path.relative_to(tree)}" for folder in CODE for path in tree.glob(f"{folder}/*.py")]
+    files = options.files or [f"{path.relative_to(tree)}" for folder in CODE for path in tree.glob(f"{folder}/**/*.py")]
     every = [point for file in sorted(files) for point in points(tree, file)]
     random.Random(options.seed).shuffle(every)
     drawn: dict[tuple[str, ...], Mutant] = {}
@@ -151,7 +151,7 @@ def choose(mutant: Mutant, tests: Tests, limit: float) -> tuple[list[str], int, 
     by_place = ([test for test, (_, calls) in tests.items() if place in calls] for place in places)
     calling = next(filter(None, by_place), [])
     cost = pd.Series({test: tests[test][0] for test in calling}, dtype=float).groupby(file_of).sum()
-    mirror = "tests/{}/test_{}".format(*mutant.file.split("/"))
+    mirror = f"tests/{os.path.dirname(mutant.file)}/test_{os.path.basename(mutant.file)}"
     calling.sort(key=lambda test: (file_of(test) != mirror, cost[file_of(test)], file_of(test), tests[test][0]))
     spent = list(accumulate(tests[test][0] for test in calling))
     n = bisect_right(spent, limit)

@@ -17,13 +17,13 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data.books import Books
-from lab import runs
+from experiments.pretrain.training import Options as Settings
+from experiments.pretrain.training import Pretraining
+from lab import output, runs
 from lab.cli import command
 from lab.device import Device, DeviceName, Precision
 from lab.progress import console
 from model import GPT2LM, GPT2Config
-from pretrain import Options as Settings
-from pretrain import Pretraining
 
 WARM_UP = 2  # steps; the first one also compiles
 
@@ -69,7 +69,7 @@ def main(options: Options) -> int:
             rate = tokens_per_second(make(config, way, device), options.steps, 4 * config.n_ctx)
             rows.append(asdict(way) | {"tokens_per_second": round(rate)})
     runs.RUNS.mkdir(exist_ok=True)
-    runs.write_csv(runs.RUNS / "bench-pretraining.csv", pd.DataFrame(rows))
+    output.write_csv(runs.RUNS / "bench-pretraining.csv", pd.DataFrame(rows))
     table = Table("code", "softmax", "precision", "compiled", "tokens/s", box=None)
     for row in rows:
         softmax = f"{row['sampled']:,} drawn" if row["sampled"] else "full"

@@ -42,7 +42,7 @@ from table import as_table, compared
 from turns import Contestant, take_turns
 
 from data import encode, read_corpus
-from lab import runs
+from lab import output, runs
 from lab.cli import command
 from lab.device import Device, DeviceName
 from lab.progress import console
@@ -92,8 +92,8 @@ def tell(speed: pd.DataFrame, scaling: pd.DataFrame) -> None:
     """Write the tables and the picture, and show the first table."""
     out, device = runs.RUNS / "bench", speed["device"].iloc[0]
     out.mkdir(parents=True, exist_ok=True)
-    runs.write_csv(out / "speed.csv", speed)
-    runs.write_csv(out / "scaling.csv", scaling)
+    output.write_csv(out / "speed.csv", speed)
+    output.write_csv(out / "scaling.csv", scaling)
     picture(scaling, out / "scaling.png", f"width of gpt2-mini, {device}")
     console.print(device, as_table(speed))
     agreement = speed["bf16_spearman"].iloc[0]

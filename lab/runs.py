@@ -1,41 +1,26 @@
 """A run's folder: its name, its manifest, its tables, and the pointer to the latest one."""
 
-import csv
-import json
-import os
-import platform
 import re
-import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
-from data import SPLITS, Corpus
-from data.corpus import fetch
-from model import InputError, hub
-from model.checkpoint import read_config
+from model import InputError
 from model.files import read_json, written_whole
-from model.names import WEIGHTS, find
 
 from .device import Device
+from .output import write_json
 from .progress import console
 
-Init = Literal["pretrained", "random"]
 RUNS = Path("runs")
 LOCK = ".lock"
-WRITTEN = ".written.json"  # the list of tables and pictures that headgate left in a folder, with their SHA-256
 UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)|\.\w{8}\.tmp")  # of `written_whole`, `written_anew` and tempfile
-PACKAGES = ("torch", "numpy", "scikit-learn", "tiktoken", "safetensors")
 
 
 def new_run(name: str) -> Path:
@@ -183,132 +168,3 @@ def remove_results(folder: Path) -> None:
         if isinstance(about, dict) and {"weights", "seed", "precision"} <= about.keys():
             path.unlink()  # first: it vouches for the array
             path.with_suffix(".npy").unlink(missing_ok=True)
-
-
-@contextmanager
-def written_anew(folder: Path) -> Iterator[Path]:
-    """Yield a new folder to write tables and pictures into: at the end they take the places of those that an earlier
-    call left in `folder`.
-
-    Only what headgate wrote is removed: what is on its list, with the bytes that it wrote."""
-    listed = folder / WRITTEN
-    former = read_json(listed) if listed.is_file() else {}
-    new = folder / f".new.{os.getpid()}.tmp"
-    new.mkdir()
-    try:
-        yield new
-        written = {path.name: hub.content_hash(path) for path in sorted(new.iterdir())}
-        for name in written:
-            os.replace(new / name, folder / name)
-    finally:
-        shutil.rmtree(new)
-    for name in former.keys() - written.keys():
-        path = folder / name
-        if path.is_file() and hub.content_hash(path) == former[name]:
-            path.unlink()
-        elif path.is_file():
-            console.print(f"{path} was made by an earlier call and has been changed since: it stays", soft_wrap=True)
-    write_json(listed, written)  # last: it never names a file that was not written
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """UTF-8, whole or not at all, and never NaN, which is no JSON."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, content: str) -> None:
-    """UTF-8, whole or not at all."""
-    with written_whole(path) as [temporary]:
-        temporary.write_text(content, encoding="utf-8")
-
-
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """UTF-8 with a header, whole or not at all."""
-    with written_whole(path) as [temporary]:  # all strings quoted, or a lone \r in one would break its row
-        table.to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-
-
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One JSON object per line, whole or not at all."""
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def choose_model(name: str, init: Init) -> tuple[str, str | None]:
-    """(model, notice): `auto` is the official gpt2 where it can be had, else the embedded gpt2-mini."""
-    if name != "auto":
-        return name, None
-    if init == "random":  # nothing to fetch
-        return "gpt2-mini", None
-    try:
-        find("gpt2")
-    except hub.UnavailableError as error:  # but weights that came and are wrong stop everything
-        return "gpt2-mini", f"{error}. Going on with the embedded GPT2-MINI, pretrained on English novels."
-    return "gpt2", None
-
-
-def choose_corpus(source: str) -> tuple[str, str | None]:
-    """(corpus, notice): `auto` is the emotion corpus where it can be had, else the embedded sample."""
-    if source != "auto":
-        return source, None
-    try:
-        fetch("emotion")
-    except hub.UnavailableError as error:
-        return "sample", f"{error}. Going on with the embedded SAMPLE CORPUS, a small one for trying things out."
-    return "emotion", None
-
-
-def manifest(options: Any, model: dict[str, Any], corpus: dict[str, Any], device: Device) -> dict[str, Any]:
-    """What a reader needs to make this run again; `options` is a script's dataclass."""
-    return {
-        "command": shlex.join(sys.argv),
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "settings": settings_of(options),
-        "model": model,
-        "corpus": corpus,
-        "device": str(device),
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
-        "git": git_state(),
-    }
-
-
-def settings_of(options: Any) -> dict[str, Any]:
-    """What a run is made with: all options but the one that says how to begin."""
-    return {name: value for name, value in asdict(options).items() if name != "resume"}
-
-
-def corpus_of(corpus: Corpus) -> dict[str, Any]:
-    """What a run learns from: name, revision, labels in order, texts per split and SHA-256 per file."""
-    return {
-        "name": corpus.name,
-        "revision": corpus.revision,
-        "labels": corpus.labels,
-        "texts": {split: len(corpus.split(split)) for split in SPLITS},
-        "sha256": corpus.files,
-    }
-
-
-def weights_of(name: str, init: str) -> dict[str, Any]:
-    """What a run starts from: name and shape; revision, file, bytes and SHA-256 of its weights unless random."""
-    told = {"name": name, "init": init, "shape": asdict(read_config(name))}
-    if init == "random":
-        return told
-    path = find(name) / WEIGHTS
-    if not path.is_file():
-        raise InputError(
-            f"{path.parent}: expected {WEIGHTS}, found no weights; start from its shape with --init random"
-        )
-    sha256 = hub.content_hash(path)
-    revision = path.parent.name if path.parent.parent.name == "snapshots" else None  # the layout of the hub's cache
-    return told | {"revision": revision, "file": str(path), "bytes": path.stat().st_size, "sha256": sha256}
-
-
-def git_state() -> str | None:
-    """The commit of this code, marked `dirty` where files differ from it; None outside a git checkout."""
-    here = Path(__file__).parent
-    try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=here, capture_output=True, text=True
-        )
-    except OSError:
-        return None
-    return out.stdout.strip() or None

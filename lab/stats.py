@@ -141,3 +141,6 @@ def benjamini_hochberg(p: NDArray[np.floating]) -> NDArray[np.floating]:
     adjusted, defined = np.full(p.shape, np.nan), ~np.isnan(p)
     adjusted[defined] = false_discovery_control(p[defined])
     return adjusted
+
+
+LEVEL = 0.05  # of p after correction: what is below it survives

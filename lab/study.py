@@ -1,6 +1,5 @@
 """A finished run as an experiment finds it: its model, the corpus it was trained on, and the texts to look at."""
 
-import hashlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data import Corpus, read_corpus
 from model import GPT2Classifier, InputError, Tokenizer, hub, load_classifier
@@ -17,27 +15,10 @@ from model.checkpoint import read_labels
 from model.files import read_json
 from model.names import WEIGHTS, find
 
-from . import runs
+from . import manifest, runs
 from .device import Device
 from .progress import console
-from .texts import Texts, read_texts
-from .wording import OVERALL
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """N texts of a split: their positions in it, token ids, and class numbers int64 (N,)."""
-
-    split: str
-    positions: NDArray[np.integer]
-    texts: list[str]
-    sequences: list[list[int]]
-    targets: NDArray[np.integer]
-
-    @property
-    def sha256(self) -> str:
-        """Of its token ids and class numbers, in order."""
-        return hashlib.sha256(repr((self.sequences, self.targets.tolist())).encode()).hexdigest()
+from .texts import OVERALL, Part, Texts, read_texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +89,7 @@ class Study:
             f"corpus: {self.corpus.name}, {revision}: {texts} (SHA-256: {files})",
             f"seed {seed}, {self.device}",
             f"made by `{shlex.join(['python', Path(sys.argv[0]).name, *sys.argv[1:]])}`, "
-            f"commit {runs.git_state() or 'unknown'}",
+            f"commit {manifest.git_state() or 'unknown'}",
         ]
 
 

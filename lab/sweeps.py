@@ -21,10 +21,11 @@ from model.files import read_json, written_whole
 from . import fills
 from .device import Device
 from .memory import fitting
+from .output import write_json
 from .progress import progress_bar
-from .runs import write_json
-from .study import Part, Study
+from .study import Study
 from .sweep import BASELINE, RIDERS, Ablation, Fill, ablated, nothing, sweep
+from .texts import Part
 from .units import each_head
 
 AGREEMENT = {"fp32": 1e-3, "bf16": 0.1}  # how far logits may be off the CPU's in fp32, as a share of the largest

@@ -1,9 +1,11 @@
 """A corpus as a model reads it: every experiment starts here."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data import SPLITS, Corpus, describe, encode, report
 from model import GPT2Config, InputError, Tokenizer
@@ -42,3 +44,22 @@ def check_pair(tokenizer: Tokenizer, config: GPT2Config) -> None:
     """Raise InputError where the tokenizer has tokens that the model has not."""
     if len(tokenizer) > config.vocab_size:
         raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}: not a pair")
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """N texts of a split: their positions in it, token ids, and class numbers int64 (N,)."""
+
+    split: str
+    positions: NDArray[np.integer]
+    texts: list[str]
+    sequences: list[list[int]]
+    targets: NDArray[np.integer]
+
+    @property
+    def sha256(self) -> str:
+        """Of its token ids and class numbers, in order."""
+        return hashlib.sha256(repr((self.sequences, self.targets.tolist())).encode()).hexdigest()
+
+
+OVERALL = "all"  # the class that stands for all texts

@@ -21,9 +21,9 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+import experiments.pretrain.training
+import experiments.probe.linear
 import lab.device
-import lab.probing
-import pretrain
 import train
 from lab.cli import command
 
@@ -63,7 +63,7 @@ def often() -> None:
         write_state(self, run)
 
     train.Training.write_state = now
-    pretrain.EVALUATIONS, lab.device.TOKENS, lab.probing.MAX_ITER = 4, 256, 3
+    experiments.pretrain.training.EVALUATIONS, lab.device.TOKENS, experiments.probe.linear.MAX_ITER = 4, 256, 3
     lab.device.Device.product_rate = lambda self: 1e12
     Figure.savefig = lambda self, path, **options: path.write_bytes(b"a picture")
 

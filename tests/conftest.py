@@ -23,9 +23,9 @@ import small_run
 import torch
 from huggingface_hub import constants
 from hypothesis import HealthCheck, settings
+from matplotlib.figure import Figure
 from stand_in import Hub
 
-from lab import figures
 from model import GPT2LM, GPT2Classifier, GPT2Config, load_classifier, load_lm
 
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -146,5 +146,10 @@ def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def saved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that would be saved."""
     figures_saved: list[Any] = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: figures_saved.append(figure))
+
+    def note(figure: Figure, path: Path, **settings: Any) -> None:
+        figures_saved.append(figure)
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", note)
     return figures_saved

@@ -24,7 +24,7 @@ import ablate
 import train
 from data import bucketed, read_corpus
 from lab.device import Device
-from lab.evaluation import predict
+from lab.predict import predict
 from lab.state import read_state
 from model import GPT2, GPT2Classifier, Tokenizer, load_classifier
 

@@ -1,16 +1,17 @@
-"""Imports point one way, and never in a circle, also where only a type checker would follow them."""
+"""Imports point one way: scripts and bench -> experiments -> lab -> data -> model, also where only a type checker would
+follow them. No experiment imports another, and no script imports a script."""
 
 import ast
 import graphlib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-FLOORS = ("model", "data", "lab")  # each may import itself and those before it
+FLOORS = ("model", "data", "lab", "experiments")  # each may import itself and those before it
 
 
 def modules() -> dict[str, Path]:
     """The project's modules by their dotted names; a package goes by the name of its folder."""
-    files = [*ROOT.glob("*.py"), *(file for floor in FLOORS for file in (ROOT / floor).rglob("*.py"))]
+    files = [*ROOT.glob("*.py"), *(file for folder in (*FLOORS, "bench") for file in (ROOT / folder).rglob("*.py"))]
     dotted = {file: ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files}
     return {name.removesuffix(".__init__"): file for file, name in dotted.items()}
 
@@ -35,17 +36,33 @@ def graph() -> dict[str, set[str]]:
     return {name: imported(name, file, set(files)) for name, file in files.items()}
 
 
+def wrong(edges: dict[str, set[str]]) -> list[tuple[str, str]]:
+    """The imports that do not point down: (module, what it imports)."""
+    return [(name, other) for name, others in edges.items() for other in others if not points_down(name, other)]
+
+
+def points_down(name: str, other: str) -> bool:
+    floor, below = name.split(".")[0], other.split(".")[0]
+    if below not in FLOORS:  # a script, or bench
+        return floor == below == "bench"
+    if floor == below == "experiments":
+        return name.split(".")[1] == other.split(".")[1]
+    return floor not in FLOORS or FLOORS.index(below) <= FLOORS.index(floor)
+
+
 def test_no_module_imports_itself_through_others():
     edges = graph()
     assert "model.config" in edges["model.tokenizer"]  # or the test would see nothing
     assert "lab.device" in edges["train"]
-    assert "model" in edges["lab.finetuning"]
+    assert "model" in edges["experiments.train.training"]
     graphlib.TopologicalSorter(edges).prepare()  # raises CycleError
 
 
-def test_each_floor_stands_on_those_below():
-    for name, others in graph().items():
-        floor = name.partition(".")[0]
-        below = FLOORS[: FLOORS.index(floor)] if floor in FLOORS else FLOORS
-        allowed = {floor, *below} if floor != "paper" else {*below, "train"}  # whose command paper.py calls
-        assert {other.partition(".")[0] for other in others} <= allowed, name
+def test_each_import_points_down():
+    assert wrong(graph()) == []
+
+
+def test_an_import_that_points_up_or_sideways_is_noticed():
+    up = {"model.gpt2": {"data.words"}, "lab.study": {"experiments.ablate.units"}, "data": {"train"}}
+    sideways = {"experiments.probe.tasks": {"experiments.ablate.units"}, "paper": {"train"}, "train": {"bench.speed"}}
+    assert len(wrong(up | sideways)) == 6

@@ -38,11 +38,11 @@ DEATHS = {
         *(state(n) for n in (1, 3)),
         *(at_file("model.safetensors", n) for n in (2, 3)),
         at_file("config.json", 3),  # the weights are new, and the config is former
-        within("lab.finetuning.f1_score", 2),  # an epoch is over
-        within("lab.steps.Step.__call__", 12),
+        within("experiments.train.training.f1_score", 2),  # an epoch is over
+        within("experiments.train.steps.Step.__call__", 12),
         at_file("log.jsonl", 3),
         at_file("", 21),
-        within("lab.evaluation.predictions", 1),
+        within("experiments.train.measure.predictions", 1),
         at_file("confusion_test.png", 2),
         at_file("latest", 1),
         at_file("run.json", 7),  # all is done but to say so
@@ -64,8 +64,8 @@ DEATHS = {
     ],
     "probe": [
         at_file("", 4),
-        within("lab.probes.probed", 1),
-        within("lab.probes.probed", 3),
+        within("experiments.probe.tasks.probed", 1),
+        within("experiments.probe.tasks.probed", 3),
         at_file("layers.png", 2),
     ],
 }

@@ -24,7 +24,8 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 import paper
 import train
 from data import read_corpus
-from lab import results, runs
+from experiments.paper import plan, results
+from lab import manifest, output
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, save
 
 WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
@@ -61,13 +62,13 @@ def made(tmp_path_factory):
     write_corpus(folder / "words")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(paper, "call", run_here)
+        patch.setattr(plan, "call", run_here)
         assert run_paper(patch, *TINY) == 0
     return folder
 
 
 def run_here(arguments):
-    """What `paper.call` does, in this process."""
+    """What `plan.call` does, in this process."""
     with pytest.MonkeyPatch.context() as patch:
         return commands.exit_code(patch, train, *arguments[2:])
 
@@ -92,7 +93,7 @@ def pretended(here, monkeypatch):
         calls.append(asked)
         run = Path("runs") / asked.run
         run.mkdir(parents=True, exist_ok=True)
-        settings = runs.settings_of(asked.resolved(width=10))
+        settings = manifest.settings_of(asked.resolved(width=10))
         name = Path(asked.corpus).name
         files = read_corpus(asked.corpus).files
         own = record | {"settings": settings, "corpus": record["corpus"] | {"name": name, "sha256": files}}
@@ -106,7 +107,7 @@ def pretended(here, monkeypatch):
         (run / "train_metrics.json").write_text(json.dumps({"n": 84, "macro_roc_auc": 0.75}))
         return 0
 
-    monkeypatch.setattr(paper, "call", pretend)
+    monkeypatch.setattr(plan, "call", pretend)
     return calls
 
 
@@ -121,7 +122,7 @@ def change(name, **values):
 
 def test_two_real_runs_leave_three_files(made):
     assert {path.name for path in (made / "runs").iterdir()} == {"paper", ALL.name, HEAD.name, "latest"}
-    assert {path.name for path in (made / "runs/paper").iterdir()} - {".lock", runs.WRITTEN} == {
+    assert {path.name for path in (made / "runs/paper").iterdir()} - {".lock", output.WRITTEN} == {
         "results.csv",
         "results.md",
         "results.png",
@@ -195,7 +196,7 @@ def test_the_page_says_where_its_numbers_come_from(made):
 def test_what_is_done_is_not_done_again(here, monkeypatch, capsys):
     before = (here / "runs/paper/results.csv").read_bytes()
     shutil.rmtree(here / "runs/paper")
-    monkeypatch.setattr(paper, "call", lambda arguments: pytest.fail("a run was started"))
+    monkeypatch.setattr(plan, "call", lambda arguments: pytest.fail("a run was started"))
     assert run_paper(monkeypatch, *TINY) == 0
     assert "2 runs, 2 of them are there already: none to do" in capsys.readouterr().out
     assert (here / "runs/paper/results.csv").read_bytes() == before
@@ -298,7 +299,7 @@ def test_every_corpus_tune_and_seed_is_run_and_averaged(here, pretended, monkeyp
 
 def test_a_corpus_from_the_hub_gives_its_last_name_to_its_runs(here, monkeypatch):
     corpus = replace(read_corpus("words"), name="owner/my feelings/folder")
-    monkeypatch.setattr(paper, "read_corpus", lambda source: corpus)
+    monkeypatch.setattr(plan, "read_corpus", lambda source: corpus)
     options = paper.Options("tiny", corpus=("owner/my feelings",), seeds=1)
     names = [run.folder.name for run in paper.plan(options)]
     assert names == ["paper-my_feelings-pretrained-all-0", "paper-my_feelings-pretrained-head-0"]
@@ -315,7 +316,7 @@ def test_the_command_that_shows_is_the_one_that_runs(here, pretended, monkeypatc
 @pytest.mark.parametrize(("code", "meaning"), [(2, "a mistake"), (1, "an error in the program"), (-9, "memory")])
 def test_a_run_that_fails_ends_it_with_one_line(here, monkeypatch, capsys, code, meaning):
     shutil.rmtree(HEAD)
-    monkeypatch.setattr(paper, "call", lambda arguments: code)
+    monkeypatch.setattr(plan, "call", lambda arguments: code)
     assert run_paper(monkeypatch, *TINY) == 2
     line = one_line(capsys)
     assert f"{HEAD}: train.py failed with exit code {code}" in line
@@ -325,7 +326,7 @@ def test_a_run_that_fails_ends_it_with_one_line(here, monkeypatch, capsys, code,
 @pytest.mark.parametrize("code", [130, -signal.SIGINT])
 def test_a_run_that_was_interrupted_ends_it_with_130(here, monkeypatch, code):
     shutil.rmtree(HEAD)
-    monkeypatch.setattr(paper, "call", lambda arguments: code)
+    monkeypatch.setattr(plan, "call", lambda arguments: code)
     assert run_paper(monkeypatch, *TINY) == 130
 
 
@@ -352,12 +353,12 @@ except KeyboardInterrupt:
         thread = threading.Thread(target=interrupt)
         thread.start()
         with pytest.raises(KeyboardInterrupt):
-            paper.call([sys.executable, "-c", script])
+            plan.call([sys.executable, "-c", script])
         thread.join()
     finally:
         signal.signal(signal.SIGINT, before)
     assert Path("ended").exists()
-    assert paper.call([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+    assert plan.call([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
 
 def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch):
@@ -486,7 +487,7 @@ def test_with_one_start_nothing_is_compared(here, pretended, monkeypatch, capsys
 
 def test_auto_is_asked_once_for_both(here, monkeypatch):
     asked = []
-    monkeypatch.setattr(paper.runs, "choose_model", lambda *given: asked.append(given) or ("tiny", None))
+    monkeypatch.setattr(plan, "choose_model", lambda *given: asked.append(given) or ("tiny", None))
     planned = paper.plan(paper.Options("auto", ("random", "pretrained"), ("words",), seeds=1))
     assert asked == [("auto", "pretrained")]
     assert [(run.settings.init, run.weights is None) for run in planned] == [
@@ -534,7 +535,7 @@ def test_predictions_of_other_texts_are_one_line(here, monkeypatch, capsys, medd
 @pytest.mark.parametrize("name", ["thirteen", "apart"])
 def test_a_corpus_at_the_edge_runs_to_its_end_and_the_page_says_what_is_undefined(here, monkeypatch, name):
     odd_corpora.write_corpus(here, name)
-    monkeypatch.setattr(paper, "call", lambda arguments: commands.exit_code(monkeypatch, train, *arguments[2:]))
+    monkeypatch.setattr(plan, "call", lambda arguments: commands.exit_code(monkeypatch, train, *arguments[2:]))
     arguments = ("--model", "tiny", "--corpus", name, "--epochs", "1", "--seeds", "1", "--device", "cpu", "--run", name)
     assert run_paper(monkeypatch, *arguments, *BOTH) == 0
     text = Path("runs", name, "results.md").read_text()

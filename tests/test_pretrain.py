@@ -19,10 +19,13 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+import lab.heads
 import lab.state
 import pretrain
 from data.books import read_books
-from lab import runs
+from experiments.pretrain import training as pretraining
+from experiments.pretrain.softmax import SampledSoftmax
+from lab import output
 from lab.device import Device
 from lab.state import read_state
 from model import GPT2Config, Tokenizer, load_lm
@@ -39,7 +42,7 @@ FILES = {
 def here(tmp_path, monkeypatch):
     """An empty working folder with a text in which every word says the next one, and the shape of a tiny model."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pretrain, "EVALUATIONS", 4)
+    monkeypatch.setattr(pretraining, "EVALUATIONS", 4)
     order = np.random.default_rng(0).integers(3, size=600)
     sentences = ["the cat sat on a mat.", "my old dog ran home.", "she said that it rained."]
     book = "\n".join(sentences[i] for i in order)
@@ -111,8 +114,10 @@ def test_the_scores_are_those_of_the_weights_that_were_kept(here, monkeypatch):
 @pytest.mark.slow
 def test_the_lowest_held_out_loss_is_kept(here, monkeypatch, only_trained):
     losses, measured, kept = [5.0, 3.0, 4.0, 2.0, 6.0], [], []
-    monkeypatch.setattr(pretrain, "held_out_loss", lambda *_: measured.append(losses[len(measured)]) or measured[-1])
-    monkeypatch.setattr(pretrain, "save", lambda *_: kept.append(measured[-1]))
+    monkeypatch.setattr(
+        "experiments.pretrain.training.held_out_loss", lambda *_: measured.append(losses[len(measured)]) or measured[-1]
+    )
+    monkeypatch.setattr(pretraining, "save", lambda *_: kept.append(measured[-1]))
     assert pretrain_tiny(monkeypatch, "one") == 0
     assert kept == [5, 3, 2]
 
@@ -163,7 +168,11 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(here, monkeypatc
     assert [again["command"] for again in record["resumed"]] == [first["command"]]
 
 
-POINTS = {"weights": (pretrain, "save", 3), "state": (lab.state, "save_file", 3), "heads": (pretrain.heads, "table", 2)}
+POINTS = {
+    "weights": (pretraining, "save", 3),
+    "state": (lab.state, "save_file", 3),
+    "heads": (lab.heads, "table", 2),
+}
 
 
 @pytest.mark.slow
@@ -203,8 +212,8 @@ def test_two_at_once_do_not_meet(here, monkeypatch, capsys, only_trained):
 
 
 def test_every_step_and_seed_draws_other_tokens(here, monkeypatch, only_trained):
-    drawn, draw = [], pretrain.SampledSoftmax.draw
-    monkeypatch.setattr(pretrain.SampledSoftmax, "draw", lambda self: drawn.append(draw(self)) or drawn[-1])
+    drawn, draw = [], SampledSoftmax.draw
+    monkeypatch.setattr(SampledSoftmax, "draw", lambda self: drawn.append(draw(self)) or drawn[-1])
     for seed in ("0", "1"):
         assert pretrain_tiny(monkeypatch, seed, "--seed", seed, "--sampled", "64", "--epochs", "0.2") == 0
     assert len(drawn) > 10
@@ -232,7 +241,7 @@ def test_a_name_that_is_taken(here, monkeypatch, capsys):
     assert pretrain_tiny(monkeypatch, "one", "--epochs", "0.1") == 2
     assert "got one that is taken" in one_line(capsys)
     Path("runs/other").mkdir()
-    runs.write_json(Path("runs/other/run.json"), {"status": "unfinished", "settings": {"epochs": 3}})  # of train.py
+    output.write_json(Path("runs/other/run.json"), {"status": "unfinished", "settings": {"epochs": 3}})  # of train.py
     assert pretrain_tiny(monkeypatch, "other") == 2
     assert "got one that is taken" in one_line(capsys)
 
@@ -263,7 +272,7 @@ def test_a_loss_that_explodes_is_one_line(here, monkeypatch, capsys):
 
 def test_weights_that_explode_in_the_last_step_do_not_replace_good_ones(here, monkeypatch, capsys):
     losses = iter([5.0, math.nan])
-    monkeypatch.setattr(pretrain, "held_out_loss", lambda *_: next(losses))
+    monkeypatch.setattr("experiments.pretrain.training.held_out_loss", lambda *_: next(losses))
     assert pretrain_tiny(monkeypatch, "one") == 2
     assert "the loss became nan before step" in one_line(capsys)
     assert read_state(Path("runs/one/state.safetensors"))["step"] == 0

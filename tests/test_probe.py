@@ -13,12 +13,12 @@ from planted import planted, planted_texts
 from small_run import ODD, WORDS, train_odd_in
 
 import ablate
-import lab.probes
 import probe
+from experiments.probe import tasks
+from experiments.probe.linear import Task, probe_sites
 from lab.activations import record, sites
 from lab.device import Device
 from lab.effects import read_effects
-from lab.probing import Task, probe_sites
 from lab.study import open_study
 from model import GPT2LM, GPT2Config, Tokenizer, save
 
@@ -173,7 +173,7 @@ def test_classes_without_texts_and_with_odd_names_are_ablated_and_then_probed(tm
 
 @pytest.mark.slow
 def test_an_interrupted_experiment_goes_on_and_does_nothing_twice(here, monkeypatch):
-    done, probed = [], lab.probes.probed
+    done, probed = [], tasks.probed
 
     def interrupted(*arguments):
         if len(done) == 3:
@@ -181,10 +181,10 @@ def test_an_interrupted_experiment_goes_on_and_does_nothing_twice(here, monkeypa
         done.append(arguments)
         return probed(*arguments)
 
-    monkeypatch.setattr(lab.probes, "probed", interrupted)
+    monkeypatch.setattr(tasks, "probed", interrupted)
     assert run_probe(monkeypatch) == 130
     assert not Path("runs/one/probe/probes.csv").exists()
-    monkeypatch.setattr(lab.probes, "probed", lambda *arguments: done.append(arguments) or probed(*arguments))
+    monkeypatch.setattr(tasks, "probed", lambda *arguments: done.append(arguments) or probed(*arguments))
     assert run_probe(monkeypatch) == 0
     assert len(done) == 7
     first = Path("runs/one/probe/probes.csv").read_bytes()

@@ -19,15 +19,15 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from two_processes import ADDRESS, in_two
 
+import experiments.train.measure
+import experiments.train.training
 import lab.device
-import lab.evaluation
-import lab.finetuning
 from data import bucketed
+from experiments.train.training import Training
+from lab.defaults import TrainOptions
 from lab.device import Device
-from lab.finetuning import Training
 from lab.texts import Texts
 from model import GPT2Classifier, GPT2Config, load_classifier
-from train import Options
 
 ROOT = Path(__file__).parent.parent
 DONE = 0, ""  # exit code and stderr
@@ -109,7 +109,7 @@ def dropped_otherwise(dropout):
     config = GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=dropout, attn_dropout=dropout)
     texts = Texts({"train": [[1, 2, 3]] * 3}, {"train": np.array([0, 0, 1])}, {})
     model = GPT2Classifier(config, ["a", "b"])
-    training = Training(model, texts, Options(seed=3).resolved(6), Device.choose("cpu", "fp32"))
+    training = Training(model, texts, TrainOptions(seed=3).resolved(6), Device.choose("cpu", "fp32"))
     batch = next(bucketed(texts.sequences["train"], texts.targets["train"], 2))  # two of a class
     return training.take_step(batch).tolist()
 
@@ -124,8 +124,8 @@ def test_dropout_falls_elsewhere_in_each_process():
 
 def often():
     """Training writes down where it stands at once, and is not measured."""
-    lab.finetuning.STATE_EVERY = 0
-    lab.evaluation.measure = lambda run, corpus, texts, device: ""
+    experiments.train.training.STATE_EVERY = 0
+    experiments.train.measure.measure = lambda run, corpus, texts, device: ""
     many_batches()
 
 
@@ -146,7 +146,7 @@ KILLED = """
 import test_processes, train
 from lab.cli import command
 
-test_processes.killed(1, "lab.steps.Step.__call__", 40)
+test_processes.killed(1, "experiments.train.steps.Step.__call__", 40)
 command(train.main, train.Options, processes=True)
 """
 
@@ -167,7 +167,7 @@ def test_killed_workers_are_survived(split):
     assert "2 processes made it, here are 1; go on with as many" in said
     assert (two / "state.safetensors").read_bytes() == state
 
-    kill(0, "lab.steps.Step.__call__", 13, "train.py", *TRAINING, "--run", "two", "--resume")
+    kill(0, "experiments.train.steps.Step.__call__", 13, "train.py", *TRAINING, "--run", "two", "--resume")
     for options in (("--run", "two", "--resume"), ("--run", "whole")):
         assert in_two(partial(script, before=often), "train.py", *TRAINING, *options) == [DONE, DONE]
     assert (two / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

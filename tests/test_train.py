@@ -21,8 +21,8 @@ from commands import one_line
 from huggingface_hub import constants
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
-import lab.finetuning
-import lab.runs
+import experiments.train.training
+import lab.defaults
 import model.names
 import train
 from lab.device import Device
@@ -180,7 +180,7 @@ def test_the_epoch_of_best_macro_f1_is_kept(here, unmeasured, monkeypatch):
         kept.append(model.score.weight.clone())
         save(model, folder, tokenizer)
 
-    monkeypatch.setattr(lab.finetuning, "save", recording_save)
+    monkeypatch.setattr(experiments.train.training, "save", recording_save)
     run = train_tiny(monkeypatch, "run", "--epochs", "3")
     assert len(kept) == 2
     assert torch.equal(load_classifier(run).score.weight, kept[1])
@@ -434,7 +434,7 @@ def test_weights_and_corpus_come_from_the_hub_by_name(published, unmeasured, mon
 
 def test_without_weights_in_reach_auto_goes_on_and_the_name_is_one_line(published, unmeasured, monkeypatch, capsys):
     published.misbehave("api", status=503)
-    assert lab.runs.choose_model("auto", "pretrained")[0] == "gpt2-mini"
+    assert lab.defaults.choose_model("auto", "pretrained")[0] == "gpt2-mini"
     assert run_train(monkeypatch, "--model", "gpt2", "--corpus", "corpus.txt") == 2
     assert "'openai-community/gpt2': not in the cache, and http://127.0.0.1" in one_line(capsys)
 
@@ -446,14 +446,14 @@ def test_weights_that_are_not_the_official_ones_stop_auto(published, monkeypatch
 
 
 def test_auto_is_the_emotion_corpus_or_else_loudly_the_sample(published):
-    assert lab.runs.choose_corpus("auto") == ("emotion", None)
+    assert lab.defaults.choose_corpus("auto") == ("emotion", None)
     shutil.rmtree(Path(constants.HF_HUB_CACHE))
     published.misbehave("api", status=503)
-    corpus, notice = lab.runs.choose_corpus("auto")
+    corpus, notice = lab.defaults.choose_corpus("auto")
     assert corpus == "sample"
     assert "answered 503" in notice
     assert "Going on with the embedded SAMPLE CORPUS" in notice
-    assert lab.runs.choose_corpus("corpus.txt") == ("corpus.txt", None)
+    assert lab.defaults.choose_corpus("corpus.txt") == ("corpus.txt", None)
 
 
 def test_without_a_hub_everything_is_there(tmp_path, unmeasured, monkeypatch, capsys):
@@ -471,12 +471,12 @@ def test_without_a_hub_everything_is_there(tmp_path, unmeasured, monkeypatch, ca
 
 
 def test_auto_says_loudly_what_it_takes_instead(monkeypatch, tmp_path):
-    monkeypatch.setattr(lab.runs, "find", lambda name: (_ for _ in ()).throw(UnavailableError("gpt2 is not here")))
-    name, notice = lab.runs.choose_model("auto", "pretrained")
+    monkeypatch.setattr(lab.defaults, "find", lambda name: (_ for _ in ()).throw(UnavailableError("gpt2 is not here")))
+    name, notice = lab.defaults.choose_model("auto", "pretrained")
     assert name == "gpt2-mini"
     assert notice.startswith("gpt2 is not here. Going on with the embedded GPT2-MINI")
-    monkeypatch.setattr(lab.runs, "find", lambda name: tmp_path)
-    assert lab.runs.choose_model("auto", "pretrained") == ("gpt2", None)
+    monkeypatch.setattr(lab.defaults, "find", lambda name: tmp_path)
+    assert lab.defaults.choose_model("auto", "pretrained") == ("gpt2", None)
 
 
 def test_training_that_takes_long_on_a_cpu_is_announced(monkeypatch, capsys):

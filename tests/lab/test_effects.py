@@ -4,9 +4,8 @@ import pytest
 from scipy.special import log_softmax
 from sklearn import metrics as sklearn_metrics
 
-from lab import effects as module
 from lab.effects import OVERALL, PER_CLASS, confirmed, corrected, effects, flips, read_effects, readings
-from lab.runs import write_csv
+from lab.output import write_csv
 from lab.stats import holm, mcnemar_p, permutation_p, resamples
 
 LABELS = ["sadness", "joy", "love"]
@@ -199,7 +198,7 @@ def test_corrected_takes_the_rows_it_is_given_as_the_family():
 def test_blocks_of_units_do_not_show(monkeypatch):
     baseline, ablated, targets = sample(6, 2)
     whole = effects(baseline, ablated, targets, LABELS, test=True)
-    monkeypatch.setattr(module, "UNITS", 2)
+    monkeypatch.setattr("lab.effects.UNITS", 2)
     pd.testing.assert_frame_equal(effects(baseline, ablated, targets, LABELS, test=True), whole)
 
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from experiments.pretrain.softmax import SampledSoftmax
 from lab.device import Device
-from lab.language import SampledSoftmax, held_out_loss
+from lab.language import held_out_loss
 from model import masks
 
 V, C, N = 59, 7, 11

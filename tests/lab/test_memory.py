@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from data.batches import Batch
+from experiments.ablate.importance import gate_gradients
+from experiments.probe.lens import class_lens, contributions
 from lab import fills
 from lab.activations import record, sites
 from lab.device import Device
-from lab.evaluation import predict
-from lab.lens import class_lens, contributions
 from lab.memory import fitting, map_texts
-from lab.pruning import gate_gradients
+from lab.predict import predict
 from lab.sweep import nothing
 
 CPU = Device(torch.device("cpu"), "fp32")

@@ -14,11 +14,12 @@ import ablate
 import pretrain
 import train
 from data import read_corpus
-from lab import probes, progress, sweeps
+from experiments.probe import tasks
+from experiments.probe.sources import of_texts, of_words
+from experiments.probe.tasks import PRODUCTS, PRODUCTS_PER_SITE, Probes
+from experiments.train.training import Training
+from lab import progress, sweeps
 from lab.device import Device
-from lab.finetuning import Training
-from lab.probe_sources import of_texts, of_words
-from lab.probes import PRODUCTS, PRODUCTS_PER_SITE, Probes
 from lab.progress import announce_training, forecast, progress_bar
 from lab.study import Study
 from lab.sweep import Ablation, nothing
@@ -85,7 +86,7 @@ def test_the_work_of_a_training_is_its_passes_through_the_blocks(monkeypatch, tu
 
 def test_the_work_of_a_pretraining_is_that_of_the_steps_that_are_left(monkeypatch, capsys):
     told = []
-    monkeypatch.setattr(pretrain, "announce_training", lambda *work: told.append(work))
+    monkeypatch.setattr("experiments.pretrain.training.announce_training", lambda *work: told.append(work))
     config, of_mini = GPT2Config(2, 2, 16, n_ctx=31), GPT2Config.preset("gpt2-mini")
     training = SimpleNamespace(steps=100, step=30, device=CPU, lm=SimpleNamespace(config=config))
     training.options = pretrain.Options("", batch_size=5, sampled=0)
@@ -148,11 +149,11 @@ def test_the_rate_of_a_sweep_is_that_of_a_trial_batch(clf, tmp_path, monkeypatch
 
 @pytest.mark.parametrize(("cores", "threads", "workers"), [(2, 2, 2), (16, 8, 4), (1, 1, 1)])
 def test_the_rate_of_the_probes_is_that_of_their_workers_on_the_cpu(rates, monkeypatch, cores, threads, workers):
-    monkeypatch.setattr("lab.probing.cpu_count", lambda: cores)
+    monkeypatch.setattr("experiments.probe.linear.cpu_count", lambda: cores)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    assert probes.fitting_rate() == workers * rates["cpu"] / threads
+    assert tasks.fitting_rate() == workers * rates["cpu"] / threads
     rates["cpu"] /= 4
-    assert probes.fitting_rate() == workers * 1e9 / 4 / threads
+    assert tasks.fitting_rate() == workers * 1e9 / 4 / threads
 
 
 @pytest.mark.parametrize("device", [CPU, GPU])
@@ -164,7 +165,7 @@ def test_the_forecast_of_the_probes_is_that_of_the_cpu(clf, rates, monkeypatch, 
     own = Probes(study_of(clf, [[1]], device), tmp_path, 0)
     assert own.work(tasks) == PRODUCTS * 13 * (2 + 5) * (7 * 35 + 15 * 7) + PRODUCTS_PER_SITE * 2 * 22
     monkeypatch.setattr(own, "source", lambda *arguments: iter([]))
-    monkeypatch.setattr(own, "work", lambda tasks: 3 * 3600 * probes.fitting_rate())
+    monkeypatch.setattr(own, "work", lambda tasks: 3 * 3600 * tasks.fitting_rate())
     columns = ["head", "control", "selectivity", "bits", "compression"]
     monkeypatch.setattr(pd, "concat", lambda tables, **options: pd.DataFrame(columns=columns))
     own.run([SimpleNamespace(name="texts", tasks={("emotion", "last"): tasks[0]})])
@@ -191,7 +192,7 @@ def told(monkeypatch):
         found.append(work / rate)
         return forecast(work_takes, work, rate, device)
 
-    for module in (ablate, probes, progress):
+    for module in (ablate, tasks, progress):
         monkeypatch.setattr(module, "forecast", noted)
     return found
 
@@ -236,7 +237,9 @@ def sample():
 @pytest.mark.usefixtures("cpu_clock")
 @pytest.mark.slow
 def test_probes_take_as_long_as_forecast(sample, told, monkeypatch, tmp_path):
-    monkeypatch.setattr("lab.probing.cpu_count", lambda: 1)  # where others compute too, two workers get what one gets
+    monkeypatch.setattr(
+        "experiments.probe.linear.cpu_count", lambda: 1
+    )  # where others compute too, two workers get what one gets
     parts = [sample.part(split, n, 0) for split, n in {"train": 200, "val": 60, "test": 60}.items()]
     sources = [of_texts(parts, sample.clf.labels), *of_words(parts, sample.tokenizer, 1000, 0)[0]]
 

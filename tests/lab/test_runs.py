@@ -13,7 +13,7 @@ import subprocess
 import pandas as pd
 import pytest
 
-from lab import runs
+from lab import manifest, output, runs
 from model import InputError
 from model.names import EMBEDDED
 
@@ -57,7 +57,11 @@ def test_a_run_can_be_moved_with_its_folder(here):
 
 @pytest.mark.parametrize(
     ("write", "bad"),
-    [(runs.write_json, {"x": float("nan")}), (runs.write_json, {"x": object()}), (runs.write_jsonl, [{"x": object()}])],
+    [
+        (output.write_json, {"x": float("nan")}),
+        (output.write_json, {"x": object()}),
+        (output.write_jsonl, [{"x": object()}]),
+    ],
 )
 def test_what_cannot_be_written_leaves_the_old_file(here, write, bad):
     path = here / "file.json"
@@ -69,10 +73,10 @@ def test_what_cannot_be_written_leaves_the_old_file(here, write, bad):
 
 
 def test_tables_and_json_are_utf8_whatever_the_locale(here):
-    runs.write_json(here / "a.json", {"ключ": "😀"})
+    output.write_json(here / "a.json", {"ключ": "😀"})
     assert json.loads((here / "a.json").read_bytes().decode()) == {"ключ": "😀"}
     table = pd.DataFrame({"text": ['say "hi", 😀', "two\nlines"], "p": [0.25, 1 / 3]})
-    runs.write_csv(here / "a.csv", table)
+    output.write_csv(here / "a.csv", table)
     read = pd.read_csv(here / "a.csv", encoding="utf-8")
     assert list(read["text"]) == list(table["text"])
     assert read["p"].to_numpy() == pytest.approx(table["p"].to_numpy(), rel=1e-5)
@@ -80,7 +84,7 @@ def test_tables_and_json_are_utf8_whatever_the_locale(here):
 
 def test_a_lone_carriage_return_stays_within_its_row(here):
     table = pd.DataFrame({"text": ["a\rb", "c"], "n": [1, 2]})
-    runs.write_csv(here / "a.csv", table)
+    output.write_csv(here / "a.csv", table)
     assert list(pd.read_csv(here / "a.csv", lineterminator="\n")["text"]) == ["a\rb", "c"]
     with (here / "a.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["text", "n"], ["a\rb", "1"], ["c", "2"]]
@@ -96,17 +100,17 @@ def test_weights_are_named_by_their_hash(here):
     (here / "model").mkdir()
     shutil.copy(EMBEDDED / "config.json", here / "model")
     (here / "model" / "model.safetensors").write_bytes(b"weights")
-    told = runs.weights_of("model", "pretrained")
+    told = manifest.weights_of("model", "pretrained")
     assert told["sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert told["bytes"] == 7
     assert told["revision"] is None
-    fresh = runs.weights_of("gpt2-mini", "random")
+    fresh = manifest.weights_of("gpt2-mini", "random")
     assert fresh.keys() == {"name", "init", "shape"}
     assert fresh["shape"]["n_embd"] == 256
 
 
 def test_git_state_is_the_commit_of_this_code(monkeypatch):
-    told = runs.git_state()
+    told = manifest.git_state()
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=EMBEDDED, capture_output=True, text=True).stdout.strip()
     if not head:
         assert told is None  # an unpacked archive has no commits
@@ -118,7 +122,7 @@ def test_a_shape_without_weights_says_what_to_do(here):
     (here / "shape").mkdir()
     shutil.copy(EMBEDDED / "config.json", here / "shape")
     with pytest.raises(InputError, match=r"shape: expected model.safetensors, found no weights; .*--init random"):
-        runs.weights_of("shape", "pretrained")
+        manifest.weights_of("shape", "pretrained")
 
 
 def test_a_folder_whose_run_was_killed_before_its_first_file_is_as_good_as_new():
@@ -128,13 +132,13 @@ def test_a_folder_whose_run_was_killed_before_its_first_file_is_as_good_as_new()
 
 def write_anew(folder, **files):
     """As an experiment does: each file by its name without the ending."""
-    with runs.written_anew(folder) as new:
+    with output.written_anew(folder) as new:
         for name, content in files.items():
-            runs.write_text(new / f"{name}.csv", content)
+            output.write_text(new / f"{name}.csv", content)
 
 
 def contents(folder):
-    return {path.name: path.read_text() for path in folder.iterdir() if path.name != runs.WRITTEN}
+    return {path.name: path.read_text() for path in folder.iterdir() if path.name != output.WRITTEN}
 
 
 def test_what_is_not_written_again_goes_unless_it_is_somebody_elses(here, capsys):
@@ -161,8 +165,8 @@ def test_an_earlier_file_that_was_removed_by_hand_is_no_trouble(here):
 
 def test_an_experiment_that_fails_half_way_leaves_what_was_there(here):
     write_anew(here, a="1", b="1")
-    with contextlib.suppress(OSError), runs.written_anew(here) as new:
-        runs.write_text(new / "a.csv", "2")
+    with contextlib.suppress(OSError), output.written_anew(here) as new:
+        output.write_text(new / "a.csv", "2")
         raise OSError("the disk is full")
     assert contents(here) == {"a.csv": "1", "b.csv": "1"}
 
@@ -178,7 +182,7 @@ def test_killed_between_the_list_names_only_what_was_written(here, monkeypatch, 
     with contextlib.suppress(SystemExit):
         write_anew(here, a="2", e="2")
     monkeypatch.undo()
-    listed = json.loads((here / runs.WRITTEN).read_text())
+    listed = json.loads((here / output.WRITTEN).read_text())
     assert set(listed) <= {"a.csv", "b.csv", "c.csv", "e.csv"}
     runs.remove_unfinished(here)
     write_anew(here, a="2", e="2")
@@ -222,7 +226,7 @@ def test_only_unfinished_files_of_headgate_are_removed(here):
 
 def test_a_run_of_which_nothing_was_kept_goes_without_the_files_of_others(here):
     for name in ("one", "two"):
-        runs.write_json(runs.new_run(name) / "run.json", {})
+        output.write_json(runs.new_run(name) / "run.json", {})
     (here / "runs" / "two" / "notes.md").write_text("mine")
     for name in ("one", "two"):
         runs.discard(here / "runs" / name)
@@ -237,7 +241,7 @@ def test_one_unreadable_manifest_does_not_keep_the_others_from_going_on(here, ca
     for n, name in enumerate(("old", "new", "other", "list")):
         made_with = [] if name == "list" else settings | {"run": name, "lr": 0.2 if name == "other" else 0.1}
         record = {"status": "unfinished", "settings": made_with, "started": f"2026-01-0{n + 1}"}
-        runs.write_json(runs.new_run(name) / "run.json", record)
+        output.write_json(runs.new_run(name) / "run.json", record)
     (runs.new_run("broken") / "run.json").write_text("{")
     assert runs.newest_unfinished(settings) == "new"
     assert re.fullmatch(r"--resume passes over runs/broken: .*broken/run.json is not JSON.*\n", capsys.readouterr().out)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lab.device import Device
-from lab.study import Part, Study, other_than_overall
-from lab.texts import Texts
+from lab.study import Study, other_than_overall
+from lab.texts import Part, Texts
 from model import InputError
 
 CPU = Device(torch.device("cpu"), "fp32")

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from data.batches import Batch
-from lab import fills, units
+from experiments.ablate import units
+from lab import fills
 from lab.device import Device
 from lab.sweep import BASELINE, nothing, sweep
+from lab.units import each_head, each_layer
 from model import load_classifier
 
 CPU = Device(torch.device("cpu"), "fp32")
@@ -33,8 +35,8 @@ def everything(config, texts):
     hidden = {"some": [np.random.default_rng(len(ids)).random(len(ids)) < 0.3 for ids in texts[0]]}
     return [
         BASELINE,
-        *units.each_head(config),
-        *units.each_layer(config),
+        *each_head(config),
+        *each_layer(config),
         *units.each_region(config, (0, 2, -3)),
         *units.each_word_class(hidden, np.random.default_rng(0)),
         *units.each_pair(config, [((0, 1), (2, 3)), ((1, 0), (1, 4))]),
@@ -83,8 +85,8 @@ def test_closing_a_head_is_surgery_on_the_input_columns_of_c_proj(clf_reference,
     config, D = clf.config, clf.config.head_width
     means = fills.means(clf, *texts, CPU)
     mean = (means.z.sum(0) / means.tokens.sum()).float()  # (L, H, D)
-    zeroed = swept(clf, texts, units.each_head(config))
-    shifted = swept(clf, texts, units.each_head(config), [fills.mean(means)])
+    zeroed = swept(clf, texts, each_head(config))
+    shifted = swept(clf, texts, each_head(config), [fills.mean(means)])
     for u, (layer, head) in enumerate(
         (layer, head) for layer in range(config.n_layer) for head in range(config.n_head)
     ):
@@ -111,7 +113,7 @@ def test_memory_does_not_grow_with_the_number_of_ablations(clf, texts, monkeypat
 
     monkeypatch.setattr(clf.trunk, "run", watched)
     monkeypatch.setattr("lab.device.TOKENS", 256)
-    swept(clf, texts, units.each_head(clf.config) * 7)
+    swept(clf, texts, each_head(clf.config) * 7)
     assert 128 < max(largest) <= 256
 
 
@@ -119,7 +121,7 @@ def test_what_comes_before_the_first_changed_layer_runs_once_per_batch(clf, text
     calls = []
     run = clf.trunk.run
     monkeypatch.setattr(clf.trunk, "run", lambda x, *a, **k: calls.append((len(x), a, k.get("z"))) or run(x, *a, **k))
-    swept(clf, texts, [ablation for ablation in units.each_head(clf.config) if ablation.layer == 1], among=np.arange(5))
+    swept(clf, texts, [ablation for ablation in each_head(clf.config) if ablation.layer == 1], among=np.arange(5))
     assert [a for _, a, _ in calls] == [(0, 1), (1, 2), (1,)]  # two layers once, then all five heads ride together
     assert calls[-1][0] == 5 * calls[0][0]
     assert [len(z) if z is not None else None for _, _, z in calls] == [None, None, calls[-1][0]]  # and enter after z

@@ -8,9 +8,10 @@ import pytest
 import torch
 from planted import planted, planted_texts, sweeps_of
 
-from lab import fills, units
+from lab import fills
 from lab.device import Device
 from lab.sweeps import AGREEMENT, Plan, Sweeps
+from lab.units import each_head
 from model import InputError
 
 
@@ -20,7 +21,7 @@ def sweeps(tmp_path):
 
 
 def plan(fill="zero", made_of="", heads=3):
-    return Plan("heads", fill, {"test": units.each_head(planted().config)[:heads]}, made_of)
+    return Plan("heads", fill, {"test": each_head(planted().config)[:heads]}, made_of)
 
 
 def run(sweeps, own):
@@ -107,7 +108,7 @@ def test_some_texts_of_val_and_of_test_are_independent_draws(tmp_path):
 def test_the_work_of_a_plan_by_hand(sweeps):
     """Three heads of layer 0 pass two layers, three of layer 1 one; ten donors are ten times the work."""
     tokens = {split: sum(map(len, part.sequences)) for split, part in sweeps.parts.items()}
-    both = {"val": units.each_head(sweeps.study.clf.config)[:3], "test": units.each_head(sweeps.study.clf.config)}
+    both = {"val": each_head(sweeps.study.clf.config)[:3], "test": each_head(sweeps.study.clf.config)}
     plans = [Plan("heads", fill, both) for fill in ("mean", "resample")]
     work = 6 * tokens["val"] + 9 * tokens["test"]
     assert [sweeps.work([own]) for own in plans] == [work, 10 * work]

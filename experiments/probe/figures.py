@@ -1,0 +1,233 @@
+"""Pictures of where a network knows what: probes by layer and by head, the class lens, and what each part adds.
+
+The tables are those of `probe.py`. `title` says of which run and texts they are; what is shown and what the marks mean
+are added here, so that each picture can be understood alone.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill as wrapped
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from lab import figures
+from lab.figures import (
+    CELL,
+    COLOURS,
+    GREY,
+    STYLE,
+    by_head,
+    colour_limit,
+    frame,
+    heat_map,
+    heat_maps,
+    layout,
+    panel_grid,
+    short,
+)
+
+from .report import MAJORITY, toward
+
+READINGS = {  # line style and name
+    "last": ("-", "last token of the text or word"),
+    "word": ("-", "last token of the text or word"),
+    "mean": ("--", "mean over the tokens of the text"),
+}
+NETWORKS = {"trained": (COLOURS[0], ""), "random": (COLOURS[1], "random weights, ")}  # colour and prefix
+BASELINES = {MAJORITY: ("black", ":"), "bag of words": (GREY, "-."), "word type": (COLOURS[2], "-.")}
+ADDED = "own logit minus the others' mean"
+SHOWN_LAYERS, SHOWN_TOKENS = 13, 40  # of one text, at most
+CELL_WIDTH, CELL_HEIGHT = 0.75, 0.2  # inches, for a class in small print
+LONGEST = 11  # characters of a class that fit in there
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
+
+
+@STYLE
+def layers(probes: pd.DataFrame, baselines: pd.DataFrame, path: Path, title: str) -> None:
+    """Accuracy on the residual stream by layer, a panel for each property, beside random weights and baselines.
+
+    probes: columns `property, network, reading, kind, layer, accuracy, ci_low, ci_high`; baselines: `property,
+    baseline, accuracy`."""
+    rows = probes[probes["kind"] == "resid"].sort_values("layer", kind="stable")
+    figure, grid = _by_property(rows, "layer", baselines)
+    for axes in grid:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    about = f"{title}\nprobes of the residual stream before each layer, and after the last"
+    frame(figure, about, "Bands: 95 % intervals. A probe says what can be read there, not what is used.")
+    figures.save(figure, path)
+
+
+@STYLE
+def profiles(profiles: pd.DataFrame, baselines: pd.DataFrame, path: Path, title: str) -> None:
+    """Accuracy by number of heads, a panel for each property.
+
+    profiles: columns `property, reading, n_heads, accuracy, ci_low, ci_high`; baselines as in `layers`."""
+    rows = profiles.assign(network="trained").sort_values("n_heads", kind="stable")
+    figure, grid = _by_property(rows, "n_heads", baselines)
+    numbers = sorted(rows["n_heads"].unique())
+    for axes in grid:
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(numbers, numbers)
+        axes.set_xlabel("heads")
+    about = f"{title}\nprobes of the best heads of each property, side by side"
+    frame(figure, about, "Heads are ranked by the accuracy of each alone on val. Bands: 95 % intervals.")
+    figures.save(figure, path)
+
+
+@STYLE
+def heads(probes: pd.DataFrame, baselines: pd.DataFrame, path: Path, title: str) -> None:
+    """Layers by heads, a map for each property on its own scale: how far the accuracy is above the most frequent class.
+
+    probes: columns `property, network, reading, kind, layer, head, accuracy`; baselines as in `layers`."""
+    rows = probes[(probes["kind"] == "head") & (probes["network"] == "trained") & (probes["reading"] != "mean")]
+    majority = baselines[baselines["baseline"] == MAJORITY].set_index("property")["accuracy"]
+    maps = {str(name): by_head(own, "accuracy") for name, own in rows.groupby("property", sort=False)}
+    n_layer, n_head = next(iter(maps.values())).shape
+    _, columns, width = layout(len(maps))
+    cell = min(CELL, (width + 2 / columns - 0.6) / n_head)  # no scale takes the 2 inches beside the panels
+    figure, grid = panel_grid(len(maps), cell * n_layer + 1.2)
+    for axes, (name, accuracy) in zip(grid, maps.items(), strict=True):
+        lowest, gain = majority[name], accuracy - majority[name]
+        limit = colour_limit([gain.clip(lower=0)])
+        heat_map(axes, gain, "Blues", limit, cell, None)
+        scale = f"{lowest:.2f} (white) to {lowest + limit:.2f}" if (gain > 0).any(axis=None) else "none is better"
+        axes.set(title=f"{short(name, len(maps))}\n{scale}", xlabel="head", ylabel="layer")
+    caption = (
+        "Accuracy of a probe of each head's output at the last token; white: no better than the most frequent class. "
+        "A number in a cell is how far above that it is."
+    )
+    frame(figure, f"{title}\nprobes of each head alone", caption)
+    figures.save(figure, path)
+
+
+@STYLE
+def lens(lens: pd.DataFrame, path: Path, title: str) -> None:
+    """Accuracy of the class lens by layer, and the share of texts that are decided: all texts, then each class.
+
+    lens: columns `class, layer, accuracy, ci_low, ci_high, decided`."""
+    panels = list(lens.sort_values("layer", kind="stable").groupby("class", sort=False))
+    figure, grid = panel_grid(len(panels), 2.6)
+    for axes, (label, rows) in zip(grid, panels, strict=True):
+        _curve(axes, rows, "layer", COLOURS[0], "-", "right class")
+        axes.plot(rows["layer"], rows["decided"], "--", color=COLOURS[1], label="decided: stays\nso up to the end")
+        axes.set(title=short(str(label), len(panels)), xlabel="layer", ylim=(0, 1.02))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    grid[0].set_ylabel("share of the texts")
+    _legend(figure, grid)
+    about = f"{title}\nclass lens: the trained head on the residual stream before each layer, and after the last"
+    frame(figure, about, "At the last token. Band: 95 % interval. The head was trained for what leaves the last layer.")
+    figures.save(figure, path)
+
+
+@STYLE
+def contributions(table: pd.DataFrame, labels: Sequence[str], path: Path, title: str) -> None:
+    """Layers by heads, the MLPs beside them: what each adds directly towards the class of the text, by class.
+
+    table: columns `kind, layer, head, class, logit, mean`; labels: the classes, in order."""
+    rows = toward(table[table["kind"].isin(["head", "mlp"])])
+    rows = rows.assign(head=rows["head"].fillna(-1))
+    overall = rows.groupby(["layer", "head"])[["own"]].mean().reset_index()
+    maps = {"mean over the classes": overall}
+    maps |= {label: rows[rows["class"] == label] for label in labels if label in set(rows["class"])}
+    named = {name: by_head(own, "own").rename(columns={-1: "MLP"}) for name, own in maps.items()}
+    figure, grid = heat_maps(named, "RdBu", (ADDED, ADDED), {})
+    for axes in grid:
+        axes.axvline(0.5, color="black", linewidth=1)  # between the MLPs and the heads
+        axes.set(xlabel="head", ylabel="layer")
+    about = f"{title}\nwhat each head and MLP adds to the logit of a text's class, at the last token"
+    caption = (
+        "Mean over the texts of each class. Direct: by way of the final LayerNorm, its scale as it is; not what later "
+        "layers make of it. The embedding and the biases are not shown."
+    )
+    frame(figure, about, caption)
+    figures.save(figure, path)
+
+
+@STYLE
+def texts(
+    chosen: Sequence[tuple[Sequence[str], str, NDArray[np.floating]]],
+    labels: Sequence[str],
+    path: Path,
+    title: str,
+) -> None:
+    """Class lens of each text, tokens from top to bottom by layers: the likeliest class, stronger where it is likelier.
+
+    chosen: of each text the pieces of its T tokens, its label, and the logits of the lens, float (T, L + 1, K)."""
+    last = chosen[0][2].shape[1] - 1
+    shown = np.unique(np.linspace(0, last, min(last + 1, SHOWN_LAYERS)).round().astype(int))
+    columns = min(2, len(chosen))
+    heights = [CELL_HEIGHT * min(len(pieces), SHOWN_TOKENS) + 0.7 for pieces, _, _ in chosen]
+    rows = [max(heights[i : i + columns]) for i in range(0, len(chosen), columns)]
+    figure = Figure(figsize=(columns * (CELL_WIDTH * len(shown) + 1.4), sum(rows) + 1.2), layout="constrained")
+    grid = list(figure.subplots(len(rows), columns, squeeze=False, height_ratios=rows).flat)
+    for axes in grid[len(chosen) :]:
+        axes.remove()
+    for axes, (pieces, label, logits) in zip(grid, chosen, strict=False):
+        _text(axes, pieces, logits[:, shown], labels)
+        end = f", its last {SHOWN_TOKENS} of {len(pieces)} tokens" if len(pieces) > SHOWN_TOKENS else ""
+        axes.set_title(wrapped(f"a text of {label}{end}", 60))
+        axes.set_xticks(range(len(shown)), shown)
+        axes.set_xlabel("layer")
+    about = f"{title}\nclass lens at every token; of each class at most one short text, classified right"
+    caption = (
+        "The likeliest class by the residual stream before each layer; the stronger a colour, the likelier. "
+        f"Layer {last}: after the last; its lowest row is the answer."
+    )
+    frame(figure, about, caption)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # an emoji that the font does not have is drawn as a box
+        figures.save(figure, path)
+
+
+def _text(axes: Axes, pieces: Sequence[str], logits: NDArray[np.floating], labels: Sequence[str]) -> None:
+    """One text: logits (T, layers, K)."""
+    probabilities = softmax(logits[-SHOWN_TOKENS:], axis=-1)
+    predicted, strength = probabilities.argmax(-1), probabilities.max(-1)
+    colours = np.array([to_rgb(COLOURS[k % len(COLOURS)]) for k in range(len(labels))])
+    cells = 1 - strength[..., None] * (1 - colours[predicted])
+    ink = np.where(cells @ LUMINANCE < 0.4, "white", "black")
+    axes.imshow(cells, aspect="auto")
+    for (row, column), k in np.ndenumerate(predicted):
+        name = " ".join(labels[k].split())
+        name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+        axes.text(column, row, name, ha="center", va="center", fontsize=7, color=ink[row, column])
+    own = [repr(piece)[1:-1].replace(" ", "·") for piece in pieces[-SHOWN_TOKENS:]]
+    axes.set_yticks(range(len(own)), own, fontsize=8)
+    axes.grid(visible=False)
+
+
+def _by_property(rows: pd.DataFrame, x: str, baselines: pd.DataFrame) -> tuple[Figure, list[Axes]]:
+    """A panel for each property: accuracy by the column x for each network and reading, and lines for its baselines."""
+    names = list(rows["property"].unique())
+    figure, grid = panel_grid(len(names), 3)
+    for axes, name in zip(grid, names, strict=True):
+        for (network, reading), own in rows[rows["property"] == name].groupby(["network", "reading"], sort=False):
+            (colour, prefix), (line, where) = NETWORKS[str(network)], READINGS[str(reading)]
+            _curve(axes, own, x, colour, line, prefix + where)
+        for row in baselines[baselines["property"] == name].itertuples():
+            colour, line = BASELINES[row.baseline]
+            axes.axhline(row.accuracy, color=colour, linestyle=line, linewidth=1.2, label=row.baseline)
+        axes.set(title=short(name, len(names)), xlabel=x)
+    grid[0].set_ylabel("accuracy")
+    _legend(figure, grid)
+    return figure, grid
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, x: str, colour: str, line: str, name: str) -> None:
+    """Accuracy by the column x, with its interval as a band."""
+    axes.plot(rows[x], rows["accuracy"], line, marker=".", color=colour, label=wrapped(name, 20))
+    axes.fill_between(rows[x], rows["ci_low"], rows["ci_high"], color=colour, alpha=0.15, linewidth=0)
+
+
+def _legend(figure: Figure, grid: Sequence[Axes]) -> None:
+    """What any of the panels shows, once."""
+    found = {name: mark for axes in grid for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(found.values()), list(found), loc="outside right center")

@@ -1,0 +1,59 @@
+"""What ablations and numbers are called in reports."""
+
+import pandas as pd
+import pytest
+
+from experiments.ablate.wording import KINDS, named, title
+from lab.report import markdown_table, number, p_value, plain, rows_of, sure
+
+
+def test_every_kind_of_ablation_has_a_name_of_its_own():
+    rows = [
+        ("head", 2, 5, ""),
+        ("heads", 2, None, ""),
+        ("mlp", 2, None, ""),
+        ("layer", 2, None, ""),
+        ("pair", None, None, "0.3 & 1.5"),
+        ("mask", None, None, "self"),
+        ("cut", 1, None, "all but self"),
+        ("words", None, None, "negation"),
+        ("words", None, None, "random, as many as negation"),
+    ]
+    table = pd.DataFrame(rows, columns=["kind", "layer", "head", "region"]).astype({"layer": "Int64", "head": "Int64"})
+    assert set(table["kind"]) == set(KINDS)
+    table = named(table.assign(**{"class": "a|b"}))
+    assert table["done"].tolist() == [
+        "Closing head 2.5",
+        "Closing all heads of layer 2",
+        "Closing the MLP of layer 2",
+        "Closing all of layer 2",
+        "Closing heads 0.3 & 1.5",
+        "Masking self in all layers",
+        "Cutting all but self in layer 1",
+        "Hiding words: negation",
+        "Hiding random tokens, as many as negation",
+    ]
+    assert table["done"].str.endswith(tuple(table["unit"])).all()
+    assert set(table["class"]) == {r"a\|b"}
+
+
+def test_only_what_is_closed_has_a_fill_in_its_title():
+    assert title("mlp", "mean") == "MLPs, fill mean"
+    assert title("cut", "zero") == "Attention cut after the softmax"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.236, "1.24"), (-0.1, "-0.10"), (0.0999, "0.10"), (0.01234, "0.012"), (-0.0005, "-0.00050"), (0, "0.00")],
+)
+def test_numbers_have_two_decimals_or_two_digits(value, text):
+    assert number(value) == text
+
+
+def test_tables_and_rows():
+    table = pd.DataFrame({"class": ["joy"], "effect": [-0.5], "ci_low": [-0.7], "ci_high": [0.02]})
+    [row] = rows_of(table)
+    assert (row["class"], sure(row, "effect")) == ("joy", "-0.50 [-0.70, 0.020]")
+    assert markdown_table(["a", "b"], [["1", "2"]]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |"]
+    assert [p_value(p) for p in (0.00099, 0.001, 0.04999)] == ["< 0.001", "0.001", "0.050"]
+    assert plain("so\n*many*  [a](b)") == r"so \*many\* \[a\](b)"

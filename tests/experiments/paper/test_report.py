@@ -1,0 +1,79 @@
+"""The page of a paper: what was run, its scores, and what others published, from pretended runs."""
+
+import re
+
+import pytest
+from pretended import SETTINGS, measured
+
+from experiments.paper import results
+from experiments.paper.report import markdown
+
+
+def page(*runs):
+    return markdown(runs, results.tidy(runs), results.differences(runs), "python paper.py")
+
+
+@pytest.mark.parametrize(
+    ("corpus", "n", "expected"),
+    [
+        (
+            "emotion",
+            2000,
+            {"tingtone/jq_emo_gpt* | *0.947* |", "distilbert-base-uncased-emotion* |  | *0.927* | *0.8825* |"},
+        ),
+        ("dair-ai/emotion/split", 2000, {"*0.947*", "*0.927*"}),
+        ("owner/rotten_tomatoes", 1066, {"*0.84 to 0.86*", "*0.980* | *0.911* |", "*0.918* | *0.882* |"}),
+        ("emotion", 1999, set()),
+        ("emotion", 1066, set()),
+        ("words", 2000, set()),
+        ("emotion/words", 2000, set()),
+        ("owner/super_emotion", 2000, set()),
+    ],
+)
+def test_published_numbers_stand_beside_the_corpus_they_are_about(corpus, n, expected):
+    run = measured(corpus, n)
+    text = page(run)
+    assert all(number in text for number in expected)
+    assert bool(re.search(r"\| \*[^*]", text)) == bool(expected)
+
+
+def test_only_published_weights_of_a_known_revision_are_official():
+    model = {"name": "gpt2", "revision": "607a30d", "sha256": "248dfc"}
+    settings = SETTINGS
+    official = page(measured("words", model=model))
+    assert "gpt2, revision 607a30d, SHA-256 of the weights 248dfc\n" in official
+    assert "official" not in official
+    others = [
+        {"model": model | {"revision": None}},
+        {"model": model | {"name": "folder"}},
+        {"model": {"name": "gpt2"}, "settings": settings | {"init": "random"}},
+    ]
+    for changes in others:
+        assert "not results of the official GPT-2 weights" in page(measured("words", **changes))
+    assert "gpt2 from random weights" in page(
+        measured("words", model={"name": "gpt2"}, settings=settings | {"init": "random"})
+    )
+
+
+def test_the_page_names_both_starts():
+    gpt2 = {"name": "gpt2", "revision": "607a30d", "sha256": "248dfc"}
+    settings = SETTINGS
+    random = measured("words", model={"name": "gpt2"}, settings=settings | {"init": "random"})
+    text = page(measured("words", model=gpt2), random)
+    assert "- model: gpt2, revision 607a30d, SHA-256 of the weights 248dfc; gpt2 from random weights\n" in text
+    assert "**Not all of these are results of the official GPT-2 weights.**" in text
+    assert "**These are not results of the official GPT-2 weights.**" in page(measured("words"), random)
+
+
+def test_runs_from_different_commits_or_devices_are_told():
+    commits = [measured("words", git=commit, device="cpu") for commit in ("abc", "abc", "def")]
+    text = page(*commits)
+    assert "- commit: abc; for some of the runs: def\n" in text
+    assert "- device: cpu\n" in text
+
+
+def test_the_page_says_which_class_a_split_lacks():
+    run = measured()
+    assert "has no text of" not in page(run)
+    run.metrics["test"]["per_class"]["fear"]["n"] = 0
+    assert "\n- words: test has no text of fear; means over the classes leave that out\n" in page(run)

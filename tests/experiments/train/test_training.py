@@ -1,0 +1,84 @@
+"""The training of a classifier: its weights of classes, its rates, its steps, and its random numbers."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+
+from experiments.train.training import Training
+from lab.defaults import TrainOptions
+from lab.device import Device
+from lab.progress import progress_bar
+from lab.texts import Texts
+from model import GPT2Classifier, GPT2Config
+
+CPU = Device(torch.device("cpu"), "fp32")
+
+
+def make_training(targets, device=CPU, **options):
+    config = GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=0, attn_dropout=0)
+    texts = Texts({"train": [[1, 2]] * len(targets)}, {"train": np.array(targets)}, {})
+    settings = TrainOptions(**options).resolved(config.n_embd)
+    model = GPT2Classifier(config, ["a", "b", "c"])
+    return Training(model, texts, settings, device)
+
+
+def test_class_weights_are_scikit_learns_balanced_ones():
+    targets = [0, 0, 0, 0, 1, 1, 2]
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=np.array(targets))
+    assert np.allclose(make_training(targets, class_weights=True).class_weights, expected)
+    assert make_training(targets).class_weights.tolist() == [1, 1, 1]
+
+
+@pytest.mark.slow
+def test_compiled_training_steps_equal_plain_ones(monkeypatch, tmp_path):
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **how: compiled(model, backend="aot_eager", **how))
+    losses = []
+    for how in ("on", "off"):
+        torch.manual_seed(3)
+        training = make_training([0, 1, 2, 1, 0], epochs=1, batch_size=2, compile=how)
+        with progress_bar("steps") as bar:
+            losses.append(training.train_epoch(tmp_path, bar, bar.add_task("", note=""))["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_each_seed_and_process_has_dropout_of_its_own():
+    seeds = []
+    for seed in range(3):
+        for rank in range(3):
+            torch.manual_seed(seed)  # as train.py does
+            make_training([0, 1, 2], replace(CPU, rank=rank, world=3), seed=seed)
+            seeds.append(torch.initial_seed())
+    assert len(set(seeds)) == 9
+    assert seeds[::3] == [0, 1, 2]  # one process goes on with the numbers of the fresh weights
+
+
+def test_an_option_reaches_the_step():
+    assert make_training([0, 1, 2], recompute=True).take_step.recompute
+    assert not make_training([0, 1, 2]).take_step.recompute
+
+
+def test_the_schedule_rises_and_falls_to_zero():
+    training = make_training([0, 1, 2] * 10, epochs=2, batch_size=3, lr=0.5, warmup=0.1)
+    rates = []
+    for _ in range(20):
+        rates.append(training.schedule.get_last_lr()[0])
+        training.optimizer.step()
+        training.schedule.step()
+    assert rates[:3] == [0.25, 0.5, 0.5]
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[-1] == pytest.approx(0.5 / 18)
+    assert training.schedule.get_last_lr()[0] == 0
+
+
+def test_only_matrices_decay_and_every_weight_is_in_one_group():
+    training = make_training([0, 1, 2])
+    decayed, spared = (group["params"] for group in training.optimizer.param_groups)
+    assert {p.dim() for p in decayed} == {2}
+    assert {p.dim() for p in spared} == {1}
+    assert sorted(map(id, [*decayed, *spared])) == sorted(map(id, training.model.parameters()))
+    assert not math.isclose(training.optimizer.param_groups[0]["weight_decay"], 0)
