@@ -71,13 +71,13 @@ def main(options: Options) -> int:
     options = options.resolved()
     study = open_study(options.run, options.corpus, Device.choose(options.device, options.precision))
     if options.class_:
-        options = replace(options, class_=study.class_called(options.class_))
+        options = replace(options, class_=study.find_class(options.class_))
     check_heads(options.pairs, study.clf.config)
-    with runs.analysis(study.run / "ablate", "logits", options.resume, study.device) as folder:
+    with runs.open_analysis(study.run / "ablate", "logits", options.resume, study.device) as folder:
         sweeps = Sweeps(study, folder / "logits", options.texts, options.seed)
         sweeps.check_device()
         tables = experiment(sweeps, options)
-        study.device.from_first(lambda: write(folder, tables, sweeps, options))
+        study.device.run_on_first(lambda: write(folder, tables, sweeps, options))
     return 0
 
 
@@ -128,7 +128,7 @@ def first_plans(sweeps: Sweeps, options: Options) -> Iterator[Plan]:
     if "regions" in options.units:
         yield Plan("regions", "zero", on_both(units.each_region(config, options.rows)))
     if "words" in options.units:
-        hidden = {split: words_of_classes(sweeps, split) for split in sweeps.parts}
+        hidden = {split: words_of_classes(sweeps, split) for split in sweeps.texts}
         ablations = {
             split: units.each_word_class(own, np.random.default_rng((options.seed, *split.encode())))
             for split, own in hidden.items()
@@ -143,17 +143,17 @@ def on_both(ablations: list[Ablation]) -> dict[str, list[Ablation]]:
 
 def words_of_classes(sweeps: Sweeps, split: str) -> dict[str, list[NDArray[np.bool_]]]:
     """By class of words, one bool (T,) per text: which tokens are of such a word."""
-    study, part = sweeps.study, sweeps.parts[split]
+    study, texts = sweeps.study, sweeps.texts[split]
     classes, missing = word_classes(study.clf.labels)
     if split == "val":  # say it once
         for line in missing:
             console.print(line)
-    parsed = [words(text, study.tokenizer) for text in part.texts]
-    lengths = [len(study.tokenizer.encode(text)) for text in part.texts]
+    parsed = [words(text, study.tokenizer) for text in texts.strings]
+    lengths = [len(study.tokenizer.encode(text)) for text in texts.strings]
     return {
         name: [
             tokens_of_class(own, vocabulary, n)[-len(ids) :]  # a long text was truncated to its end
-            for own, n, ids in zip(parsed, lengths, part.sequences, strict=True)
+            for own, n, ids in zip(parsed, lengths, texts.sequences, strict=True)
         ]
         for name, vocabulary in classes.items()
     }
@@ -168,15 +168,15 @@ def digest(hidden: dict[str, dict[str, list[NDArray[np.bool_]]]]) -> str:
 def write(folder: Path, found: dict[str, Any], sweeps: Sweeps, options: Options) -> None:
     """Tables, pictures and the report."""
     tables = {name: table for name, table in found.items() if name != "smallest"}
-    test, run, corpus = sweeps.parts["test"], sweeps.study.run.name, sweeps.study.corpus.name
+    test, run, corpus = sweeps.texts["test"], sweeps.study.run.name, sweeps.study.corpus.name
     majority = sweeps.study.majority(test)
     told = {name: table for name, table in found.items() if name not in ("effects", "significance", "importance")}
-    texts = ", ".join(f"{len(part.targets):,} texts of {split}" for split, part in sweeps.parts.items())
-    about = sweeps.study.provenance(texts, options.seed) + sweeps.study.absent(*sweeps.parts.values())
-    identity = sweeps.study.identity(*sweeps.parts.values())
+    number = ", ".join(f"{len(texts):,} texts of {split}" for split, texts in sweeps.texts.items())
+    about = sweeps.study.provenance(number, options.seed) + sweeps.study.absent_classes(*sweeps.texts.values())
+    identity = sweeps.study.identity(*sweeps.texts.values())
     if options.class_:
         identity["classes"] = [options.class_]
-    with output.written_anew(folder) as new:
+    with output.replace_outputs(folder) as new:
         for name, table in tables.items():
             output.write_csv(new / f"{name}.csv", table)
         if "smallest" in found:

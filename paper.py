@@ -22,7 +22,7 @@ def main(options: Options) -> int:
     planned = plan(options)
     folder = runs.RUNS / options.run
     folder.mkdir(parents=True, exist_ok=True)
-    with runs.alone_at(folder, "wait, or choose another --run"):
+    with runs.lock_folder(folder, "wait, or choose another --run"):
         make_all(planned, device)
         each = track(planned, "ROC AUC on the training texts", console=console)
         finished = [run.measured(device) for run in each]
@@ -48,7 +48,7 @@ def write_results(folder: Path, finished: list[results.Measured]) -> None:
     table, differences = results.tidy(finished), results.differences(finished)
     accuracies = results.accuracies_on_test(table)
     words = shlex.join(["python", "paper.py", *sys.argv[1:]])
-    with output.written_anew(folder) as new:
+    with output.replace_outputs(folder) as new:
         output.write_csv(new / "results.csv", table)
         if not differences.empty:
             output.write_csv(new / "differences.csv", differences)

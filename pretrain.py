@@ -35,8 +35,10 @@ def main(options: Options) -> int:
     lm = GPT2LM(read_config(options.model, options.dropout)).to(device.device)
     lm.config = config  # what is saved has the rates of its shape, for whoever fine-tunes it
     training = Pretraining(lm, books, options, device)
-    record = manifest.manifest(options, manifest.weights_of(options.model, "random"), books.description, device)
-    with runs.at_work(record, options.resume, device) as (run, record):
+    record = manifest.make_manifest(
+        options, manifest.describe_weights(options.model, "random"), books.description, device
+    )
+    with runs.open_run(record, options.resume, device) as (run, record):
         try:
             training.fit(run, tokenizer)
             finish(run, record, training, books, tokenizer)

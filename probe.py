@@ -21,7 +21,7 @@ from lab.device import Device, DeviceName, Precision
 from lab.effects import read_effects
 from lab.progress import console
 from lab.study import Study, open_study
-from lab.texts import Part
+from lab.texts import Texts
 from model.files import read_json
 
 SHORT = 16  # tokens of the longest text that is shown in the picture of the class lens
@@ -49,25 +49,25 @@ def main(options: Options) -> int:
     device = Device.choose(options.device, options.precision)
     study = open_study(options.run, options.corpus, device, options.model)
     name = f"probe-{Path(options.model).name}" if options.model else "probe"
-    parts = [study.part(split, round(share * options.texts), options.seed) for split, share in SHARES.items()]
-    with runs.analysis(study.run / name, "tasks", options.resume, device) as folder:
-        write(folder, experiment(study, parts, folder, options), study, parts, options)
+    splits = [study.draw_texts(split, round(share * options.texts), options.seed) for split, share in SHARES.items()]
+    with runs.open_analysis(study.run / name, "tasks", options.resume, device) as folder:
+        write(folder, experiment(study, splits, folder, options), study, splits, options)
     return 0
 
 
-def experiment(study: Study, parts: list[Part], folder: Path, options: Options) -> dict[str, Any]:
+def experiment(study: Study, splits: list[Texts], folder: Path, options: Options) -> dict[str, Any]:
     """All that is found, by the name of its file; `texts` are those in the picture of the class lens, and `agreement`
     is a line where there is none."""
-    sources = chosen_sources(study, parts, options)
+    sources = chosen_sources(study, splits, options)
     found: dict[str, Any] = Probes(study, folder / "tasks", options.seed).run(sources)
     with console.status("baselines"):
-        found["baselines"] = baselines(sources, parts)
+        found["baselines"] = baselines(sources, splits)
         tested = {what: task.tested for source in sources for (what, _), task in source.tasks.items()}
         found["differences"] = tables.differences(found["probes"], found["baselines"], tested)
     for name in ("probes", "baselines"):
         del found[name]["correct"]
-    if study.headed:
-        found |= made_of_it(study, parts[-1])
+    if study.has_classifier:
+        found |= made_of_it(study, splits[-1])
     else:
         console.print(f"{options.model} has no head of its own: no class lens and no direct contributions")
     effects = ablation_of(study, bool(options.model))
@@ -88,7 +88,7 @@ def ablation_of(study: Study, other_network: bool) -> pd.DataFrame | str:
         return "run `make ablate`, and then this once more, to compare the two"
     if not (folder / "study.json").is_file():
         return "the ablation does not say what it was made of; run `make ablate` once more, and then this"
-    found, here = read_json(folder / "study.json"), study.identity(study.part("test"))
+    found, here = read_json(folder / "study.json"), study.identity(study.draw_texts("test"))
     if differing := [name for name, value in here.items() if found.get(name) != value]:
         advice = "run `make ablate` with the same --corpus and --precision, without --texts and --class, and then this"
         return f"the ablation is of other {', '.join(differing)}; {advice} once more"
@@ -98,10 +98,10 @@ def ablation_of(study: Study, other_network: bool) -> pd.DataFrame | str:
     return effects
 
 
-def chosen_sources(study: Study, parts: list[Part], options: Options) -> list[Source]:
+def chosen_sources(study: Study, splits: list[Texts], options: Options) -> list[Source]:
     """The texts, their words, and those of Brown; what nltk has no data for is told and left out."""
-    found = [of_texts(parts, study.clf.labels)]
-    words, missing = of_words(parts, study.tokenizer, options.words, options.seed)
+    found = [of_texts(splits, study.clf.labels)]
+    words, missing = of_words(splits, study.tokenizer, options.words, options.seed)
     found += words
     try:
         found.append(of_brown(study.tokenizer, study.clf.config, options.words, options.seed))
@@ -112,7 +112,7 @@ def chosen_sources(study: Study, parts: list[Part], options: Options) -> list[So
     return found
 
 
-def made_of_it(study: Study, test: Part) -> dict[str, Any]:
+def made_of_it(study: Study, test: Texts) -> dict[str, Any]:
     """What the trained head makes of it: `lens`, `contributions`, and the `texts` to show."""
     clf, labels, device = study.clf, study.clf.labels, study.device
     logits = lens.class_lens(clf, test.sequences, device)  # (N, L + 1, K)
@@ -122,7 +122,7 @@ def made_of_it(study: Study, test: Part) -> dict[str, Any]:
     texts = []
     for k, label in enumerate(labels):
         for i in np.flatnonzero(right & short & (test.targets == k))[:1]:
-            pieces = [piece for piece, _, _ in study.tokenizer.pieces(test.texts[i])]
+            pieces = [piece for piece, _, _ in study.tokenizer.pieces(test.strings[i])]
             texts.append((pieces, label, lens.text_lens(clf, test.sequences[i], device)))
     return {
         "lens": tables.lens_by_layer(logits, test.targets, labels),
@@ -131,7 +131,7 @@ def made_of_it(study: Study, test: Part) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, found: dict[str, Any], study: Study, parts: list[Part], options: Options) -> None:
+def write(folder: Path, found: dict[str, Any], study: Study, splits: list[Texts], options: Options) -> None:
     """Tables, pictures and the report."""
     texts, agreement = found.pop("texts", []), found["agreement"]
     if isinstance(agreement, str):
@@ -139,11 +139,11 @@ def write(folder: Path, found: dict[str, Any], study: Study, parts: list[Part], 
     title = f"{options.model or f'run {study.run.name}'}, corpus {study.corpus.name}"
     rows = f"at most {options.texts:,} texts and {options.words:,} words, of which the probes learn from 60 %"
     about = [f"network: {options.model}, in the place of the run's"] if options.model else []
-    about += study.provenance(rows, options.seed) + study.absent(*parts)
+    about += study.provenance(rows, options.seed) + study.absent_classes(*splits)
     read = ("probes", "baselines", "differences", "profiles", "lens", "contributions")
     tables: dict[str, Any] = {name: found.get(name) for name in read}
     page = report(about, agreement=agreement, **tables)
-    with output.written_anew(folder) as new:
+    with output.replace_outputs(folder) as new:
         for name, table in found.items():
             output.write_csv(new / f"{name}.csv", table)
         draw(new, found, texts, study.clf.labels, title)

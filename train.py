@@ -20,7 +20,7 @@ from lab.defaults import TrainOptions as Options
 from lab.device import Device
 from lab.progress import announce_training, console
 from lab.state import STATE
-from lab.texts import Texts, read_texts
+from lab.texts import Texts, describe_texts, read_texts
 from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier
 from model.checkpoint import read_config
 from model.names import WEIGHTS
@@ -30,7 +30,7 @@ def main(options: Options) -> int:
     started = time.perf_counter()
     options.check()
     device = Device.choose(options.device, options.precision)
-    options = device.from_first(lambda: chosen(options))
+    options = device.run_on_first(lambda: chosen(options))
     config = read_config(options.model)
     corpus = read_corpus(options.corpus, options.text_column, options.label_column, options.split_seed)
     tokenizer = Tokenizer.load(options.model)
@@ -38,24 +38,24 @@ def main(options: Options) -> int:
     torch.manual_seed(options.seed)
     model = start_model(options, corpus.labels).to(device.device)
     memory = {"loading": device.peak_memory()}
-    record = manifest.manifest(
-        options, manifest.weights_of(options.model, options.init), manifest.corpus_of(corpus), device
+    record = manifest.make_manifest(
+        options, manifest.describe_weights(options.model, options.init), manifest.describe_corpus(corpus), device
     )
-    record["texts"] = texts.description
-    with runs.at_work(record, options.resume, device) as (run, record):
+    record["texts"] = describe_texts(corpus, texts)
+    with runs.open_run(record, options.resume, device) as (run, record):
         console.print(f"{run}: {options.model}, {options.init} weights, on {device}")
         announce(config, texts, options, device)
         training = Training(model, texts, options, device)
         fit(training, run, corpus, tokenizer)
         seconds = time.perf_counter() - started
         record["peak_memory_bytes"] = memory
-        return device.from_first(lambda: finish(run, record, training, corpus, seconds))
+        return device.run_on_first(lambda: finish(run, record, training, corpus, seconds))
 
 
 def finish(run: Path, record: dict[str, Any], training: Training, corpus: Corpus, seconds: float) -> int:
     """Measure what was trained in so many seconds, and write it down -> the exit code."""
     started, seconds = time.perf_counter(), seconds + training.seconds_before
-    device = training.device.alone()
+    device = training.device.as_single()
     scores = measure(run, corpus, training.texts, device)
     figures.learning_curves(pd.DataFrame(training.log), training.best_epoch, run / "learning_curves.png")
     console.print(f"Kept: epoch {training.best_epoch}", scores)
@@ -82,7 +82,7 @@ def fit(training: Training, run: Path, corpus: Corpus, tokenizer: Tokenizer) -> 
         if (run / STATE).is_file():
             console.print(f"{run} is unfinished; the same command with --resume goes on with it.")
         elif training.device.first and not (run / WEIGHTS).is_file():  # nothing was kept
-            runs.discard(run)
+            runs.discard_run(run)
         if isinstance(error, DivergedError):
             files = corpus.split("train").iloc[error.index].groupby("file")["line"]
             texts = "; ".join(f"{file} {', '.join(map(str, lines))}" for file, lines in files)
@@ -116,11 +116,11 @@ def start_model(options: Options, labels: tuple[str, ...]) -> GPT2Classifier:
     return model
 
 
-def announce(config: GPT2Config, texts: Texts, options: Options, device: Device) -> None:
+def announce(config: GPT2Config, texts: dict[str, Texts], options: Options, device: Device) -> None:
     """Say how long the training will take, where that is long."""
     # A backward pass costs two forward ones, and only the trained blocks need it.
     passes = 1 + 2 * options.tuned_blocks(config.n_layer) / config.n_layer
-    tokens = options.epochs * sum(map(len, texts.sequences["train"])) / device.world
+    tokens = options.epochs * sum(map(len, texts["train"].sequences)) / device.world
     mini = GPT2Config.preset("gpt2-mini").block_weights
     announce_training(device, passes * tokens * config.block_weights, passes * tokens * mini)
 

@@ -1,4 +1,4 @@
-"""Do the tests notice a fault? `make mutants` puts small faults into lab/, data/ and experiments/, one at a time, and counts.
+"""Do the tests notice a fault? `make mutants` puts small faults into the code, one at a time, and counts.
 
 Faults (`points.py`) are drawn at random from all that are possible. Each is written into a copy of the tree, where
 those tests run that call the changed function: one run without a fault shows which do, and how long they take. The

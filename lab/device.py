@@ -70,7 +70,7 @@ class Device:
         """Is this the process that writes the files? Without `torchrun` it is the only one."""
         return self.rank == 0
 
-    def alone(self) -> "Device":
+    def as_single(self) -> "Device":
         """The same for work that this process does without the others."""
         return replace(self, rank=0, world=1)
 
@@ -78,7 +78,7 @@ class Device:
         """Those of all items that are this process's: every `world`-th."""
         return islice(items, self.rank, None, self.world)
 
-    def gathered(self, items: Iterable[T]) -> Iterator[T]:
+    def gather_rounds(self, items: Iterable[T]) -> Iterator[T]:
         """What all processes make, for each of them, in rounds: the first item of each process, the second, ..."""
         if self.world == 1:
             yield from items
@@ -92,14 +92,14 @@ class Device:
             for item in made:
                 yield from item
 
-    def from_first(self, make: Callable[[], T]) -> T:
+    def run_on_first(self, make: Callable[[], T]) -> T:
         """What `make` returns in the first process, for all; the others do not call it. Where it raises, they end."""
         try:
             made = [make()] if self.first else []
         except Exception:
-            list(self.gathered([]))  # the others are waiting
+            list(self.gather_rounds([]))  # the others are waiting
             raise
-        for result in self.gathered(made):
+        for result in self.gather_rounds(made):
             return result
         sys.exit(2)  # the first process says why
 

@@ -20,26 +20,26 @@ from .device import Device
 PACKAGES = ("torch", "numpy", "scikit-learn", "tiktoken", "safetensors")
 
 
-def manifest(options: Any, model: dict[str, Any], corpus: dict[str, Any], device: Device) -> dict[str, Any]:
+def make_manifest(options: Any, model: dict[str, Any], corpus: dict[str, Any], device: Device) -> dict[str, Any]:
     """What a reader needs to make this run again; `options` is a script's dataclass."""
     return {
         "command": shlex.join(sys.argv),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "settings": settings_of(options),
+        "settings": describe_settings(options),
         "model": model,
         "corpus": corpus,
         "device": str(device),
         "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
-        "git": git_state(),
+        "git": find_commit(),
     }
 
 
-def settings_of(options: Any) -> dict[str, Any]:
+def describe_settings(options: Any) -> dict[str, Any]:
     """What a run is made with: all options but the one that says how to begin."""
     return {name: value for name, value in asdict(options).items() if name != "resume"}
 
 
-def corpus_of(corpus: Corpus) -> dict[str, Any]:
+def describe_corpus(corpus: Corpus) -> dict[str, Any]:
     """What a run learns from: name, revision, labels in order, texts per split and SHA-256 per file."""
     return {
         "name": corpus.name,
@@ -50,7 +50,7 @@ def corpus_of(corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def weights_of(name: str, init: str) -> dict[str, Any]:
+def describe_weights(name: str, init: str) -> dict[str, Any]:
     """What a run starts from: name and shape; revision, file, bytes and SHA-256 of its weights unless random."""
     told = {"name": name, "init": init, "shape": asdict(read_config(name))}
     if init == "random":
@@ -65,7 +65,7 @@ def weights_of(name: str, init: str) -> dict[str, Any]:
     return told | {"revision": revision, "file": str(path), "bytes": path.stat().st_size, "sha256": sha256}
 
 
-def git_state() -> str | None:
+def find_commit() -> str | None:
     """The commit of this code, marked `dirty` where files differ from it; None outside a git checkout."""
     here = Path(__file__).parent
     try:

@@ -42,7 +42,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def written_anew(folder: Path) -> Iterator[Path]:
+def replace_outputs(folder: Path) -> Iterator[Path]:
     """Yield a new folder to write tables and pictures into: at the end they take the places of those that an earlier
     call left in `folder`.
 

@@ -26,6 +26,6 @@ def predict(model: GPT2Classifier, sequences: Sequence[list[int]], device: Devic
         return logits.cpu().double().softmax(dim=1).numpy()
 
     own = ((batch.index.numpy(), p) for batch, p in map_batches(predicted, device.share(batches), device))
-    for index, p in device.gathered(own):
+    for index, p in device.gather_rounds(own):
         probabilities[index] = p
     return probabilities

@@ -20,7 +20,7 @@ from .progress import console
 
 RUNS = Path("runs")
 LOCK = ".lock"
-UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)|\.\w{8}\.tmp")  # of `written_whole`, `written_anew` and tempfile
+UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)|\.\w{8}\.tmp")  # of `written_whole`, `replace_outputs` and tempfile
 
 
 def new_run(name: str) -> Path:
@@ -42,7 +42,7 @@ def new_run(name: str) -> Path:
 
 
 @contextmanager
-def at_work(record: dict[str, Any], resume: bool, device: Device) -> Iterator[tuple[Path, dict[str, Any]]]:
+def open_run(record: dict[str, Any], resume: bool, device: Device) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The folder and manifest of a run, while nobody else works on it: a new one, or an unfinished one of that name.
 
     With `resume` it may also be one that Ctrl-C ended and, where no name is given, the newest made with these settings.
@@ -51,21 +51,21 @@ def at_work(record: dict[str, Any], resume: bool, device: Device) -> Iterator[tu
     with ExitStack() as stack:
 
         def opened() -> tuple[Path, dict[str, Any]]:
-            name = record["settings"]["run"] or (newest_unfinished(record["settings"]) if resume else "")
+            name = record["settings"]["run"] or (find_unfinished(record["settings"]) if resume else "")
             if name and Path(name).name == name and (RUNS / name / "run.json").is_file():
-                stack.enter_context(alone_at(RUNS / name, advice))
-                return RUNS / name, taken_up(RUNS / name, record, resume)
+                stack.enter_context(lock_folder(RUNS / name, advice))
+                return RUNS / name, resume_run(RUNS / name, record, resume)
             run, new = new_run(name), record | {"status": "unfinished"}
-            stack.enter_context(alone_at(run, advice))
+            stack.enter_context(lock_folder(run, advice))
             if resume:
                 console.print(f"--resume: there is no such run yet, {run} begins")
             write_json(run / "run.json", new)
             return run, new
 
-        yield device.from_first(opened)
+        yield device.run_on_first(opened)
 
 
-def newest_unfinished(settings: dict[str, Any]) -> str:
+def find_unfinished(settings: dict[str, Any]) -> str:
     """Name of the newest run that has these settings, and an end to come; empty where there is none."""
     started = {}
     for path in RUNS.glob("*/run.json"):
@@ -82,7 +82,7 @@ def newest_unfinished(settings: dict[str, Any]) -> str:
     return max(started, key=lambda name: started[name], default="")
 
 
-def taken_up(run: Path, record: dict[str, Any], resume: bool) -> dict[str, Any]:
+def resume_run(run: Path, record: dict[str, Any], resume: bool) -> dict[str, Any]:
     """The manifest of a run that goes on: what it was, and by what command, when and where it goes on now."""
     former = read_json(run / "run.json")
     possible = ("unfinished", "interrupted") if resume else ("unfinished",)
@@ -108,7 +108,7 @@ def taken_up(run: Path, record: dict[str, Any], resume: bool) -> dict[str, Any]:
     return former
 
 
-def discard(run: Path) -> None:
+def discard_run(run: Path) -> None:
     """Remove a run of which nothing was kept, but no file that somebody else has put there."""
     for name in ("run.json", "log.jsonl", LOCK):
         (run / name).unlink(missing_ok=True)
@@ -123,7 +123,7 @@ def point_latest(run: Path) -> None:
 
 
 @contextmanager
-def alone_at(folder: Path, advice: str) -> Iterator[None]:
+def lock_folder(folder: Path, advice: str) -> Iterator[None]:
     """Work in a folder while no other process does; InputError at once where one is at it already."""
     try:
         with FileLock(folder / LOCK, timeout=0):
@@ -134,19 +134,19 @@ def alone_at(folder: Path, advice: str) -> Iterator[None]:
 
 
 @contextmanager
-def analysis(folder: Path, kept: str, resume: bool, device: Device) -> Iterator[Path]:
+def open_analysis(folder: Path, kept: str, resume: bool, device: Device) -> Iterator[Path]:
     """Work in a folder of a run, in which a folder `kept` holds what earlier calls have computed, or nothing yet."""
     with ExitStack() as stack:
 
         def prepare() -> None:
             folder.mkdir(exist_ok=True)
-            stack.enter_context(alone_at(folder, "wait for it"))
+            stack.enter_context(lock_folder(folder, "wait for it"))
             (folder / kept).mkdir(exist_ok=True)
             remove_unfinished(folder / kept)
             if not resume:
                 remove_results(folder / kept)
 
-        device.from_first(prepare)
+        device.run_on_first(prepare)
         yield folder
 
 

@@ -18,7 +18,7 @@ from model.names import WEIGHTS, find
 from . import manifest, runs
 from .device import Device
 from .progress import console
-from .texts import OVERALL, Part, Texts, read_texts
+from .texts import OVERALL, Texts, describe_texts, read_texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,51 +33,48 @@ class Study:
     clf: GPT2Classifier
     tokenizer: Tokenizer
     corpus: Corpus
-    texts: Texts
+    texts: dict[str, Texts]  # by split
     device: Device
     weights: str  # SHA-256 of its model.safetensors
-    headed: bool = True  # False: the checkpoint had no head, and this one is of random weights
+    has_classifier: bool = True  # False: the checkpoint had no head, and this one is of random weights
 
-    def part(self, split: str, limit: int = 0, seed: int = 0) -> Part:
-        """The texts of a split, or so many of them at random."""
-        n = len(self.texts.targets[split])
-        positions = np.arange(n)
-        if 0 < limit < n:
-            rng = np.random.default_rng((seed, *f"texts of {split}".encode()))
-            positions = np.sort(rng.choice(n, limit, replace=False))
-        texts, sequences = self.corpus.split(split)["text"].tolist(), self.texts.sequences[split]
-        own = [texts[i] for i in positions], [sequences[i] for i in positions]
-        return Part(split, positions, *own, self.texts.targets[split][positions])
+    def draw_texts(self, split: str, limit: int = 0, seed: int = 0) -> Texts:
+        """Return `limit` texts of a split, drawn at random; all of them where there are fewer, or for 0."""
+        texts = self.texts[split]
+        if not 0 < limit < len(texts):
+            return texts
+        rng = np.random.default_rng((seed, *f"texts of {split}".encode()))
+        return texts.select(np.sort(rng.choice(len(texts), limit, replace=False)))
 
-    def majority(self, part: Part) -> float:
-        """Accuracy on these texts of always naming the most frequent class of train."""
-        return float((part.targets == np.bincount(self.texts.targets["train"]).argmax()).mean())
+    def majority(self, texts: Texts) -> float:
+        """Return the accuracy on these texts of always naming the most frequent class of train."""
+        return float((texts.targets == np.bincount(self.texts["train"].targets).argmax()).mean())
 
-    def class_called(self, label: str) -> str:
+    def find_class(self, label: str) -> str:
         """What tables and pictures call a class of the corpus. InputError where the corpus has no such class."""
         if label not in self.corpus.labels:
             raise InputError(f"--class {label}: expected one of {', '.join(self.corpus.labels)}")
         return self.clf.labels[self.corpus.labels.index(label)]
 
-    def identity(self, *parts: Part) -> dict[str, Any]:
-        """What numbers that are measured on these texts depend on, as JSON."""
+    def identity(self, *texts: Texts) -> dict[str, Any]:
+        """Return what numbers that are measured on these texts depend on, as JSON."""
         return {
             "weights": self.weights,
             "corpus": sorted(self.corpus.files.values()),
             "classes": list(self.clf.labels),
             "precision": self.device.precision,
-            **{f"texts of {part.split}": part.sha256 for part in parts},
+            **{f"texts of {each.split}": each.sha256 for each in texts},
         }
 
-    def absent(self, *parts: Part) -> list[str]:
-        """A line for each of these parts that has no text of some classes: nothing can be measured on them."""
-        found = {part.split: np.setdiff1d(range(len(self.clf.labels)), part.targets) for part in parts}
-        return [
-            f"no {split} text has the class {', '.join(self.clf.labels[k] for k in numbers)}: nothing can be measured "
-            f"for it on {split}, and its cells are empty"
-            for split, numbers in found.items()
-            if len(numbers)
-        ]
+    def absent_classes(self, *texts: Texts) -> list[str]:
+        """Return a line for each split that has no text of some classes: nothing can be measured for them there."""
+        lines = []
+        for each in texts:
+            absent = [label for k, label in enumerate(self.clf.labels) if k not in each.targets]
+            if absent:
+                about = f"no {each.split} text has the class {', '.join(absent)}"
+                lines.append(f"{about}: nothing can be measured for it on {each.split}, and its cells are empty")
+        return lines
 
     def provenance(self, texts: str, seed: int) -> list[str]:
         """What a report says of where its numbers come from; `texts` says how many were taken."""
@@ -89,7 +86,7 @@ class Study:
             f"corpus: {self.corpus.name}, {revision}: {texts} (SHA-256: {files})",
             f"seed {seed}, {self.device}",
             f"made by `{shlex.join(['python', Path(sys.argv[0]).name, *sys.argv[1:]])}`, "
-            f"commit {manifest.git_state() or 'unknown'}",
+            f"commit {manifest.find_commit() or 'unknown'}",
         ]
 
 
@@ -120,6 +117,7 @@ def open_study(run: str, corpus: str, device: Device, model: str = "") -> Study:
     tokenizer = Tokenizer.load(checkpoint)
     own = replace(own, labels=clf.labels)  # in the order of the logits
     texts = read_texts(own, tokenizer, clf.config, settings["truncate"])
+    describe_texts(own, texts)
     clf.labels = other_than_overall(own.labels)
     weights = hub.content_hash(checkpoint / WEIGHTS)
     return Study(folder, record, clf, tokenizer, own, texts, device, weights, labels is not None)

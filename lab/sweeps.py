@@ -25,7 +25,7 @@ from .output import write_json
 from .progress import progress_bar
 from .study import Study
 from .sweep import BASELINE, RIDERS, Ablation, Fill, ablated, nothing, sweep
-from .texts import Part
+from .texts import Texts
 from .units import each_head
 
 AGREEMENT = {"fp32": 1e-3, "bf16": 0.1}  # how far logits may be off the CPU's in fp32, as a share of the largest
@@ -41,11 +41,11 @@ class Plan:
     ablations: dict[str, list[Ablation]]
     made_of: str = ""
 
-    def work(self, parts: dict[str, Part], n_layer: int) -> int:
+    def work(self, texts: dict[str, Texts], n_layer: int) -> int:
         """How much there is to compute, in layers times tokens."""
         draws = fills.DRAWS if self.fill == "resample" else 1
         layers = {split: sum(n_layer - own.start for own in ablations) for split, ablations in self.ablations.items()}
-        return sum(draws * layers[split] * sum(map(len, parts[split].sequences)) for split in layers)
+        return sum(draws * layers[split] * sum(map(len, texts[split].sequences)) for split in layers)
 
 
 class Sweeps:
@@ -53,18 +53,18 @@ class Sweeps:
 
     def __init__(self, study: Study, folder: Path, limit: int, seed: int) -> None:
         self.study, self.folder, self.seed = study, folder, seed
-        self.parts = {split: study.part(split, limit, seed) for split in ("val", "test")}
+        self.texts = {split: study.draw_texts(split, limit, seed) for split in ("val", "test")}
 
     @cached_property
     def means(self) -> fills.Means:
-        texts = self.study.texts
-        return fills.means(self.study.clf, texts.sequences["train"], texts.targets["train"], self.study.device)
+        train = self.study.texts["train"]
+        return fills.means(self.study.clf, train.sequences, train.targets, self.study.device)
 
     def fills(self, name: str, split: str) -> list[Fill]:
         """What closed heads and MLPs emit: zero, mean, class_mean, or resample, which has ten draws."""
         if name == "resample":
-            clf, donors = self.study.clf, self.study.texts.sequences["train"]
-            return fills.resample(clf, self.parts[split].sequences, donors, self.study.device, self.seed)
+            clf, donors = self.study.clf, self.study.texts["train"].sequences
+            return fills.resample(clf, self.texts[split].sequences, donors, self.study.device, self.seed)
         if name == "zero":
             return [nothing]
         return [fills.mean(self.means) if name == "mean" else fills.class_mean(self.means, self.predicted(split))]
@@ -80,7 +80,7 @@ class Sweeps:
     def run(self, plans: Sequence[Plan]) -> dict[tuple[str, str, str], NDArray[np.float32]]:
         """Logits (N, U, R, K) by name, fill and split."""
         todo = [(plan, split) for plan in plans for split in plan.ablations]
-        total = sum(len(self.parts[split].targets) * len(plan.ablations[split]) for plan, split in todo)
+        total = sum(len(self.texts[split].targets) * len(plan.ablations[split]) for plan, split in todo)
         found = {}
         if any(plan.fill in ("mean", "class_mean") for plan in plans):
             _ = self.means  # has a progress bar of its own
@@ -99,15 +99,15 @@ class Sweeps:
         """Logits (N, U, R, K) of a plan, written down as they come: after an interruption only the rest is done.
 
         `advance` hears of every number of texts that is done. Raises InputError where logits are not finite."""
-        part, ablations = self.parts[split], plan.ablations[split]
+        texts, ablations = self.texts[split], plan.ablations[split]
         donors = self.fills(plan.fill, split)
-        shape = (len(part.sequences), len(ablations), len(donors), len(self.study.clf.labels))
+        shape = (len(texts), len(ablations), len(donors), len(self.study.clf.labels))
         logits = self.kept(self.folder / f"{split}-{plan.fill}-{plan.name}.npy", self.identity(plan, split), shape)
-        left = self.study.device.from_first(lambda: np.flatnonzero(np.isnan(logits).any(axis=(1, 2, 3))))
+        left = self.study.device.run_on_first(lambda: np.flatnonzero(np.isnan(logits).any(axis=(1, 2, 3))))
         advance(len(logits) - len(left))
         study = self.study
-        swept = sweep(study.clf, part.sequences, ablations, donors, study.device, left)
-        for index, own in study.device.gathered(swept):
+        swept = sweep(study.clf, texts.sequences, ablations, donors, study.device, left)
+        for index, own in study.device.gather_rounds(swept):
             if not np.isfinite(own).all():
                 raise InputError(f"{study.run}: the logits of {plan.name} are not finite; try --precision fp32")
             logits[index] = own
@@ -132,13 +132,13 @@ class Sweeps:
                 temporary.write_bytes(content.getbuffer())  # np.save or a mapped file may not notice a full disk
             write_json(about, identity)
 
-        self.study.device.from_first(prepare)
+        self.study.device.run_on_first(prepare)
         return np.lib.format.open_memmap(path, "r+" if self.study.device.first else "c")
 
     def identity(self, plan: Plan, split: str) -> dict[str, Any]:
         """What the logits of a plan depend on, as JSON."""
         return {
-            **self.study.identity(self.parts[split]),
+            **self.study.identity(self.texts[split]),
             "seed": self.seed,
             "ablations": [ablation.name for ablation in plan.ablations[split]],
             "made_of": plan.made_of,
@@ -148,8 +148,8 @@ class Sweeps:
     def chosen(self, fill: str, split: str) -> str:
         """SHA-256 of what a fill chooses for each text: the donors, or the class left out; empty for other fills."""
         if fill == "resample":
-            donors = self.study.texts.sequences["train"]
-            choice = fills.choose_donors(self.parts[split].sequences, donors, self.seed)
+            donors = self.study.texts["train"].sequences
+            choice = fills.choose_donors(self.texts[split].sequences, donors, self.seed)
         elif fill == "class_mean":
             choice = self.predicted(split)
         else:
@@ -158,12 +158,12 @@ class Sweeps:
 
     def work(self, plans: Sequence[Plan]) -> int:
         """How much these plans have to compute, in layers times tokens."""
-        return sum(plan.work(self.parts, self.study.clf.config.n_layer) for plan in plans)
+        return sum(plan.work(self.texts, self.study.clf.config.n_layer) for plan in plans)
 
     def rate(self) -> float:
         """How much of that all processes do per second, by every third head on a batch of texts of middling length."""
         config, device = self.study.clf.config, self.study.device
-        by_length = np.argsort([len(ids) for ids in self.parts["test"].sequences])
+        by_length = np.argsort([len(ids) for ids in self.texts["test"].sequences])
         batch = self.batch(by_length[: len(by_length) // 2 + 1])
         heads = each_head(config)[::3]
         for _ in range(2):  # the first time also pays for start-up
@@ -178,7 +178,7 @@ class Sweeps:
         study = self.study
         if study.device.device.type == "cpu":
             return
-        batch = self.batch(np.arange(len(self.parts["test"].targets))[:CHECKED])
+        batch = self.batch(np.arange(len(self.texts["test"].targets))[:CHECKED])
         heads = [BASELINE, *each_head(study.clf.config)]
         on_cpu = self.ablated(batch, heads, deepcopy(study.clf).cpu(), Device(torch.device("cpu"), "fp32"))
         here = self.ablated(batch, heads, study.clf, study.device)
@@ -188,8 +188,8 @@ class Sweeps:
 
     def batch(self, among: NDArray[np.integer]) -> Batch:
         """The first of the batches in which the sweep takes these texts of test: the longest ones."""
-        part = self.parts["test"]
-        return next(token_batches(part.sequences, part.targets, self.study.device.tokens // RIDERS, among))
+        texts = self.texts["test"]
+        return next(token_batches(texts.sequences, texts.targets, self.study.device.tokens // RIDERS, among))
 
     @staticmethod
     def ablated(batch: Batch, ablations: list[Ablation], clf: GPT2Classifier, device: Device) -> torch.Tensor:

@@ -4,7 +4,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import torch
 from torch.nn import functional as F
 
@@ -88,10 +87,17 @@ def fit(clf: GPT2Classifier, sequences: list[list[int]], targets: np.ndarray, lr
     return loss.item()
 
 
+def texts_of(split: str, sequences: list[list[int]], targets: np.ndarray) -> Texts:
+    """These texts as a split; their strings are empty."""
+    return Texts(split, np.arange(len(sequences)), [""] * len(sequences), sequences, np.asarray(targets))
+
+
 def sweeps_of(clf: GPT2Classifier, sequences: Sequences, targets: Targets, folder: Path) -> Sweeps:
     """Sweeps over these texts of train, val and test."""
-    texts = Texts(sequences, targets, {})
-    corpus = SimpleNamespace(files={}, split=lambda split: pd.DataFrame({"text": [""] * len(targets[split])}))
+    corpus, texts = (
+        SimpleNamespace(files={}),
+        {split: texts_of(split, sequences[split], targets[split]) for split in sequences},
+    )
     study = Study(folder, {}, clf.eval(), None, corpus, texts, Device(torch.device("cpu"), "fp32"), "")
     (folder / "logits").mkdir(parents=True)
     return Sweeps(study, folder / "logits", 0, 0)

@@ -93,7 +93,7 @@ def pretended(here, monkeypatch):
         calls.append(asked)
         run = Path("runs") / asked.run
         run.mkdir(parents=True, exist_ok=True)
-        settings = manifest.settings_of(asked.resolved(width=10))
+        settings = manifest.describe_settings(asked.resolved(width=10))
         name = Path(asked.corpus).name
         files = read_corpus(asked.corpus).files
         own = record | {"settings": settings, "corpus": record["corpus"] | {"name": name, "sha256": files}}

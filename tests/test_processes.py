@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from planted import texts_of
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from two_processes import ADDRESS, in_two
 
@@ -26,7 +27,6 @@ from data import bucketed
 from experiments.train.training import Training
 from lab.defaults import TrainOptions
 from lab.device import Device
-from lab.texts import Texts
 from model import GPT2Classifier, GPT2Config, load_classifier
 
 ROOT = Path(__file__).parent.parent
@@ -107,10 +107,10 @@ def dropped_otherwise(dropout):
     """The loss that a process has on the same text as the other one."""
     torch.manual_seed(3)
     config = GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=dropout, attn_dropout=dropout)
-    texts = Texts({"train": [[1, 2, 3]] * 3}, {"train": np.array([0, 0, 1])}, {})
+    texts = {"train": texts_of("train", [[1, 2, 3]] * 3, [0, 0, 1])}
     model = GPT2Classifier(config, ["a", "b"])
     training = Training(model, texts, TrainOptions(seed=3).resolved(6), Device.choose("cpu", "fp32"))
-    batch = next(bucketed(texts.sequences["train"], texts.targets["train"], 2))  # two of a class
+    batch = next(bucketed(texts["train"].sequences, texts["train"].targets, 2))  # two of a class
     return training.take_step(batch).tolist()
 
 

@@ -19,6 +19,7 @@ import torch
 import tyro
 from commands import one_line
 from huggingface_hub import constants
+from planted import texts_of
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 import experiments.train.training
@@ -27,7 +28,6 @@ import model.names
 import train
 from lab.device import Device
 from lab.study import open_study
-from lab.texts import Texts
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, load_lm, save
 from model.hub import UnavailableError
 from model.names import EMBEDDED
@@ -482,7 +482,7 @@ def test_auto_says_loudly_what_it_takes_instead(monkeypatch, tmp_path):
 def test_training_that_takes_long_on_a_cpu_is_announced(monkeypatch, capsys):
     device = Device(torch.device("cpu"), "fp32")
     monkeypatch.setattr(Device, "product_rate", lambda self: 5e10)  # 0.6 of it: 3e10
-    texts = Texts({"train": [[1] * 20] * 16_000}, {}, {})
+    texts = {"train": texts_of("train", [[1] * 20] * 16_000, [0] * 16_000)}
     train.announce(GPT2Config.preset("gpt2"), texts, train.Options(epochs=3), device)
     assert re.findall(r"(\S+) takes about (\d+) min on cpu", capsys.readouterr().out) == [
         ("Training", "136"),

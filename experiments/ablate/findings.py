@@ -37,7 +37,7 @@ def measured(
             for split, ablations in plan.ablations.items():
                 number = [u for u, ablation in enumerate(ablations) if ablation.kind == kind]
                 own = np.moveaxis(logits[plan.name, plan.fill, split][:, number], 0, 1)  # (U, N, R, K)
-                given = sweeps.baseline(split), own, sweeps.parts[split].targets, labels
+                given = sweeps.baseline(split), own, sweeps.texts[split].targets, labels
                 table, flipped = effects(*given, test=split == "test"), flips(*given)
                 by_split[split] = corrected(table[table["class"].isin(["all", only])]) if only else table
                 name = partial(named, ablations=[ablations[u] for u in number], fill=plan.fill)
@@ -61,11 +61,11 @@ def words_against_random(sweeps: Sweeps, plan: Plan, logits: Logits, only: str) 
 
     Columns `words, class, metric, n, random, hidden, difference, ci_low, ci_high`: hidden minus random, with the 95 %
     paired bootstrap of `effects`. It covers that other texts might have been drawn, not other random tokens."""
-    part, units_of = sweeps.parts["test"], {ablation.region: u for u, ablation in enumerate(plan.ablations["test"])}
+    texts, units_of = sweeps.texts["test"], {ablation.region: u for u, ablation in enumerate(plan.ablations["test"])}
     tables = []
     for region, u in units_of.items():
         if (control := units_of.get(units.RANDOM + region)) is not None:
-            compared = logits[:, control, 0], logits[None, :, u], part.targets, sweeps.study.clf.labels
+            compared = logits[:, control, 0], logits[None, :, u], texts.targets, sweeps.study.clf.labels
             tables.append(effects(*compared, test=False).assign(words=region))
     table = pd.concat(tables).rename(columns={"baseline": "random", "ablated": "hidden", "effect": "difference"})
     table = table[table["metric"] != "flip_rate"]  # it would count flips from random to hidden, not from the whole
@@ -76,24 +76,24 @@ def words_against_random(sweeps: Sweeps, plan: Plan, logits: Logits, only: str) 
 
 def head_importance(sweeps: Sweeps, ablated: Logits, fill: str) -> pd.DataFrame:
     """Cheap estimates beside what closing each head with a fill does to the loss on val; ablated (N, heads, R, K)."""
-    study, part = sweeps.study, sweeps.parts["val"]
-    own = np.arange(len(part.targets)), part.targets
+    study, texts = sweeps.study, sweeps.texts["val"]
+    own = np.arange(len(texts.targets)), texts.targets
     before = readings(sweeps.baseline("val")[None, :, None]).log_probs[0][own]  # (N,)
     after = readings(np.moveaxis(ablated, 0, 1)).log_probs[:, *own]  # (L * H, N)
-    gradients = study.device.from_first(  # the order of heads follows from it, and GPUs may round differently
-        lambda: gate_gradients(study.clf, part.sequences, part.targets, sweeps.fills(fill, "val"), study.device)
+    gradients = study.device.run_on_first(  # the order of heads follows from it, and GPUs may round differently
+        lambda: gate_gradients(study.clf, texts.sequences, texts.targets, sweeps.fills(fill, "val"), study.device)
     )
     rises = (before - after).T.reshape(gradients.shape)
-    return tabulate_importance(gradients, rises, part.targets, study.clf.labels).assign(fill=fill)
+    return tabulate_importance(gradients, rises, texts.targets, study.clf.labels).assign(fill=fill)
 
 
 def curves(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> pd.DataFrame:
     """Columns `order, closed, fill, class, metric, value`: what is left on test when more and more heads are closed."""
-    config, part = sweeps.study.clf.config, sweeps.parts["test"]
+    config, texts = sweeps.study.clf.config, sweeps.texts["test"]
     numbers, orders = counts(config.n_layer * config.n_head), closing_orders(importance, sweeps.seed)
     ablations = [each for order in orders.values() for each in units.closing_one_by_one(config, order, numbers)]
     logits = sweeps.run([Plan("curves", fill, {"test": ablations})])["curves", fill, "test"]
-    table = effects(sweeps.baseline("test"), np.moveaxis(logits, 0, 1), part.targets, sweeps.study.clf.labels, False)
+    table = effects(sweeps.baseline("test"), np.moveaxis(logits, 0, 1), texts.targets, sweeps.study.clf.labels, False)
     table = table[table["metric"].isin(["accuracy", "recall", "log_prob"])]
     order, closed = np.divmod(table["unit"].to_numpy(), len(numbers))
     table = table.assign(order=np.array(list(orders))[order], closed=np.array(numbers)[closed], value=table["ablated"])
@@ -111,7 +111,7 @@ def paired(
     whole = readings(sweeps.baseline("test")[None, :, None])
     single, both = (readings(np.moveaxis(own, 0, 1)) for own in (singles, logits["pairs", fill, "test"]))
     members = [(a * n_head + b, c * n_head + d) for (a, b), (c, d) in pairs]
-    table = interactions(whole, single, both, members, sweeps.parts["test"].targets, study.clf.labels)
+    table = interactions(whole, single, both, members, sweeps.texts["test"].targets, study.clf.labels)
     names = np.array([[head_name(head) for head in pair] for pair in pairs])[table.pop("pair")]
     table = table.assign(first=names[:, 0], second=names[:, 1], fill=fill).rename(columns={"pair_effect": "pair"})
     return measured(sweeps, [plan], logits, only), table[table["class"] == only] if only else table
@@ -128,10 +128,10 @@ def smallest(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> Smallest | 
         plan = Plan(step, fill, {split: units.closing_one_by_one(config, closed, [len(closed)])})
         logits = sweeps.logits(plan, split, lambda texts: None)
         predicted = readings(np.moveaxis(logits, 0, 1)).predicted[0]  # (N, K)
-        return float(predicted[np.arange(len(predicted)), sweeps.parts[split].targets].mean())
+        return float(predicted[np.arange(len(predicted)), sweeps.texts[split].targets].mean())
 
     order = closing_orders(importance, sweeps.seed)["measured"]
-    majority = {split: sweeps.study.majority(part) for split, part in sweeps.parts.items()}
+    majority = {split: sweeps.study.majority(texts) for split, texts in sweeps.texts.items()}
     whole = {split: accuracy([], split) for split in majority}
     if any(whole[split] <= majority[split] for split in whole):
         console.print("No smallest set of heads: the network is no better than always naming the most frequent class.")

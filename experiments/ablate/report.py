@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.report import markdown_table, number, p_value, plain, rows_of, sure
+from lab.report import label as plain
+from lab.report import number, p_value, with_interval
+from lab.report import table as markdown_table
 from lab.stats import LEVEL, PERMUTATIONS
 from lab.texts import OVERALL
 
@@ -86,11 +88,11 @@ def _family(kind: str, fill: str, rows: pd.DataFrame) -> list[str]:
     lines = [f"Of {len(rows):,} tests ({size}), {n:,} survive; by BH it is {(rows['p_bh'] < LEVEL).sum():,}."]
     if n:
         lines[0] += f" Of the {n:,}, {same:,} have the same sign on val."
-        lines += ["", *map(_in_words, rows_of(found.head(FIRST))), "", *_survivors(found)]
+        lines += ["", *map(_in_words, found.head(FIRST).to_dict("records")), "", *_survivors(found)]
     return [*heading, *lines, "", *_not_found(rows, found), *_alike(found, rows["class"].nunique())]
 
 
-def _in_words(row: dict[str, Any]) -> str:
+def _in_words(row: dict[Any, Any]) -> str:
     verb, sign = ("lowers", -1) if row["test_effect"] < 0 else ("raises", 1)
     low, high = sorted((sign * row["ci_low"], sign * row["ci_high"]))
     size = f"{number(abs(row['test_effect']))} [{number(low)}, {number(high)}]"
@@ -101,20 +103,20 @@ def _survivors(found: pd.DataFrame) -> list[str]:
     header = ["unit", "class", "texts", "effect", "of baseline", "p (Holm)", "p (BH)", "effect on val", "rank on val"]
     cells = [
         [
-            *(row["unit"], row["class"], f"{row['n']:,}", sure(row, "test_effect")),
+            *(row["unit"], row["class"], f"{row['n']:,}", with_interval(row, "test_effect")),
             f"{row['test_effect'] / row['baseline']:+.0%}" if row["baseline"] > 0 else "",
             *(p_value(row["p_holm"]), p_value(row["p_bh"]), number(row["val_effect"]), f"{row['rank']:,}"),
         ]
-        for row in rows_of(found.head(TOP))
+        for row in found.head(TOP).to_dict("records")
     ]
     rest = ["", f"The {TOP} largest of {len(found):,}."] if len(found) > TOP else []
-    return [*markdown_table(header, cells), *rest]
+    return [markdown_table(header, cells), *rest]
 
 
 def _not_found(rows: pd.DataFrame, found: pd.DataFrame) -> list[str]:
     """What did not survive, as plainly as what did."""
     without = [label for label in rows["class"].unique() if label not in set(found["class"])]
-    best = rows_of(rows.sort_values("p_holm", kind="stable").head(1))[0]
+    best = rows.sort_values("p_holm", kind="stable").head(1).to_dict("records")[0]
     if found.empty:
         lines = [f"Nothing survives. The smallest p is {p_value(best['p_holm'])}: {best['unit']}, {best['class']}."]
     else:
@@ -159,7 +161,7 @@ def _disagreements(tested: pd.DataFrame) -> list[str]:
     ]
     if cells:
         about = f"Opposite signs first, then the largest, {TOP} at most; bold: survives."
-        lines += ["", about, "", *markdown_table(["what", "class", *effect.columns], cells)]
+        lines += ["", about, "", markdown_table(["what", "class", *effect.columns], cells)]
     return ["### Where fills disagree", "", *lines]
 
 
@@ -174,8 +176,8 @@ def _words(overall: pd.DataFrame, words: pd.DataFrame) -> list[str]:
     for name in names:
         cells.append([name])
         for metric in HIDDEN:
-            cells[-1] += [sure(effect.loc[region, metric], "effect") for region in (name, RANDOM + name)]
-            cells[-1] += [sure(differences.loc[name, metric], "difference")]
+            cells[-1] += [with_interval(effect.loc[region, metric], "effect") for region in (name, RANDOM + name)]
+            cells[-1] += [with_interval(differences.loc[name, metric], "difference")]
     header = ["hidden", *(cell for name in HIDDEN.values() for cell in (name, "as many random tokens", "difference"))]
     loss = differences.xs("log_prob", level="metric")
     verdicts = {
@@ -185,7 +187,7 @@ def _words(overall: pd.DataFrame, words: pd.DataFrame) -> list[str]:
     }
     said = "; ".join(f"{', '.join(which)}: {verdict}" for verdict, which in verdicts.items() if len(which))
     about = "The log-probability of the true class, beside hiding as many random tokens of the same texts (paired)"
-    return ["### Words against random tokens", "", *markdown_table(header, cells), "", f"{about}: {said}."]
+    return ["### Words against random tokens", "", markdown_table(header, cells), "", f"{about}: {said}."]
 
 
 def _regions(rows: pd.DataFrame) -> list[str]:
@@ -193,7 +195,7 @@ def _regions(rows: pd.DataFrame) -> list[str]:
     if rows.empty:
         return []
     worst = rows[rows["effect"] < 0].sort_values("effect").head(FIRST)
-    lines = [f"- {row['done']} changes it by {sure(row, 'effect')}." for row in rows_of(worst)]
+    lines = [f"- {row['done']} changes it by {with_interval(row, 'effect')}." for row in worst.to_dict("records")]
     for which, where in (
         ("holds 0", (rows["ci_low"] <= 0) & (rows["ci_high"] >= 0)),
         ("is above 0", rows["ci_low"] > 0),
@@ -217,10 +219,10 @@ def _flips(flips: pd.DataFrame) -> list[str]:
             f"{row['before']} -> {row['after']}",
             f"{row['share']:.1%} of {row['n']:,}",
         ]
-        for row in rows_of(largest)
+        for row in largest.to_dict("records")
     ]
     header = ["what", "fill", "true class", "prediction", "share of its texts"]
-    return ["### Where predictions go", "", f"The {FEW} largest of each kind.", "", *markdown_table(header, cells)]
+    return ["### Where predictions go", "", f"The {FEW} largest of each kind.", "", markdown_table(header, cells)]
 
 
 def _curves(curves: pd.DataFrame, majority: float) -> list[str]:
@@ -267,7 +269,7 @@ def _estimates(correlations: pd.DataFrame) -> list[str]:
     fill = correlations["fill"].iloc[0]
     about = f"Spearman's correlation over the heads, on val, with how much closing each raises the loss, fill {fill}."
     header = ["estimate", "all texts", "over the texts of a class"]
-    return ["### Cheap estimates of a head's importance", "", about, "", *markdown_table(header, cells)]
+    return ["### Cheap estimates of a head's importance", "", about, "", markdown_table(header, cells)]
 
 
 def _interactions(table: pd.DataFrame) -> list[str]:
@@ -276,9 +278,9 @@ def _interactions(table: pd.DataFrame) -> list[str]:
     cells = [
         [
             *(f"{row['first']} & {row['second']}", row["fill"], plain(row["class"]), number(row["pair"])),
-            *(number(row["first_effect"] + row["second_effect"]), sure(row, "interaction")),
+            *(number(row["first_effect"] + row["second_effect"]), with_interval(row, "interaction")),
         ]
-        for row in rows_of(strongest)
+        for row in strongest.to_dict("records")
     ]
     about = (
         "What closing two heads together does to the margin of a class, minus what closing each alone does. The "
@@ -286,4 +288,4 @@ def _interactions(table: pd.DataFrame) -> list[str]:
         f"chance. The {len(cells)} strongest:"
     )
     header = ["heads", "fill", "class", "together", "sum of each alone", "interaction"]
-    return ["### Heads that interact", "", about, "", *markdown_table(header, cells)]
+    return ["### Heads that interact", "", about, "", markdown_table(header, cells)]

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from lab.fills import DRAWS
-from lab.report import plain
+from lab.report import label as plain
 from lab.stats import LEVEL
 
 from .units import RANDOM

@@ -78,7 +78,7 @@ class Run:
             finished = record["status"] == "finished" and record["seconds"]["all"] > 0
         except (KeyError, TypeError):
             raise InputError(f"{path}: not as this train.py writes it; {way_out}") from None
-        here = manifest.settings_of(self.settings) | {
+        here = manifest.describe_settings(self.settings) | {
             "weights": self.weights,
             "corpus": sorted(self.corpus.files.values()),
         }
@@ -134,7 +134,7 @@ def plan(options: Options) -> list[Run]:
     given = TrainOptions(model=model, epochs=options.epochs, device=options.device, precision=options.precision)
     given.check()
     width = read_config(model).n_embd
-    weights = {init: manifest.weights_of(model, init).get("sha256") for init in options.init}
+    weights = {init: manifest.describe_weights(model, init).get("sha256") for init in options.init}
     planned = []
     for name, (source, corpus) in read_corpora(options.corpus).items():
         for init, tune, seed in product(options.init, TUNES, range(options.seeds)):

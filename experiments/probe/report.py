@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lab.report import markdown_table, number, plain, rows_of
+from lab import report as markdown
+from lab.report import label as plain
+from lab.report import number
 from lab.stats import LEVEL, holm
 from lab.texts import OVERALL
 
@@ -75,6 +77,14 @@ CAVEATS = """\
 - Direct contributions leave out what a part does by way of later parts, and depend on a baseline that all texts share.
 - Verdicts are not corrected for their number: with nothing to find, one in twenty says above or below.
 - Neighbouring layers and heads differ by less than their intervals: look at three seeds before naming one."""
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return markdown.table(header, rows).split("\n")
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    return table.to_dict("records")
 
 
 def report(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data.properties import Labelled, parts_of_speech, word_properties
 from lab.baselines import best_bag_of_words
-from lab.texts import Part
+from lab.texts import Texts
 from model import GPT2Config, Tokenizer
 
 from .linear import Task, as_text, by_type, control_by_type, majority, with_intervals
@@ -34,24 +34,24 @@ class Source:
     words: list[str] | None = None  # of the rows; None where these are texts
 
 
-def of_texts(parts: Sequence[Part], labels: Sequence[str]) -> Source:
+def of_texts(splits: Sequence[Texts], labels: Sequence[str]) -> Source:
     """The classes of texts, read at their last tokens and at the mean over their tokens. They have no control task: see
     `control_by_type`."""
-    sequences = [ids for part in parts for ids in part.sequences]
-    y = np.concatenate([part.targets for part in parts])
-    task = Task(y, tuple(labels), _splits(parts), np.arange(len(y)))
+    sequences = [ids for texts in splits for ids in texts.sequences]
+    y = np.concatenate([texts.targets for texts in splits])
+    task = Task(y, tuple(labels), _splits(splits), np.arange(len(y)))
     last = [np.array([len(ids) - 1]) for ids in sequences]
     return Source("texts", sequences, {LAST: last, MEAN: None}, {(EMOTION, LAST): task, (EMOTION, MEAN): task})
 
 
-def of_words(parts: Sequence[Part], tokenizer: Tokenizer, n_words: int, seed: int) -> tuple[list[Source], list[str]]:
+def of_words(splits: Sequence[Texts], tokenizer: Tokenizer, n_words: int, seed: int) -> tuple[list[Source], list[str]]:
     """Properties of words of the same texts, and lines about what is missing. No source where a split has no words."""
     texts, sequences = (
-        [text for part in parts for text in part.texts],
-        [ids for part in parts for ids in part.sequences],
+        [text for texts in splits for text in texts.strings],
+        [ids for texts in splits for ids in texts.sequences],
     )
     found, missing = word_properties(texts, sequences, tokenizer, n_words, seed)
-    split = _splits(parts)
+    split = _splits(splits)
     if set(split[found["length"].text]) != set(SHARES):
         return [], ["the properties of words are left out: train, val or test has no word of letters"]
     return [_of_labelled("words", found, split, seed)], missing
@@ -65,8 +65,8 @@ def of_brown(tokenizer: Tokenizer, config: GPT2Config, n_words: int, seed: int) 
     return _of_labelled("Brown", {SPEECH: own}, split, seed)
 
 
-def _splits(parts: Sequence[Part]) -> NDArray[np.str_]:
-    return np.repeat([part.split for part in parts], [len(part.sequences) for part in parts])
+def _splits(splits: Sequence[Texts]) -> NDArray[np.str_]:
+    return np.repeat([texts.split for texts in splits], [len(texts.sequences) for texts in splits])
 
 
 def _of_labelled(name: str, labelled: Mapping[str, Labelled], split: NDArray[np.str_], seed: int) -> Source:
@@ -79,7 +79,7 @@ def _of_labelled(name: str, labelled: Mapping[str, Labelled], split: NDArray[np.
     return Source(name, shared.sequences, {WORD: shared.positions}, tasks, shared.words)
 
 
-def baselines(sources: Sequence[Source], parts: Sequence[Part]) -> pd.DataFrame:
+def baselines(sources: Sequence[Source], splits: Sequence[Texts]) -> pd.DataFrame:
     """What can be had without the network, on test: `property, baseline, n, accuracy, ci_low, ci_high, correct`, the
     last the rows of test that are right, as the probes have them. Of texts, a bag of words that is fitted on the texts
     that the probes have; of words, the label that the same word mostly has."""
@@ -90,7 +90,7 @@ def baselines(sources: Sequence[Source], parts: Sequence[Part]) -> pd.DataFrame:
             if source.words is not None:
                 rivals["word type"] = by_type(source.words, task)
             else:
-                rivals["bag of words"] = _by_bag_of_words(*parts)
+                rivals["bag of words"] = _by_bag_of_words(*splits)
             scores = zip(*with_intervals(np.stack([*rivals.values()], axis=1), task.tested), strict=True)
             for (baseline, correct), (mean, low, high) in zip(rivals.items(), scores, strict=True):
                 key = {"property": what, "baseline": baseline, "n": len(correct)}
@@ -98,7 +98,7 @@ def baselines(sources: Sequence[Source], parts: Sequence[Part]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _by_bag_of_words(train: Part, val: Part, test: Part) -> NDArray[np.bool_]:
+def _by_bag_of_words(train: Texts, val: Texts, test: Texts) -> NDArray[np.bool_]:
     """Which texts of test the best bag of words gets right, (n,)."""
-    _, fitted, _ = best_bag_of_words((train.texts, train.targets), (val.texts, val.targets))
-    return np.asarray(fitted.predict(test.texts) == test.targets)
+    _, fitted, _ = best_bag_of_words((train.strings, train.targets), (val.strings, val.targets))
+    return np.asarray(fitted.predict(test.strings) == test.targets)

@@ -20,22 +20,22 @@ from model import load_classifier
 from . import figures
 
 
-def measure(run: Path, corpus: Corpus, texts: Texts, device: Device) -> Table:
+def measure(run: Path, corpus: Corpus, texts: dict[str, Texts], device: Device) -> Table:
     """Measure the checkpoint of a run on val and test: metrics.json, predictions.csv and pictures in its folder.
 
     Returns the scores on test, with their intervals and beside the baselines, to be printed."""
     model = load_classifier(run).to(device.device)
-    probabilities = {split: predict(model, texts.sequences[split], device) for split in ("val", "test")}
+    probabilities = {split: predict(model, texts[split].sequences, device) for split in ("val", "test")}
     output.write_csv(run / "predictions.csv", predictions(corpus, probabilities))
     metrics: dict[str, Any] = {}
     for split, p in probabilities.items():
-        targets, title = texts.targets[split], f"{run.name}\n{corpus.name}, {split} ({len(p):,} texts)"
+        targets, title = texts[split].targets, f"{run.name}\n{corpus.name}, {split} ({len(p):,} texts)"
         metrics[split] = classification_metrics(targets, p, model.labels)
         matrix = metrics[split]["confusion_matrix"]
         figures.confusion_matrix(matrix, model.labels, run / f"confusion_{split}.png", title)
         figures.roc_and_precision_recall(targets, p, model.labels, run / f"roc_pr_{split}.png", title)
         figures.calibration(targets, p, run / f"calibration_{split}.png", title)
-    train, val, test = ((list(corpus.split(split)["text"]), texts.targets[split]) for split in SPLITS)
+    train, val, test = ((list(corpus.split(split)["text"]), texts[split].targets) for split in SPLITS)
     with console.status("fitting the bag-of-words baselines"):
         metrics["baselines"] = baselines(train, val, test, model.labels)
     output.write_json(run / "metrics.json", metrics)

@@ -43,12 +43,12 @@ class Training:
 
     counters = ("epoch", "step", "totals", "log", "best_epoch")  # that a state holds, besides the parts
 
-    def __init__(self, model: GPT2Classifier, texts: Texts, options: TrainOptions, device: Device) -> None:
+    def __init__(self, model: GPT2Classifier, texts: dict[str, Texts], options: TrainOptions, device: Device) -> None:
         self.model, self.texts, self.options, self.device = model, texts, options, device
-        self.steps = math.ceil(len(texts.targets["train"]) / options.batch_size)  # per epoch
+        self.steps = math.ceil(len(texts["train"].targets) / options.batch_size)  # per epoch
         self.optimizer = adamw(model.parameters(), options.lr, options.weight_decay)
         self.schedule = linear_schedule(self.optimizer, options.epochs * self.steps, options.warmup)
-        counts = np.bincount(texts.targets["train"])
+        counts = np.bincount(texts["train"].targets)
         shares = counts.mean() / counts if options.class_weights else np.ones(len(counts))
         self.class_weights = torch.tensor(shares, dtype=torch.float32)
         self.parts: tuple[Any, ...] = (model, self.optimizer, self.schedule)  # what changes from step to step
@@ -92,7 +92,7 @@ class Training:
         """The rest of a pass over the training texts -> its mean loss and accuracy, measured while the weights move."""
         self.model.train()
         started = time.perf_counter()
-        sequences, targets = self.texts.sequences["train"], self.texts.targets["train"]
+        sequences, targets = self.texts["train"].sequences, self.texts["train"].targets
         batches = bucketed(sequences, targets, self.options.batch_size, self.options.seed, self.epoch)
         for batch in islice(batches, self.step, None):
             rate = float(self.schedule.get_last_lr()[0])
@@ -122,7 +122,7 @@ class Training:
                 raise self.diverged(self.step - len(self.unread) + step + 1, rate, index)
         self.totals += totals.sum(dim=0)
         self.unread.clear()
-        n = min(self.step * self.options.batch_size, len(self.texts.targets["train"]))
+        n = min(self.step * self.options.batch_size, len(self.texts["train"].targets))
         loss, accuracy = (self.totals / n).tolist()
         return loss, accuracy
 
@@ -133,8 +133,8 @@ class Training:
 
     def validate(self) -> dict[str, Any]:
         """Loss, accuracy and macro-F1 on val; the last decides which epoch is kept."""
-        targets = self.texts.targets["val"]
-        probabilities = predict(self.model, self.texts.sequences["val"], self.device)  # (N, K)
+        targets = self.texts["val"].targets
+        probabilities = predict(self.model, self.texts["val"].sequences, self.device)  # (N, K)
         if not np.isfinite(probabilities).all():
             raise InputError(f"the weights are not finite any more after epoch {self.epoch}; try a lower --lr")
         loss = -np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean()
@@ -152,7 +152,7 @@ class Training:
                 save(self.model, run, tokenizer)
             output.write_jsonl(run / "log.jsonl", self.log)
 
-        self.device.from_first(write)
+        self.device.run_on_first(write)
         if best:
             self.best_epoch = self.epoch
         return best
@@ -160,15 +160,15 @@ class Training:
     def write_state(self, run: Path) -> None:
         """Write down where the training stands, if it is time to."""
         started = time.perf_counter()
-        if not self.device.from_first(lambda: started >= self.state_due):
+        if not self.device.run_on_first(lambda: started >= self.state_due):
             return
         state = {name: getattr(self, name) for name in self.counters} | {
             "seconds": self.seconds_before + started - self.started,
             "tokens": self.take_step.tokens,
             "parts": [part.state_dict() for part in self.parts],
-            "random": list(self.device.gathered([random_state(self.device)])),
+            "random": list(self.device.gather_rounds([random_state(self.device)])),
         }
-        self.device.from_first(lambda: write_state(run / STATE, state))
+        self.device.run_on_first(lambda: write_state(run / STATE, state))
         now = time.perf_counter()
         self.state_due = now + max(STATE_EVERY, 50 * (now - started))
 

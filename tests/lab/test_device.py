@@ -87,9 +87,9 @@ CPU = Device(torch.device("cpu"), "fp32")
 
 
 def test_one_process_is_alone_with_its_work():
-    assert (CPU.first, CPU.alone()) == (True, CPU)
-    assert list(CPU.share("abc")) == list(CPU.gathered(iter("abc"))) == ["a", "b", "c"]
-    assert CPU.from_first(lambda: "made") == "made"
+    assert (CPU.first, CPU.as_single()) == (True, CPU)
+    assert list(CPU.share("abc")) == list(CPU.gather_rounds(iter("abc"))) == ["a", "b", "c"]
+    assert CPU.run_on_first(lambda: "made") == "made"
     tensor = torch.tensor([2.0, 3.0])
     CPU.add_up([tensor])
     assert tensor.tolist() == [2, 3]
@@ -111,15 +111,15 @@ def talk():
     device.add_up(tensor for tensor in tensors)
     lines = {
         "device": str(device),
-        "place": (device.rank, device.world, device.first, device.alone().world),
-        "gathered": list(device.gathered(own)),
-        "of one alone": list(device.gathered(["from 1"] if device.rank else [])),
-        "of none": list(device.gathered([])),
-        "first": device.from_first(lambda: f"made by {device.rank}"),
+        "place": (device.rank, device.world, device.first, device.as_single().world),
+        "gathered": list(device.gather_rounds(own)),
+        "of one alone": list(device.gather_rounds(["from 1"] if device.rank else [])),
+        "of none": list(device.gather_rounds([])),
+        "first": device.run_on_first(lambda: f"made by {device.rank}"),
         "sums": [tensor.tolist() for tensor in tensors],
     }
     try:
-        device.from_first(refuse)
+        device.run_on_first(refuse)
     except (InputError, SystemExit) as end:
         return lines | {"refused": repr(end)}
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from planted import texts_of
 
 import ablate
 import pretrain
@@ -24,7 +25,7 @@ from lab.progress import announce_training, forecast, progress_bar
 from lab.study import Study
 from lab.sweep import Ablation, nothing
 from lab.sweeps import Plan, Sweeps
-from lab.texts import Texts, read_texts
+from lab.texts import read_texts
 from lab.units import each_head
 from model import GPT2Classifier, GPT2Config, Tokenizer, load_classifier
 
@@ -75,7 +76,7 @@ def test_the_work_of_a_training_is_its_passes_through_the_blocks(monkeypatch, tu
     """A backward pass costs two forward ones; 4 of 12 blocks have a third of both."""
     told = []
     monkeypatch.setattr(train, "announce_training", lambda *work: told.append(work))
-    texts = Texts({"train": [[1] * 7, [2] * 4], "val": [[3] * 99]}, {}, {})
+    texts = {"train": texts_of("train", [[1] * 7, [2] * 4], [0, 0]), "val": texts_of("val", [[3] * 99], [0])}
     config, mini = GPT2Config.preset("gpt2"), GPT2Config.preset("gpt2-mini")
     passes = 1 + 2 / 3 if tune == 4 else passes
     for device in (CPU, replace(CPU, world=5)):
@@ -103,9 +104,8 @@ def study_of(clf, sequences, device=CPU):
     """A study of a classifier on such texts in each split."""
     n = len(sequences)
     targets = np.arange(n) % len(clf.labels)
-    corpus = SimpleNamespace(files={"a": "1"}, split=lambda split: pd.DataFrame({"text": ["one"] * n}))
-    splits = ("train", "val", "test")
-    texts = Texts(dict.fromkeys(splits, sequences), dict.fromkeys(splits, targets), {})
+    corpus = SimpleNamespace(files={"a": "1"})
+    texts = {split: texts_of(split, sequences, targets) for split in ("train", "val", "test")}
     return Study("runs/one", {}, clf.eval(), None, corpus, texts, device, "weights")
 
 
@@ -237,10 +237,9 @@ def sample():
 @pytest.mark.usefixtures("cpu_clock")
 @pytest.mark.slow
 def test_probes_take_as_long_as_forecast(sample, told, monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        "experiments.probe.linear.cpu_count", lambda: 1
-    )  # where others compute too, two workers get what one gets
-    parts = [sample.part(split, n, 0) for split, n in {"train": 200, "val": 60, "test": 60}.items()]
+    # where others compute too, two workers get what one gets
+    monkeypatch.setattr("experiments.probe.linear.cpu_count", lambda: 1)
+    parts = [sample.draw_texts(split, n, 0) for split, n in {"train": 200, "val": 60, "test": 60}.items()]
     sources = [of_texts(parts, sample.clf.labels), *of_words(parts, sample.tokenizer, 1000, 0)[0]]
 
     def measure():
@@ -260,10 +259,7 @@ def test_probes_take_as_long_as_forecast(sample, told, monkeypatch, tmp_path):
 def test_a_training_takes_as_long_as_forecast(sample, told, monkeypatch, tmp_path, tune):
     monkeypatch.setattr(progress, "LONG", 0)
     some = {"train": 250, "val": 20, "test": 20}
-    sequences, targets = (
-        {split: own[split][:n] for split, n in some.items()} for own in (sample.texts.sequences, sample.texts.targets)
-    )
-    texts = Texts(sequences, targets, {})
+    texts = {split: sample.texts[split].select(np.arange(n)) for split, n in some.items()}
     options = train.Options("gpt2-mini", tune=tune, epochs=1).resolved(256)
 
     def measure():

@@ -100,17 +100,17 @@ def test_weights_are_named_by_their_hash(here):
     (here / "model").mkdir()
     shutil.copy(EMBEDDED / "config.json", here / "model")
     (here / "model" / "model.safetensors").write_bytes(b"weights")
-    told = manifest.weights_of("model", "pretrained")
+    told = manifest.describe_weights("model", "pretrained")
     assert told["sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert told["bytes"] == 7
     assert told["revision"] is None
-    fresh = manifest.weights_of("gpt2-mini", "random")
+    fresh = manifest.describe_weights("gpt2-mini", "random")
     assert fresh.keys() == {"name", "init", "shape"}
     assert fresh["shape"]["n_embd"] == 256
 
 
 def test_git_state_is_the_commit_of_this_code(monkeypatch):
-    told = manifest.git_state()
+    told = manifest.find_commit()
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=EMBEDDED, capture_output=True, text=True).stdout.strip()
     if not head:
         assert told is None  # an unpacked archive has no commits
@@ -122,7 +122,7 @@ def test_a_shape_without_weights_says_what_to_do(here):
     (here / "shape").mkdir()
     shutil.copy(EMBEDDED / "config.json", here / "shape")
     with pytest.raises(InputError, match=r"shape: expected model.safetensors, found no weights; .*--init random"):
-        manifest.weights_of("shape", "pretrained")
+        manifest.describe_weights("shape", "pretrained")
 
 
 def test_a_folder_whose_run_was_killed_before_its_first_file_is_as_good_as_new():
@@ -132,7 +132,7 @@ def test_a_folder_whose_run_was_killed_before_its_first_file_is_as_good_as_new()
 
 def write_anew(folder, **files):
     """As an experiment does: each file by its name without the ending."""
-    with output.written_anew(folder) as new:
+    with output.replace_outputs(folder) as new:
         for name, content in files.items():
             output.write_text(new / f"{name}.csv", content)
 
@@ -165,7 +165,7 @@ def test_an_earlier_file_that_was_removed_by_hand_is_no_trouble(here):
 
 def test_an_experiment_that_fails_half_way_leaves_what_was_there(here):
     write_anew(here, a="1", b="1")
-    with contextlib.suppress(OSError), output.written_anew(here) as new:
+    with contextlib.suppress(OSError), output.replace_outputs(here) as new:
         output.write_text(new / "a.csv", "2")
         raise OSError("the disk is full")
     assert contents(here) == {"a.csv": "1", "b.csv": "1"}
@@ -229,7 +229,7 @@ def test_a_run_of_which_nothing_was_kept_goes_without_the_files_of_others(here):
         output.write_json(runs.new_run(name) / "run.json", {})
     (here / "runs" / "two" / "notes.md").write_text("mine")
     for name in ("one", "two"):
-        runs.discard(here / "runs" / name)
+        runs.discard_run(here / "runs" / name)
     assert [str(path.relative_to(here / "runs")) for path in sorted((here / "runs").rglob("*"))] == [
         "two",
         "two/notes.md",
@@ -243,5 +243,5 @@ def test_one_unreadable_manifest_does_not_keep_the_others_from_going_on(here, ca
         record = {"status": "unfinished", "settings": made_with, "started": f"2026-01-0{n + 1}"}
         output.write_json(runs.new_run(name) / "run.json", record)
     (runs.new_run("broken") / "run.json").write_text("{")
-    assert runs.newest_unfinished(settings) == "new"
+    assert runs.find_unfinished(settings) == "new"
     assert re.fullmatch(r"--resume passes over runs/broken: .*broken/run.json is not JSON.*\n", capsys.readouterr().out)

@@ -4,28 +4,27 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from lab.device import Device
 from lab.study import Study, other_than_overall
-from lab.texts import Part, Texts
+from lab.texts import Texts
 from model import InputError
 
 CPU = Device(torch.device("cpu"), "fp32")
-PART = Part("test", np.arange(3), ["a", "b", "c"], [[1, 2], [3], [4]], np.array([0, 1, 1]))
+TEXTS = Texts("test", np.arange(3), ["a", "b", "c"], [[1, 2], [3], [4]], np.array([0, 1, 1]))
 
 
 def study(labels=("no", "yes"), n=101):
     """Of texts that are told apart by their one token."""
-    targets = {split: np.arange(n) % 2 for split in ("train", "val", "test")}
-    sequences = {split: [[i] for i in range(n)] for split in targets}
-    corpus = SimpleNamespace(
-        files={"x": "12"}, labels=labels, split=lambda split: pd.DataFrame({"text": [f"{split} {i}" for i in range(n)]})
-    )
+    texts = {
+        split: Texts(split, np.arange(n), [f"{split} {i}" for i in range(n)], [[i] for i in range(n)], np.arange(n) % 2)
+        for split in ("train", "val", "test")
+    }
+    corpus = SimpleNamespace(files={"x": "12"}, labels=labels)
     clf = SimpleNamespace(labels=other_than_overall(labels))
-    return Study("runs/one", {}, clf, None, corpus, Texts(sequences, targets, {}), CPU, "34")
+    return Study("runs/one", {}, clf, None, corpus, texts, CPU, "34")
 
 
 OTHERS = {
@@ -38,36 +37,36 @@ OTHERS = {
 
 @pytest.mark.parametrize("what", OTHERS)
 def test_the_identity_is_another_where_one_thing_is(what):
-    own, other = study().identity(PART), OTHERS[what](study()).identity(PART)
-    assert own == study().identity(PART)
+    own, other = study().identity(TEXTS), OTHERS[what](study()).identity(TEXTS)
+    assert own == study().identity(TEXTS)
     assert [name for name in own if own[name] != other[name]] == [what]
 
 
 @pytest.mark.parametrize(
-    "part",
+    "texts",
     [
-        replace(PART, sequences=[[1, 2], [3, 4], []]),  # the same tokens, parted in another way
-        replace(PART, sequences=[[1, 2], [4], [3]]),
-        replace(PART, targets=np.array([0, 1, 0])),
+        replace(TEXTS, sequences=[[1, 2], [3, 4], []]),  # the same tokens, parted in another way
+        replace(TEXTS, sequences=[[1, 2], [4], [3]]),
+        replace(TEXTS, targets=np.array([0, 1, 0])),
     ],
 )
-def test_the_identity_is_another_where_texts_are(part):
-    own, other = study().identity(PART), study().identity(part)
+def test_the_identity_is_another_where_texts_are(texts):
+    own, other = study().identity(TEXTS), study().identity(texts)
     assert [name for name in own if own[name] != other[name]] == ["texts of test"]
     assert "texts of test" not in study().identity()
 
 
 def test_a_sample_is_the_same_for_a_seed_and_another_for_each_split():
     own = study()
-    drawn = {split: own.part(split, 13, 5).positions for split in ("train", "val", "test")}
+    drawn = {split: own.draw_texts(split, 13, 5).positions for split in ("train", "val", "test")}
     assert all(len(set(positions)) == 13 and (np.diff(positions) > 0).all() for positions in drawn.values())
     assert len({tuple(positions) for positions in drawn.values()}) == 3
-    assert (own.part("val", 13, 5).positions == drawn["val"]).all()
-    assert (own.part("val", 13, 6).positions != drawn["val"]).any()
-    part = own.part("test", 13, 5)
-    assert part.texts == [f"test {i}" for i in part.positions]
-    assert part.sequences == [[i] for i in part.positions]
-    assert own.part("test", 101).sequences == own.part("test").sequences == own.texts.sequences["test"]
+    assert (own.draw_texts("val", 13, 5).positions == drawn["val"]).all()
+    assert (own.draw_texts("val", 13, 6).positions != drawn["val"]).any()
+    texts = own.draw_texts("test", 13, 5)
+    assert texts.strings == [f"test {i}" for i in texts.positions]
+    assert texts.sequences == [[i] for i in texts.positions]
+    assert own.draw_texts("test", 101).sequences == own.draw_texts("test").sequences == own.texts["test"].sequences
 
 
 def test_a_class_called_all_gets_another_name_and_a_line_says_so(capsys):
@@ -76,15 +75,15 @@ def test_a_class_called_all_gets_another_name_and_a_line_says_so(capsys):
     own = study(("no", "all", "all (class)"))
     assert own.clf.labels == ("no", "all (class) (class)", "all (class)")
     assert "'all' is called 'all (class) (class)'" in " ".join(capsys.readouterr().out.split())
-    assert [own.class_called(label) for label in own.corpus.labels] == [*own.clf.labels]
+    assert [own.find_class(label) for label in own.corpus.labels] == [*own.clf.labels]
     with pytest.raises(InputError, match="--class hope: expected one of no, all, all"):
-        own.class_called("hope")
+        own.find_class("hope")
 
 
 def test_classes_without_texts_are_named():
     own = study(("a", "b", "c", "d"))
-    val, test = replace(PART, split="val", targets=np.array([0, 1, 2])), replace(PART, targets=np.array([3, 3, 1]))
-    assert own.absent(replace(PART, targets=np.array([0, 1, 2, 3]))) == []
+    val, test = replace(TEXTS, split="val", targets=np.array([0, 1, 2])), replace(TEXTS, targets=np.array([3, 3, 1]))
+    assert own.absent(replace(TEXTS, targets=np.array([0, 1, 2, 3]))) == []
     [first, second] = own.absent(val, test)
     assert first.startswith("no val text has the class d: ")
     assert second.startswith("no test text has the class a, c: ")

@@ -67,8 +67,8 @@ def test_what_is_kept_of_other_texts_seeds_ablations_or_words_is_swept_anew(swee
     sweeps.seed = 1
     np.testing.assert_allclose(run(sweeps, plan(heads=2)), before[:, :2], atol=1e-6)
     corrupt(sweeps, "zero")
-    part = sweeps.parts["test"]
-    sweeps.parts["test"] = replace(part, sequences=part.sequences[::-1])
+    texts = sweeps.texts["test"]
+    sweeps.texts["test"] = replace(texts, sequences=texts.sequences[::-1])
     np.testing.assert_allclose(run(sweeps, plan(heads=2)), before[::-1, :2], atol=1e-6)
 
 
@@ -83,7 +83,7 @@ def test_other_donors_or_other_predictions_are_swept_anew(sweeps, monkeypatch):
 
 
 def test_predictions_are_those_of_the_whole_network(sweeps):
-    clf, ids = sweeps.study.clf, torch.tensor(sweeps.parts["val"].sequences)
+    clf, ids = sweeps.study.clf, torch.tensor(sweeps.texts["val"].sequences)
     with torch.no_grad():
         assert sweeps.predicted("val").tolist() == clf(ids).argmax(1).tolist()
 
@@ -91,23 +91,23 @@ def test_predictions_are_those_of_the_whole_network(sweeps):
 def test_the_most_frequent_class_is_that_of_train(sweeps):
     """Not the one of the texts that are measured, which nobody knows beforehand."""
     targets = {"train": np.array([1, 1, 2, 0]), "val": np.array([2, 2, 2, 1]), "test": np.array([0, 0, 0, 0])}
-    study = replace(sweeps.study, texts=replace(sweeps.study.texts, targets=targets))
-    parts = {split: replace(sweeps.parts["test"], targets=targets[split]) for split in targets}
-    assert {split: study.majority(part) for split, part in parts.items()} == {"train": 0.5, "val": 0.25, "test": 0.0}
+    texts = {split: replace(sweeps.texts["test"], targets=targets[split]) for split in targets}
+    study = replace(sweeps.study, texts=texts)
+    assert {split: study.majority(own) for split, own in texts.items()} == {"train": 0.5, "val": 0.25, "test": 0.0}
 
 
 def test_some_texts_of_val_and_of_test_are_independent_draws(tmp_path):
     clf, (sequences, targets) = planted(), planted_texts()
     study = sweeps_of(clf, sequences, targets, tmp_path).study
-    chosen = {split: study.part(split, 50, 0).positions.tolist() for split in ("val", "test")}
-    assert study.part("val", 50, 0).positions.tolist() == chosen["val"] == sorted(set(chosen["val"]))
-    assert study.part("val", 50, 1).positions.tolist() != chosen["val"]
+    chosen = {split: study.draw_texts(split, 50, 0).positions.tolist() for split in ("val", "test")}
+    assert study.draw_texts("val", 50, 0).positions.tolist() == chosen["val"] == sorted(set(chosen["val"]))
+    assert study.draw_texts("val", 50, 1).positions.tolist() != chosen["val"]
     assert chosen["val"] != chosen["test"]
 
 
 def test_the_work_of_a_plan_by_hand(sweeps):
     """Three heads of layer 0 pass two layers, three of layer 1 one; ten donors are ten times the work."""
-    tokens = {split: sum(map(len, part.sequences)) for split, part in sweeps.parts.items()}
+    tokens = {split: sum(map(len, texts.sequences)) for split, texts in sweeps.texts.items()}
     both = {"val": each_head(sweeps.study.clf.config)[:3], "test": each_head(sweeps.study.clf.config)}
     plans = [Plan("heads", fill, both) for fill in ("mean", "resample")]
     work = 6 * tokens["val"] + 9 * tokens["test"]

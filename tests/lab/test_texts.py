@@ -3,7 +3,7 @@
 import pytest
 
 from data import read_corpus
-from lab.texts import check_pair, read_texts
+from lab.texts import check_pair, describe_texts, read_texts
 from model import GPT2Config, InputError, Tokenizer
 
 LINES = {
@@ -33,9 +33,9 @@ def test_each_text_has_its_tokens_and_its_class_in_the_order_of_the_file(corpus,
     texts = read_texts(corpus, tokenizer, config(17), truncate=False)
     for split, lines in LINES.items():
         told = [line.split(";") for line in lines]
-        assert [tokenizer.decode(ids) for ids in texts.sequences[split]] == [text for text, _ in told]
-        assert [corpus.labels[k] for k in texts.targets[split]] == [label for _, label in told]
-    assert texts.description["truncated"] == 0
+        assert [tokenizer.decode(ids) for ids in texts[split].sequences] == [text for text, _ in told]
+        assert [corpus.labels[k] for k in texts[split].targets] == [label for _, label in told]
+    assert describe_texts(corpus, texts)["truncated"] == 0
     out = capsys.readouterr().out
     assert f"Corpus {corpus.name}" in out
     assert "only their end is read" not in out
@@ -45,10 +45,10 @@ def test_what_is_too_long_is_refused_or_cut_to_its_end_and_counted(corpus, token
     with pytest.raises(InputError, match=r"train.txt:3: expected at most 2 tokens, got 6"):
         read_texts(corpus, tokenizer, config(2), truncate=False)
     texts = read_texts(corpus, tokenizer, config(2), truncate=True)
-    assert tokenizer.decode(texts.sequences["train"][2]) == " my friend"
-    assert {len(ids) for own in texts.sequences.values() for ids in own} <= {1, 2}
-    assert texts.description["truncated"] == 1
-    assert "1 texts have more than 2 tokens: only their end is read" in capsys.readouterr().out
+    assert tokenizer.decode(texts["train"].sequences[2]) == " my friend"
+    assert {len(ids) for own in texts.values() for ids in own.sequences} <= {1, 2}
+    assert describe_texts(corpus, texts)["truncated"] == 1
+    assert "1 texts are longer than the model's context: only their end is read" in capsys.readouterr().out
 
 
 def test_a_tokenizer_may_not_have_more_tokens_than_the_model(corpus, tokenizer):

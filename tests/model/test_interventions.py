@@ -508,7 +508,7 @@ def test_head_importance_is_z_times_its_gradient(model, path):
 # No state.
 
 
-def settings_of(model) -> list:
+def describe_settings(model) -> list:
     """Everything a module keeps besides its parameters: attributes, buffers, hooks."""
     kept = [
         {k: v for k, v in vars(module).items() if k not in ("_parameters", "_modules")} for module in model.modules()
@@ -518,12 +518,12 @@ def settings_of(model) -> list:
 
 @EVERY_CASE
 def test_a_call_leaves_nothing_behind(model, name):
-    before, settings = model(*TEXTS), settings_of(model)
+    before, settings = model(*TEXTS), describe_settings(model)
     arguments = case(name)
     given = {key: value.clone() for key, value in arguments.items()}
     model(*TEXTS, **arguments)
     model(*TEXTS, trace=Trace(*Trace.NAMES), **arguments)
-    assert settings_of(model) == settings
+    assert describe_settings(model) == settings
     assert torch.equal(model(*TEXTS), before)
     assert all(torch.equal(arguments[key], given[key]) for key in given)
 

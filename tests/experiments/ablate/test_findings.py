@@ -100,7 +100,7 @@ def test_where_labels_are_shuffled_nothing_survives_beyond_the_nominal_rate(netw
 
 
 def test_a_fill_that_knew_the_label_would_be_noticed(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(Sweeps, "predicted", lambda self, split: self.parts[split].targets)
+    monkeypatch.setattr(Sweeps, "predicted", lambda self, split: self.texts[split].targets)
     found = survivors(sweeps_of(*shuffled(network, 0), tmp_path), "class_mean")
     assert found[["mlp", "layer"]].all()
 
@@ -259,7 +259,7 @@ def fake_sweeps(right, majority):
         clf=SimpleNamespace(config=GPT2Config(2, 2, 8)),
         majority=lambda own: majority["val" if own is parts["val"] else "test"],
     )
-    return SimpleNamespace(study=study, parts=parts, seed=0, logits=logits)
+    return SimpleNamespace(study=study, texts=parts, seed=0, logits=logits)
 
 
 IMPORTANCE = pd.DataFrame(

@@ -1,10 +1,8 @@
 """What ablations and numbers are called in reports."""
 
 import pandas as pd
-import pytest
 
 from experiments.ablate.wording import KINDS, named, title
-from lab.report import markdown_table, number, p_value, plain, rows_of, sure
 
 
 def test_every_kind_of_ablation_has_a_name_of_its_own():
@@ -40,20 +38,3 @@ def test_every_kind_of_ablation_has_a_name_of_its_own():
 def test_only_what_is_closed_has_a_fill_in_its_title():
     assert title("mlp", "mean") == "MLPs, fill mean"
     assert title("cut", "zero") == "Attention cut after the softmax"
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(1.236, "1.24"), (-0.1, "-0.10"), (0.0999, "0.10"), (0.01234, "0.012"), (-0.0005, "-0.00050"), (0, "0.00")],
-)
-def test_numbers_have_two_decimals_or_two_digits(value, text):
-    assert number(value) == text
-
-
-def test_tables_and_rows():
-    table = pd.DataFrame({"class": ["joy"], "effect": [-0.5], "ci_low": [-0.7], "ci_high": [0.02]})
-    [row] = rows_of(table)
-    assert (row["class"], sure(row, "effect")) == ("joy", "-0.50 [-0.70, 0.020]")
-    assert markdown_table(["a", "b"], [["1", "2"]]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |"]
-    assert [p_value(p) for p in (0.00099, 0.001, 0.04999)] == ["< 0.001", "0.001", "0.050"]
-    assert plain("so\n*many*  [a](b)") == r"so \*many\* \[a\](b)"

@@ -10,7 +10,7 @@ import lab.baselines
 from experiments.probe.linear import Task, with_intervals
 from experiments.probe.sources import SHARES, Source, baselines, of_texts, of_words
 from lab.baselines import best_bag_of_words
-from lab.texts import Part as Texts
+from lab.texts import Texts
 from model import Tokenizer
 
 LABELS = ("a", "b")

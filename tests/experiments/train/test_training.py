@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from planted import texts_of
 from sklearn.utils.class_weight import compute_class_weight
 
 from experiments.train.training import Training
 from lab.defaults import TrainOptions
 from lab.device import Device
 from lab.progress import progress_bar
-from lab.texts import Texts
 from model import GPT2Classifier, GPT2Config
 
 CPU = Device(torch.device("cpu"), "fp32")
@@ -20,7 +20,7 @@ CPU = Device(torch.device("cpu"), "fp32")
 
 def make_training(targets, device=CPU, **options):
     config = GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=0, attn_dropout=0)
-    texts = Texts({"train": [[1, 2]] * len(targets)}, {"train": np.array(targets)}, {})
+    texts = {"train": texts_of("train", [[1, 2]] * len(targets), targets)}
     settings = TrainOptions(**options).resolved(config.n_embd)
     model = GPT2Classifier(config, ["a", "b", "c"])
     return Training(model, texts, settings, device)
