@@ -145,7 +145,7 @@ class Answer(BaseHTTPRequestHandler):
         range_ = None if "whole" in fault else self.headers["Range"]
         start = int(range_.removeprefix("bytes=").removesuffix("-")) if range_ else 0
         status = 206 if range_ else 200
-        if start >= len(content):
+        if range_ and start >= len(content):
             self.answer(416, {"Content-Range": f"bytes */{len(content)}"})
             return
         if range_:
