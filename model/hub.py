@@ -17,7 +17,8 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import HfApi, constants, errors, hf_hub_download, snapshot_download
+import huggingface_hub as hf
+from huggingface_hub import constants, errors
 
 from .config import InputError
 from .files import written_whole
@@ -62,8 +63,8 @@ def cached(kind: Kind, repository: str, choose: Choice, revision: str | None = N
     """Return the folder in the cache where `choose` finds its files, or None; raise InputError if one is damaged."""
     try:
         folder = snapshot(kind, repository, revision)
-        names = choose(names_in(folder)) if HASH.fullmatch(folder.name) else []  # a damaged cache may name no commit
-    except (errors.LocalEntryNotFoundError, InputError):
+        names = choose(names_in(folder)) if HASH.fullmatch(folder.name) else []
+    except (errors.LocalEntryNotFoundError, ValueError):  # from `choose`, or a damaged refs/main
         return None
     for name in names:
         is_verified(folder / name)
@@ -72,7 +73,7 @@ def cached(kind: Kind, repository: str, choose: Choice, revision: str | None = N
 
 def snapshot(kind: Kind, repository: str, revision: str | None) -> Path:
     """Return the cached folder of a revision, None the newest, complete or not; LocalEntryNotFoundError if none."""
-    path = snapshot_download(repository, repo_type=kind, revision=revision, local_files_only=True, allow_patterns=[])
+    path = hf.snapshot_download(repository, repo_type=kind, revision=revision, local_files_only=True, allow_patterns=[])
     return Path(path)
 
 
@@ -89,7 +90,7 @@ def download(kind: Kind, repository: str, choose: Choice, revision: str | None) 
             download_file(kind, repository, commit, name, hashes[name])
         folder = snapshot(kind, repository, commit)
         newest = folder.parent.parent / "refs" / "main"
-        if not revision and not (newest.is_file() and newest.read_text() == commit):
+        if not revision and not (newest.is_file() and newest.read_bytes() == commit.encode()):
             newest.parent.mkdir(exist_ok=True)
             with written_whole(newest) as [temporary]:  # last, so that it names a snapshot with all files
                 temporary.write_text(commit)
@@ -103,7 +104,7 @@ def download(kind: Kind, repository: str, choose: Choice, revision: str | None) 
 def list_files(kind: Kind, repository: str, revision: str | None) -> tuple[str, dict[str, str]]:
     """Ask the hub for a repository's commit and the hash of each of its files by name."""
     seconds = constants.HF_HUB_ETAG_TIMEOUT
-    ask = partial(HfApi().repo_info, repo_type=kind, revision=revision, files_metadata=True, timeout=seconds)
+    ask = partial(hf.HfApi().repo_info, repo_type=kind, revision=revision, files_metadata=True, timeout=seconds)
     try:
         with ThreadPool(1) as pool:  # `timeout` starts anew for each address, and leaves out the lookup of the name
             info: Any = pool.apply_async(ask, [repository]).get(seconds)
@@ -118,8 +119,12 @@ def list_files(kind: Kind, repository: str, revision: str | None) -> tuple[str, 
 
 def download_file(kind: Kind, repository: str, commit: str, name: str, expected: str) -> None:
     """Download one file unless the cache has it; remove it and raise InputError if its hash is not `expected`."""
+    where: Any = {"repo_type": kind, "revision": commit}
     try:
-        path = Path(hf_hub_download(repository, name, repo_type=kind, revision=commit))
+        if not hf.try_to_load_from_cache(repository, name, **where):
+            # hf_hub_download asks this too, but retries for minutes: fail here within seconds.
+            hf.get_hf_file_metadata(hf.hf_hub_url(repository, name, **where), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        path = Path(hf.hf_hub_download(repository, name, **where))
     except (errors.HTTPError, OSError, ValueError) as error:
         if getattr(error, "errno", None):  # a full disk, ...
             raise
@@ -132,8 +137,6 @@ def download_file(kind: Kind, repository: str, commit: str, name: str, expected:
 
 def problem(error: BaseException) -> str:
     """Say in one clause what went wrong with the hub, and what to do."""
-    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:  # the question for a file's hash failed
-        return problem(error.__cause__)
     hub, seconds = constants.ENDPOINT, constants.HF_HUB_ETAG_TIMEOUT
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else 0
     advice = {401: "check your token, or `hf auth login`", 404: "check HF_ENDPOINT"}.get(status, "try again later")

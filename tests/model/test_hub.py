@@ -293,7 +293,7 @@ def impatient(hub, monkeypatch):
     assert [thread for thread in set(threading.enumerate()) - before if not thread.daemon] == []
 
 
-@pytest.mark.parametrize("where", ["api", "config.json", WEIGHTS])
+@pytest.mark.parametrize("where", ["api", "HEAD config.json", "config.json", WEIGHTS])
 def test_a_silent_hub_is_one_line_within_seconds(hub, someone, impatient, where):
     hub.misbehave(where, hang=True)
     assert ("no answer within 1 seconds" if where == "api" else "timed out") in refusal()
@@ -407,9 +407,10 @@ def test_a_file_that_was_cut_in_the_cache_is_refused(hub, someone):
     assert "is damaged" in refusal()
 
 
-def test_a_reference_without_a_commit_is_no_snapshot(hub, someone, lm_reference):
+@pytest.mark.parametrize("damage", [b"", b"\xff", b"../snapshots"])
+def test_a_damaged_reference_to_the_newest_commit_is_repaired(hub, someone, lm_reference, damage):
     load_lm(SOMEONE)
-    (storage() / "refs" / "main").write_text("")
+    (storage() / "refs" / "main").write_bytes(damage)
     assert same(load_lm(SOMEONE), lm_reference)
     assert (storage() / "refs" / "main").read_text() == COMMIT
 
