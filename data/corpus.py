@@ -90,40 +90,46 @@ def _corpus(name: str, tables: list[Table], examples: pd.DataFrame, path: Path) 
 
 
 def fetch(source: str) -> tuple[str, Path, str]:
-    """A corpus on the hub -> its repository, that one's folder in the cache, and the corpus's folder in there."""
+    """Fetch a corpus from the hub; return its repository, its snapshot in the cache, and its folder in the snapshot."""
     match = ON_HUB.fullmatch(HUB.get(source, source))
     if not match or Path(source).suffix in READERS:
         raise InputError(f"{source}: expected a corpus, there is no such file or folder; {ADVICE}")
     repository, folder = match.groups()
+
+    def choose(names: list[str]) -> list[str]:
+        card = ["README.md"] if "README.md" in names else []
+        return _parquet_files(names, folder) + card
+
     try:
-        snapshot = hub.fetch(
-            "dataset", repository, lambda names: [*_parquet_files(names, folder), *({"README.md"} & {*names})]
-        )
+        snapshot = hub.fetch("dataset", repository, choose)
     except hub.UnavailableError as error:
-        elsewhere = "" if source in HUB else f"{source}: no such file or folder here; "
-        raise hub.UnavailableError(f"{elsewhere}{error}; {ADVICE}") from None
+        not_local = "" if source in HUB else f"{source}: no such file or folder here; "
+        raise hub.UnavailableError(f"{not_local}{error}; {ADVICE}") from None
     files = _parquet_files(hub.names_in(snapshot), folder)
     return repository, snapshot, str(PurePosixPath(files[0]).parent)
 
 
 def _parquet_files(names: list[str], only: str | None) -> list[str]:
-    """The files among these that hold train and test, rather with val, as parquet; in the folder `only`, if given."""
+    """Return the parquet files with train and test among `names`, from a folder with val too if there is one.
+
+    `only` is the folder to look in, None any. Raises InputError unless exactly one folder has such files.
+    """
     folders: dict[str, list[PurePath]] = {}
     for path in map(PurePosixPath, names):
         if path.suffix == ".parquet" and only in (None, str(path.parent)):
             folders.setdefault(str(path.parent), []).append(path)
     splits = {folder: _by_split(files) for folder, files in folders.items()}
-    whole = {folder: found for folder, found in splits.items() if all(map(_is_whole, found.values()))}
-    usable = whole or {
-        folder: found for folder, found in splits.items() if _is_whole(found["train"]) and _is_whole(found["test"])
+    with_val = {folder: split for folder, split in splits.items() if all(map(_is_whole, split.values()))}
+    usable = with_val or {
+        folder: split for folder, split in splits.items() if _is_whole(split["train"]) and _is_whole(split["test"])
     }
     if len(usable) > 1:
         raise InputError(f"several corpora in it: add one of {', '.join(sorted(usable))} as owner/name/FOLDER")
     if not usable:
-        there = ", ".join(names[:20]) or "nothing"
+        listed = ", ".join(names[:20]) or "nothing"
         where = f" in {only}" if only else ""
-        raise InputError(f"expected parquet files for train, val and test{where}, there are {there}")
-    return [str(file) for found in usable.values() for files in found.values() for file in files]
+        raise InputError(f"expected parquet files for train, val and test{where}, there are {listed}")
+    return [str(file) for split in usable.values() for files in split.values() for file in files]
 
 
 def _card_classes(readme: Path, column: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files that appear whole or not at all, and strict JSON."""
 
 import json
 import os
@@ -14,16 +14,16 @@ from .config import InputError
 
 @contextmanager
 def written_whole(*paths: Path) -> Iterator[list[Path]]:
-    """Yield a temporary file for each path: at the end all of them take their places, after an error none does."""
+    """Yield a temporary path for each path; move all of them into place at the end, or none after an error."""
     temporary = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
     former = [path.with_name(f".{path.name}.{os.getpid()}.old") for path in paths]
-    for file in (*temporary, *former):  # of an earlier process with this number, which was killed
+    for file in (*temporary, *former):  # left by a process with the same number that was killed
         file.unlink(missing_ok=True)
     try:
         yield temporary
         replace(paths, temporary, former)
     except OSError as error:
-        if error.filename is None:  # a full disk does not say what did not fit
+        if error.filename is None:  # the error of a full disk names no file
             raise OSError(f"{paths[0]} could not be written: {error.strerror or error}") from None
         raise
     finally:
@@ -32,7 +32,7 @@ def written_whole(*paths: Path) -> Iterator[list[Path]]:
 
 
 def replace(paths: Sequence[Path], temporary: Sequence[Path], former: Sequence[Path]) -> None:
-    """Let all temporary files take the places of `paths`, or none; `former` are names for what stands there."""
+    """Move all temporary files to `paths`, or none; `former` are names under which to keep the files they replace."""
     for path, old in zip(paths, former, strict=True):
         if path.is_file():
             keep(path, old)
@@ -40,7 +40,7 @@ def replace(paths: Sequence[Path], temporary: Sequence[Path], former: Sequence[P
         for written, path in zip(temporary, paths, strict=True):
             os.replace(written, path)
     except BaseException:
-        for path, old in zip(paths, former, strict=True):
+        for path, old in zip(paths, former, strict=True):  # undo
             if old.is_file():
                 os.replace(old, path)
             elif path.is_file():
@@ -49,7 +49,7 @@ def replace(paths: Sequence[Path], temporary: Sequence[Path], former: Sequence[P
 
 
 def keep(path: Path, old: Path) -> None:
-    """A second name for the same file, or a copy where the file system has no links."""
+    """Give a file a second name, or copy it on a file system without links."""
     try:
         os.link(path, old)
     except OSError:
@@ -57,7 +57,7 @@ def keep(path: Path, old: Path) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """`json.loads`, but ValueError also where a key stands twice in an object, or brackets too deep in each other."""
+    """Return `json.loads(text)`; ValueError also for a duplicate key or brackets that are nested too deep."""
     try:
         return json.loads(text, object_pairs_hook=unique)
     except RecursionError:
@@ -65,6 +65,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object as a dict; ValueError if a key is there twice."""
     content = dict(pairs)
     if len(content) < len(pairs):
         [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
@@ -73,7 +74,7 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a checkpoint; InputError where there is none."""
+    """Return the object in a JSON file of a checkpoint; InputError if there is no such file, or no object in it."""
     if not path.is_file():
         raise InputError(f"{path.parent}: no {path.name}; expected a checkpoint in the Hugging Face layout")
     try:

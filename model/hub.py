@@ -1,241 +1,172 @@
-"""Files of the Hugging Face hub, in its own cache: found there without asking, or downloaded once; always checked.
+"""Files from the Hugging Face hub: used from its standard cache, or downloaded into it once; checked either way.
 
-The cache names each file after the hash of its content (git's SHA-1, or SHA-256 where it is large), and the hub says
-these hashes beforehand. So a file is checked when it has arrived, and a large one again whenever it is used.
-Mirrors, tokens and the cache's place are those of `huggingface_hub`: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE.
+`huggingface_hub` asks, downloads and lays out the cache, so HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE mean what
+they always mean. It never checks content, so this module does: each download against the hash in the hub's listing
+(git's SHA-1, or SHA-256 for a large file), and a large file at every use, for the cache names it by its SHA-256.
 """
 
 import errno
 import hashlib
 import logging
+import multiprocessing
 import os
 import re
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import cache, partial
-from pathlib import Path, PurePosixPath
-from threading import Thread
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-from huggingface_hub import HfApi, constants, hf_hub_url
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HTTPError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.file_download import http_get, repo_folder_name
-from huggingface_hub.utils import WeakFileLock, build_hf_headers
+import huggingface_hub as hf
+from huggingface_hub import constants, errors
 
 from .config import InputError
 from .files import written_whole
 
 log = logging.getLogger("headgate")
+constants.HF_HUB_DISABLE_XET = True  # plain HTTP gives up after a minute of silence, with errors of known types
 
 Kind = Literal["model", "dataset"]
 Choice = Callable[[list[str]], list[str]]
-PART = r"(?=\w)(?:\w|-(?!-)|\.(?!\.)){1,96}(?<=\w)(?<!\.git)"  # as the hub wants it; else huggingface_hub raises
+PART = r"(?=\w)(?:\w|-(?!-)|\.(?!\.)){1,96}(?<=\w)(?<!\.git)"  # huggingface_hub raises for any other
 NAME = re.compile(rf"(?a:{PART}/{PART})")  # owner/repository
-SHA256 = re.compile(r"[0-9a-f]{64}")
-HASH = re.compile(rf"[0-9a-f]{{40}}|{SHA256.pattern}")  # git's, or SHA-256
+HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's SHA-1, or SHA-256
 
 
 class UnavailableError(InputError):
-    """What the hub has cannot be had now: it gives no answer, refuses, or there is no place for it."""
+    """The hub does not answer or refuses, or the cache cannot be written to."""
 
 
 def fetch(kind: Kind, repository: str, choose: Choice, revision: str | None = None) -> Path:
-    """The folder in the hub's cache with those files of a repository that `choose` picks from all their names.
+    """Return the folder in the cache with the files of a repository that `choose` picks from their names.
 
-    `revision` is a commit, None the newest. A model in the cache is taken as it is. What a dataset consists of shows
-    only from all its names, so the hub is asked first, and the copy in the cache is taken where that is in vain.
-    An interrupted download is resumed. `choose` raises InputError where the names lack what it needs; so does this
-    where the hub gives no answer within seconds, refuses, or sends other bytes than it said.
+    `revision` is a commit, None the newest. A cached model is used without asking the hub. For a dataset the hub comes
+    first, because only the full list of names shows which files belong to it; without an answer the cached copy serves.
+    `choose` raises InputError if it misses a file. So does this, within seconds, if the hub does not answer or refuses,
+    or if a file arrives with another hash than the hub lists.
     """
-    here = cached(kind, repository, choose, revision)
-    if here and kind == "model":
-        return here
+    copy = cached(kind, repository, choose, revision)
+    if copy and kind == "model":
+        return copy
     try:
         return download(kind, repository, choose, revision)
     except UnavailableError as error:
-        if not here:
+        if not copy:
             raise UnavailableError(f"{kind} {repository!r}: not in the cache, and {error}") from None
-        log.warning("%s %r: %s. Its copy in the cache is taken.", kind, repository, error)
-        return here
+        log.warning("%s %r: %s. Using its copy in the cache.", kind, repository, error)
+        return copy
     except InputError as error:
         raise InputError(f"{kind} {repository!r}: {error}") from None
 
 
 def cached(kind: Kind, repository: str, choose: Choice, revision: str | None = None) -> Path | None:
-    """The folder in the cache where `choose` finds what it needs, or None; InputError where that is damaged."""
-    storage = storage_of(kind, repository)
-    commit = revision or newest_in(storage)
-    folder = storage / "snapshots" / commit
+    """Return the folder in the cache where `choose` finds its files, or None; raise InputError if one is damaged."""
     try:
-        names = choose(names_in(folder)) if HASH.fullmatch(commit) else []
-    except InputError:
+        folder = snapshot(kind, repository, revision)
+        names = choose(names_in(folder)) if HASH.fullmatch(folder.name) else []
+    except (errors.LocalEntryNotFoundError, ValueError):  # from `choose`, or a damaged refs/main
         return None
     for name in names:
         is_verified(folder / name)
     return folder if names else None
 
 
-def storage_of(kind: Kind, repository: str) -> Path:
-    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type=kind))
-
-
-def newest_in(storage: Path) -> str:
-    """The commit that the cache calls the newest; empty where it has none."""
-    reference = storage / "refs" / "main"
-    return reference.read_text(errors="replace").strip() if reference.is_file() else ""
+def snapshot(kind: Kind, repository: str, revision: str | None) -> Path:
+    """Return the cached folder of a revision, None the newest, complete or not; LocalEntryNotFoundError if none."""
+    path = hf.snapshot_download(repository, repo_type=kind, revision=revision, local_files_only=True, allow_patterns=[])
+    return Path(path)
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names of the files in a folder and its subfolders, as the hub writes them."""
+    """Return the names of all files in a folder, as the hub writes them: relative, with slashes."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def download(kind: Kind, repository: str, choose: Choice, revision: str | None = None) -> Path:
-    """Put those files that `choose` picks and that are not there into the cache -> their folder."""
-    commit, files = listing(kind, repository, revision)
-    storage = storage_of(kind, repository)
-    folder = storage / "snapshots" / commit
-    names = choose(sorted(files))
+def download(kind: Kind, repository: str, choose: Choice, revision: str | None) -> Path:
+    """Download the files that `choose` picks and the cache lacks; return their folder."""
+    commit, hashes = list_files(kind, repository, revision)
     try:
-        for name in names:
-            hash_, size = files[name]
-            url = hf_hub_url(repository, name, repo_type=kind, revision=commit)
-            put(storage / "blobs" / hash_, folder / name, url, size)
-        if not revision and newest_in(storage) != commit:  # only now, for it says that the files are there
-            (storage / "refs").mkdir(exist_ok=True)
-            with written_whole(storage / "refs" / "main") as [temporary]:
+        for name in choose(sorted(hashes)):
+            download_file(kind, repository, commit, name, hashes[name])
+        folder = snapshot(kind, repository, commit)
+        newest = folder.parent.parent / "refs" / "main"
+        if not revision and not (newest.is_file() and newest.read_bytes() == commit.encode()):
+            newest.parent.mkdir(exist_ok=True)
+            with written_whole(newest) as [temporary]:  # last, so that it names a snapshot with all files
                 temporary.write_text(commit)
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EROFS):
-            raise UnavailableError(f"its place there cannot be written to: {storage}; set HF_HOME") from None
-        raise
-    for name in names:
-        is_verified(folder / name)
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
+        raise UnavailableError(f"{constants.HF_HUB_CACHE} cannot be written to; set HF_HOME") from None
     return folder
 
 
-def put(blob: Path, path: Path, url: str, size: int) -> None:
-    """Have a file in the cache as `blob`, named after its hash, and a link to it at `path`."""
-    if path.exists():
-        return
-    lock = Path(constants.HF_HUB_CACHE, ".locks", blob.parent.parent.name, f"{blob.name}.lock")  # huggingface_hub's
-    for parent in (blob.parent, path.parent, lock.parent):
-        parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
-        if not blob.exists():
-            receive(url, blob, size, path.name)
-        link(path, blob)
-
-
-def listing(kind: Kind, repository: str, revision: str | None) -> tuple[str, dict[str, tuple[str, int]]]:
-    """What the hub says of a repository: its commit, and each file's hash and size in bytes by name."""
+def list_files(kind: Kind, repository: str, revision: str | None) -> tuple[str, dict[str, str]]:
+    """Ask the hub for a repository's commit and the hash of each of its files by name."""
     seconds = constants.HF_HUB_ETAG_TIMEOUT
-    ask = partial(HfApi().repo_info, repo_type=kind, revision=revision, files_metadata=True, timeout=seconds)
+    ask = partial(hf.HfApi().repo_info, repo_type=kind, revision=revision, files_metadata=True, timeout=seconds)
     try:
-        urlsplit(constants.ENDPOINT).port  # noqa: B018  (raises ValueError where it is no number)
-        info = within(seconds, lambda: ask(repository))
-        files = {file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id, file.size) for file in info.siblings}
-        paths = [PurePosixPath(name) for name in files]
-        outside = [path for path in paths if path.is_absolute() or ".." in path.parts or "\0" in str(path)]
-        whole = all(HASH.fullmatch(hash_) and size >= 0 for hash_, size in files.values())
-        if outside or not whole or not HASH.fullmatch(info.sha):
+        with ThreadPool(1) as pool:  # `timeout` starts anew for each address, and leaves out the lookup of the name
+            info: Any = pool.apply_async(ask, [repository]).get(seconds)
+        hashes = {file.rfilename: file.lfs.sha256 if file.lfs else file.blob_id for file in info.siblings}
+        outside = [name for name in hashes if name.startswith("/") or ".." in name.split("/") or "\0" in name]
+        if outside or not all(map(HASH.fullmatch, (info.sha, *hashes.values()))):
             raise ValueError
-    except (HTTPError, OfflineModeIsEnabled, TimeoutError) as error:
+    except Exception as error:  # a strange answer makes huggingface_hub raise almost anything
         raise UnavailableError(problem(error)) from None
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        strange = f"{constants.ENDPOINT} does not answer as the hub does"
-        raise UnavailableError(f"{strange}; check your network, HF_ENDPOINT and HF_TOKEN") from None
-    return info.sha, files
+    return info.sha, hashes
 
 
-def within(seconds: float, ask: Callable[[], Any]) -> Any:
-    """What `ask()` gives, or TimeoutError: a request's own limit counts anew for each address, not at all for names."""
-    future: Future = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(ask())
-        except Exception as error:
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()  # a daemon does not keep the program from ending
-    return future.result(seconds)
-
-
-def problem(error: Exception) -> str:
-    """What went wrong between here and the hub, and what to do."""
-    hub = constants.ENDPOINT
-    if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE forbids asking the hub; unset it"
-    if isinstance(error, GatedRepoError):
-        return f"{hub} guards it: ask for access on its page there, then `hf auth login`"
-    if isinstance(error, RepositoryNotFoundError):
-        return f"{hub} has none that you may see; check the name, or `hf auth login`"
-    if isinstance(error, RevisionNotFoundError):
-        return f"{hub} does not have this revision; look where HF_ENDPOINT points"
-    if isinstance(error, HfHubHTTPError):
-        todo = {401: "check your token, or `hf auth login`", 404: "look where HF_ENDPOINT points"}
-        code = error.response.status_code
-        return f"{hub} answered {code}; {todo.get(code, 'try again later')}"
-    if isinstance(error, TimeoutError):
-        return f"{hub} gave no answer within {constants.HF_HUB_ETAG_TIMEOUT} seconds; check your network"
-    return f"the connection to {hub} failed ({str(error) or type(error).__name__}); check your network and HF_ENDPOINT"
-
-
-def receive(url: str, blob: Path, size: int, name: str) -> None:
-    """Download one file, from where an earlier attempt broke off; `blob` is where it goes, named after its hash."""
-    part = blob.with_name(f"{blob.name}.incomplete")
-    if part.is_file() and part.stat().st_size > size:
-        part.unlink()
+def download_file(kind: Kind, repository: str, commit: str, name: str, expected: str) -> None:
+    """Download one file unless the cache has it; remove it and raise InputError if its hash is not `expected`."""
+    where: Any = {"repo_type": kind, "revision": commit}
     try:
-        with part.open("ab") as file:
-            kept = file.tell()
-            http_get(
-                url, file, resume_size=kept, expected_size=size, headers=build_hf_headers(), displayed_filename=name
-            )
-    except HTTPError as error:
-        raise InputError(f"{name} did not arrive: {problem(error)}, the download goes on where it stopped") from None
-    except OSError as error:
-        if error.errno:  # a full disk, ...
+        if not hf.try_to_load_from_cache(repository, name, **where):
+            # hf_hub_download asks this too, but retries for minutes: fail here within seconds.
+            hf.get_hf_file_metadata(hf.hf_hub_url(repository, name, **where), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        path = Path(hf.hf_hub_download(repository, name, **where))
+    except (errors.HTTPError, OSError, ValueError) as error:
+        if getattr(error, "errno", None):  # a full disk, ...
             raise
-        got = f"{part.stat().st_size:,} of {size:,} bytes"
-        raise InputError(f"{name} did not arrive: {constants.ENDPOINT} sent {got}; try again") from None
-    if content_hash(part, len(blob.name)) != blob.name:
-        part.unlink()
-        raise InputError(f"{name} arrived damaged: its hash is not {blob.name}, which the hub told; try again")
-    part.replace(blob)
+        raise InputError(f"{name} did not arrive: {problem(error)}") from None
+    if content_hash(path, len(expected)) != expected:
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        raise InputError(f"{name} arrived damaged: its hash is not {expected}, as the hub lists it; try again")
 
 
-def link(path: Path, blob: Path) -> None:
-    """Give the blob its name in the folder."""
-    try:
-        path.symlink_to(os.path.relpath(blob, path.parent))
-    except FileExistsError:
-        pass
-    except OSError:  # no links on this file system
-        blob.replace(path)
+def problem(error: BaseException) -> str:
+    """Say in one clause what went wrong with the hub, and what to do."""
+    hub, seconds = constants.ENDPOINT, constants.HF_HUB_ETAG_TIMEOUT
+    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else 0
+    advice = {401: "check your token, or `hf auth login`", 404: "check HF_ENDPOINT"}.get(status, "try again later")
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    clauses: dict[type, str] = {  # the first that fits
+        errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE forbids asking the hub; unset it",
+        errors.GatedRepoError: f"{hub} restricts it: ask for access on its page there, then `hf auth login`",
+        errors.RepositoryNotFoundError: f"{hub} has none that you may see; check the name, or `hf auth login`",
+        errors.RevisionNotFoundError: f"{hub} does not have this revision; check HF_ENDPOINT",
+        errors.HfHubHTTPError: f"{hub} answered {status}; {advice}",
+        errors.HTTPError: f"the connection to {hub} failed ({reason}); check your network and HF_ENDPOINT",
+        multiprocessing.TimeoutError: f"{hub} gave no answer within {seconds} seconds; check your network",
+        OSError: f"{reason}; try again",
+        object: f"{hub} does not answer as the hub does; check your network, HF_ENDPOINT and HF_TOKEN",
+    }
+    return next(clause for kind, clause in clauses.items() if isinstance(error, kind))
 
 
 def is_verified(path: Path) -> bool:
-    """Whether a file lies in the hub's cache, named after its SHA-256, and has it; InputError where it has another."""
+    """Return whether the cache names this file by its SHA-256; raise InputError if its content has another."""
     blob = path.parent / os.readlink(path) if path.is_symlink() else path
-    if blob.parent.name != "blobs" or not SHA256.fullmatch(blob.name):  # a small file: mirrors name it as they like
-        return False
+    if blob.parent.name != "blobs" or not HASH.fullmatch(blob.name) or len(blob.name) < 64:
+        return False  # a small file: mirrors name it as they like
     if content_hash(path) != blob.name:
         raise InputError(f"{path} is damaged: its SHA-256 is not {blob.name}; remove {blob.resolve()} and try again")
     return True
 
 
 def content_hash(path: Path, digits: int = 64) -> str:
-    """SHA-256 of a file as 64 hex digits, or as 40 what git calls it: the SHA-1 of its size and content."""
+    """Return a file's SHA-256 (64 hex digits), or git's SHA-1 of its size and content (40)."""
     status = path.stat()
     return _content_hash(path, digits, status.st_size, status.st_mtime_ns)
 

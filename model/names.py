@@ -1,4 +1,4 @@
-"""Names of checkpoints: which folder each stands for, here or on the hub."""
+"""Names of checkpoints: the folder that each stands for, on this machine or on the hub."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from .config import PRESETS, InputError
 
 WEIGHTS = "model.safetensors"
 EMBEDDED = Path(__file__).parent.parent / "data" / "gpt2-mini"
-HUB = {  # repository and revision; None: the one in the cache, else the newest
+HUB = {  # repository and commit; None: the cached one, else the newest
     "gpt2": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"),
     "gpt2-medium": ("openai-community/gpt2-medium", None),
     "gpt2-large": ("openai-community/gpt2-large", None),
     "gpt2-xl": ("openai-community/gpt2-xl", None),
     "distilgpt2": ("distilbert/distilgpt2", None),
 }
-OFFICIAL = {  # of gpt2, as published: bytes (None: any) and SHA-256
+OFFICIAL = {  # files of gpt2 as published: size in bytes (None: any) and SHA-256
     "model.safetensors": (548_105_171, "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"),
     "vocab.json": (None, "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"),
     "merges.txt": (None, "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"),
@@ -22,26 +22,26 @@ OFFICIAL = {  # of gpt2, as published: bytes (None: any) and SHA-256
 
 
 def needed(names: list[str]) -> list[str]:
-    """The files of a checkpoint among the names in a repository."""
+    """Return the names of a checkpoint's files among those in a repository; InputError if one is missing."""
     if "config.json" not in names or WEIGHTS not in names:
         pickled = "; a pickle is never opened here, for it could run any code" if "pytorch_model.bin" in names else ""
-        raise InputError(
-            f"expected config.json and {WEIGHTS}, there are {', '.join(names[:20]) or 'no files'}{pickled}"
-        )
+        listed = ", ".join(names[:20]) or "no files"
+        raise InputError(f"expected config.json and {WEIGHTS}, there are {listed}{pickled}")
     return [name for name in ("config.json", WEIGHTS, "vocab.json", "merges.txt", "tokenizer.json") if name in names]
 
 
 def config_alone(names: list[str]) -> list[str]:
-    """The file that tells a checkpoint's shape, among the names in a repository."""
+    """Return the name of the file with a checkpoint's shape; InputError if the repository lacks it."""
     if "config.json" not in names:
         raise InputError(f"expected config.json, there are {', '.join(names[:20]) or 'no files'}")
     return ["config.json"]
 
 
 def find(folder_or_name: str | Path, choose: hub.Choice = needed) -> Path:
-    """The folder of a checkpoint: a path, `gpt2-mini`, a published name, or a repository on the hub, owner/name.
+    """Return the folder of a checkpoint, given as a path, `gpt2-mini`, a published name, or owner/name on the hub.
 
-    What is on the hub is downloaded into its cache; see `hub.fetch`. Raises InputError where there is none."""
+    Downloads from the hub what its cache lacks, see `hub.fetch`. Raises InputError if there is no such checkpoint.
+    """
     if Path(folder_or_name).is_dir():
         return Path(folder_or_name)
     name = str(folder_or_name)
@@ -52,27 +52,25 @@ def find(folder_or_name: str | Path, choose: hub.Choice = needed) -> Path:
         raise InputError(
             f"model {name!r}: neither a folder, nor owner/name on the hub, nor one of {', '.join(PRESETS)}"
         )
-    former = hub.cached("model", name, choose, revision) if name in HUB else None  # as from_pretrained("gpt2") names it
+    short = hub.cached("model", name, choose, revision) if name in HUB else None  # as transformers caches "gpt2"
     try:
-        folder = former or hub.fetch("model", repository, choose, revision)
+        folder = short or hub.fetch("model", repository, choose, revision)
     except hub.UnavailableError as error:
-        its_shape = "train.py --init random takes its shape alone"
-        elsewhere = its_shape if name in HUB else f"there is no folder {name} either"
-        raise hub.UnavailableError(f"{error}; {elsewhere}") from None
+        shape_alone = "train.py --init random needs no weights, only its shape"
+        advice = shape_alone if name in HUB else f"there is no folder {name} either"
+        raise hub.UnavailableError(f"{error}; {advice}") from None
     if name == "gpt2":
         check_official(folder)
     return folder
 
 
 def check_official(folder: Path) -> None:
-    """Raise InputError unless the files in the folder of `gpt2` are the published ones."""
+    """Raise InputError unless the files of `gpt2` in this folder are the published ones."""
     for name, (size, sha256) in OFFICIAL.items():
         path = folder / name
-        if not path.is_file():  # a cache that others filled may have the weights alone
+        if not path.is_file():  # other programs may have cached the weights alone
             continue
-        got = path.stat().st_size, hub.content_hash(path)
-        if got[0] != (size or got[0]) or got[1] != sha256:
-            raise InputError(
-                f"{path} is not the official one: expected SHA-256 {sha256}, got {got[1]} ({got[0]:,} bytes); "
-                "remove it, and look where HF_ENDPOINT points"
-            )
+        actual_size, actual_sha256 = path.stat().st_size, hub.content_hash(path)
+        if actual_sha256 != sha256 or (size and actual_size != size):
+            difference = f"expected SHA-256 {sha256}, got {actual_sha256} ({actual_size:,} bytes)"
+            raise InputError(f"{path} is not the official one: {difference}; remove it, and check HF_ENDPOINT")

@@ -1,7 +1,7 @@
-"""A stand-in for the Hugging Face hub: a server that says what `huggingface_hub` asks for, and misbehaves on demand.
+"""A stand-in for the Hugging Face hub: a server that answers what `huggingface_hub` asks, and misbehaves on demand.
 
-Like the hub it tells each file's hash beforehand, sends small files compressed, and redirects to another host for
-large ones. Everything that was asked is in `requests`.
+Like the hub it lists the hash of each file, compresses small files, offers large files by Xet, and redirects plain
+downloads of them to another host. `requests` records every request.
 """
 
 import gzip
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 COMMIT = "c0ffee" + "0" * 34
-LARGE = (".safetensors", ".parquet", ".bin")  # kept outside git, and named by their SHA-256
+LARGE = (".safetensors", ".parquet", ".bin")  # stored outside git, and named by their SHA-256
 API = re.compile(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?")
 FILE = re.compile(r"(/cdn)?/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 ERRORS = {"RepoNotFound": 404, "RevisionNotFound": 404, "EntryNotFound": 404, "GatedRepo": 403}
@@ -30,18 +30,18 @@ ERRORS = {"RepoNotFound": 404, "RevisionNotFound": 404, "EntryNotFound": 404, "G
 class Request(NamedTuple):
     method: str
     path: str
-    range: str | None  # "bytes=7-": asked to go on from byte 7
+    range: str | None  # "bytes=7-": from byte 7 on
     token: str | None
 
 
 class Hub:
-    """`hub.repositories["model", "owner/name"] = folder` publishes one; `hub.commits["owner/name"]` is its commit."""
+    """`hub.repositories["model", "owner/name"] = folder` publishes it; `hub.commits["owner/name"]` is its commit."""
 
     def __init__(self) -> None:
         self.repositories: dict[tuple[str, str], Path] = {}
         self.commits: dict[str, str] = {}
         self.requests: list[Request] = []
-        self.sent: Counter[str] = Counter()  # bytes of each file
+        self.sent: Counter[str] = Counter()  # bytes sent of each file
         self.faults: dict[str, dict[str, Any]] = {}
         self.closing = Event()
         self.server = Server(("127.0.0.1", 0), partial(Answer, self))
@@ -49,12 +49,13 @@ class Hub:
         Thread(target=partial(self.server.serve_forever, poll_interval=0.02), daemon=True).start()
 
     def misbehave(self, where: str, times: float = float("inf"), **fault: Any) -> None:
-        """From now on, or for so many `times`, answer wrongly for the files of this name, or where it is "api".
+        """From now on, or for that many `times`, answer wrongly.
 
-        status=503, or error="GatedRepo": an error of the hub's; html=True: a page, as from a captive portal;
-        hang=True: no answer; edit=function: changes what the API says of a repository.
-        drop=n, reset=n, end=n: the connection breaks at byte n of the file, is reset there, or ends without having said
-        how long it would be; flip=n: byte n is another one; whole=True: Range is ignored."""
+        `where` is a file's name, "HEAD name" for the question for its hash, or "api".
+        status=503, or error="GatedRepo": an error of the hub; html=True: a page, as a captive portal sends it;
+        hang=True: no answer; edit=function: changes the listing of a repository.
+        drop=n, reset=n, end=n: the connection breaks at byte n of the file, is reset there, or ends there without a
+        length in its header; flip=n: one bit of byte n is flipped."""
         self.faults[where] = {"times": times, **fault}
 
     def behave(self) -> None:
@@ -66,7 +67,7 @@ class Hub:
         return fault if fault["times"] >= 0 else {}
 
     def asked(self, part: str = "") -> list[Request]:
-        """What was asked for with `part` in its path, redirects aside."""
+        """Return the requests with `part` in their paths, except those that were redirected."""
         return [request for request in self.requests if part in request.path and not request.path.startswith("/cdn")]
 
     def close(self) -> None:
@@ -77,12 +78,12 @@ class Hub:
 
 class Server(ThreadingHTTPServer):
     def handle_error(self, *where: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # who asked may break off
+        if not isinstance(sys.exception(), ConnectionError):  # a client may hang up
             super().handle_error(*where)
 
 
 class Answer(BaseHTTPRequestHandler):
-    """The answers on one connection."""
+    """Answers the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
 
@@ -126,6 +127,8 @@ class Answer(BaseHTTPRequestHandler):
     def answer_file(self, cdn: str | None, dataset: str | None, repository: str, revision: str, name: str) -> None:
         folder = self.hub.repositories.get(("dataset" if dataset else "model", repository))
         commit = self.hub.commits.get(repository, COMMIT)
+        if self.command == "HEAD" and self.failed(self.hub.fault(f"HEAD {name}")):
+            return
         if not folder or revision not in ("main", commit):
             self.error("RevisionNotFound" if folder else "RepoNotFound")
         elif not (folder / name).is_file():
@@ -133,19 +136,20 @@ class Answer(BaseHTTPRequestHandler):
         elif name.endswith(LARGE) and not cdn:
             content = (folder / name).read_bytes()
             linked = {"X-Linked-Etag": f'"{content_hash(name, content)}"', "X-Linked-Size": str(len(content))}
+            xet = {"X-Xet-Hash": "0" * 64, "X-Xet-Refresh-Route": f"{self.hub.url}/api/xet"}
             elsewhere = f"http://localhost:{self.server.server_port}/cdn{self.path}"
-            self.answer(302, {"X-Repo-Commit": commit, "Location": elsewhere, **linked})
+            self.answer(302, {"X-Repo-Commit": commit, "Location": elsewhere, **linked, **xet})
         elif self.command == "HEAD" or not self.failed(fault := self.hub.fault(name)):
             content = (folder / name).read_bytes()
             head = {"X-Repo-Commit": commit, "ETag": f'"{content_hash(name, content)}"'}
             self.answer_content(name, content, head, {} if self.command == "HEAD" else fault)
 
     def answer_content(self, name: str, content: bytes, head: dict[str, str], fault: dict[str, Any]) -> None:
-        """A file, or the rest of it, with its fault."""
-        range_ = None if "whole" in fault else self.headers["Range"]
+        """Send a file, or the rest of it, with its fault."""
+        range_ = self.headers["Range"]
         start = int(range_.removeprefix("bytes=").removesuffix("-")) if range_ else 0
         status = 206 if range_ else 200
-        if start >= len(content):
+        if range_ and start >= len(content):
             self.answer(416, {"Content-Range": f"bytes */{len(content)}"})
             return
         if range_:
@@ -169,7 +173,7 @@ class Answer(BaseHTTPRequestHandler):
             self.rfile, self.wfile = BytesIO(), BytesIO()
 
     def failed(self, fault: dict[str, Any]) -> bool:
-        """Whether the fault was a whole answer, or none at all."""
+        """Answer with an error, a page or silence if the fault says so; return whether it did."""
         if "hang" in fault:
             self.hub.closing.wait()
             self.close_connection = True
@@ -188,11 +192,11 @@ class Answer(BaseHTTPRequestHandler):
         self.answer(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
 
     def answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
-        said = headers or {}
-        if not {"Content-Length", "Connection"} & said.keys():
-            said = {"Content-Length": str(len(body))} | said
+        headers = headers or {}
+        if not {"Content-Length", "Connection"} & headers.keys():
+            headers = {"Content-Length": str(len(body))} | headers
         self.send_response(status)
-        for name, value in said.items():
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -200,21 +204,21 @@ class Answer(BaseHTTPRequestHandler):
 
 
 def files(folder: Path) -> dict[str, dict[str, Any]]:
-    """What the API says of each file in a repository: its size and hash; of a large one also of git's pointer."""
-    told = {}
+    """Return what the API lists of each file by name: size and hash, for a large file also of its pointer in git."""
+    listing = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name, content = path.relative_to(folder).as_posix(), path.read_bytes()
         hash_ = content_hash(name, content)
-        told[name] = {"size": len(content), "oid": hash_}
+        listing[name] = {"size": len(content), "oid": hash_}
         if name.endswith(LARGE):
             pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{hash_}\nsize {len(content)}\n".encode()
             lfs = {"oid": hash_, "sha256": hash_, "size": len(content), "pointerSize": len(pointer)}
-            told[name] |= {"oid": content_hash("", pointer), "lfs": lfs}
-    return told
+            listing[name] |= {"oid": content_hash("", pointer), "lfs": lfs}
+    return listing
 
 
 def content_hash(name: str, content: bytes) -> str:
-    """SHA-256 of a large file, git's hash of any other."""
+    """Return the SHA-256 of a large file, git's hash of a small one."""
     if name.endswith(LARGE):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -2,7 +2,7 @@
 
 import errno
 import json
-from pathlib import Path
+import os
 
 import pandas as pd
 import pyarrow as pa
@@ -188,7 +188,7 @@ def test_the_cache_is_enough_where_the_hub_gives_no_answer(hub, tmp_path, monkey
     else:
         hub.misbehave("api", **fault)
     second = read_corpus("emotion")
-    assert "Its copy in the cache is taken." in caplog.text
+    assert "Using its copy in the cache." in caplog.text
     pd.testing.assert_frame_equal(first.examples, second.examples)
     assert first.revision == second.revision == "c0ffee" + "0" * 34
     assert first.files == second.files
@@ -211,11 +211,11 @@ def test_a_cache_that_can_only_be_read_is_enough(hub, tmp_path, monkeypatch, cap
     if newer:
         hub.commits["dair-ai/emotion"] = "d" * 40
 
-    def refuse(self, *arguments, **settings):
+    def refuse(*arguments, **settings):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    for method in ("mkdir", "write_text", "symlink_to"):
-        monkeypatch.setattr(Path, method, refuse)
+    for function in ("mkdir", "symlink", "replace"):
+        monkeypatch.setattr(os, function, refuse)
     assert read_corpus("emotion").revision == first.revision
     assert ("cannot be written to" in caplog.text) == newer
 
@@ -231,7 +231,7 @@ def test_what_a_corpus_is_does_not_depend_on_what_the_cache_has(hub, tmp_path):
 def test_a_corpus_that_arrives_damaged_is_refused_and_fetched_anew(hub, tmp_path):
     publish(hub, tmp_path, "dair-ai/emotion", "split", names=EMOTIONS)
     hub.misbehave("split/validation-00000-of-00001.parquet", times=1, flip=100)
-    with pytest.raises(InputError, match=r"'dair-ai/emotion': validation-00000-of-00001.parquet arrived damaged"):
+    with pytest.raises(InputError, match=r"'dair-ai/emotion': split/validation-00000-of-00001.parquet arrived damaged"):
         read_corpus("emotion")
     assert len(read_corpus("emotion").split("val")) == 10
 
@@ -239,7 +239,7 @@ def test_a_corpus_that_arrives_damaged_is_refused_and_fetched_anew(hub, tmp_path
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ({"error": "GatedRepo"}, "guards it: ask for access on its page there, then `hf auth login`"),
+        ({"error": "GatedRepo"}, "restricts it: ask for access on its page there, then `hf auth login`"),
         ({"status": 503}, "answered 503"),
         ({"html": True}, "does not answer as the hub does"),
     ],
