@@ -1,0 +1,414 @@
+"""What the pages say can be done, done: their examples, commands, options, links, pictures and files."""
+
+import fnmatch
+import importlib
+import json
+import lzma
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import commands
+import numpy as np
+import pandas as pd
+import pytest
+import small_run
+import torch
+import tyro
+from torch.distributed.run import get_args_parser
+
+import ablate
+import paper
+import pretrain
+import probe
+import train
+import verify
+from lab import figures
+from model import GPT2LM, GPT2Classifier, GPT2Config, Tokenizer, load_lm, save
+from model.config import PRESETS
+
+ROOT = Path(__file__).parent.parent
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "data/*/README.md")
+    for path in sorted(ROOT.glob(pattern))
+}
+SCRIPTS = {"train": train, "ablate": ablate, "probe": probe, "paper": paper, "pretrain": pretrain, "verify": verify}
+BENCHMARKS = ("speed", "loading", "pretraining", "mutants")
+LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
+TINY = GPT2Config(1, 2, 8, n_ctx=17)
+LINES = re.DOTALL | re.MULTILINE
+
+# Scripts run as the pages call them, but for these options, which are set whether a page sets them or not.
+REPLACED = [  # scripts, option, value, reason
+    ("train paper pretrain", "--model", "tiny", "other weights need a network, or minutes"),
+    ("train paper pretrain", "--epochs", "1", "one epoch runs the same code"),
+    ("train ablate probe paper pretrain verify", "--device", "cpu", "the same on every machine"),
+    ("train pretrain", "--compile", "off", "compiling takes a minute; tests/model/test_compile.py compiles"),
+    ("ablate probe", "--run", "one", "the run that this file trains"),
+    ("train paper pretrain", "--run", "new", "another name changes nothing"),
+    ("paper", "--corpus", "corpus.txt", "a second corpus repeats the first"),
+    ("paper", "--seeds", "1", "a second seed repeats the first"),
+    ("probe", "--words", "500", "the least that is allowed"),
+]
+DOWNLOADED = ("auto", "emotion", "sample", "stanfordnlp/imdb")  # as --corpus of train.py: corpus.txt, small and at hand
+NOT_RUN = {  # commands by their beginning, and why; their targets and options are checked all the same
+    "make test": "it would run this test again",
+    "make test-slow": "as make test",
+    "make lint": "runs no program of ours",
+    "make words": "needs a network",
+    "make mutants": "takes hours; tests/bench/test_mutants.py runs it on a small tree",
+    "make bench": "takes minutes; tests/test_bench.py runs it with a pretended clock",
+    "make bench-quick": "as make bench",
+    "python bench/loading.py": "takes minutes and 7 GB; tests/test_bench.py runs its parts",
+    "python bench/pretraining.py": "takes minutes; tests/test_bench.py runs its parts",
+    "hf download": "needs a network",
+    ".venv/bin/pip install": "needs a network",
+    "cp runs": "copies what `make mini` has made over the embedded weights",
+    "kill -9": "tests/test_kill.py kills",
+}
+MENTIONED = ("make mini",)  # in passing: it needs a text
+OF_MAKE = (
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "MAKEOVERRIDES",
+    "MODEL",
+    "CORPUS",
+    "RUN",
+    "ARGS",
+)  # `make test` sets them
+
+
+def fenced(text: str, language: str) -> list[str]:
+    """Return the code blocks in this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, LINES)
+
+
+def prose(text: str) -> str:
+    """Return the text without its code blocks."""
+    return re.sub(r"^```.*?^```", "", text, flags=LINES)
+
+
+def spans(text: str) -> list[str]:
+    """Return what stands between backticks, each on one line."""
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(text))]
+
+
+# Examples
+
+
+@pytest.fixture
+def mini_run(tmp_path, monkeypatch):
+    """A working folder with a finished run of the mini's shape."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    save(GPT2Classifier(GPT2Config.preset("gpt2-mini"), LABELS), "runs/latest", Tokenizer.load("gpt2-mini"))
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != "CONTRIBUTING.md" and fenced(PAGES[page], "python")]
+)
+def test_every_example_runs(mini_run, page):
+    names = {}
+    for example in fenced(PAGES[page], "python"):
+        exec(example, names)
+
+
+def test_the_first_example_closes_a_head(mini_run, capsys):
+    exec(fenced(PAGES["README.md"], "python")[0], {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == LABELS
+    before, after = zip(*((float(line.split()[1]), float(line.split()[3])) for line in lines), strict=True)
+    assert sum(before) == pytest.approx(1, abs=0.01)
+    assert sum(after) == pytest.approx(1, abs=0.01)
+    assert before != after
+
+
+def test_the_masks_of_the_network_page_act(mini_run):
+    names = {}
+    setup, example = fenced(PAGES["docs/network.md"], "python")[:2]
+    exec(setup + example, names)
+    calls = [line for line in example.splitlines() if line.startswith("clf(")]
+    assert len(calls) == 2
+    for call in calls:
+        assert not torch.allclose(eval(call, names), names["clf"](names["ids"]), atol=1e-6)
+
+
+def test_the_experiment_of_the_contributors_page_runs(copy, monkeypatch):
+    files = dict(re.findall(r"^`([\w/]+\.py)`:\n\n```python\n(.*?)^```", PAGES["CONTRIBUTING.md"], LINES))
+    assert set(files) == {"norms.py", "experiments/norms/table.py", "tests/experiments/norms/test_table.py"}
+    for name, content in files.items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_text(content)
+    monkeypatch.syspath_prepend(copy)
+    if package := sys.modules.get("experiments"):  # which finds the new folder as if it were in its own
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(copy / "experiments")])
+    assert commands.exit_code(monkeypatch, importlib.import_module("norms"), "--run", "one", "--device", "cpu") == 0
+    table = pd.read_csv("runs/one/norms/norms.csv")
+    assert list(table) == ["layer", "class", "n", "norm"]
+    assert len(table) == (TINY.n_layer + 1) * len(small_run.WORDS)
+    assert (table["norm"] > 0).all()
+    names = {}
+    exec(files["tests/experiments/norms/test_table.py"], names)
+    names["test_the_norms_are_those_of_a_plain_loop"]()
+
+
+# Commands
+
+
+def commands_of(text: str) -> list[str]:
+    """Return the commands of a page: each line of its sh blocks, and each span that begins like one."""
+    lines = [line for block in fenced(text, "sh") for line in block.splitlines()]
+    begins = rf"make [a-z]|python |\.venv/bin/\w+ |hf |cp |kill |(bench/\w+|{'|'.join(SCRIPTS)})\.py "
+    lines += [span for span in spans(text) if re.match(begins, span)]
+    return [command.strip() for line in lines for command in line.split("&&")]
+
+
+@cache
+def expanded(command: str) -> list[str]:
+    """Return the words of the command; of `make`, those of what it would run, none where it has no such target."""
+    words = shlex.split(command.split(" > ")[0])
+    if words[0] != "make":
+        return words
+    environment = {name: value for name, value in os.environ.items() if name not in OF_MAKE}
+    done = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, env=environment, capture_output=True, text=True)
+    return shlex.split(done.stdout.replace("\\\n", "").splitlines()[-1]) if done.returncode == 0 else []
+
+
+def script_and_options(words: list[str]) -> tuple[str, list[str]]:
+    """Return the script that a command calls, as train or bench/speed, and its options; torchrun's own must exist."""
+    if Path(words[0]).name == "torchrun":
+        end = words.index("--")
+        get_args_parser().parse_args([*words[1:end], "train.py"])
+        words = words[end:]
+    start = 0 if words[0].endswith(".py") else 1
+    return words[start].removesuffix(".py"), words[start + 1 :]
+
+
+def made_small(script: str, arguments: list[str]) -> list[str]:
+    """Return the options with those of REPLACED in their places, and a small corpus for one that is downloaded."""
+    options: dict[str, list[str]] = {}
+    for argument in arguments:
+        if argument.startswith("--"):
+            option, equals, value = argument.partition("=")
+            options[option] = [value] if equals else []
+        else:
+            options[option].append(argument)
+    options |= {option: [value] for scripts, option, value, _ in REPLACED if script in scripts.split()}
+    if script == "train" and options.setdefault("--corpus", ["auto"])[0] in DOWNLOADED:
+        options["--corpus"] = ["corpus.txt"]
+    if script == "probe" and "--model" in options:
+        options["--model"] = ["tiny"]
+    return [word for option in sorted(options) for word in (option, *options[option])]
+
+
+COMMANDS = sorted({command for text in PAGES.values() for command in commands_of(text)})
+RUN = [each for each in COMMANDS if expanded(each) and not each.startswith(tuple(NOT_RUN)) and each not in MENTIONED]
+CALLS = [call for call in map(script_and_options, map(expanded, RUN)) if call[1] != ["--help"]]
+SMALL_CALLS = sorted({(script, *made_small(script, options)) for script, options in CALLS})
+
+
+def test_every_kind_of_command_is_found_on_the_pages():
+    """Or a pattern above finds none, and the tests below pass over them."""
+    kinds = Counter(command.split()[0] for command in COMMANDS)
+    assert kinds["make"] > 20
+    assert kinds[".venv/bin/torchrun"] == 2
+    assert {script for script, _ in CALLS} == set(SCRIPTS)
+    assert not [beginning for beginning in NOT_RUN if not any(each.startswith(beginning) for each in COMMANDS)]
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])
+def test_make_has_every_target(command):
+    assert expanded(command)
+
+
+def test_every_command_has_options_that_exist():
+    """As they stand on the page, whatever is replaced when they run."""
+    for script, options in CALLS:
+        tyro.cli(SCRIPTS[script].Options, args=options)
+
+
+@pytest.fixture
+def benchmarks(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    return {f"bench/{name}": importlib.import_module(name) for name in BENCHMARKS}
+
+
+def test_every_benchmark_has_options_that_exist(benchmarks):
+    begins = "make (bench|mutants)|python bench"
+    calls = [script_and_options(expanded(command)) for command in COMMANDS if re.match(begins, command)]
+    assert {script for script, _ in calls} == set(benchmarks)
+    for script, options in calls:
+        tyro.cli(benchmarks[script].Options, args=options)
+
+
+def test_every_option_named_exists(benchmarks):
+    texts = [span for text in PAGES.values() for span in spans(text)]
+    named = {option for text in texts for option in re.findall(r"(?<!\S)--[a-z-]+", text)}
+    assert len(named) > 20
+    exist = {
+        f"--{no}{name.rstrip('_').replace('_', '-')}"
+        for script in (*SCRIPTS.values(), *benchmarks.values())
+        for name, kind in script.Options.__annotations__.items()
+        for no in ["", "no-"][: 1 + (kind is bool)]
+    }
+    assert named <= exist | {"--help"}
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """A folder with all that the commands of the pages ask for, and a run `one`, at a tiny size."""
+    folder = tmp_path_factory.mktemp("workshop")
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"i felt {' '.join(rng.choice(['today', 'again', 'at', 'work'], 3))} {i} {word}", label)
+        for label, words in small_run.WORDS.items()
+        for word in words.split()
+        for i in range(12)
+    ]
+    lines = "".join(f"{text};{label}\n" for text, label in rows)
+    (folder / "path/emotion").mkdir(parents=True)
+    for split in ("train", "val", "test"):
+        (folder / f"path/emotion/{split}.txt").write_text(lines.replace("felt", f"felt {split}"))
+    for name in ("corpus.txt", "first4000.txt"):
+        (folder / name).write_text(lines)
+    pd.DataFrame(rows, columns=["said", "feels"]).to_csv(folder / "reviews.csv", index=False)
+    (folder / "novels.txt").write_text(f"{lines}<|endoftext|>\n{lines}")
+    (folder / "novels.txt.xz").write_bytes(lzma.compress((folder / "novels.txt").read_bytes()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "save", lambda figure, path: path.touch())
+        small_run.train_on(folder, "corpus.txt", TINY)
+    save(GPT2LM(TINY), folder / "tiny", Tokenizer.load("gpt2-mini"))
+    return folder
+
+
+@pytest.fixture
+def copy(workshop, tmp_path, monkeypatch):
+    """A copy of it to work in, without data of nltk. Pictures stay empty, and little is measured on the way."""
+    shutil.copytree(workshop, tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setattr("nltk.data.path", [])
+    monkeypatch.setattr(figures, "save", lambda figure, path: path.touch())
+    monkeypatch.setattr(pretrain, "EVALUATIONS", 2)
+    monkeypatch.setattr(paper, "call", train_here)
+    return tmp_path / "copy"
+
+
+def train_here(words: list[str]) -> int:
+    """Run `python train.py ...` in this process, for starting another takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        return commands.exit_code(patch, train, *words[2:])
+
+
+def test_verify_runs(tmp_path, monkeypatch):
+    """On a tiny network that is called gpt2, with one fact about it: the facts on file are about weights of 500 MB."""
+    assert [call for call in SMALL_CALLS if call[0] == "verify"] == [("verify", "--device", "cpu")]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(PRESETS, "gpt2", dict(n_layer=1, n_head=2, n_embd=8, n_ctx=17))
+    save(GPT2LM(TINY), "gpt2", Tokenizer.load("gpt2-mini"))
+    monkeypatch.setattr(verify, "FACTS", tmp_path / "facts.json")
+    n = sum(parameter.numel() for parameter in load_lm("gpt2").parameters())
+    for expected, code in ((n, 0), (n + 1, 1)):
+        fact = {"fact": "parameters", "measure": "parameters", "inputs": {}, "expected": expected, "tolerance": 0}
+        verify.FACTS.write_text(json.dumps([fact]))
+        assert commands.exit_code(monkeypatch, verify, "--device", "cpu") == code
+
+
+# Files, links and pictures
+
+FOLDERS = {  # page: the call that writes the files of its table, and their folder
+    "docs/train.md": ("", "runs/one"),
+    "docs/ablate.md": (
+        "ablate --device cpu --fill zero --run one --units heads layers regions words curves pairs smallest",
+        "runs/one/ablate",
+    ),
+    "docs/probe.md": ("probe --device cpu --run one --words 500", "runs/one/probe"),
+    "docs/paper.md": (
+        "paper --corpus corpus.txt --device cpu --epochs 1 --init pretrained random --model tiny --run new --seeds 1",
+        "runs/new",
+    ),
+    "docs/pretrain.md": (
+        "pretrain --compile off --corpus novels.txt --device cpu --epochs 1 --model tiny --run new",
+        "runs/new",
+    ),
+}
+ELSEWHERE = {"docs/bench.md": "see NOT_RUN"}
+MORE = {"docs/probe.md": {"agreement.csv"}}  # only beside an ablation, see tests/test_probe.py
+
+
+@pytest.mark.parametrize(
+    "call", [call for call in SMALL_CALLS if " ".join(call) not in dict(FOLDERS.values())], ids=" ".join
+)
+def test_every_command_runs(copy, monkeypatch, call):
+    """Those that are not here are in FOLDERS, or are verify's."""
+    script, *options = call
+    if script != "verify":
+        assert commands.exit_code(monkeypatch, SCRIPTS[script], *options) == 0
+
+
+def files_named(text: str) -> list[str]:
+    """Return the patterns in the first column of the table whose head begins with "in `runs/"."""
+    table = re.search(r"^\| in `runs/[^\n]*\n\|---\|---\|\n((?:\|[^\n]*\n)+)", text, LINES)
+    rows = table[1].splitlines() if table else []
+    return [name.rstrip("/") for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def test_every_table_of_files_is_checked():
+    assert {page for page, text in PAGES.items() if files_named(text)} == {*FOLDERS, *ELSEWHERE}
+
+
+@pytest.mark.parametrize("page", FOLDERS)
+def test_the_files_of_a_page_are_those_that_are_written(copy, monkeypatch, page):
+    call, folder = FOLDERS[page]
+    if call:  # `one` is there
+        script, *options = call.split()
+        assert commands.exit_code(monkeypatch, SCRIPTS[script], *options) == 0
+    named = set(files_named(PAGES[page])) - MORE.get(page, set())
+    written = {path.name for path in Path(folder).iterdir() if not path.name.startswith(".")}
+    assert not [name for name in named if not fnmatch.filter(written, name)]
+    assert not [name for name in written if not any(fnmatch.fnmatch(name, pattern) for pattern in named)]
+
+
+def slug(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading: in lower case, without punctuation, spaces as hyphens."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page; of equal ones all but the first are numbered."""
+    count: Counter[str] = Counter()
+    for heading in re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE):
+        name = slug(heading)
+        count[name] += 1
+    return {name if i == 0 else f"{name}-{i}" for name, n in count.items() for i in range(n)}
+
+
+def test_anchors_are_those_of_github():
+    text = "# Is it `GPT-2`?\n## A, b: c_d\n## A, b: c_d\n## [x](y)\n```\n# no heading\n```\n"
+    assert anchors(text) == {"is-it-gpt-2", "a-b-c_d", "a-b-c_d-1", "x"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_and_picture_leads_somewhere(page):
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", prose(PAGES[page])) if not link.startswith("http")]
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_every_page_is_linked_from_the_readme():
+    assert not [page for page in PAGES if page != "README.md" and f"]({page})" not in PAGES["README.md"]]
+
+
+def test_the_readme_is_short():
+    assert PAGES["README.md"].count("\n") <= 150
