@@ -43,7 +43,7 @@ class Options:
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
     corpus: str = ""  # empty: the one that the run was trained on; else another with the same classes
-    units: tuple[UnitName, ...] = ("heads", "layers", "regions", "words", "curves")  # what to close, see the README
+    units: tuple[UnitName, ...] = ("heads", "layers", "regions", "words", "curves")  # what to close, see docs/ablate.md
     fill: tuple[FillName, ...] = ("zero", "mean")  # what closed heads and MLPs emit
     all: bool = False  # all units, and all fills
     texts: int = 0  # at most so many of val and of test, drawn at random; 0: all

@@ -21,6 +21,7 @@ import pytest
 import small_run
 import torch
 import tyro
+from matplotlib.figure import Figure
 from torch.distributed.run import get_args_parser
 
 import ablate
@@ -29,7 +30,6 @@ import pretrain
 import probe
 import train
 import verify
-from lab import figures
 from model import GPT2LM, GPT2Classifier, GPT2Config, Tokenizer, load_lm, save
 from model.config import PRESETS
 
@@ -283,7 +283,7 @@ def workshop(tmp_path_factory):
     (folder / "novels.txt").write_text(f"{lines}<|endoftext|>\n{lines}")
     (folder / "novels.txt.xz").write_bytes(lzma.compress((folder / "novels.txt").read_bytes()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "save", lambda figure, path: path.touch())
+        patch.setattr(Figure, "savefig", lambda figure, path, **settings: path.touch())
         small_run.train_on(folder, "corpus.txt", TINY)
     save(GPT2LM(TINY), folder / "tiny", Tokenizer.load("gpt2-mini"))
     return folder
@@ -295,9 +295,9 @@ def copy(workshop, tmp_path, monkeypatch):
     shutil.copytree(workshop, tmp_path / "copy", symlinks=True)
     monkeypatch.chdir(tmp_path / "copy")
     monkeypatch.setattr("nltk.data.path", [])
-    monkeypatch.setattr(figures, "save", lambda figure, path: path.touch())
-    monkeypatch.setattr(pretrain, "EVALUATIONS", 2)
-    monkeypatch.setattr(paper, "call", train_here)
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **settings: path.touch())
+    monkeypatch.setattr("experiments.pretrain.training.EVALUATIONS", 2)
+    monkeypatch.setattr("experiments.paper.plan.call", train_here)
     return tmp_path / "copy"
 
 
