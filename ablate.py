@@ -1,37 +1,36 @@
 """Which heads, layers and regions does each class need? `make ablate`, or `python ablate.py --help`.
 
-Everything is closed in turn on the same texts, and what changes is measured for each class: ranked on val, confirmed
-on test. Tables, pictures and report.md land in runs/NAME/ablate."""
+Every unit is taken out in turn, on the same texts, and what changes is measured for each class: ranked on val,
+confirmed on test. Tables, pictures and report.md land in runs/NAME/ablate."""
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import pandas as pd
 import tyro
-from numpy.typing import NDArray
 
-from data.words import tokens_of_class, word_classes, words
-from experiments.ablate import figures, findings, units
-from experiments.ablate.importance import correlations, strongest
+from experiments.ablate import figures, findings
+from experiments.ablate.importance import Smallest, correlations, strongest
+from experiments.ablate.plans import first_plans
 from experiments.ablate.report import report
-from lab import output, runs
+from lab import output
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName, Precision
+from lab.kept import open_analysis
 from lab.progress import console, forecast
 from lab.study import open_study
-from lab.sweep import Ablation
-from lab.sweeps import Plan, Sweeps
-from lab.units import each_head, each_layer, head_name
+from lab.sweeps import Sweeps
+from lab.units import head_name
 from model import GPT2Config, InputError
 
 UnitName = Literal["heads", "layers", "regions", "words", "curves", "pairs", "smallest"]
 FillName = Literal["zero", "mean", "resample", "class_mean"]
+FOLLOW_UPS = {"curves", "pairs", "smallest"}  # units that are chosen by the effects of heads
 PAIRED = 8  # heads, of which all pairs are closed
+Tables = dict[str, pd.DataFrame]  # by the name of their file
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,16 @@ class Options:
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
 
     def resolved(self) -> "Options":
-        """Checked, and with what `all` and the units that need others stand for."""
+        """Check the options, and fill in what `all` and the units that need others stand for."""
         check_ranges(self, texts=(0, np.inf), seed=(0, 2**32))
         if not self.units or not self.fill:
             raise InputError("--units and --fill: expected at least one of each")
-        chosen, fill = set(self.units), self.fill
+        units, fill = set(self.units), self.fill
         if self.all:
-            chosen, fill = set(get_args(UnitName)), get_args(FillName)
-        if chosen & {"curves", "pairs", "smallest"}:
-            chosen.add("heads")  # by whose effect they go
-        return replace(self, units=tuple(name for name in get_args(UnitName) if name in chosen), fill=fill)
+            units, fill = set(get_args(UnitName)), get_args(FillName)
+        if units & FOLLOW_UPS:
+            units.add("heads")
+        return replace(self, units=tuple(name for name in get_args(UnitName) if name in units), fill=fill)
 
 
 def main(options: Options) -> int:
@@ -73,117 +72,64 @@ def main(options: Options) -> int:
     if options.class_:
         options = replace(options, class_=study.find_class(options.class_))
     check_heads(options.pairs, study.clf.config)
-    with runs.open_analysis(study.run / "ablate", "logits", options.resume, study.device) as folder:
+    with open_analysis(study.run / "ablate", "logits", options.resume, study.device) as folder:
         sweeps = Sweeps(study, folder / "logits", options.texts, options.seed)
         sweeps.check_device()
-        tables = experiment(sweeps, options)
-        study.device.run_on_first(lambda: write(folder, tables, sweeps, options))
+        tables, smallest = measure(sweeps, options)
+        study.device.run_on_first(lambda: write(folder, tables, smallest, sweeps, options))
     return 0
 
 
 def check_heads(names: tuple[str, ...], config: GPT2Config) -> None:
-    """InputError unless these are none, or at least two different heads."""
+    """Raise InputError unless these are none, or at least two different heads."""
     heads = [head_name(head) for head in product(range(config.n_layer), range(config.n_head))]
     if names and (len(set(names)) < 2 or not set(names) <= set(heads)):
         raise InputError(f"--pairs {' '.join(names)}: expected two or more heads of {heads[0]} to {heads[-1]}")
 
 
-def experiment(sweeps: Sweeps, options: Options) -> dict[str, Any]:
-    """All that is found, by the name of its file."""
-    plans = [*first_plans(sweeps, options)]
-    number = sum(len(own) for plan in plans for own in plan.ablations.values())
+def measure(sweeps: Sweeps, options: Options) -> tuple[Tables, Smallest | None]:
+    """Sweep, and return the tables and the smallest set of heads; None where it was not asked for, or there is none."""
+    plans = list(first_plans(sweeps, options.units, options.fill, options.rows))
+    number = sum(len(ablations) for plan in plans for ablations in plan.ablations.values())
     take = f"{number:,} ablations of val and test take"
     console.print(forecast(take, sweeps.work(plans), sweeps.rate(), sweeps.study.device))
     logits, fill = sweeps.run(plans), options.fill[0]
     with console.status("intervals and permutation tests"):
-        found: dict[str, Any] = findings.measured(sweeps, plans, logits, options.class_)
+        tables = findings.measured(sweeps, plans, logits, options.class_)
         for plan in plans:
             if plan.name == "words":
                 hidden = logits["words", plan.fill, "test"]
-                found["words"] = findings.words_against_random(sweeps, plan, hidden, options.class_)
-    if not {"curves", "pairs", "smallest"} & set(options.units):
-        return found
+                tables["words"] = findings.words_against_random(sweeps, plan, hidden, options.class_)
+    if not FOLLOW_UPS & set(options.units):
+        return tables, None
     importance = findings.head_importance(sweeps, logits["heads", fill, "val"], fill)
     if "curves" in options.units:
-        found |= {"importance": importance, "correlations": correlations(importance)}
-        found["curves"] = findings.curves(sweeps, importance, fill)
+        tables |= {"importance": importance, "correlations": correlations(importance)}
+        tables["curves"] = findings.curves(sweeps, importance, fill)
     if "pairs" in options.units:
-        chosen = options.pairs or strongest(found["significance"], fill, PAIRED)
+        heads = options.pairs or strongest(tables["significance"], fill, PAIRED)
         singles = logits["heads", fill, "test"]
-        pairs, found["interactions"] = findings.paired(sweeps, chosen, singles, fill, options.class_)
-        found |= {name: pd.concat([found[name], table]) for name, table in pairs.items()}
-    if "smallest" in options.units and (smallest := findings.smallest(sweeps, importance, fill)):
-        found["smallest"] = smallest
-    return found
+        pairs, tables["interactions"] = findings.paired(sweeps, heads, singles, fill, options.class_)
+        tables |= {name: pd.concat([tables[name], table]) for name, table in pairs.items()}
+    return tables, findings.smallest(sweeps, importance, fill) if "smallest" in options.units else None
 
 
-def first_plans(sweeps: Sweeps, options: Options) -> Iterator[Plan]:
-    """What is closed whatever comes out."""
-    config = sweeps.study.clf.config
-    for fill in options.fill:
-        if "heads" in options.units:
-            yield Plan("heads", fill, on_both(each_head(config)))
-        if "layers" in options.units:
-            yield Plan("layers", fill, on_both(each_layer(config)))
-    if "regions" in options.units:
-        yield Plan("regions", "zero", on_both(units.each_region(config, options.rows)))
-    if "words" in options.units:
-        hidden = {split: words_of_classes(sweeps, split) for split in sweeps.texts}
-        ablations = {
-            split: units.each_word_class(own, np.random.default_rng((options.seed, *split.encode())))
-            for split, own in hidden.items()
-        }
-        if any(ablations.values()):
-            yield Plan("words", "zero", ablations, digest(hidden))
-
-
-def on_both(ablations: list[Ablation]) -> dict[str, list[Ablation]]:
-    return {"val": ablations, "test": ablations}
-
-
-def words_of_classes(sweeps: Sweeps, split: str) -> dict[str, list[NDArray[np.bool_]]]:
-    """By class of words, one bool (T,) per text: which tokens are of such a word."""
-    study, texts = sweeps.study, sweeps.texts[split]
-    classes, missing = word_classes(study.clf.labels)
-    if split == "val":  # say it once
-        for line in missing:
-            console.print(line)
-    parsed = [words(text, study.tokenizer) for text in texts.strings]
-    lengths = [len(study.tokenizer.encode(text)) for text in texts.strings]
-    return {
-        name: [
-            tokens_of_class(own, vocabulary, n)[-len(ids) :]  # a long text was truncated to its end
-            for own, n, ids in zip(parsed, lengths, texts.sequences, strict=True)
-        ]
-        for name, vocabulary in classes.items()
-    }
-
-
-def digest(hidden: dict[str, dict[str, list[NDArray[np.bool_]]]]) -> str:
-    """SHA-256 of which tokens are hidden: it depends on the data of nltk that are here."""
-    rows = (row.tobytes() for by_class in hidden.values() for rows in by_class.values() for row in rows)
-    return hashlib.sha256(b"/".join(rows)).hexdigest()
-
-
-def write(folder: Path, found: dict[str, Any], sweeps: Sweeps, options: Options) -> None:
-    """Tables, pictures and the report."""
-    tables = {name: table for name, table in found.items() if name != "smallest"}
-    test, run, corpus = sweeps.texts["test"], sweeps.study.run.name, sweeps.study.corpus.name
-    majority = sweeps.study.majority(test)
-    told = {name: table for name, table in found.items() if name not in ("effects", "significance", "importance")}
+def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweeps, options: Options) -> None:
+    """Write tables, pictures and the report."""
+    study, test = sweeps.study, sweeps.texts["test"]
     number = ", ".join(f"{len(texts):,} texts of {split}" for split, texts in sweeps.texts.items())
-    about = sweeps.study.provenance(number, options.seed) + sweeps.study.absent_classes(*sweeps.texts.values())
-    identity = sweeps.study.identity(*sweeps.texts.values())
+    about = study.provenance(number, options.seed) + study.absent_classes(*sweeps.texts.values())
+    majority, identity = study.majority(test), study.identity(*sweeps.texts.values())
     if options.class_:
         identity["classes"] = [options.class_]
+    shown = {name: table for name, table in tables.items() if name != "importance"}
     with output.replace_outputs(folder) as new:
         for name, table in tables.items():
             output.write_csv(new / f"{name}.csv", table)
-        if "smallest" in found:
-            output.write_json(new / "smallest.json", found["smallest"])
-        draw(new, tables, majority, f"run {run}: {len(test.targets):,} test texts of {corpus}")
-        page = report(about, majority, found["effects"], found["significance"], **told)
-        output.write_text(new / "report.md", page)
+        if smallest:
+            output.write_json(new / "smallest.json", {**smallest})
+        draw(new, tables, majority, f"run {study.run.name}: {len(test):,} test texts of {study.corpus.name}")
+        output.write_text(new / "report.md", report(about, majority, **shown, smallest=smallest))
         output.write_json(new / "study.json", identity)
         (folder / "study.json").unlink(missing_ok=True)  # it must not vouch for tables of which some are new
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(tables)}.csv and the pictures")

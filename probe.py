@@ -1,30 +1,34 @@
 """Where does the network know what? `make probe`, or `python probe.py --help`.
 
-Linear probes read the class of a text, and properties of its words, from the residual stream, each head and each MLP;
-the class lens and direct contributions say what the network itself makes of it. All lands in runs/NAME/probe."""
+Linear probes read the class of a text, and properties of its words, from the residual stream, each head and each MLP.
+The class lens and direct contributions say what the network itself makes of them. Tables, pictures and report.md land
+in runs/NAME/probe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from experiments.probe import figures, lens, tables
 from experiments.probe.report import report
 from experiments.probe.sources import SHARES, Source, baselines, of_brown, of_texts, of_words
 from experiments.probe.tasks import Probes
-from lab import output, runs
+from lab import output
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName, Precision
 from lab.effects import read_effects
+from lab.kept import open_analysis
 from lab.progress import console
 from lab.study import Study, open_study
 from lab.texts import Texts
 from model.files import read_json
 
 SHORT = 16  # tokens of the longest text that is shown in the picture of the class lens
+Tables = dict[str, pd.DataFrame]  # by the name of their file
+Shown = tuple[list[str], str, NDArray[np.float32]]  # a text's tokens, its class, its class lens (T, L + 1, K)
 
 
 @dataclass(frozen=True)
@@ -50,33 +54,78 @@ def main(options: Options) -> int:
     study = open_study(options.run, options.corpus, device, options.model)
     name = f"probe-{Path(options.model).name}" if options.model else "probe"
     splits = [study.draw_texts(split, round(share * options.texts), options.seed) for split, share in SHARES.items()]
-    with runs.open_analysis(study.run / name, "tasks", options.resume, device) as folder:
-        write(folder, experiment(study, splits, folder, options), study, splits, options)
+    with open_analysis(study.run / name, "tasks", options.resume, device) as folder:
+        results, shown = fit_probes(study, splits, folder, options), list[Shown]()
+        if study.has_classifier:
+            readings, shown = read_with_head(study, splits[-1])
+            results |= readings
+        else:
+            console.print(f"{options.model} has no head of its own: no class lens and no direct contributions")
+        agreement = read_ablation(study, bool(options.model))
+        if isinstance(agreement, pd.DataFrame):
+            agreement = results["agreement"] = tables.agreement(results["probes"], agreement)
+        else:
+            console.print(f"Probing beside ablation is left out: {agreement}")
+        page = report(
+            describe(study, splits, options),
+            **{name: results[name] for name in ("probes", "baselines", "differences", "profiles")},
+            agreement=agreement,
+            lens=results.get("lens"),
+            contributions=results.get("contributions"),
+        )
+        write(folder, results, shown, page, study, options)
     return 0
 
 
-def experiment(study: Study, splits: list[Texts], folder: Path, options: Options) -> dict[str, Any]:
-    """All that is found, by the name of its file; `texts` are those in the picture of the class lens, and `agreement`
-    is a line where there is none."""
-    sources = chosen_sources(study, splits, options)
-    found: dict[str, Any] = Probes(study, folder / "tasks", options.seed).run(sources)
+def fit_probes(study: Study, splits: list[Texts], folder: Path, options: Options) -> Tables:
+    """Return the tables of the probes, the baselines and the differences between them."""
+    sources = choose_sources(study, splits, options)
+    results = Probes(study, folder / "tasks", options.seed).run(sources)
     with console.status("baselines"):
-        found["baselines"] = baselines(sources, splits)
+        results["baselines"] = baselines(sources, splits)
         tested = {what: task.tested for source in sources for (what, _), task in source.tasks.items()}
-        found["differences"] = tables.differences(found["probes"], found["baselines"], tested)
+        results["differences"] = tables.differences(results["probes"], results["baselines"], tested)
     for name in ("probes", "baselines"):
-        del found[name]["correct"]
-    if study.has_classifier:
-        found |= made_of_it(study, splits[-1])
-    else:
-        console.print(f"{options.model} has no head of its own: no class lens and no direct contributions")
-    effects = ablation_of(study, bool(options.model))
-    found["agreement"] = effects if isinstance(effects, str) else tables.agreement(found["probes"], effects)
-    return found
+        del results[name]["correct"]
+    return results
 
 
-def ablation_of(study: Study, other_network: bool) -> pd.DataFrame | str:
-    """What `ablate.py` measured of the same network and texts, or a line that says why there is nothing to compare.
+def choose_sources(study: Study, splits: list[Texts], options: Options) -> list[Source]:
+    """Return the texts, their words, and those of Brown; say what is left out because nltk's data are not here."""
+    words, missing = of_words(splits, study.tokenizer, options.words, options.seed)
+    sources = [of_texts(splits, study.clf.labels), *words]
+    try:
+        sources.append(of_brown(study.tokenizer, study.clf.config, options.words, options.seed))
+    except LookupError as error:
+        missing.append(str(error))
+    for line in missing:
+        console.print(line)
+    return sources
+
+
+def read_with_head(study: Study, test: Texts) -> tuple[Tables, list[Shown]]:
+    """Return the tables of the class lens and of direct contributions, and the texts to show: of each class the first
+    short one that is classified right."""
+    clf, labels, device = study.clf, study.clf.labels, study.device
+    logits = lens.class_lens(clf, test.sequences, device)  # (N, L + 1, K)
+    added = lens.contributions(clf, test.sequences, device)  # (N, parts, K)
+    readings = {
+        "lens": tables.lens_by_layer(logits, test.targets, labels),
+        "contributions": tables.contributions(added, lens.parts(clf.config), test.targets, labels),
+    }
+    right = logits[:, -1].argmax(1) == test.targets
+    short = np.array([len(ids) <= SHORT for ids in test.sequences])
+    shown = []
+    for k, label in enumerate(labels):
+        for i in np.flatnonzero(right & short & (test.targets == k))[:1]:
+            pieces = [piece for piece, _, _ in study.tokenizer.pieces(test.strings[i])]
+            shown.append((pieces, label, lens.text_lens(clf, test.sequences[i], device)))
+    return readings, shown
+
+
+def read_ablation(study: Study, other_network: bool) -> pd.DataFrame | str:
+    """Return what `ablate.py` measured of the same network and texts, or a line that says why there is nothing to
+    compare.
 
     Probes and ablation are ranked over the same heads, so the weights, their precision and the classes must be the
     same. The probes are measured on a sample of the test texts. The ablation must have measured all of them: those hold
@@ -88,8 +137,8 @@ def ablation_of(study: Study, other_network: bool) -> pd.DataFrame | str:
         return "run `make ablate`, and then this once more, to compare the two"
     if not (folder / "study.json").is_file():
         return "the ablation does not say what it was made of; run `make ablate` once more, and then this"
-    found, here = read_json(folder / "study.json"), study.identity(study.draw_texts("test"))
-    if differing := [name for name, value in here.items() if found.get(name) != value]:
+    ablated, probed = read_json(folder / "study.json"), study.identity(study.draw_texts("test"))
+    if differing := [name for name, value in probed.items() if ablated.get(name) != value]:
         advice = "run `make ablate` with the same --corpus and --precision, without --texts and --class, and then this"
         return f"the ablation is of other {', '.join(differing)}; {advice} once more"
     effects = read_effects(folder / "effects.csv")
@@ -98,69 +147,35 @@ def ablation_of(study: Study, other_network: bool) -> pd.DataFrame | str:
     return effects
 
 
-def chosen_sources(study: Study, splits: list[Texts], options: Options) -> list[Source]:
-    """The texts, their words, and those of Brown; what nltk has no data for is told and left out."""
-    found = [of_texts(splits, study.clf.labels)]
-    words, missing = of_words(splits, study.tokenizer, options.words, options.seed)
-    found += words
-    try:
-        found.append(of_brown(study.tokenizer, study.clf.config, options.words, options.seed))
-    except LookupError as error:
-        missing.append(str(error))
-    for line in missing:
-        console.print(line)
-    return found
-
-
-def made_of_it(study: Study, test: Texts) -> dict[str, Any]:
-    """What the trained head makes of it: `lens`, `contributions`, and the `texts` to show."""
-    clf, labels, device = study.clf, study.clf.labels, study.device
-    logits = lens.class_lens(clf, test.sequences, device)  # (N, L + 1, K)
-    values = lens.contributions(clf, test.sequences, device)  # (N, parts, K)
-    right = logits[:, -1].argmax(1) == test.targets
-    short = np.array([len(ids) <= SHORT for ids in test.sequences])
-    texts = []
-    for k, label in enumerate(labels):
-        for i in np.flatnonzero(right & short & (test.targets == k))[:1]:
-            pieces = [piece for piece, _, _ in study.tokenizer.pieces(test.strings[i])]
-            texts.append((pieces, label, lens.text_lens(clf, test.sequences[i], device)))
-    return {
-        "lens": tables.lens_by_layer(logits, test.targets, labels),
-        "contributions": tables.contributions(values, lens.parts(clf.config), test.targets, labels),
-        "texts": texts,
-    }
-
-
-def write(folder: Path, found: dict[str, Any], study: Study, splits: list[Texts], options: Options) -> None:
-    """Tables, pictures and the report."""
-    texts, agreement = found.pop("texts", []), found["agreement"]
-    if isinstance(agreement, str):
-        console.print(f"Probing beside ablation is left out: {found.pop('agreement')}")
-    title = f"{options.model or f'run {study.run.name}'}, corpus {study.corpus.name}"
+def describe(study: Study, splits: list[Texts], options: Options) -> list[str]:
+    """Return the lines of the report that say what was probed."""
     rows = f"at most {options.texts:,} texts and {options.words:,} words, of which the probes learn from 60 %"
     about = [f"network: {options.model}, in the place of the run's"] if options.model else []
-    about += study.provenance(rows, options.seed) + study.absent_classes(*splits)
-    read = ("probes", "baselines", "differences", "profiles", "lens", "contributions")
-    tables: dict[str, Any] = {name: found.get(name) for name in read}
-    page = report(about, agreement=agreement, **tables)
+    return about + study.provenance(rows, options.seed) + study.absent_classes(*splits)
+
+
+def write(folder: Path, results: Tables, shown: list[Shown], page: str, study: Study, options: Options) -> None:
+    """Write tables, pictures and the report."""
+    title = f"{options.model or f'run {study.run.name}'}, corpus {study.corpus.name}"
     with output.replace_outputs(folder) as new:
-        for name, table in found.items():
+        for name, table in results.items():
             output.write_csv(new / f"{name}.csv", table)
-        draw(new, found, texts, study.clf.labels, title)
+        draw(new, results, shown, study.clf.labels, title)
         output.write_text(new / "report.md", page)
-    console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(found)}.csv and the pictures")
+    console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(results)}.csv and the pictures")
 
 
-def draw(folder: Path, found: dict[str, Any], texts: list[Any], labels: Sequence[str], title: str) -> None:
-    probes, known = found["probes"], found["baselines"]
+def draw(folder: Path, results: Tables, shown: list[Shown], labels: Sequence[str], title: str) -> None:
+    """Draw one picture for each table."""
+    probes, known = results["probes"], results["baselines"]
     figures.layers(probes, known, folder / "layers.png", title)
     figures.heads(probes, known, folder / "heads.png", title)
-    figures.profiles(found["profiles"], known, folder / "profiles.png", title)
-    if "lens" in found:
-        figures.lens(found["lens"], folder / "lens.png", title)
-        figures.contributions(found["contributions"], labels, folder / "contributions.png", title)
-    if texts:
-        figures.texts(texts, labels, folder / "texts.png", title)
+    figures.profiles(results["profiles"], known, folder / "profiles.png", title)
+    if "lens" in results:
+        figures.lens(results["lens"], folder / "lens.png", title)
+        figures.contributions(results["contributions"], labels, folder / "contributions.png", title)
+    if shown:
+        figures.texts(shown, labels, folder / "texts.png", title)
 
 
 if __name__ == "__main__":

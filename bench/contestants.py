@@ -118,7 +118,7 @@ def as_hf(batch: Batch, pad: int) -> dict[str, Tensor]:
 
 def headgate_sweep(job: Job, turn: Turn) -> NDArray[np.floating]:
     """The sweep of ablate.py, which batches the texts of a chunk by itself -> logits (n, U, K), texts as in chunks."""
-    from lab.sweep import nothing, sweep
+    from lab.sweep import fill_zeros, sweep
     from lab.units import each_head
 
     device = job.device
@@ -127,7 +127,7 @@ def headgate_sweep(job: Job, turn: Turn) -> NDArray[np.floating]:
     logits = np.empty((len(job.split.sequences), len(ablations), len(clf.labels)), np.float32)
     turn()
     for chunk in job.chunks:
-        for index, own in sweep(clf, job.split.sequences, ablations, [nothing], device, np.concatenate(chunk)):
+        for index, own in sweep(clf, job.split.sequences, ablations, [fill_zeros], device, np.concatenate(chunk)):
             logits[index] = own[:, :, 0]
         turn()
     return logits[np.concatenate([index for chunk in job.chunks for index in chunk])]

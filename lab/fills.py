@@ -1,7 +1,8 @@
 """What a closed head or MLP emits instead of its own output: zero, a mean, or what it made of another text.
 
-Zero depends on how the weights are written down (a bias may be moved from one place to another), a mean or another
-text's output does not (Wang et al. 2022, arXiv 2211.00593; Chan et al. 2022, causal scrubbing).
+Zero depends on how the weights are written down: a bias may be moved from one place to another, and the network stays
+the same, but not what is left of it without a head. A mean or another text's output does not depend on that (Wang et
+al. 2022, arXiv 2211.00593; Chan et al. 2022, causal scrubbing). Compare fills before you believe an ablation.
 """
 
 from collections.abc import Sequence
@@ -32,8 +33,10 @@ class Means:
     mlp: Tensor
     tokens: Tensor
 
-    def of(self, classes: Tensor) -> Interventions:
-        """Fills of the mean over these classes, float (rows, K) of 0 and 1: one row each, the same at every token."""
+    def average(self, classes: Tensor) -> Interventions:
+        """Return the fills of the mean over some classes, the same at every token.
+
+        classes: float (rows, K) of 0 and 1; each row gives one row of the fills."""
         tokens = classes @ self.tokens  # (rows,)
         z = torch.einsum("rk,klhd->rlhd", classes, self.z) / tokens[:, None, None, None]
         mlp = torch.einsum("rk,klc->rlc", classes, self.mlp) / tokens[:, None, None]
@@ -41,52 +44,52 @@ class Means:
 
 
 @torch.inference_mode()
-def means(clf: GPT2Classifier, sequences: Sequence[list[int]], targets: NDArray[np.integer], device: Device) -> Means:
-    """What each head and MLP emits on average, for texts of each class; a reference set, so the training texts."""
+def measure_means(
+    clf: GPT2Classifier, sequences: Sequence[list[int]], targets: NDArray[np.integer], device: Device
+) -> Means:
+    """Sum up what each head and MLP emits, over the texts of each class; take the training texts as the reference."""
     config, K = clf.config, len(clf.labels)
     z = torch.zeros(K, config.n_layer, config.n_head, config.head_width, dtype=torch.float64)
-    mlp, tokens = (
-        torch.zeros(K, config.n_layer, config.n_embd, dtype=torch.float64),
-        torch.zeros(K, dtype=torch.float64),
-    )
+    mlp = torch.zeros(K, config.n_layer, config.n_embd, dtype=torch.float64)
+    tokens = torch.zeros(K, dtype=torch.float64)
 
     def text_sums(batch: Batch) -> tuple[Tensor, Tensor]:
-        """Over the real tokens of each text, on the CPU: (B, L, H, D) and (B, L, C)."""
-        trace = run(clf, batch.ids, batch.lengths, device)
+        """Sum over the real tokens of each text, on the CPU: (B, L, H, D) and (B, L, C)."""
+        trace = record_outputs(clf, batch.ids, batch.lengths, device)
         real = (torch.arange(batch.ids.shape[1]) < batch.lengths[:, None]).double()  # (B, T)
-        of_heads = torch.einsum("blhtd,bt->blhd", trace.stacked("z").cpu().double(), real)
-        return of_heads, torch.einsum("bltc,bt->blc", trace.stacked("mlp").cpu().double(), real)
+        head_sums = torch.einsum("blhtd,bt->blhd", trace.stacked("z").cpu().double(), real)
+        return head_sums, torch.einsum("bltc,bt->blc", trace.stacked("mlp").cpu().double(), real)
 
-    doing = "mean outputs of heads and MLPs"
-    for batch, (of_heads, of_mlps) in map_texts(text_sums, sequences, device, doing, targets):
-        z.index_add_(0, batch.targets, of_heads)
-        mlp.index_add_(0, batch.targets, of_mlps)
+    title = "mean outputs of heads and MLPs"
+    for batch, (head_sums, mlp_sums) in map_texts(text_sums, sequences, device, title, targets):
+        z.index_add_(0, batch.targets, head_sums)
+        mlp.index_add_(0, batch.targets, mlp_sums)
         tokens.index_add_(0, batch.targets, batch.lengths.double())
     return Means(z, mlp, tokens)
 
 
-def run(clf: GPT2Classifier, ids: Tensor, lengths: Tensor, device: Device) -> Trace:
-    """One plain forward pass that records what heads and MLPs emit at every token."""
+def record_outputs(clf: GPT2Classifier, ids: Tensor, lengths: Tensor, device: Device) -> Trace:
+    """Record what heads and MLPs emit at every token, in one plain forward pass."""
     trace = Trace("z", "mlp")
     with device.autocast():
         clf.trunk(ids.to(device.device), lengths.to(device.device), trace=trace)
     return trace
 
 
-def mean(sums: Means) -> Fill:
-    """The mean over all texts."""
-    own = sums.of(torch.ones(1, len(sums.tokens), dtype=torch.float64))
-    return lambda batch: own
+def mean(means: Means) -> Fill:
+    """Emit the mean over all texts."""
+    average = means.average(torch.ones(1, len(means.tokens), dtype=torch.float64))
+    return lambda batch: average
 
 
-def class_mean(sums: Means, predicted: NDArray[np.integer]) -> Fill:
-    """The mean over the texts of all classes but the predicted one: what the head says of that class is gone, the rest
-    stays.
+def class_mean(means: Means, predicted: NDArray[np.integer]) -> Fill:
+    """Emit the mean over the texts of all classes but the predicted one: what the head says of that class is gone, the
+    rest stays.
 
     predicted: class numbers (N,) of the texts that the sweep runs on, as the network predicts them with nothing taken
-    out. It must not be the true class: "all classes but k" is evidence against k, so the ablated logits would depend
-    on the label, and every test of them against labels would find that."""
-    others = sums.of(1 - torch.eye(len(sums.tokens), dtype=torch.float64))  # (K, ...)
+    out. They must not be the true classes: "all classes but k" is evidence against k, so the ablated logits would
+    depend on the label, and every test of them against labels would find that."""
+    others = means.average(1 - torch.eye(len(means.tokens), dtype=torch.float64))  # (K, ...)
     excluded = torch.from_numpy(predicted)
 
     def fill(batch: Batch) -> Interventions:
@@ -99,23 +102,23 @@ def class_mean(sums: Means, predicted: NDArray[np.integer]) -> Fill:
 def resample(
     clf: GPT2Classifier, sequences: Sequence[list[int]], donors: Sequence[list[int]], device: Device, seed: int
 ) -> list[Fill]:
-    """What the head made of another text, for each of DRAWS different random donors (fewer where there are fewer).
+    """Emit what the head made of another text, for each of DRAWS random donors (fewer where there are fewer).
 
     sequences: the texts that the sweep runs on; donors: the training texts. Donors have about as many tokens as the
     text, see `candidates`. Text and donor are aligned at their last tokens; a shorter donor repeats its first one."""
     chosen = choose_donors(sequences, donors, seed)
-    return [partial(donated, clf, donors, draw, device) for draw in chosen.T]
+    return [partial(emit_donors, clf, donors, draw, device) for draw in chosen.T]
 
 
 def choose_donors(sequences: Sequence[list[int]], donors: Sequence[list[int]], seed: int) -> NDArray[np.int64]:
-    """Positions of the donors of each text, int64 (N, DRAWS), all different for one text."""
+    """Draw the positions of the donors of each text, int64 (N, DRAWS), all different for one text."""
     lengths, n = np.array([len(ids) for ids in donors]), min(DRAWS, len(donors))
     rng = np.random.default_rng((seed, *b"donors"))
     return np.array([rng.choice(candidates(lengths, len(ids), n), n, replace=False) for ids in sequences])
 
 
 def candidates(lengths: NDArray[np.integer], length: int, n: int) -> NDArray[np.integer]:
-    """Positions of at least n donors for a text of `length` tokens: all of the nearest lengths, longer ones first.
+    """Return the positions of at least n donors for a text of `length` tokens: all of the nearest lengths.
 
     lengths: tokens of each donor. Equal lengths come first, then longer ones by length, then shorter ones, the longest
     first: as many lengths as it takes to have n donors, for a text with few alike would meet the same few each time."""
@@ -123,23 +126,25 @@ def candidates(lengths: NDArray[np.integer], length: int, n: int) -> NDArray[np.
     return np.flatnonzero(order <= np.partition(order, n - 1)[n - 1])
 
 
-def donated(
+def emit_donors(
     clf: GPT2Classifier, donors: Sequence[list[int]], chosen: NDArray[np.integer], device: Device, batch: Batch
 ) -> Interventions:
-    """Fills for a batch of texts of which text i takes those of donor chosen[i]."""
-    own = [torch.tensor(donors[i]) for i in chosen[batch.index.cpu().numpy()]]
-    lengths = torch.tensor([len(ids) for ids in own])
+    """Return the fills of a batch of texts: text i gets those of donor chosen[i]."""
+    sequences = [torch.tensor(donors[i]) for i in chosen[batch.index.cpu().numpy()]]
+    lengths = torch.tensor([len(ids) for ids in sequences])
     shift = (lengths - batch.lengths.cpu())[:, None]  # (B, 1), so that the last tokens meet
-    at = (torch.arange(batch.ids.shape[1]) + shift).clamp(min=0).minimum(lengths[:, None] - 1)  # (B, T)
+    position = (torch.arange(batch.ids.shape[1]) + shift).clamp(min=0).minimum(lengths[:, None] - 1)  # (B, T)
 
-    def aligned(piece: Batch) -> tuple[Tensor, Tensor]:
-        trace = run(clf, piece.ids, piece.lengths, device)
-        chosen_tokens = torch.arange(len(piece.ids))[:, None], at[piece.index]
-        z = trace.stacked("z").permute(0, 3, 1, 2, 4)[chosen_tokens]  # (B, L, H, donor's T, D) -> (B, T, L, H, D)
-        return z, trace.stacked("mlp").transpose(1, 2)[chosen_tokens]  # and (B, T, L, C)
+    def align(piece: Batch) -> tuple[Tensor, Tensor]:
+        trace = record_outputs(clf, piece.ids, piece.lengths, device)
+        tokens = torch.arange(len(piece.ids))[:, None], position[piece.index]
+        z = trace.stacked("z").permute(0, 3, 1, 2, 4)[tokens]  # (B, L, H, donor's T, D) -> (B, T, L, H, D)
+        return z, trace.stacked("mlp").transpose(1, 2)[tokens]  # and (B, T, L, C)
 
     # Donors may be much longer than the texts: all at once may be more than `device.tokens`.
-    together = Batch(pad_sequence(own, batch_first=True), lengths, torch.zeros_like(lengths), torch.arange(len(own)))
-    pieces = [emitted for _, emitted in map_batches(aligned, [together], device)]
-    z, mlp = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    B = len(sequences)
+    together = Batch(pad_sequence(sequences, batch_first=True), lengths, torch.zeros_like(lengths), torch.arange(B))
+    pieces = [outputs for _, outputs in map_batches(align, [together], device)]
+    z = torch.cat([head_outputs for head_outputs, _ in pieces])
+    mlp = torch.cat([mlp_outputs for _, mlp_outputs in pieces])
     return {"head_fill": z.permute(0, 2, 3, 1, 4), "mlp_fill": mlp.transpose(1, 2)}

@@ -133,38 +133,8 @@ def lock_folder(folder: Path, advice: str) -> Iterator[None]:
         raise InputError(f"{folder}: another {Path(sys.argv[0]).name} is at work on it; {advice}") from None
 
 
-@contextmanager
-def open_analysis(folder: Path, kept: str, resume: bool, device: Device) -> Iterator[Path]:
-    """Work in a folder of a run, in which a folder `kept` holds what earlier calls have computed, or nothing yet."""
-    with ExitStack() as stack:
-
-        def prepare() -> None:
-            folder.mkdir(exist_ok=True)
-            stack.enter_context(lock_folder(folder, "wait for it"))
-            (folder / kept).mkdir(exist_ok=True)
-            remove_unfinished(folder / kept)
-            if not resume:
-                remove_results(folder / kept)
-
-        device.run_on_first(prepare)
-        yield folder
-
-
 def remove_unfinished(folder: Path) -> None:
     """Remove what a process was writing into this folder when it was killed."""
     for path in folder.glob(".*"):
         if UNFINISHED.fullmatch(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def remove_results(folder: Path) -> None:
-    """Remove the results that earlier calls kept here: JSON that says what they are made of, and the arrays beside."""
-    for path in folder.glob("*.json"):
-        try:
-            content = read_json(path)
-        except InputError:
-            continue
-        about = content.get("about", content)
-        if isinstance(about, dict) and {"weights", "seed", "precision"} <= about.keys():
-            path.unlink()  # first: it vouches for the array
-            path.with_suffix(".npy").unlink(missing_ok=True)

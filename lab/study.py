@@ -1,4 +1,4 @@
-"""A finished run as an experiment finds it: its model, the corpus it was trained on, and the texts to look at."""
+"""A finished run, opened for an experiment: its classifier, its corpus, and the texts to look at."""
 
 import shlex
 import sys
@@ -36,7 +36,7 @@ class Study:
     texts: dict[str, Texts]  # by split
     device: Device
     weights: str  # SHA-256 of its model.safetensors
-    has_classifier: bool = True  # False: the checkpoint had no head, and this one is of random weights
+    has_classifier: bool = True  # False: the score layer was freshly initialised
 
     def draw_texts(self, split: str, limit: int = 0, seed: int = 0) -> Texts:
         """Return `limit` texts of a split, drawn at random; all of them where there are fewer, or for 0."""
@@ -51,7 +51,7 @@ class Study:
         return float((texts.targets == np.bincount(self.texts["train"].targets).argmax()).mean())
 
     def find_class(self, label: str) -> str:
-        """What tables and pictures call a class of the corpus. InputError where the corpus has no such class."""
+        """Return what tables and pictures call a class of the corpus. Raises InputError where it has no such class."""
         if label not in self.corpus.labels:
             raise InputError(f"--class {label}: expected one of {', '.join(self.corpus.labels)}")
         return self.clf.labels[self.corpus.labels.index(label)]
@@ -77,7 +77,7 @@ class Study:
         return lines
 
     def provenance(self, texts: str, seed: int) -> list[str]:
-        """What a report says of where its numbers come from; `texts` says how many were taken."""
+        """Return the lines of a report that say where its numbers come from; `texts` says how many were taken."""
         files = ", ".join(f"{Path(name).name} {sha256[:12]}" for name, sha256 in self.corpus.files.items())
         revision = f"revision {self.corpus.revision}" if self.corpus.revision else "local files"
         return [
@@ -91,41 +91,46 @@ class Study:
 
 
 def open_study(run: str, corpus: str, device: Device, model: str = "") -> Study:
-    """The run of this name, with the corpus it was trained on, or with another one of the same classes.
+    """Open the run of this name, with the corpus it was trained on or another one of the same classes.
 
-    `model` puts another checkpoint in the place of the run's; one without a head gets a fresh one, of random weights.
-    Raises InputError where there is no finished run, or its corpus has changed since."""
-    folder = runs.RUNS / run
+    `model` puts another checkpoint in the place of the run's; one without a classifier gets a fresh score layer of
+    random weights. Raises InputError where there is no finished run, or its corpus has changed since."""
+    folder, record = read_run(run)
+    settings = record["settings"]
+    split_seed = settings.get("split_seed", settings["seed"])  # one seed did both in earlier runs
+    source = corpus or settings["corpus"]
+    data = read_corpus(source, settings["text_column"], settings["label_column"], split_seed)
+    if not corpus and sorted(data.files.values()) != sorted(record["corpus"]["sha256"].values()):
+        raise InputError(f"{data.name} is no longer what {folder} was trained on; give the former one with --corpus")
+    checkpoint = find(model) if model else folder
+    labels = read_labels(checkpoint)
+    clf = load_classifier(checkpoint, labels or data.labels)
+    clf = clf.to(device.device).eval().requires_grad_(False)
+    if set(data.labels) != set(clf.labels):
+        raise InputError(f"{data.name}: expected the classes {', '.join(clf.labels)}, got {', '.join(data.labels)}")
+    tokenizer = Tokenizer.load(checkpoint)
+    data = replace(data, labels=clf.labels)  # in the order of the logits
+    texts = read_texts(data, tokenizer, clf.config, settings["truncate"])
+    describe_texts(data, texts)
+    clf.labels = rename_overall(data.labels)
+    weights = hub.content_hash(checkpoint / WEIGHTS)
+    return Study(folder, record, clf, tokenizer, data, texts, device, weights, has_classifier=labels is not None)
+
+
+def read_run(name: str) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and the manifest of a finished run. Raises InputError where there is none."""
+    folder = runs.RUNS / name
     if not (folder / "run.json").is_file():
         raise InputError(f"{folder}: there is no such run; make one with `make train`, or name another with --run")
     folder = runs.RUNS / folder.resolve().name  # what `latest` points at
     record = read_json(folder / "run.json")
     if record.get("status") not in ("finished", "interrupted") or "settings" not in record:
         raise InputError(f"{folder}: expected a finished run of train.py; make one with `make train`")
-    settings = record["settings"]
-    columns = settings["text_column"], settings["label_column"]
-    split_seed = settings.get("split_seed", settings["seed"])  # one seed did both in earlier runs
-    own = read_corpus(corpus or settings["corpus"], *columns, split_seed)
-    if not corpus and sorted(own.files.values()) != sorted(record["corpus"]["sha256"].values()):
-        raise InputError(f"{own.name} is no longer what {folder} was trained on; give the former one with --corpus")
-    checkpoint = find(model) if model else folder
-    labels = read_labels(checkpoint)
-    clf = load_classifier(checkpoint, labels or own.labels)
-    clf = clf.to(device.device).eval().requires_grad_(False)
-    if set(own.labels) != set(clf.labels):
-        raise InputError(f"{own.name}: expected the classes {', '.join(clf.labels)}, got {', '.join(own.labels)}")
-    tokenizer = Tokenizer.load(checkpoint)
-    own = replace(own, labels=clf.labels)  # in the order of the logits
-    texts = read_texts(own, tokenizer, clf.config, settings["truncate"])
-    describe_texts(own, texts)
-    clf.labels = other_than_overall(own.labels)
-    weights = hub.content_hash(checkpoint / WEIGHTS)
-    return Study(folder, record, clf, tokenizer, own, texts, device, weights, labels is not None)
+    return folder, record
 
 
-def other_than_overall(labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels, but that a class called `all`, which stands for all texts in tables, gets another name; a line says
-    so."""
+def rename_overall(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels, with another name for a class called `all`, which stands for all texts in tables; say so."""
     if OVERALL not in labels:
         return tuple(labels)
     name = f"{OVERALL} (class)"

@@ -1,13 +1,14 @@
 """Many ablations on many texts, exactly and fast.
 
-What is saved is only what would come out the same anyway:
+The sweep skips only work whose result is already known:
 
-- Before the first changed layer nothing changes, so that part of the network runs once for all ablations of a batch.
-  Where only gates close, neither does what the heads of that layer emit before their gates.
-- Only the last token is read, so the last layer computes that one query (its keys and values come from all tokens).
-- Ablations that begin at the same layer ride together on the batch axis: gates may differ from row to row.
-- Texts of like length go together, and only so many at once that `device.tokens` are in flight: memory does not grow
-  with the number of texts or ablations.
+- Below the first layer that an ablation changes, the network is as it was. That part runs once for all ablations of a
+  batch. Where only gates close, the heads of that layer also compute what they always do.
+- The class is read at the last token, so the last layer computes that one query (keys and values come from all tokens).
+
+What is left runs in parallel. Ablations that begin at the same layer share the batch axis: gates may differ from row to
+row. Texts of similar length share a batch, and at most `device.tokens` tokens are in flight: memory does not grow with
+the number of texts or ablations.
 
 Letters: N texts, U ablations, R draws of a fill, K classes, and those of the forward pass.
 """
@@ -15,7 +16,7 @@ Letters: N texts, U ablations, R draws of a fill, K classes, and those of the fo
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby, product
+from itertools import groupby, islice
 from typing import cast
 
 import numpy as np
@@ -24,15 +25,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.batches import Batch, token_batches
-from model import GPT2Classifier, Interventions, Trace
+from model import GPT2Classifier, Intervention, Interventions, Trace
 
 from .device import Device
 from .memory import fitting
 
-RIDERS = 16  # ablations of a batch of texts that fit in at once
+COPIES = 16  # of a batch of texts that fit into `device.tokens`
 
-Fill = Callable[[Batch], Interventions]  # head_fill and mlp_fill for the texts of a batch
-Rider = tuple[int, int]  # ablation, draw
+Fill = Callable[[Batch], Interventions]  # head_fill and mlp_fill for the texts of a batch, which it may tell apart
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Ablation:
     """One thing taken out of the network; `kind`, `layer`, `head` and `region` are its name in the tables."""
 
     kind: str
-    arguments: Callable[[Batch], Interventions]  # gates and masks, 1 row or B; where a gate is closed a fill may stand
+    intervention: Intervention  # gates and masks, of 1 row or B; the sweep adds the fill of a gate
     start: int = 0  # the first layer that it changes
     layer: int | None = None
     head: int | None = None
@@ -51,12 +51,30 @@ class Ablation:
         return f"{self.kind} {self.layer} {self.head} {self.region}"
 
 
-def nothing(batch: Batch) -> Interventions:
-    """No gates, no masks: the network as it is. As a fill: zeros."""
+@dataclass(frozen=True)
+class Variant:
+    """One ablation with one draw of the fill, and its arguments for the texts of a batch."""
+
+    ablation: int
+    draw: int
+    arguments: dict[str, Tensor]
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self.arguments)
+
+
+def change_nothing(ids: Tensor, lengths: Tensor) -> Interventions:
+    """The intervention without gates and masks: the network as it is."""
     return {}
 
 
-BASELINE = Ablation("none", nothing)
+def fill_zeros(batch: Batch) -> Interventions:
+    """The fill of zero ablation: closed heads and MLPs emit zeros."""
+    return {}
+
+
+BASELINE = Ablation("none", change_nothing)
 
 
 def sweep(
@@ -67,81 +85,88 @@ def sweep(
     device: Device,
     among: NDArray[np.integer],
 ) -> Iterator[tuple[NDArray[np.integer], NDArray[np.float32]]]:
-    """Run every ablation with each of R fills on the texts `among`: yields (index (B,), logits float32 (B, U, R, K)).
+    """Run every ablation with each of R fills on the texts `among`: yield (index (B,), logits float32 (B, U, R, K)).
 
-    sequences: token ids of N texts; among: positions of texts. Results equal those of U * R plain calls up to rounding,
-    whatever the batching. The model is taken as it stands; eval mode is the caller's. No label enters: what an ablation
-    does to a text cannot depend on the class that it is tested against."""
-    tokens, riders = device.tokens, len(ablations) * len(fills)
+    sequences: token ids of N texts; among: positions of texts. The logits are those of U * R plain calls up to
+    rounding, whatever the batching. The caller puts the model on the device, in eval mode. The sweep gets no labels:
+    what an ablation does to a text cannot depend on the class that it is tested against."""
+    tokens = device.tokens
     unlabelled = np.zeros(len(sequences), np.int64)
-    for batch in device.share(token_batches(sequences, unlabelled, tokens // RIDERS, among)):
-        index, own = batch.index.numpy(), batch.to(device.device)
-        compute = partial(ablated, clf, own, ablations, fills)
+    for batch in device.share(token_batches(sequences, unlabelled, tokens // COPIES, among)):
+        on_device = batch.to(device.device)
+        compute = partial(run_ablations, clf, on_device, ablations, fills)
+        wanted = len(ablations) * len(fills) * batch.ids.numel()
         with torch.inference_mode(), device.autocast():
-            logits, tokens = fitting(compute, tokens, riders * own.ids.numel(), own.ids.numel())
-        yield index, logits.numpy()
+            logits, tokens = fitting(compute, tokens, wanted, batch.ids.numel())
+        yield batch.index.numpy(), logits.numpy()
 
 
-def ablated(
+def run_ablations(
     clf: GPT2Classifier, batch: Batch, ablations: Sequence[Ablation], fills: Sequence[Fill], tokens: int
 ) -> Tensor:
-    """Logits float32 (B, U, R, K), on the CPU, of one batch."""
+    """Return the logits of one batch, float32 (B, U, R, K) on the CPU, with at most `tokens` tokens in flight."""
     B, T = batch.ids.shape
     logits = torch.empty(len(ablations), len(fills), B, len(clf.labels))
-    filled = [fill(batch) for fill in fills]
+    fill_arguments = [fill(batch) for fill in fills]
+    size = max(1, tokens // (B * T))
     x = clf.trunk.embed(batch.ids, batch.lengths)  # (B, T, C)
     for start in range(1 + max(ablation.start for ablation in ablations)):
-        # here x is what enters layer `start`, the same for all that begin there
-        riders = [(u, r) for u, r in product(range(len(ablations)), range(len(fills))) if ablations[u].start == start]
+        # x enters layer `start`, and is the same for all ablations that begin there
         last = start == clf.config.n_layer - 1
         trace = Trace("z")
         after = clf.trunk.run(x, start, start + 1, query=batch.lengths - 1 if last else None, trace=trace)
-        for together, arguments in rides(riders, ablations, filled, batch, max(1, tokens // (B * T))):
-            read = ride(clf, x, trace.z[0], start, batch.lengths - 1, arguments)  # (riders, B, K)
-            for (u, r), own in zip(together, read.cpu(), strict=True):
-                logits[u, r] = own
+        beginning = [u for u, ablation in enumerate(ablations) if ablation.start == start]
+        variants = (
+            Variant(u, r, join_arguments(ablations[u].intervention(batch.ids, batch.lengths), fill))
+            for u in beginning
+            for r, fill in enumerate(fill_arguments)
+        )
+        for group in group_variants(variants, size):
+            group_logits = run_group(clf, x, trace.z[0], start, batch.lengths - 1, group)
+            for variant, variant_logits in zip(group, group_logits, strict=True):
+                logits[variant.ablation, variant.draw] = variant_logits
         x = after
     return logits.permute(2, 0, 1, 3)
 
 
-def rides(
-    riders: list[Rider], ablations: Sequence[Ablation], filled: Sequence[Interventions], batch: Batch, size: int
-) -> Iterator[tuple[list[Rider], list[dict[str, Tensor]]]]:
-    """Riders that take arguments of the same names, at most `size` at once, with their arguments."""
-
-    def arguments(rider: Rider) -> dict[str, Tensor]:
-        u, r = rider
-        gates = cast(dict[str, Tensor], ablations[u].arguments(batch))
-        fills = cast(dict[str, Tensor], filled[r])
-        return gates | {name: fill for name, fill in fills.items() if name.replace("fill", "gate") in gates}
-
-    for start in range(0, len(riders), size):
-        given = [(rider, arguments(rider)) for rider in riders[start : start + size]]
-        for _, same in groupby(sorted(given, key=lambda item: sorted(item[1])), key=lambda item: sorted(item[1])):
-            together = list(same)
-            yield [rider for rider, _ in together], [own for _, own in together]
+def join_arguments(gates: Interventions, fill: Interventions) -> dict[str, Tensor]:
+    """Add to gates and masks the fill of each gate that is among them."""
+    gate_values, fill_values = cast(dict[str, Tensor], gates), cast(dict[str, Tensor], fill)
+    return gate_values | {
+        name: value for name, value in fill_values.items() if name.replace("fill", "gate") in gate_values
+    }
 
 
-def ride(
-    clf: GPT2Classifier, x: Tensor, z: Tensor, start: int, query: Tensor, arguments: Sequence[dict[str, Tensor]]
-) -> Tensor:
-    """x (B, T, C) enters layer `start` with each of n arguments -> logits float32 (n, B, K).
-
-    z (B, H, Q, D): what the heads of that layer emit if nothing is done to them."""
-    B, n, names = len(x), len(arguments), arguments[0]
-    stacked = cast(Interventions, {name: stack([own[name] for own in arguments], B).to(x.device) for name in names})
-    known = None if names.keys() & {"attn_mask", "attn_gate"} else repeated(z, n)  # (n B, H, Q, D)
-    x = clf.trunk.run(repeated(x, n), start, query=query.repeat(n), z=known, **stacked)  # (n B, 1, C)
-    return clf.read(clf.trunk.norm(x)).float().view(n, B, -1)
+def group_variants(variants: Iterator[Variant], size: int) -> Iterator[list[Variant]]:
+    """Yield at most `size` variants at once, whose arguments have the same names: they can share a forward pass."""
+    while some := list(islice(variants, size)):
+        for _, group in groupby(sorted(some, key=lambda variant: variant.names), key=lambda variant: variant.names):
+            yield list(group)
 
 
-def repeated(x: Tensor, n: int) -> Tensor:
-    """n times under itself: (B, ...) -> (n B, ...)."""
+def run_group(clf: GPT2Classifier, x: Tensor, z: Tensor, start: int, query: Tensor, group: Sequence[Variant]) -> Tensor:
+    """Run the layers from `start` on, once with the arguments of each of n variants -> logits float32 (n, B, K), CPU.
+
+    x (B, T, C) enters layer `start`, and z (B, H, Q, D) is what the heads of that layer emit if nothing is done to
+    them; query int64 (B,) is the position that is read."""
+    B, n = len(x), len(group)
+    arguments = {}
+    for name in group[0].names:
+        arguments[name] = stack_rows([variant.arguments[name].to(x.device) for variant in group], B)
+    known = None if {"attn_mask", "attn_gate"} & arguments.keys() else repeat_rows(z, n)  # (n B, H, Q, D)
+    x = clf.trunk.run(
+        repeat_rows(x, n), start, query=query.repeat(n), z=known, **cast(Interventions, arguments)
+    )  # (n B, 1, C)
+    return clf.read(clf.trunk.norm(x)).float().view(n, B, -1).cpu()
+
+
+def repeat_rows(x: Tensor, n: int) -> Tensor:
+    """Stack n copies: (B, ...) -> (n B, ...)."""
     return x.expand(n, *x.shape).flatten(0, 1)
 
 
-def stack(values: Sequence[Tensor], B: int) -> Tensor:
-    """One argument of several riders, each of 1 or B rows, under one another: (riders * B, ...), or 1 row for all."""
+def stack_rows(values: Sequence[Tensor], B: int) -> Tensor:
+    """Stack one argument of n variants, each of 1 or B rows: (n B, ...), or 1 row where that serves all."""
     if len(values) == 1 and len(values[0]) == 1:
         return values[0]
     rest = torch.broadcast_shapes(*(value.shape[1:] for value in values))

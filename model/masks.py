@@ -144,10 +144,21 @@ def last_tokens(n: int) -> Intervention:
     return intervention
 
 
+def close_query(position: int) -> Intervention:
+    """Let one query of each text attend to nothing; negative positions count from the text's last real token, -1.
+    Texts too short to have it stay whole."""
+
+    def intervention(ids: Tensor, lengths: Tensor) -> Interventions:
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        closed = lengths + position if position < 0 else torch.full_like(lengths, position)
+        return {"attn_mask": (positions != closed[:, None])[:, None, None, :, None]}
+
+    return intervention
+
+
 def close_last_query(ids: Tensor, lengths: Tensor) -> Interventions:
     """The last real token, from which the class is read, may attend to nothing."""
-    positions = torch.arange(ids.shape[1], device=ids.device)
-    return {"attn_mask": (positions != lengths[:, None] - 1)[:, None, None, :, None]}
+    return close_query(-1)(ids, lengths)
 
 
 def within(what: str, value: int, limit: int) -> None:

@@ -80,7 +80,7 @@ def test_the_effects_are_those_of_plain_calls(here, monkeypatch):
 
 @pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
-    arguments, plain, computed = ("--units", "heads", "layers"), lab.sweep.ablated, [0]
+    arguments, plain, computed = ("--units", "heads", "layers"), lab.sweep.run_ablations, [0]
     monkeypatch.setattr(lab.device, "TOKENS", 256)
 
     def counted(clf, batch, ablations, fills, tokens):
@@ -89,7 +89,7 @@ def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
             raise KeyboardInterrupt
         return plain(clf, batch, ablations, fills, tokens)
 
-    monkeypatch.setattr(lab.sweep, "ablated", counted)
+    monkeypatch.setattr(lab.sweep, "run_ablations", counted)
     assert run_ablate(monkeypatch, *arguments) == 0
     whole = pd.read_csv("runs/one/ablate/effects.csv")
     shutil.rmtree("runs/one/ablate")
@@ -99,7 +99,7 @@ def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
     computed.append(0)
     assert run_ablate(monkeypatch, *arguments) == 0
     pd.testing.assert_frame_equal(pd.read_csv("runs/one/ablate/effects.csv"), whole)
-    under_way = 256 // lab.sweep.RIDERS * 6  # one batch of one kind of units
+    under_way = 256 // lab.sweep.COPIES * 6  # one batch of one kind of units
     assert computed[0] <= computed[1] + computed[2] <= computed[0] + under_way
     assert computed[2] < computed[0] - 200
     computed.append(0)

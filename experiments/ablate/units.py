@@ -1,7 +1,8 @@
-"""Units that only ablations close: regions of attention, words, pairs of heads, and heads one by one."""
+"""What only this experiment takes out of the network: regions of attention, words, pairs of heads, heads one by one."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -9,10 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from data.batches import Batch
 from lab.sweep import Ablation
-from lab.units import Head, closing, head_name
-from model import GPT2Config, Interventions, masks
+from lab.units import Head, always, head_name
+from model import GPT2Config, Intervention, Interventions, masks
 
 RANDOM = "random, as many as "  # begins the region of a control; the class of words that it is for follows
 BANDS = (4, 8)  # tokens that a query sees of the nearest past, itself included
@@ -25,80 +25,99 @@ REGIONS: dict[str, Callable[[int], Tensor]] = {
 
 
 def each_pair(config: GPT2Config, pairs: Iterable[tuple[Head, Head]]) -> list[Ablation]:
-    """Two heads together."""
+    """Return an ablation of two heads together for each pair."""
     return [
-        Ablation("pair", closing(config, pair), min(pair)[0], region=f"{head_name(pair[0])} & {head_name(pair[1])}")
-        for pair in pairs
+        Ablation("pair", close(config, pair), min(pair)[0], region=" & ".join(map(head_name, pair))) for pair in pairs
     ]
 
 
 def closing_one_by_one(config: GPT2Config, order: Sequence[Head], counts: Iterable[int]) -> list[Ablation]:
-    """The first n heads of an order together, for each of these n."""
-    found = []
+    """Return, for each count n, an ablation of the first n heads of an order together."""
+    ablations = []
     for n in counts:
-        closed = list(order[:n])
-        start = min((layer for layer, _ in closed), default=config.n_layer - 1)
-        found.append(Ablation("curve", closing(config, closed), start, region=" ".join(map(head_name, closed))))
-    return found
+        heads = order[:n]
+        start = min((layer for layer, _ in heads), default=config.n_layer - 1)
+        ablations.append(Ablation("curve", close(config, heads), start, region=" ".join(map(head_name, heads))))
+    return ablations
 
 
 def each_region(config: GPT2Config, rows: Sequence[int] = ()) -> list[Ablation]:
-    """Pieces of the attention maps, in all layers at once and in each alone: of kind `mask`, where each row
-    renormalises over what is left, and of kind `cut`, where nothing does.
+    """Return ablations of pieces of the attention maps, in all layers at once and in each layer alone.
 
-    Each of REGIONS, and everything but it; the last query's row, and these rows, which negative numbers count from
-    each text's end. A row without any key is 0 in both kinds, so rows are of kind `mask` only."""
-    found = []
+    The pieces are each of REGIONS and everything but it, in two kinds: `mask`, where each row renormalises over what is
+    left, and `cut`, where nothing does. Then the rows of single queries: the last, and `rows`, of which negative
+    numbers count from the text's end. A row without any key is 0 in both kinds, so rows are of kind `mask` only."""
+    ablations = []
     for layer in (None, *range(config.n_layer)):
-        acting = partial(in_layer, config, layer)
         for region, keys in REGIONS.items():
             for title, inside in ((region, True), (f"all but {region}", False)):
-                for kind in ("mask", "cut"):
-                    arguments = partial(without, acting, kind, keys, inside)
-                    found.append(Ablation(kind, arguments, layer or 0, layer, region=title))
+                mask = in_layer(config, layer, hide_region(keys, inside))
+                ablations.append(Ablation("mask", mask, layer or 0, layer, region=title))
+                ablations.append(Ablation("cut", cut(mask), layer or 0, layer, region=title))
         for row in (-1, *rows):
+            mask = in_layer(config, layer, masks.close_query(row))
             title = "last query" if row == -1 else f"query {row}"
-            found.append(Ablation("mask", partial(without_row, acting, row), layer or 0, layer, region=title))
-    return found
+            ablations.append(Ablation("mask", mask, layer or 0, layer, region=title))
+    return ablations
 
 
-def each_word_class(hidden: Mapping[str, Sequence[NDArray[np.bool_]]], rng: np.random.Generator) -> list[Ablation]:
-    """Words hidden from all queries, by class, and beside each class equally many random tokens of each text.
+def each_word_class(
+    sequences: Sequence[list[int]], hidden: Mapping[str, Sequence[NDArray[np.bool_]]], rng: np.random.Generator
+) -> list[Ablation]:
+    """Return ablations that hide words from all queries: each class, and as many random tokens of each text.
 
-    hidden: by class, one bool (T,) per text of the split, True where a token is of such a word."""
-    found = []
-    for title, texts in hidden.items():
-        for region, tokens in (
-            (title, texts),
-            (RANDOM + title, [rng.permutation(own) for own in texts]),
-        ):
-            rows = [torch.from_numpy(own) for own in tokens]
-            found.append(Ablation("words", partial(hiding, rows), region=region))
-    return found
-
-
-def in_layer(config: GPT2Config, layer: int | None, mask: Tensor) -> Tensor:
-    """An attn_mask that acts in one layer, or in all for None."""
-    return mask if layer is None else masks.restrict(mask, config, layers=[layer])
+    sequences: token ids of the texts; hidden: by class, one bool (T,) per text, True where a token is of such a word.
+    """
+    ablations = []
+    for title, rows in hidden.items():
+        random = [rng.permutation(row) for row in rows]
+        for region, tokens in ((title, rows), (RANDOM + title, random)):
+            ablations.append(Ablation("words", hide_words(sequences, tokens), region=region))
+    return ablations
 
 
-def without(
-    acting: Callable[[Tensor], Tensor], kind: str, region: Callable[[int], Tensor], inside: bool, batch: Batch
-) -> Interventions:
-    """Nothing inside a region of the attention map, or nothing outside of it."""
-    own = region(batch.ids.shape[1])
-    kept = acting(~own if inside else own)
-    return {"attn_mask": kept} if kind == "mask" else {"attn_gate": kept.float()}
+# Interventions: (ids, lengths) -> arguments of the forward pass.
 
 
-def without_row(acting: Callable[[Tensor], Tensor], row: int, batch: Batch) -> Interventions:
-    """One query of each text attends to nothing; texts that are too short to have it stay whole."""
-    positions = torch.arange(batch.ids.shape[1])
-    at = (batch.lengths.cpu() + row if row < 0 else torch.full_like(batch.lengths.cpu(), row))[:, None]  # (B, 1)
-    return {"attn_mask": acting((positions != at)[:, None, None, :, None])}
+def close(config: GPT2Config, heads: Iterable[Head]) -> Intervention:
+    """Close these heads."""
+    return always({"head_gate": masks.close_heads(config, heads)})
 
 
-def hiding(hidden: Sequence[Tensor], batch: Batch) -> Interventions:
-    """No query attends to these tokens, bool (T,) for every text of the split."""
-    rows = pad_sequence([hidden[i] for i in batch.index.tolist()], batch_first=True)  # (B, T)
-    return {"attn_mask": masks.hide_tokens(rows)}
+def hide_region(region: Callable[[int], Tensor], inside: bool) -> Intervention:
+    """Mask what is inside a region of the attention map, or what is outside of it."""
+
+    def intervention(ids: Tensor, lengths: Tensor) -> Interventions:
+        pairs = region(ids.shape[1])
+        return {"attn_mask": ~pairs if inside else pairs}
+
+    return intervention
+
+
+def in_layer(config: GPT2Config, layer: int | None, mask: Intervention) -> Intervention:
+    """Let an attn_mask act in one layer alone; None: in all, as it does anyway."""
+    if layer is None:
+        return mask
+    return lambda ids, lengths: {"attn_mask": masks.restrict(mask_of(mask, ids, lengths), config, layers=[layer])}
+
+
+def cut(mask: Intervention) -> Intervention:
+    """Take the same out after the softmax, so that nothing renormalises."""
+    return lambda ids, lengths: {"attn_gate": mask_of(mask, ids, lengths).float()}
+
+
+def mask_of(intervention: Intervention, ids: Tensor, lengths: Tensor) -> Tensor:
+    return cast(Tensor, intervention(ids, lengths)["attn_mask"])
+
+
+def hide_words(sequences: Sequence[list[int]], hidden: Sequence[NDArray[np.bool_]]) -> Intervention:
+    """Hide from all queries the tokens of each text that are True in its row, bool (T,).
+
+    Texts are recognised by their token ids: copies of a text share a row."""
+    rows = {tuple(text): torch.from_numpy(row) for text, row in zip(sequences, hidden, strict=True)}
+
+    def intervention(ids: Tensor, lengths: Tensor) -> Interventions:
+        texts = [tuple(text[:n]) for text, n in zip(ids.tolist(), lengths.tolist(), strict=True)]
+        return {"attn_mask": masks.hide_tokens(pad_sequence([rows[text] for text in texts], batch_first=True))}
+
+    return intervention

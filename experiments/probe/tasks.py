@@ -2,10 +2,10 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,10 @@ import torch
 
 from lab.activations import Activations, record, sites
 from lab.device import Device
-from lab.output import write_json
+from lab.kept import Identity, read_result, write_result
 from lab.progress import console, forecast, progress_bar
 from lab.study import Study
 from model import GPT2
-from model.files import read_json
 
 from .linear import STRENGTHS, Task, n_workers
 from .sources import AGAINST_RANDOM, Key, Source
@@ -29,11 +28,19 @@ from .tables import Rows, probed, profile
 # on all of a small call. `pytest -m slow tests/lab/test_progress.py` compares a forecast with the time then taken.
 PRODUCTS, PRODUCTS_PER_SITE = 5000, 3 * 10**9
 CPU = Device(torch.device("cpu"), "fp32")  # which fits the probes, whatever computes the activations
-Tasks = dict[Key, Task]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Tasks on one source, probed in one network: `trained`, that of the study, or `random`."""
+
+    network: str
+    source: Source
+    tasks: dict[Key, Task]
 
 
 class Probes:
-    """Probes the network of a study, and one of its shape with random weights; `folder` keeps what each task found."""
+    """Probes the network of a study, and one of its shape with random weights; `folder` keeps the results."""
 
     def __init__(self, study: Study, folder: Path, seed: int) -> None:
         self.study, self.folder, self.seed, self.sites = study, folder, seed, sites(study.clf.config)
@@ -45,57 +52,58 @@ class Probes:
         return GPT2(self.study.clf.config).to(self.study.device.device).eval().requires_grad_(False)
 
     def run(self, sources: Sequence[Source]) -> dict[str, pd.DataFrame]:
-        """The tables `probes` and, of the network itself, `profiles`: those of `probe_tables`, with `property, network,
-        reading` before them."""
-        jobs = [("trained", source, dict(source.tasks)) for source in sources]
-        jobs += [("random", source, own) for source in sources if (own := _against_random(source))]
-        tasks = [task for _, _, own in jobs for task in own.values()]
-        total = len(tasks) * len(self.sites)
-        console.print(forecast(f"{total:,} probes take", self.work(tasks), fitting_rate(), CPU))
-        tables: dict[str, list[pd.DataFrame]] = {"probes": [], "profiles": []}
+        """Return the tables `probes` and, of the network itself, `profiles`: those of `tables.py`, with `property,
+        network, reading` before them."""
+        jobs = [Job("trained", source, dict(source.tasks)) for source in sources]
+        for source in sources:
+            if tasks := {key: task for key, task in source.tasks.items() if key[0] in AGAINST_RANDOM}:
+                jobs.append(Job("random", source, tasks))
+        every = [task for job in jobs for task in job.tasks.values()]
+        total = len(every) * len(self.sites)
+        console.print(forecast(f"{total:,} probes take", self.work(every), fitting_rate(), CPU))
+        parts: dict[str, list[pd.DataFrame]] = {"probes": [], "profiles": []}
         with progress_bar("sites probed") as bar:
             line = bar.add_task("", total=total, note="")
-            for network, source, own in jobs:
-                bar.update(line, description=f"{source.name}, {network} weights")
-                for (what, reading), rows in self.source(network, source, own, lambda n: bar.advance(line, n)):
-                    key = {"property": what, "network": network, "reading": reading}
-                    for name in tables:
-                        tables[name].append(pd.DataFrame([key | row for row in rows[name]]))
-        found = {name: pd.concat(own, ignore_index=True) for name, own in tables.items()}
+            for job in jobs:
+                bar.update(line, description=f"{job.source.name}, {job.network} weights")
+                for (what, reading), rows in self.run_job(job, lambda n: bar.advance(line, n)):
+                    key = {"property": what, "network": job.network, "reading": reading}
+                    for name in parts:
+                        parts[name].append(pd.DataFrame([key | row for row in rows[name]]))
+        tables = {name: pd.concat(some, ignore_index=True) for name, some in parts.items()}
         numbers = dict.fromkeys(("control", "selectivity", "bits", "compression"), "float64")  # None: there is none
-        found["probes"] = found["probes"].astype({"head": "Int64", **numbers})
-        return found
+        tables["probes"] = tables["probes"].astype({"head": "Int64", **numbers})
+        return tables
 
-    def source(
-        self, network: str, source: Source, tasks: Tasks, advance: Callable[[int], object]
-    ) -> Iterator[tuple[Key, dict[str, Rows]]]:
-        """What each task finds. The activations are computed only if a task is still to be done."""
-        paths = {key: self.folder / f"{network}-{'-'.join(key)}.json".replace(" ", "-") for key in tasks}
-        about = {key: self.identity(network, source, key) for key in tasks}
-        done = {key: path.is_file() and read_json(path)["about"] == about[key] for key, path in paths.items()}
-        trunk = self.study.clf.trunk if network == "trained" else self.random
+    def run_job(self, job: Job, advance: Callable[[int], object]) -> Iterator[tuple[Key, dict[str, Rows]]]:
+        """Yield the rows of each task. Activations are computed only if a task is still to be done."""
+        paths = {key: self.folder / f"{job.network}-{'-'.join(key)}.json".replace(" ", "-") for key in job.tasks}
+        identities = {key: self.identity(job.network, job.source, key) for key in job.tasks}
+        results = {key: read_result(path, identities[key]) for key, path in paths.items()}
+        trunk = self.study.clf.trunk if job.network == "trained" else self.random
         with TemporaryDirectory(".tmp", ".", self.folder, ignore_cleanup_errors=True) as folder:
-            if not all(done.values()):
-                read = record(trunk, source.sequences, source.positions, Path(folder), self.study.device)
-            for key, task in tasks.items():
-                if done[key]:
-                    advance(len(self.sites))
+            if None in results.values():
+                source = job.source
+                readings = record(trunk, source.sequences, source.positions, Path(folder), self.study.device)
+            for key, task in job.tasks.items():
+                if results[key] is None:
+                    rows = self.run_task(job, readings[key[1]], task, key[0], lambda: advance(1))
+                    write_result(paths[key], identities[key], rows)
                 else:
-                    found = self.task(read[key[1]], task, key[0], network == "trained", lambda: advance(1))
-                    write_json(paths[key], {"about": about[key], "found": found})
-                yield key, read_json(paths[key])["found"]
+                    advance(len(self.sites))
+                yield key, read_result(paths[key], identities[key])  # as it is read back, whether new or not
 
-    def task(
-        self, activations: Activations, task: Task, what: str, trained: bool, advance: Callable[[], object]
+    def run_task(
+        self, job: Job, activations: Activations, task: Task, what: str, advance: Callable[[], object]
     ) -> dict[str, Rows]:
         rows = probed(activations, self.sites, task, self.seed, what in AGAINST_RANDOM, advance)
-        return {"probes": rows, "profiles": profile(activations, rows, task) if trained else []}
+        return {"probes": rows, "profiles": profile(activations, rows, task) if job.network == "trained" else []}
 
-    def identity(self, network: str, source: Source, key: Key) -> dict[str, Any]:
-        """What a task's results depend on, as JSON."""
+    def identity(self, network: str, source: Source, key: Key) -> Identity:
+        """Return what a task's results depend on."""
         task, positions = source.tasks[key], source.positions[key[1]]
         rows = (task.y, task.split, task.text, task.control, *([None] if positions is None else positions))
-        listed = [None if own is None else own.tolist() for own in rows]
+        listed = [None if row is None else row.tolist() for row in rows]
         return {
             **self.study.identity(),
             "network": network,
@@ -106,7 +114,7 @@ class Probes:
         }
 
     def work(self, tasks: Sequence[Task]) -> int:
-        """About how many multiply-adds it takes to fit the probes of these tasks."""
+        """Estimate the multiply-adds that it takes to fit the probes of these tasks."""
         config = self.study.clf.config
         widths = sum(config.head_width if site.kind == "head" else config.n_embd for site in self.sites)
         outputs = sum(int((task.split == "train").sum()) * len(task.names) for task in tasks)  # rows times classes
@@ -114,9 +122,5 @@ class Probes:
 
 
 def fitting_rate() -> float:
-    """Multiply-adds per second of all workers that fit probes, with a thread each."""
+    """Measure the multiply-adds per second of all workers that fit probes, with a thread each."""
     return n_workers() * CPU.product_rate() / torch.get_num_threads()
-
-
-def _against_random(source: Source) -> Tasks:
-    return {key: task for key, task in source.tasks.items() if key[0] in AGAINST_RANDOM}

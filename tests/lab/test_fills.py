@@ -35,7 +35,7 @@ def batch(texts, targets, *index):
 
 
 def test_means_are_over_the_real_tokens_of_each_class(clf, texts):
-    means = fills.means(clf, *texts, CPU)
+    means = fills.measure_means(clf, *texts, CPU)
     for k in range(K):
         own = [outputs(clf, ids) for ids, target in zip(*texts, strict=True) if target == k]
         z = torch.cat([z for z, _ in own], dim=2)  # (L, H, tokens, D)
@@ -46,7 +46,7 @@ def test_means_are_over_the_real_tokens_of_each_class(clf, texts):
 
 
 def test_the_mean_fill_is_one_value_for_every_text_and_token(clf, texts):
-    given = fills.mean(fills.means(clf, *texts, CPU))(batch(*texts, 0, 4))
+    given = fills.mean(fills.measure_means(clf, *texts, CPU))(batch(*texts, 0, 4))
     every = [outputs(clf, ids) for ids in texts[0]]
     z = torch.cat([z for z, _ in every], dim=2).mean(2)  # (L, H, D)
     mlp = torch.cat([mlp for _, mlp in every], dim=1).mean(1)
@@ -57,7 +57,7 @@ def test_the_mean_fill_is_one_value_for_every_text_and_token(clf, texts):
 def test_the_class_mean_fill_leaves_the_predicted_class_out_whatever_the_true_one_is(clf, texts):
     predicted = np.full(len(texts[0]), 3)
     predicted[3], predicted[8] = 2, 1  # their true classes are 0 and 1
-    fill = fills.class_mean(fills.means(clf, *texts, CPU), predicted)
+    fill = fills.class_mean(fills.measure_means(clf, *texts, CPU), predicted)
     given = fill(batch(*texts, 3, 8))
     for row, excluded in enumerate((2, 1)):
         others = [outputs(clf, ids) for ids, target in zip(*texts, strict=True) if target != excluded]
@@ -106,7 +106,7 @@ def test_a_donor_meets_its_text_at_the_last_token(clf, texts):
     at = batch(*texts, 0, 1, 8)  # of 3, 7 and 13 tokens
     chosen = np.zeros(len(texts[0]), dtype=int)
     chosen[0], chosen[1], chosen[8] = 1, 0, 0
-    given = fills.donated(clf, donors, chosen, CPU, at)
+    given = fills.emit_donors(clf, donors, chosen, CPU, at)
     for row, (text, donor, tokens) in enumerate([(0, 1, [2, 3, 4]), (1, 0, range(4, 11)), (8, 0, [0, 0, *range(11)])]):
         z, mlp = outputs(clf, donors[donor])
         n = len(texts[0][text])

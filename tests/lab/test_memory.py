@@ -16,7 +16,7 @@ from lab.activations import record, sites
 from lab.device import Device
 from lab.memory import fitting, map_texts
 from lab.predict import predict
-from lab.sweep import nothing
+from lab.sweep import fill_zeros
 
 CPU = Device(torch.device("cpu"), "fp32")
 
@@ -91,11 +91,11 @@ def resampled(clf, device, folder):
     donors, chosen = [TEXTS[2], TEXTS[6]], np.array([0, 1])
     texts = Batch(torch.tensor([[5, 6], [7, 8]]), torch.tensor([2, 2]), torch.tensor([0, 1]), torch.tensor([0, 1]))
     with torch.no_grad():
-        return list(fills.donated(clf, donors, chosen, device, texts).values())
+        return list(fills.emit_donors(clf, donors, chosen, device, texts).values())
 
 
 def mean_sums(clf, device, folder):
-    sums = fills.means(clf, TEXTS, TARGETS, device)
+    sums = fills.measure_means(clf, TEXTS, TARGETS, device)
     return [sums.z, sums.mlp, sums.tokens]
 
 
@@ -108,7 +108,7 @@ def activations(clf, device, folder):
 PASSES = {
     "means": mean_sums,
     "donors": resampled,
-    "gradients": lambda clf, device, folder: [gate_gradients(clf, TEXTS, TARGETS, [nothing], device)],
+    "gradients": lambda clf, device, folder: [gate_gradients(clf, TEXTS, TARGETS, [fill_zeros], device)],
     "activations": activations,
     "class lens": lambda clf, device, folder: [class_lens(clf, TEXTS, device)],
     "contributions": lambda clf, device, folder: [contributions(clf, TEXTS, device)],
@@ -190,5 +190,7 @@ def test_a_bar_is_closed_at_once_where_a_pass_fails():
     before = set(threading.enumerate())
     with pytest.raises(ValueError, match="no") as caught:
         list(map_texts(fail, [[1], [2, 3]], Device(torch.device("cpu"), "fp32"), "failing"))
-    assert not set(threading.enumerate()) - before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)  # it has been told to end
+        assert not thread.is_alive()
     assert caught.traceback  # which holds all that is left of the pass

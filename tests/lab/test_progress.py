@@ -15,6 +15,7 @@ import ablate
 import pretrain
 import train
 from data import read_corpus
+from experiments.ablate.plans import on_both_splits
 from experiments.probe import tasks
 from experiments.probe.sources import of_texts, of_words
 from experiments.probe.tasks import PRODUCTS, PRODUCTS_PER_SITE, Probes
@@ -23,7 +24,7 @@ from lab import progress, sweeps
 from lab.device import Device
 from lab.progress import announce_training, forecast, progress_bar
 from lab.study import Study
-from lab.sweep import Ablation, nothing
+from lab.sweep import Ablation, change_nothing
 from lab.sweeps import Plan, Sweeps
 from lab.texts import read_texts
 from lab.units import each_head
@@ -116,7 +117,7 @@ def random_texts(n, lengths, vocab_size=101):
 
 def test_the_work_of_a_sweep_is_counted_in_layers_times_tokens(clf, tmp_path):
     own = Sweeps(study_of(clf, [[1] * 5, [2] * 2, [3] * 4]), tmp_path, 0, 0)  # 3 layers, 11 tokens
-    last, whole = Ablation("one", nothing, start=2), Ablation("two", nothing)
+    last, whole = Ablation("one", change_nothing, start=2), Ablation("two", change_nothing)
     assert own.work([Plan("a", "zero", {"val": [last, whole]})]) == (1 + 3) * 11
     assert own.work([Plan("a", "resample", {"val": [last]})]) == 10 * 11
     assert (
@@ -135,7 +136,7 @@ def test_the_rate_of_a_sweep_is_that_of_a_trial_batch(clf, tmp_path, monkeypatch
         batches.append(batch)
         assert [(head.layer, head.head) for head in heads] == [(0, 0), (0, 3), (1, 1), (1, 4), (2, 2)]
 
-    monkeypatch.setattr(Sweeps, "ablated", staticmethod(trial))
+    monkeypatch.setattr(Sweeps, "ablate_batch", staticmethod(trial))
     monkeypatch.setattr(sweeps.time, "perf_counter", lambda: now[0])
     study = study_of(clf, [[1] * n for n in (5, 3, 11, 13, 2)], replace(CPU, world=3))
     rate = Sweeps(study, tmp_path, 0, 0).rate()
@@ -161,14 +162,14 @@ def test_the_forecast_of_the_probes_is_that_of_the_cpu(clf, rates, monkeypatch, 
     """2 tasks at 22 sites: 7 streams and MLPs of 35 features, 15 heads of 7."""
     assert Probes(study_of(clf, [[1]]), tmp_path, 0).work([]) == 0
     rows = np.repeat(["train", "val", "test"], [13, 3, 5])
-    tasks = [SimpleNamespace(split=rows, names=names) for names in ("ab", "abcde")]
+    both = [SimpleNamespace(split=rows, names=names) for names in ("ab", "abcde")]
     own = Probes(study_of(clf, [[1]], device), tmp_path, 0)
-    assert own.work(tasks) == PRODUCTS * 13 * (2 + 5) * (7 * 35 + 15 * 7) + PRODUCTS_PER_SITE * 2 * 22
-    monkeypatch.setattr(own, "source", lambda *arguments: iter([]))
-    monkeypatch.setattr(own, "work", lambda tasks: 3 * 3600 * tasks.fitting_rate())
+    assert own.work(both) == PRODUCTS * 13 * (2 + 5) * (7 * 35 + 15 * 7) + PRODUCTS_PER_SITE * 2 * 22
+    monkeypatch.setattr(own, "run_job", lambda *arguments: iter([]))
+    monkeypatch.setattr(own, "work", lambda probed: 3 * 3600 * tasks.fitting_rate())
     columns = ["head", "control", "selectivity", "bits", "compression"]
     monkeypatch.setattr(pd, "concat", lambda tables, **options: pd.DataFrame(columns=columns))
-    own.run([SimpleNamespace(name="texts", tasks={("emotion", "last"): tasks[0]})])
+    own.run([SimpleNamespace(name="texts", tasks={("emotion", "last"): both[0]})])
     assert f"44 probes take about 180 min on {CPU}" in " ".join(capsys.readouterr().out.split())
 
 
@@ -215,7 +216,7 @@ def timed(work):
 def test_a_sweep_takes_as_long_as_forecast(tmp_path, fill):
     clf = GPT2Classifier(GPT2Config(4, 4, 128, n_ctx=64, vocab_size=101), LABELS).eval()
     study = study_of(clf, random_texts(20 if fill == "resample" else 150, range(5, 40)))
-    plans = [Plan("heads", fill, ablate.on_both(each_head(clf.config)))]
+    plans = [Plan("heads", fill, on_both_splits(each_head(clf.config)))]
 
     def measure():
         own = Sweeps(study, tmp_path / str(time.perf_counter()), 0, 0)

@@ -198,23 +198,6 @@ def dying(original, changes, nth):
     return change
 
 
-def test_only_results_that_headgate_kept_are_removed(here):
-    about = {"weights": "0" * 64, "seed": 0, "precision": "fp32"}
-    ours = {"test-zero-heads.json": json.dumps(about), "test-zero-heads.npy": "numbers"}
-    ours |= {"trained-emotion-last.json": json.dumps({"about": about, "found": {}})}
-    others = {
-        "notes.json": "{}",
-        "list.json": "[1]",
-        "no.json": "{",
-        "plan.npy": "numbers",
-        "seeds.json": '{"seed": 1}',
-    }
-    for name, content in (ours | others).items():
-        (here / name).write_text(content)
-    runs.remove_results(here)
-    assert contents(here) == others
-
-
 def test_only_unfinished_files_of_headgate_are_removed(here):
     others = {".profile.old", ".notes.tmp", "a.tmp", ".lock"}
     for name in (*others, ".effects.csv.123.tmp", ".run.json.45.old"):

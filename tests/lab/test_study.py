@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lab.device import Device
-from lab.study import Study, other_than_overall
+from lab.study import Study, rename_overall
 from lab.texts import Texts
 from model import InputError
 
@@ -23,7 +23,7 @@ def study(labels=("no", "yes"), n=101):
         for split in ("train", "val", "test")
     }
     corpus = SimpleNamespace(files={"x": "12"}, labels=labels)
-    clf = SimpleNamespace(labels=other_than_overall(labels))
+    clf = SimpleNamespace(labels=rename_overall(labels))
     return Study("runs/one", {}, clf, None, corpus, texts, CPU, "34")
 
 
@@ -70,7 +70,7 @@ def test_a_sample_is_the_same_for_a_seed_and_another_for_each_split():
 
 
 def test_a_class_called_all_gets_another_name_and_a_line_says_so(capsys):
-    assert other_than_overall(["no", "yes"]) == ("no", "yes")
+    assert rename_overall(["no", "yes"]) == ("no", "yes")
     assert capsys.readouterr().out == ""
     own = study(("no", "all", "all (class)"))
     assert own.clf.labels == ("no", "all (class) (class)", "all (class)")
@@ -83,7 +83,7 @@ def test_a_class_called_all_gets_another_name_and_a_line_says_so(capsys):
 def test_classes_without_texts_are_named():
     own = study(("a", "b", "c", "d"))
     val, test = replace(TEXTS, split="val", targets=np.array([0, 1, 2])), replace(TEXTS, targets=np.array([3, 3, 1]))
-    assert own.absent(replace(TEXTS, targets=np.array([0, 1, 2, 3]))) == []
-    [first, second] = own.absent(val, test)
+    assert own.absent_classes(replace(TEXTS, targets=np.array([0, 1, 2, 3]))) == []
+    [first, second] = own.absent_classes(val, test)
     assert first.startswith("no val text has the class d: ")
     assert second.startswith("no test text has the class a, c: ")

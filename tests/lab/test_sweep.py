@@ -8,9 +8,9 @@ from data.batches import Batch
 from experiments.ablate import units
 from lab import fills
 from lab.device import Device
-from lab.sweep import BASELINE, nothing, sweep
+from lab.sweep import BASELINE, Ablation, fill_zeros, sweep
 from lab.units import each_head, each_layer
-from model import load_classifier
+from model import load_classifier, masks
 
 CPU = Device(torch.device("cpu"), "fp32")
 N, K, V = 23, 4, 101
@@ -23,7 +23,7 @@ def texts():
     return [rng.integers(0, V, rng.integers(1, 14)).tolist() for _ in range(N)], rng.integers(0, K, N)
 
 
-def swept(clf, texts, ablations, given=(nothing,), among=None):
+def swept(clf, texts, ablations, given=(fill_zeros,), among=None):
     """Logits (N, U, R, K) of the sweep; NaN for the texts that were not asked for."""
     logits = np.full((N, len(ablations), len(given), K), np.nan, np.float32)
     for index, own in sweep(clf, texts[0], ablations, given, CPU, np.arange(N) if among is None else among):
@@ -38,24 +38,24 @@ def everything(config, texts):
         *each_head(config),
         *each_layer(config),
         *units.each_region(config, (0, 2, -3)),
-        *units.each_word_class(hidden, np.random.default_rng(0)),
+        *units.each_word_class(texts[0], hidden, np.random.default_rng(0)),
         *units.each_pair(config, [((0, 1), (2, 3)), ((1, 0), (1, 4))]),
         *units.closing_one_by_one(config, [(1, 2), (2, 0), (0, 1)], [0, 1, 2, 3]),
     ]
 
 
 def test_every_ablation_with_every_fill_gives_the_logits_of_a_plain_call(clf, texts):
-    means = fills.means(clf, *texts, CPU)
+    means = fills.measure_means(clf, *texts, CPU)
     resampled = fills.resample(clf, texts[0], texts[0][:7], CPU, 0)[:2]
     ablations = everything(clf.config, texts)
-    for given in ([nothing], [fills.mean(means)], [fills.class_mean(means, texts[1])], resampled):
+    for given in ([fill_zeros], [fills.mean(means)], [fills.class_mean(means, texts[1])], resampled):
         got = swept(clf, texts, ablations, given)
         for i in range(0, N, 11):
             ids, target = texts[0][i], texts[1][i]
             alone = Batch(*(torch.tensor([value]) for value in (ids, len(ids), target, i)))
             for u, ablation in enumerate(ablations):
                 for r, fill in enumerate(given):
-                    arguments = dict(ablation.arguments(alone))
+                    arguments = dict(ablation.intervention(alone.ids, alone.lengths))
                     closed = {name: value for name, value in fill(alone).items() if name[:-4] + "gate" in arguments}
                     with torch.no_grad():
                         want = clf(alone.ids, alone.lengths, **arguments, **closed)[0].numpy()
@@ -83,7 +83,7 @@ def test_only_the_texts_asked_for_are_computed(clf, texts):
 def test_closing_a_head_is_surgery_on_the_input_columns_of_c_proj(clf_reference, clf, texts):
     """Zero: the head's columns are 0. Mean: the bias also takes up what these columns make of the mean."""
     config, D = clf.config, clf.config.head_width
-    means = fills.means(clf, *texts, CPU)
+    means = fills.measure_means(clf, *texts, CPU)
     mean = (means.z.sum(0) / means.tokens.sum()).float()  # (L, H, D)
     zeroed = swept(clf, texts, each_head(config))
     shifted = swept(clf, texts, each_head(config), [fills.mean(means)])
@@ -100,6 +100,26 @@ def test_closing_a_head_is_surgery_on_the_input_columns_of_c_proj(clf_reference,
                 want = np.stack([cut(torch.tensor([ids]))[0].numpy() for ids in texts[0]])
             np.testing.assert_allclose(got[:, u, 0], want, atol=1e-5 * np.abs(want).max())
             assert np.abs(got[:, u, 0] - swept(clf, texts, [BASELINE])[:, 0, 0]).max() > 1e-2  # and it does something
+
+
+MASKS = {
+    "hide_ids": masks.hide_ids(range(0, V, 3)),
+    "last_tokens": masks.last_tokens(2),
+    "close_query": masks.close_query(1),
+    "close_last_query": masks.close_last_query,
+    "keys": lambda ids, lengths: {"attn_gate": 1 - masks.keys(ids.shape[1], [0]).float()},
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_an_intervention_of_masks_is_swept_as_it_stands(clf, texts, name):
+    got, whole = swept(clf, texts, [Ablation(name, MASKS[name]), BASELINE])[:, :, 0].swapaxes(0, 1)
+    for i, ids in enumerate(texts[0]):
+        alone = torch.tensor([ids]), torch.tensor([len(ids)])
+        with torch.no_grad():
+            want = clf(*alone, **MASKS[name](*alone))[0].numpy()
+        np.testing.assert_allclose(got[i], want, atol=1e-5 * np.abs(want).max())
+    assert np.abs(got - whole).max() > 1e-2  # and it does something
 
 
 def test_memory_does_not_grow_with_the_number_of_ablations(clf, texts, monkeypatch):

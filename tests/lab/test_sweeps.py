@@ -43,9 +43,7 @@ def test_what_is_kept_is_used_again_for_the_same(sweeps, fill):
 
 CHANGES = {
     "weights": lambda sweeps: replace(sweeps.study, weights="of another network"),
-    "corpus": lambda sweeps: replace(
-        sweeps.study, corpus=SimpleNamespace(files={"a": "b"}, split=sweeps.study.corpus.split)
-    ),
+    "corpus": lambda sweeps: replace(sweeps.study, corpus=SimpleNamespace(files={"a": "b"})),
     "precision": lambda sweeps: replace(sweeps.study, device=Device(torch.device("cpu"), "bf16")),
 }
 
@@ -122,7 +120,7 @@ def test_a_sweep_that_ends_between_its_two_files_is_taken_for_no_other(sweeps, m
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("lab.sweeps.write_json", fail)
+        patch.setattr("lab.kept.write_json", fail)
         with pytest.raises(OSError, match="no space"):
             run(sweeps, plan(heads=2))
     np.testing.assert_array_equal(run(sweeps, plan()), before)
@@ -134,11 +132,11 @@ def test_a_device_that_computes_other_logits_is_refused(sweeps, monkeypatch, pre
     heads, most = [], AGREEMENT[precision]
     errors = {"meta": 0.9 * most, "cpu": 0.0}  # shares of 4
 
-    def ablated(batch, ablations, clf, device):
+    def ablate_batch(batch, ablations, clf, device):
         heads.append(len(ablations))
         return torch.tensor([[4.0, -1.0], [2.0, 4 * errors[device.device.type] - 3.0]])
 
-    monkeypatch.setattr(Sweeps, "ablated", staticmethod(ablated))
+    monkeypatch.setattr(Sweeps, "ablate_batch", staticmethod(ablate_batch))
     sweeps.study = replace(sweeps.study, device=Device(torch.device("meta"), precision))
     sweeps.check_device()
     assert heads == [7, 7]  # six heads and the whole network

@@ -224,7 +224,7 @@ def test_words_are_compared_with_random_tokens_in_pairs(network, sweeps):
     """The interval is that of the difference on the same resamples."""
     sequences, targets = network[1], network[2]["test"]
     hidden = {"even": [np.array(ids) % 2 == 0 for ids in sequences["test"]], "none": [np.zeros(7, bool)] * 151}
-    plan = Plan("words", "zero", {"test": units.each_word_class(hidden, np.random.default_rng(0))})
+    plan = Plan("words", "zero", {"test": units.each_word_class(sequences["test"], hidden, np.random.default_rng(0))})
     logits = sweeps.run([plan])["words", "zero", "test"]
     table = findings.words_against_random(sweeps, plan, logits, "").set_index(["words", "class", "metric"])
     by_unit = dict(

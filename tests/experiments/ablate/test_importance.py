@@ -13,7 +13,7 @@ from data.batches import Batch
 from experiments.ablate import importance
 from lab import fills
 from lab.device import Device
-from lab.sweep import nothing
+from lab.sweep import fill_zeros
 
 CPU = Device(torch.device("cpu"), "fp32")
 N, K, V = 7, 4, 101
@@ -27,10 +27,10 @@ def texts():
 
 def fills_of(name, clf, texts):
     if name == "zero":
-        return [nothing]
+        return [fill_zeros]
     if name == "resample":
         return fills.resample(clf, texts[0], texts[0][:5], CPU, 0)[:3]
-    means = fills.means(clf, *texts, CPU)
+    means = fills.measure_means(clf, *texts, CPU)
     return [fills.mean(means) if name == "mean" else fills.class_mean(means, np.arange(N) % K)]
 
 

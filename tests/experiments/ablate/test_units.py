@@ -4,26 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from data.batches import Batch
 from experiments.ablate import units
 from lab.units import each_head, each_layer, head_name, parse_head
 
 T = 5
-ALONE = Batch(
-    torch.zeros(2, T, dtype=torch.int64), torch.tensor([T, 3]), torch.zeros(2, dtype=torch.int64), torch.tensor([1, 0])
-)
+TEXTS = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0]]), torch.tensor([T, 3])  # ids, lengths
 
 
-def found(ablations, **named):
-    [own] = [each for each in ablations if all(getattr(each, name) == value for name, value in named.items())]
-    return own
+def find(ablations, **names):
+    [ablation] = [each for each in ablations if all(getattr(each, name) == value for name, value in names.items())]
+    return ablation
 
 
 def test_every_head_is_closed_alone(tiny):
     ablations = each_head(tiny)
     assert [(own.layer, own.head) for own in ablations] == [(layer, head) for layer in range(3) for head in range(5)]
     for own in ablations:
-        gate = own.arguments(ALONE)["head_gate"][0, :, :, 0]
+        gate = own.intervention(*TEXTS)["head_gate"][0, :, :, 0]
         assert (gate == 0).nonzero().tolist() == [[own.layer, own.head]]
         assert own.start == own.layer
 
@@ -31,7 +28,7 @@ def test_every_head_is_closed_alone(tiny):
 def test_a_layer_is_its_heads_its_mlp_and_both(tiny):
     ablations = each_layer(tiny)
     assert len(ablations) == 3 * 3
-    heads, mlp, layer = (found(ablations, kind=kind, layer=1).arguments(ALONE) for kind in ("heads", "mlp", "layer"))
+    heads, mlp, layer = (find(ablations, kind=kind, layer=1).intervention(*TEXTS) for kind in ("heads", "mlp", "layer"))
     assert heads.keys() == {"head_gate"}
     assert mlp.keys() == {"mlp_gate"}
     assert layer.keys() == {"head_gate", "mlp_gate"}
@@ -55,14 +52,14 @@ def test_regions_by_hand(tiny, region, rows):
     """Which keys (columns) each query (row) may still attend to, of those that are not in its future."""
     ablations, causal = units.each_region(tiny), torch.ones(T, T).tril()
     want = torch.tensor([[int(digit) for digit in row] for row in rows])
-    mask = found(ablations, kind="mask", layer=None, region=region).arguments(ALONE)["attn_mask"]
+    mask = find(ablations, kind="mask", layer=None, region=region).intervention(*TEXTS)["attn_mask"]
     assert ((mask[0, 0, 0] * causal) == want).all()
-    gate = found(ablations, kind="cut", layer=None, region=region).arguments(ALONE)["attn_gate"]
+    gate = find(ablations, kind="cut", layer=None, region=region).intervention(*TEXTS)["attn_gate"]
     assert ((gate[0, 0, 0] * causal) == want).all()
     for kind in ("mask", "cut"):
-        assert [found(ablations, kind=kind, layer=layer, region=region).start for layer in (None, 0, 2)] == [0, 0, 2]
-    in_one = found(ablations, kind="mask", layer=2, region=region)
-    mask = in_one.arguments(ALONE)["attn_mask"]
+        assert [find(ablations, kind=kind, layer=layer, region=region).start for layer in (None, 0, 2)] == [0, 0, 2]
+    in_one = find(ablations, kind="mask", layer=2, region=region)
+    mask = in_one.intervention(*TEXTS)["attn_mask"]
     assert mask[0, :2].all()
     assert ((mask[0, 2, 0] * causal) == want).all()
 
@@ -70,20 +67,20 @@ def test_regions_by_hand(tiny, region, rows):
 def test_rows_count_from_the_start_or_from_each_texts_end(tiny):
     ablations = units.each_region(tiny, (0, 3, -3))
     for region, closed in (("last query", [4, 2]), ("query 0", [0, 0]), ("query 3", [3, 3]), ("query -3", [2, 0])):
-        assert [found(ablations, layer=layer, region=region).start for layer in (None, 0, 2)] == [0, 0, 2]
-        mask = found(ablations, kind="mask", layer=None, region=region).arguments(ALONE)["attn_mask"]
+        assert [find(ablations, layer=layer, region=region).start for layer in (None, 0, 2)] == [0, 0, 2]
+        mask = find(ablations, kind="mask", layer=None, region=region).intervention(*TEXTS)["attn_mask"]
         assert (~mask[:, 0, 0, :, 0]).nonzero().tolist() == [[0, closed[0]], [1, closed[1]]]
 
 
 def test_hidden_words_stand_beside_as_many_random_tokens():
     rng = np.random.default_rng(0)
     hidden = [rng.random(n) < 0.4 for n in (3, T)]
-    own, random = units.each_word_class({"some": hidden}, rng)
-    mask = own.arguments(ALONE)["attn_mask"]
+    own, random = units.each_word_class([[6, 7, 8], [1, 2, 3, 4, 5]], {"some": hidden}, rng)
+    mask = own.intervention(*TEXTS)["attn_mask"]
     assert mask.shape == (2, 1, 1, 1, T)
     assert (~mask[0].flatten()).tolist() == hidden[1].tolist()  # the batch has text 1 first
     assert (~mask[1].flatten()).tolist() == [*hidden[0].tolist(), False, False]
-    others = random.arguments(ALONE)["attn_mask"]
+    others = random.intervention(*TEXTS)["attn_mask"]
     assert (~others).sum(-1).flatten().tolist() == [hidden[1].sum(), hidden[0].sum()]
     assert random.region == "random, as many as some"
 
@@ -91,11 +88,11 @@ def test_hidden_words_stand_beside_as_many_random_tokens():
 def test_pairs_and_growing_sets_close_all_their_heads(tiny):
     [pair] = units.each_pair(tiny, [((2, 3), (1, 0))])
     assert (pair.start, pair.region) == (1, "2.3 & 1.0")
-    assert (pair.arguments(ALONE)["head_gate"][0, :, :, 0] == 0).nonzero().tolist() == [[1, 0], [2, 3]]
+    assert (pair.intervention(*TEXTS)["head_gate"][0, :, :, 0] == 0).nonzero().tolist() == [[1, 0], [2, 3]]
     order = [(2, 1), (1, 4), (0, 0)]
     closed = units.closing_one_by_one(tiny, order, [0, 1, 3])
     assert [own.start for own in closed] == [2, 2, 0]
-    gates = [own.arguments(ALONE)["head_gate"][0, :, :, 0] for own in closed]
+    gates = [own.intervention(*TEXTS)["head_gate"][0, :, :, 0] for own in closed]
     assert [(gate == 0).nonzero().tolist() for gate in gates] == [[], [[2, 1]], sorted(map(list, order))]
 
 

@@ -1,0 +1,64 @@
+"""What is taken out whatever comes out: the first plans of the sweeps."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.words import tokens_of_class, word_classes, words
+from lab.progress import console
+from lab.study import Study
+from lab.sweep import Ablation
+from lab.sweeps import Plan, Sweeps
+from lab.texts import Texts
+from lab.units import each_head, each_layer
+
+from .units import each_region, each_word_class
+
+Hidden = dict[str, list[NDArray[np.bool_]]]  # by class of words, one bool (T,) per text: True where a token is of it
+
+
+def first_plans(sweeps: Sweeps, units: Sequence[str], fills: Sequence[str], rows: Sequence[int]) -> Iterator[Plan]:
+    """Yield the plans of heads and layers with each fill, of regions, and of words where nltk has its data."""
+    config = sweeps.study.clf.config
+    for fill in fills:
+        if "heads" in units:
+            yield Plan("heads", fill, on_both_splits(each_head(config)))
+        if "layers" in units:
+            yield Plan("layers", fill, on_both_splits(each_layer(config)))
+    if "regions" in units:
+        yield Plan("regions", "zero", on_both_splits(each_region(config, rows)))
+    if "words" in units and any((plan := plan_words(sweeps)).ablations.values()):
+        yield plan
+
+
+def on_both_splits(ablations: list[Ablation]) -> dict[str, list[Ablation]]:
+    return {"val": ablations, "test": ablations}
+
+
+def plan_words(sweeps: Sweeps) -> Plan:
+    """Plan to hide each class of words, and as many random tokens. Say which classes cannot be had."""
+    classes, missing = word_classes(sweeps.study.clf.labels)
+    for line in missing:
+        console.print(line)
+    ablations, digest = {}, hashlib.sha256()
+    for split, texts in sweeps.texts.items():
+        hidden = find_words(sweeps.study, texts, classes)
+        rng = np.random.default_rng((sweeps.seed, *split.encode()))
+        ablations[split] = each_word_class(texts.sequences, hidden, rng)
+        digest.update(b"/".join(row.tobytes() for rows in hidden.values() for row in rows))
+    return Plan("words", "zero", ablations, digest.hexdigest())  # which tokens are hidden depends on nltk's data
+
+
+def find_words(study: Study, texts: Texts, classes: dict[str, frozenset[str]]) -> Hidden:
+    """Find the tokens of each class of words in each text."""
+    parsed = [words(text, study.tokenizer) for text in texts.strings]
+    lengths = [len(study.tokenizer.encode(text)) for text in texts.strings]
+    return {
+        name: [
+            tokens_of_class(text_words, vocabulary, n)[-len(ids) :]  # a long text was truncated to its end
+            for text_words, n, ids in zip(parsed, lengths, texts.sequences, strict=True)
+        ]
+        for name, vocabulary in classes.items()
+    }
