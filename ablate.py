@@ -41,12 +41,12 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    corpus: str = ""  # empty: the one that the run was trained on; else another with the same classes
+    corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
     units: tuple[UnitName, ...] = ("heads", "layers", "regions", "words", "curves")  # what to close, see docs/ablate.md
     fill: tuple[FillName, ...] = ("zero", "mean")  # what closed heads and MLPs emit
     all: bool = False  # all units, and all fills
     texts: int = 0  # at most so many of val and of test, drawn at random; 0: all
-    class_: Annotated[str, tyro.conf.arg(name="class")] = ""  # test and report this class alone; empty: each
+    class_: Annotated[str | None, tyro.conf.arg(name="class")] = None  # test and report this class alone; None: each
     pairs: tuple[str, ...] = ()  # heads whose pairs are closed, as 0.3 1.5; empty: the 8 that do most on val
     rows: tuple[int, ...] = ()  # queries that may attend to nothing, besides the last; -2 is the last but one
     seed: int = 0  # of texts, donors, random words and random orders
@@ -68,7 +68,7 @@ class Options:
 
 def main(options: Options) -> int:
     options = options.resolved()
-    study = open_study(options.run, options.corpus, Device.choose(options.device, options.precision))
+    study = open_study(options.run, Device.choose(options.device, options.precision), options.corpus)
     if options.class_:
         options = replace(options, class_=study.find_class(options.class_))
     check_heads(options.pairs, study.clf.config)

@@ -39,8 +39,8 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str = ""  # empty: the run's network; else another one, on the run's texts, e.g. gpt2-mini, never fine-tuned
-    corpus: str = ""  # empty: the one that the run was trained on; else another with the same classes
+    model: str | None = None  # None: the run's network; else another one, on the run's texts, e.g. gpt2-mini, never fine-tuned
+    corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
     texts: int = 4000  # at most so many: 60 % to train probes, 20 % to choose their strength, 20 % to test
     words: int = 20000  # at most so many of the texts, and of the Brown corpus
     seed: int = 0  # of texts, words, control tasks and the network with random weights
@@ -51,7 +51,7 @@ class Options:
 def main(options: Options) -> int:
     check_ranges(options, texts=(100, np.inf), words=(500, np.inf), seed=(0, 2**32))
     device = Device.choose(options.device, options.precision)
-    study = open_study(options.run, options.corpus, device, options.model)
+    study = open_study(options.run, device, options.corpus, options.model)
     name = f"probe-{Path(options.model).name}" if options.model else "probe"
     splits = [study.draw_texts(split, round(share * options.texts), options.seed) for split, share in SHARES.items()]
     with open_analysis(study.run / name, "tasks", options.resume, device) as folder:

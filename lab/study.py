@@ -90,7 +90,7 @@ class Study:
         ]
 
 
-def open_study(run: str, corpus: str, device: Device, model: str = "") -> Study:
+def open_study(run: str, device: Device, corpus: str | None = None, model: str | None = None) -> Study:
     """Open the run of this name, with the corpus it was trained on or another one of the same classes.
 
     `model` puts another checkpoint in the place of the run's; one without a classifier gets a fresh score layer of

@@ -108,7 +108,7 @@ APART = {
 def test_an_read_ablation_other_texts_or_classes_is_left_out(here, monkeypatch):
     lines = Path("corpus.txt").read_text().splitlines()
     Path("other.txt").write_text("\n".join(f"so {line}" for line in lines) + "\n")
-    study = open_study("one", "", Device(torch.device("cpu"), "fp32"))
+    study = open_study("one", Device(torch.device("cpu"), "fp32"))
     assert "run `make ablate`, and then this once more" in probe.read_ablation(study, False)
     for line, arguments in APART.items():
         assert run_ablate(monkeypatch, *arguments) == 0
@@ -117,7 +117,7 @@ def test_an_read_ablation_other_texts_or_classes_is_left_out(here, monkeypatch):
 
 def test_an_ablation_is_read_only_if_it_says_that_it_is_of_the_same(here, monkeypatch):
     assert run_ablate(monkeypatch, *HEADS, "--seed", "3") == 0  # which moves no effect of this fill
-    study, about = open_study("one", "", Device(torch.device("cpu"), "fp32")), Path("runs/one/ablate/study.json")
+    study, about = open_study("one", Device(torch.device("cpu"), "fp32")), Path("runs/one/ablate/study.json")
     assert probe.read_ablation(study, False).equals(read_effects(Path("runs/one/ablate/effects.csv")))
     assert "another" in probe.read_ablation(study, True)
     written = json.loads(about.read_text())

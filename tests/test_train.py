@@ -288,7 +288,7 @@ def test_the_seed_does_not_change_the_split_and_the_split_seed_does(here, unmeas
     test_texts = {}
     for name, options in {"a": (), "b": ("--seed", "1"), "c": ("--split-seed", "1")}.items():
         train_tiny(monkeypatch, name, "--epochs", "1", *options)
-        study = open_study(name, "", CPU)
+        study = open_study(name, CPU)
         test_texts[name] = set(study.corpus.split("test")["text"])
         assert study.record["settings"]["split_seed"] == (name == "c")
     assert test_texts["a"] == test_texts["b"] != test_texts["c"]
@@ -296,12 +296,12 @@ def test_the_seed_does_not_change_the_split_and_the_split_seed_does(here, unmeas
 
 def test_a_run_made_before_there_was_a_split_seed_was_split_by_its_seed(here, unmeasured, monkeypatch):
     run = train_tiny(monkeypatch, "run", "--epochs", "1", "--split-seed", "1")
-    expected = set(open_study("run", "", CPU).corpus.split("test")["text"])
+    expected = set(open_study("run", CPU).corpus.split("test")["text"])
     record = json.loads((run / "run.json").read_text())
     del record["settings"]["split_seed"]
     record["settings"]["seed"] = 1
     (run / "run.json").write_text(json.dumps(record))
-    assert set(open_study("run", "", CPU).corpus.split("test")["text"]) == expected
+    assert set(open_study("run", CPU).corpus.split("test")["text"]) == expected
 
 
 def damage(path, keep):
