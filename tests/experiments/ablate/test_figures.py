@@ -9,6 +9,7 @@ from experiments.ablate import figures
 from lab.figures import GREY
 
 UNITS = ["kind", "layer", "head", "region"]
+LAYER_KINDS = ("heads", "mlp", "layer")
 TITLE = "one run on a corpus, 100 test texts"
 REGIONS = ["self", "all but self"]
 WORDS = ["sentiment", "feel"]
@@ -16,7 +17,7 @@ WORDS = ["sentiment", "feel"]
 
 def units(layers, heads):
     rows = [("head", layer, head, "") for layer, head in product(range(layers), range(heads))]
-    rows += [(kind, layer, None, "") for kind, layer in product(("heads", "mlp", "layer"), range(layers))]
+    rows += [(kind, layer, None, "") for kind, layer in product(LAYER_KINDS, range(layers))]
     rows += [(*key, None, region) for key in product(("mask", "cut"), (None, *range(layers))) for region in REGIONS]
     rows += [("mask", layer, None, "last query") for layer in (None, *range(layers))]
     rows += [("words", None, None, region) for name in WORDS for region in (name, f"random, as many as {name}")]
@@ -33,12 +34,12 @@ def tables(layers, heads, labels, seed=0):
     ]
     effects = []
     for (label, metric), split, fill in product(measured, ("val", "test"), ("zero", "mean")):
-        own = units(layers, heads)
+        rows = units(layers, heads)
         if fill == "mean":
-            own = own[~own["kind"].isin(["mask", "cut", "words"])]
-        own = own.assign(fill=fill, split=split, metric=metric, effect=rng.uniform(-1, 1, len(own)), **{"class": label})
-        own["effect"] += 50 * ((split == "val") | (fill == "mean"))
-        effects.append(own.assign(ci_low=own["effect"] - 0.1, ci_high=own["effect"] + 0.1))
+            rows = rows[~rows["kind"].isin(["mask", "cut", "words"])]
+        effect = rng.uniform(-1, 1, len(rows)) + 50 * (split == "val" or fill == "mean")
+        ends = {"ci_low": effect - 0.1, "ci_high": effect + 0.1}
+        effects.append(rows.assign(fill=fill, split=split, metric=metric, effect=effect, **ends, **{"class": label}))
     effects = pd.concat(effects, ignore_index=True)
     significance = effects[(effects["split"] == "test") & (effects["metric"] == "specific_margin")]
     p = np.where(significance["fill"] == "mean", 0, rng.choice([0.01, 0.049, 0.05, 0.5], len(significance)))
@@ -109,10 +110,10 @@ def test_heads_have_a_panel_for_all_texts_and_for_each_class_and_dots_where_it_s
     maps = panels(saved[0])
     assert [axes.get_title() for axes in maps] == ["all texts", *labels]
     assert len(scales(saved[0])) == 2
-    own = significance[(significance["kind"] == "head") & (significance["fill"] == "zero")]
-    survive = own[own["p_holm"] < 0.05]
+    tested = significance[(significance["kind"] == "head") & (significance["fill"] == "zero")]
+    survive = tested[tested["p_holm"] < 0.05]
     assert [len(dots(axes)) for axes in maps] == [0, *(sum(survive["class"] == label) for label in labels)]
-    assert f"{len(survive):,} of {len(own):,}" in saved[0].get_supxlabel().replace("\n", " ")
+    assert f"{len(survive):,} of {len(tested):,}" in saved[0].get_supxlabel().replace("\n", " ")
     numbers = sum(len(axes.texts) for axes in maps)
     assert numbers == (layers * heads * (k + 1) if heads <= 8 else 0)
 
@@ -121,12 +122,12 @@ def test_heads_stand_by_layer_and_head_on_scales_with_0_in_the_middle(tmp_path, 
     effects, significance = tables(2, 3, ["no", "yes"])
     shuffled = effects.sample(frac=1, random_state=1).sort_values("class", kind="stable")
     figures.heads(shuffled, significance.sample(frac=1, random_state=1), "zero", tmp_path / "x.png", TITLE)
-    own = effects[(effects["kind"] == "head") & (effects["fill"] == "zero") & (effects["split"] == "test")]
+    measured = effects[(effects["kind"] == "head") & (effects["fill"] == "zero") & (effects["split"] == "test")]
     limits = []
     for axes, label, metric in zip(
         panels(saved[0]), ("all", "no", "yes"), ("log_prob", *["specific_margin"] * 2), strict=True
     ):
-        rows = own[(own["class"] == label) & (own["metric"] == metric)]
+        rows = measured[(measured["class"] == label) & (measured["metric"] == metric)]
         expected = rows.sort_values(["layer", "head"])["effect"].to_numpy().reshape(2, 3)
         np.testing.assert_array_equal(axes.images[0].get_array(), expected)
         assert [text.get_text() for text in axes.texts] == [f"{value:z.2f}" for value in expected.ravel()]
@@ -157,12 +158,12 @@ def test_a_class_without_texts_is_grey_and_unmarked(tmp_path, saved):
 
 def test_one_head_does_not_turn_all_others_white(tmp_path, saved):
     effects, significance = tables(12, 12, ["no", "yes"])
-    own = (effects["kind"] == "head") & (effects["metric"] == "specific_margin") & (effects["split"] == "test")
-    own &= effects["fill"] == "zero"
+    margins = (effects["kind"] == "head") & (effects["metric"] == "specific_margin") & (effects["split"] == "test")
+    margins &= effects["fill"] == "zero"
     figures.heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
-    effects.loc[effects.index[own][0], "effect"] = 80
+    effects.loc[effects.index[margins][0], "effect"] = 80
     figures.heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
-    effects.loc[own, "effect"] = 0
+    effects.loc[margins, "effect"] = 0
     figures.heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
     plain, outlier, nothing = (panels(figure)[1].images[0].get_clim()[1] for figure in saved)
     assert 0.9 < plain <= outlier < 1
@@ -177,16 +178,14 @@ def test_layers_have_a_line_for_each_part_and_dots_where_it_survives(tmp_path, s
     figures.layers(effects, significance, "zero", tmp_path / "x.png", TITLE)
     overall, *by_class = saved[0].axes
     assert [axes.get_title() for axes in saved[0].axes] == ["all texts", *labels]
-    tested = significance[significance["kind"].isin(["heads", "mlp", "layer"]) & (significance["fill"] == "zero")]
+    tested = significance[significance["kind"].isin(LAYER_KINDS) & (significance["fill"] == "zero")]
     for axes, label in zip(saved[0].axes, ["all", *labels], strict=True):
         lines = [line for line in axes.get_lines() if line.get_marker() == "None" and len(line.get_xdata()) == 4]
         assert [line.get_label() for line in lines] == ["all heads", "MLP", "heads and MLP"]
         marks = [line for line in axes.get_lines() if line.get_marker() == "o"]
-        found = {
-            (kind, x) for kind, line in zip(("heads", "mlp", "layer"), marks, strict=True) for x in line.get_xdata()
-        }
-        own = tested[(tested["class"] == label) & (tested["p_holm"] < 0.05)]
-        assert found == set(zip(own["kind"], own["layer"], strict=True))
+        marked = {(kind, x) for kind, line in zip(LAYER_KINDS, marks, strict=True) for x in line.get_xdata()}
+        survivors = tested[(tested["class"] == label) & (tested["p_holm"] < 0.05)]
+        assert marked == set(zip(survivors["kind"], survivors["layer"], strict=True))
     rows = effects[(effects["kind"] == "mlp") & (effects["class"] == "no") & (effects["metric"] == "specific_margin")]
     rows = rows[(rows["split"] == "test") & (rows["fill"] == "zero")].sort_values("layer")
     np.testing.assert_array_equal(by_class[0].get_lines()[2].get_ydata(), rows["effect"])
@@ -214,17 +213,17 @@ def test_words_stand_beside_as_many_random_tokens(tmp_path, saved):
     figures.words(effects, tmp_path / "x.png", TITLE)
     assert [label.get_text() for label in saved[0].axes[0].get_yticklabels()] == WORDS
     for axes, metric in zip(saved[0].axes, ("log_prob", "accuracy"), strict=True):
-        own = effects[(effects["kind"] == "words") & (effects["metric"] == metric) & (effects["split"] == "test")]
-        own = own.set_index("region")
+        effect = effects[(effects["kind"] == "words") & (effects["metric"] == metric) & (effects["split"] == "test")]
+        effect = effect.set_index("region")
         words, random = (line for line in axes.get_lines() if line.get_marker() == "o")
-        np.testing.assert_array_equal(words.get_xdata(), own.loc[WORDS, "effect"])
+        np.testing.assert_array_equal(words.get_xdata(), effect.loc[WORDS, "effect"])
         np.testing.assert_array_equal(
-            random.get_xdata(), own.loc[[f"random, as many as {name}" for name in WORDS], "effect"]
+            random.get_xdata(), effect.loc[[f"random, as many as {name}" for name in WORDS], "effect"]
         )
         assert (words.get_label(), random.get_label()) == ("words of the class", "as many random tokens")
         assert random.get_color() == GREY != words.get_color()
         ends = [segment[:, 0] for segment in axes.collections[0].get_segments()]
-        np.testing.assert_array_equal(ends, own.loc[WORDS, ["ci_low", "ci_high"]])
+        np.testing.assert_array_equal(ends, effect.loc[WORDS, ["ci_low", "ci_high"]])
 
 
 def test_curves_show_each_order_and_the_range_of_the_random_ones(tmp_path, saved):
