@@ -171,4 +171,4 @@ def test_the_room_that_is_missing_is_told_in_gib(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(activations.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * 2**29))
     rows = 2**20 * 3  # of 10 layers of 35 numbers of 4 bytes
     with pytest.raises(InputError, match=r"expected 4\.1 GiB of free space for activations, got 1\.5"):
-        activations._create(tiny, {"mean": rows}, tmp_path)
+        activations._create_files(tiny, {"mean": rows}, tmp_path)
