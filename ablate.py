@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data.words import tokens_of_class, word_classes, words
 from experiments.ablate import figures, findings, units
-from experiments.ablate.importance import correlations, strongest
+from experiments.ablate.importance import correlate_estimates, find_strongest
 from experiments.ablate.report import report
 from lab import output, runs
 from lab.cli import check_ranges, command
@@ -96,23 +96,23 @@ def experiment(sweeps: Sweeps, options: Options) -> dict[str, Any]:
     console.print(forecast(take, sweeps.work(plans), sweeps.rate(), sweeps.study.device))
     logits, fill = sweeps.run(plans), options.fill[0]
     with console.status("intervals and permutation tests"):
-        found: dict[str, Any] = findings.measured(sweeps, plans, logits, options.class_)
+        found: dict[str, Any] = findings.measure_plans(sweeps, plans, logits, options.class_)
         for plan in plans:
             if plan.name == "words":
                 hidden = logits["words", plan.fill, "test"]
-                found["words"] = findings.words_against_random(sweeps, plan, hidden, options.class_)
+                found["words"] = findings.compare_words_with_random(sweeps, plan, hidden, options.class_)
     if not {"curves", "pairs", "smallest"} & set(options.units):
         return found
-    importance = findings.head_importance(sweeps, logits["heads", fill, "val"], fill)
+    importance = findings.estimate_importance(sweeps, logits["heads", fill, "val"], fill)
     if "curves" in options.units:
-        found |= {"importance": importance, "correlations": correlations(importance)}
-        found["curves"] = findings.curves(sweeps, importance, fill)
+        found |= {"importance": importance, "correlations": correlate_estimates(importance)}
+        found["curves"] = findings.measure_curves(sweeps, importance, fill)
     if "pairs" in options.units:
-        chosen = options.pairs or strongest(found["significance"], fill, PAIRED)
+        chosen = options.pairs or find_strongest(found["significance"], fill, PAIRED)
         singles = logits["heads", fill, "test"]
-        pairs, found["interactions"] = findings.paired(sweeps, chosen, singles, fill, options.class_)
+        pairs, found["interactions"] = findings.measure_pairs(sweeps, chosen, singles, fill, options.class_)
         found |= {name: pd.concat([found[name], table]) for name, table in pairs.items()}
-    if "smallest" in options.units and (smallest := findings.smallest(sweeps, importance, fill)):
+    if "smallest" in options.units and (smallest := findings.find_smallest_set(sweeps, importance, fill)):
         found["smallest"] = smallest
     return found
 

@@ -75,7 +75,7 @@ def survivors(sweeps, fill):
     by_plan = {"heads": each_head(config), "layers": each_layer(config)}
     by_plan |= {"pairs": units.each_pair(config, pairs)}
     plans = [Plan(name, fill, {"test": ablations}) for name, ablations in by_plan.items()]
-    effects = findings.measured(sweeps, plans, sweeps.run(plans), "")["effects"]
+    effects = findings.measure_plans(sweeps, plans, sweeps.run(plans), "")["effects"]
     specific = effects[effects["metric"] == "specific_margin"]
     assert specific["effect"].abs().max() > 0.1  # closing something does something
     return (specific["p_corrected"] < 0.05).groupby(specific["kind"]).any()[list(KINDS)]
@@ -129,7 +129,7 @@ def test_in_a_model_of_shuffled_labels_nothing_is_found(tmp_path):
 def significance(sweeps, fill):
     heads = each_head(sweeps.study.clf.config)
     plan = Plan("heads", fill, {"val": heads, "test": heads})
-    return findings.measured(sweeps, [plan], sweeps.run([plan]), "")["significance"]
+    return findings.measure_plans(sweeps, [plan], sweeps.run([plan]), "")["significance"]
 
 
 @pytest.mark.parametrize("fill", FILLS)
@@ -155,7 +155,7 @@ def test_one_planted_head_is_found_and_only_it(fill, tmp_path):
 def test_importance_stands_beside_the_exact_rise_of_the_loss(network, sweeps, fill):
     heads = each_head(network[0].config)
     logits = sweeps.run([Plan("heads", fill, {"val": heads})])["heads", fill, "val"]
-    table = findings.head_importance(sweeps, logits, fill)
+    table = findings.estimate_importance(sweeps, logits, fill)
     assert set(table["fill"]) == {fill}
     targets = torch.tensor(network[2]["val"])
     values = mean_z(network) if fill == "mean" else None
@@ -179,8 +179,8 @@ def test_curves_say_what_is_left_when_the_first_heads_of_an_order_are_closed(net
     scores = {"exact": [3, 1, 5, 0, 4, 2], "normalised": [0, 1, 2, 3, 4, 5]}
     layers, numbers = zip(*heads, strict=True)
     estimates = pd.DataFrame({"layer": layers, "head": numbers, "class": "all"} | scores)
-    table = findings.curves(sweeps, estimates, "zero")
-    orders = importance.closing_orders(estimates, sweeps.seed)
+    table = findings.measure_curves(sweeps, estimates, "zero")
+    orders = importance.order_heads(estimates, sweeps.seed)
     assert orders["measured"] == [(1, 0), (0, 1), (1, 2), (0, 0), (1, 1), (0, 2)]
     assert sorted(table["closed"].unique()) == [0, 2, 4, 6]
     targets = network[2]["test"]
@@ -198,7 +198,7 @@ def test_curves_say_what_is_left_when_the_first_heads_of_an_order_are_closed(net
 def test_pairs_are_named_and_stand_beside_the_heads_they_are_of(network, sweeps):
     heads = each_head(network[0].config)
     singles = sweeps.run([Plan("heads", "zero", {"test": heads})])["heads", "zero", "test"]
-    tables, table = findings.paired(sweeps, ["1.2", "0.1", "1.0"], singles, "zero", "")
+    tables, table = findings.measure_pairs(sweeps, ["1.2", "0.1", "1.0"], singles, "zero", "")
     assert set(zip(table["first"], table["second"], strict=True)) == {("0.1", "1.0"), ("0.1", "1.2"), ("1.0", "1.2")}
     assert set(tables["effects"]["region"]) == {"0.1 & 1.0", "0.1 & 1.2", "1.0 & 1.2"}
     targets, whole = network[2]["test"], log_odds(plain(network, []))
@@ -216,7 +216,7 @@ def test_pairs_are_named_and_stand_beside_the_heads_they_are_of(network, sweeps)
         assert row.second_effect == pytest.approx(effect(k, second), abs=1e-4)
         assert row.pair == pytest.approx(effect(k, first, second), abs=1e-4)
         assert row.interaction == pytest.approx(row.pair - row.first_effect - row.second_effect, abs=1e-9)
-    _, of_b = findings.paired(sweeps, ["1.2", "0.1"], singles, "zero", "b")
+    _, of_b = findings.measure_pairs(sweeps, ["1.2", "0.1"], singles, "zero", "b")
     assert of_b["class"].tolist() == ["b"]
 
 
@@ -226,7 +226,7 @@ def test_words_are_compared_with_random_tokens_in_pairs(network, sweeps):
     hidden = {"even": [np.array(ids) % 2 == 0 for ids in sequences["test"]], "none": [np.zeros(7, bool)] * 151}
     plan = Plan("words", "zero", {"test": units.each_word_class(hidden, np.random.default_rng(0))})
     logits = sweeps.run([plan])["words", "zero", "test"]
-    table = findings.words_against_random(sweeps, plan, logits, "").set_index(["words", "class", "metric"])
+    table = findings.compare_words_with_random(sweeps, plan, logits, "").set_index(["words", "class", "metric"])
     by_unit = dict(
         zip([ablation.region for ablation in plan.ablations["test"]], logits[:, :, 0].swapaxes(0, 1), strict=True)
     )
@@ -242,7 +242,7 @@ def test_words_are_compared_with_random_tokens_in_pairs(network, sweeps):
     assert row["ci_low"] != row["ci_high"]
     assert (table.loc["none", ["difference", "ci_low", "ci_high"]] == 0).all(axis=None)
     assert "flip_rate" not in table.index.get_level_values("metric")
-    assert set(findings.words_against_random(sweeps, plan, logits, "b")["class"]) == {"all", "b"}
+    assert set(findings.compare_words_with_random(sweeps, plan, logits, "b")["class"]) == {"all", "b"}
 
 
 def fake_sweeps(right, majority):
@@ -275,7 +275,7 @@ def test_the_smallest_set_by_hand():
     sweeps = fake_sweeps(
         lambda closed, split: whole[split] - sum(cost[split][name] for name in closed), {"val": 0.5, "test": 0.4}
     )
-    assert findings.smallest(sweeps, IMPORTANCE, "mean") == {
+    assert findings.find_smallest_set(sweeps, IMPORTANCE, "mean") == {
         "fill": "mean",
         "open": ["0.0", "1.1"],
         "n_heads": 4,
@@ -290,4 +290,4 @@ def test_the_smallest_set_by_hand():
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_no_smallest_set_where_nothing_is_gained(split):
     majority = {"val": 0.5, "test": 0.5} | {split: 0.9}
-    assert findings.smallest(fake_sweeps(lambda closed, split: 900, majority), IMPORTANCE, "zero") is None
+    assert findings.find_smallest_set(fake_sweeps(lambda closed, split: 900, majority), IMPORTANCE, "zero") is None

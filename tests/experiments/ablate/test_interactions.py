@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from experiments.ablate.interactions import interactions
+from experiments.ablate.interactions import measure_interactions
 from lab.effects import Readings
 from lab.stats import resamples
 
@@ -23,7 +23,7 @@ PAIRS = of([0, 0, 0, 0, 0], [6, 6, 6, 6, 6])  # effects -1 -2 -3 -4 -5; 5 4 3 2 
 
 
 def test_a_pair_is_held_against_the_sum_of_its_two_heads():
-    table = interactions(BASELINE, SINGLES, PAIRS, [(0, 1), (2, 1)], TARGETS, LABELS)
+    table = measure_interactions(BASELINE, SINGLES, PAIRS, [(0, 1), (2, 1)], TARGETS, LABELS)
     columns = ["pair", "class", "n", "pair_effect", "first_effect", "second_effect", "interaction"]
     expected = [  # joy has texts 0 and 2, love 1, 3 and 4; fear has none and no row
         (0, "joy", 2, -2, -0.5, -1, -0.5),
@@ -35,7 +35,7 @@ def test_a_pair_is_held_against_the_sum_of_its_two_heads():
 
 
 def test_the_interval_is_over_the_texts_of_the_class():
-    table = interactions(BASELINE, SINGLES, of([6, 6, 6, 6, 6]), [(2, 1)], TARGETS, LABELS)
+    table = measure_interactions(BASELINE, SINGLES, of([6, 6, 6, 6, 6]), [(2, 1)], TARGETS, LABELS)
     beyond = np.array([4 + 2 + 1, 2 + 2 + 3, 1 - 4 + 4])  # on texts 1, 3 and 4
     love = table[table["class"] == "love"].iloc[0]
     assert love["interaction"] == beyond.mean()
@@ -45,5 +45,5 @@ def test_the_interval_is_over_the_texts_of_the_class():
 
 def test_heads_that_add_up_do_not_interact():
     both = of([0, 1, 1, 1, 1])  # effects -1 -1 -2 -3 -4: those of the first two singles together
-    table = interactions(BASELINE, SINGLES, both, [(0, 1)], TARGETS, LABELS)
+    table = measure_interactions(BASELINE, SINGLES, both, [(0, 1)], TARGETS, LABELS)
     assert (table[["interaction", "ci_low", "ci_high"]] == 0).all(axis=None)
