@@ -22,22 +22,21 @@ def measure_interactions(
     interaction, ci_low, ci_high`, in the margin (log-odds) of each class on its own n texts.
 
     If two heads did independent things to the log-odds, closing both would cost what closing each alone costs, added
-    up. The interaction is the rest: effect of the pair minus the two single effects, as in a two-way analysis of
-    variance. Below 0, the two together cost more than both alone, as if one stood in for the other.
+    up. The interaction is the rest, as in a two-way analysis of variance: the pair's effect minus the two single ones.
+    Below 0, the two together cost more than both alone, as if one stood in for the other.
 
-    baseline, singles, pairs: readings of N texts, of 1, S and P units; members: the two singles of each pair. The
-    interval is a 95 % paired bootstrap over the texts of the class. A class without texts has no row."""
+    baseline, singles, pairs: readings of 1, S and P units; members: the two singles of each pair. The interval is a
+    95 % paired bootstrap over the texts of the class. A class without texts has no row."""
     first, second = np.transpose(members)
     tables = []
     for k, label in enumerate(labels):
-        chosen = targets == k
-        if not chosen.any():
+        if not (chosen := targets == k).any():
             continue
         single = singles.log_odds[:, chosen, k] - baseline.log_odds[0, chosen, k]  # (S, n)
         both = pairs.log_odds[:, chosen, k] - baseline.log_odds[0, chosen, k]  # (P, n)
         beyond = both - single[first] - single[second]
         low, high = interval(_resample_means(beyond))
-        columns = {
+        rows = {
             "pair": np.arange(len(both)),
             "class": label,
             "n": chosen.sum(),
@@ -48,7 +47,7 @@ def measure_interactions(
             "ci_low": low,
             "ci_high": high,
         }
-        tables.append(pd.DataFrame(columns))
+        tables.append(pd.DataFrame(rows))
     return pd.concat(tables, ignore_index=True)
 
 

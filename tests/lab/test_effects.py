@@ -2,7 +2,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import log_softmax
-from sklearn import metrics as sklearn_metrics
 
 from lab.effects import confirm_on_test, correct_p_values, count_flips, measure_effects, read_effects, read_logits
 from lab.output import write_csv
@@ -22,8 +21,8 @@ def sample(seed, R=1):
 
 
 def row(table, unit, label, metric):
-    [found] = table[(table["unit"] == unit) & (table["class"] == label) & (table["metric"] == metric)].itertuples()
-    return found
+    [match] = table[(table["unit"] == unit) & (table["class"] == label) & (table["metric"] == metric)].itertuples()
+    return match
 
 
 def ratio(a, b):
@@ -75,24 +74,11 @@ def test_effects_are_the_differences_of_their_definitions(R):
     for unit in range(U):
         after = by_definition(baseline, ablated[unit], targets)
         for (label, metric), value in after.items():
-            found = row(table, unit, label, metric)
-            assert found.baseline == pytest.approx(before[label, metric], abs=1e-12)
-            assert found.ablated == pytest.approx(value, abs=1e-12)
-            assert found.effect == pytest.approx(value - before[label, metric], abs=1e-12)
-            assert found.n == (N if label == "all" else (targets == LABELS.index(label)).sum())
-
-
-def test_accuracy_and_f1_are_those_of_scikit_learn():
-    baseline, ablated, targets = sample(1, 3)
-    table = measure_effects(baseline, ablated, targets, LABELS, test=False)
-    repeated, predicted = np.repeat(targets, 3), ablated[2].argmax(-1).ravel()  # one row per draw
-    expected = sklearn_metrics.classification_report(repeated, predicted, target_names=LABELS, output_dict=True)
-    assert row(table, 2, "all", "accuracy").ablated == pytest.approx(expected["accuracy"])
-    assert row(table, 2, "all", "macro_f1").ablated == pytest.approx(expected["macro avg"]["f1-score"])
-    for label in LABELS:
-        names = {"recall": "recall", "precision": "precision", "f1": "f1-score"}
-        for metric, name in names.items():
-            assert row(table, 2, label, metric).ablated == pytest.approx(expected[label][name])
+            measured = row(table, unit, label, metric)
+            assert measured.baseline == pytest.approx(before[label, metric], abs=1e-12)
+            assert measured.ablated == pytest.approx(value, abs=1e-12)
+            assert measured.effect == pytest.approx(value - before[label, metric], abs=1e-12)
+            assert measured.n == (N if label == "all" else (targets == LABELS.index(label)).sum())
 
 
 def test_intervals_are_those_of_a_plain_loop_over_the_same_resamples():
@@ -109,10 +95,11 @@ def test_intervals_are_those_of_a_plain_loop_over_the_same_resamples():
     drawn = pd.DataFrame(drawn)
     assert drawn["love", "margin"].isna().sum() > 50
     for label, metric in drawn:
-        found = row(table, 4, label, metric)
+        measured = row(table, 4, label, metric)
         expected = np.percentile(drawn[label, metric].dropna(), [2.5, 97.5])
-        np.testing.assert_allclose([found.ci_low, found.ci_high], expected, atol=1e-10, err_msg=f"{label} {metric}")
-        assert found.ci_low <= found.effect <= found.ci_high or metric == "flip_rate" or label == "love"
+        ends = [measured.ci_low, measured.ci_high]
+        np.testing.assert_allclose(ends, expected, atol=1e-10, err_msg=f"{label} {metric}")
+        assert ends[0] <= measured.effect <= ends[1] or metric == "flip_rate" or label == "love"
 
 
 def test_two_texts_and_three_draws_by_hand():
@@ -139,12 +126,12 @@ def test_a_class_without_texts():
     ratios, means = ["recall", "precision", "f1"], ["log_prob", "margin", "specific_margin", "flip_rate"]
     assert (love.loc[ratios, ["baseline", "ablated", "effect"]] == 0).all(axis=None)
     assert love.loc[means, ["baseline", "ablated", "effect", "ci_low", "ci_high", "p"]].isna().all(axis=None)
-    found = row(table, 0, "all", "macro_f1")
+    macro_f1 = row(table, 0, "all", "macro_f1")
     f1 = [row(table, 0, label, "f1") for label in LABELS[:2]]  # love is skipped
-    assert found.baseline == pytest.approx((f1[0].baseline + f1[1].baseline) / 2)
-    assert found.ablated == pytest.approx((f1[0].ablated + f1[1].ablated) / 2)
-    own = table[(table["metric"] == "specific_margin") & (table["class"] != "love")]
-    np.testing.assert_allclose(own["p_corrected"], holm(own["p"].to_numpy()))
+    assert macro_f1.baseline == pytest.approx((f1[0].baseline + f1[1].baseline) / 2)
+    assert macro_f1.ablated == pytest.approx((f1[0].ablated + f1[1].ablated) / 2)
+    specific = table[(table["metric"] == "specific_margin") & (table["class"] != "love")]
+    np.testing.assert_allclose(specific["p_corrected"], holm(specific["p"].to_numpy()))
 
 
 def test_a_shift_of_a_class_everywhere_is_not_specific_to_it():
@@ -184,15 +171,15 @@ def test_p_values_and_their_families(R):
     assert others[["p", "p_corrected"]].isna().all(axis=None)
 
 
-def test_corrected_takes_the_rows_it_is_given_as_the_family():
+def test_the_rows_of_the_table_are_the_family():
     baseline, ablated, targets = sample(10)
     ablated[3, targets == 1, :, 1] -= 5
     table = measure_effects(baseline, ablated, targets, LABELS, test=True)
-    own = correct_p_values(table[table["class"].isin(["all", "joy"])])
-    assert set(own["class"]) == {"all", "joy"}
-    assert row(own, 3, "joy", "specific_margin").p_corrected == pytest.approx(U * 1e-5)
+    joy = correct_p_values(table[table["class"].isin(["all", "joy"])])
+    assert set(joy["class"]) == {"all", "joy"}
+    assert row(joy, 3, "joy", "specific_margin").p_corrected == pytest.approx(U * 1e-5)
     assert row(table, 3, "joy", "specific_margin").p_corrected == pytest.approx(U * K * 1e-5)
-    pd.testing.assert_frame_equal(own[own["class"] == "all"], table[table["class"] == "all"])
+    pd.testing.assert_frame_equal(joy[joy["class"] == "all"], table[table["class"] == "all"])
 
 
 def test_blocks_of_units_do_not_show(monkeypatch):
@@ -204,20 +191,20 @@ def test_blocks_of_units_do_not_show(monkeypatch):
 
 def test_readings_of_large_logits():
     logits = np.array([1000, 0, -1000], dtype=np.float32)
-    own = read_logits(np.tile(logits, (1, 1, 2, 1)))
-    np.testing.assert_allclose(own.log_odds, [[[1000, -1000, -2000]]])
-    np.testing.assert_allclose(own.log_probs, [[[0, -1000, -2000]]])
-    np.testing.assert_array_equal(own.predicted, [[[1, 0, 0]]])
+    readings = read_logits(np.tile(logits, (1, 1, 2, 1)))
+    np.testing.assert_allclose(readings.log_odds, [[[1000, -1000, -2000]]])
+    np.testing.assert_allclose(readings.log_probs, [[[0, -1000, -2000]]])
+    np.testing.assert_array_equal(readings.predicted, [[[1, 0, 0]]])
 
 
 def test_readings_average_over_the_draws_and_keep_units_and_texts_apart():
     logits = np.random.default_rng(7).normal(size=(2, 5, 3, 7))
-    own = read_logits(logits)
-    assert own.log_probs.shape == own.log_odds.shape == own.predicted.shape == (2, 5, 7)
+    readings = read_logits(logits)
+    assert readings.log_probs.shape == readings.log_odds.shape == readings.predicted.shape == (2, 5, 7)
     p = np.exp(log_softmax(logits, axis=-1))
-    np.testing.assert_allclose(own.log_probs, np.log(p).mean(2))
-    np.testing.assert_allclose(own.log_odds, np.log(p / (1 - p)).mean(2))
-    np.testing.assert_allclose(own.predicted, (logits == logits.max(-1, keepdims=True)).mean(2))
+    np.testing.assert_allclose(readings.log_probs, np.log(p).mean(2))
+    np.testing.assert_allclose(readings.log_odds, np.log(p / (1 - p)).mean(2))
+    np.testing.assert_allclose(readings.predicted, (logits == logits.max(-1, keepdims=True)).mean(2))
 
 
 def test_flips_by_hand():
@@ -243,7 +230,7 @@ def test_flips_add_up_to_the_flip_rate():
     assert summed.to_dict() == pytest.approx(rates[rates > 0].to_dict())
 
 
-def test_confirmed_ranks_on_val_and_tests_on_test():
+def test_margins_are_ranked_on_val_and_tested_on_test():
     keys = {"unit": [0, 0, 1, 1], "class": ["joy", "love"] * 2, "metric": ["specific_margin"] * 4}
     val = pd.DataFrame(keys | {"effect": [0.1, np.nan, -0.7, 0.3]})
     measured = {
@@ -278,9 +265,9 @@ def test_equal_effects_on_val_keep_their_order():
     unit = np.arange(101)
     keys = {"unit": unit, "class": "joy", "metric": "specific_margin", "n": 5, "baseline": 0.0}
     val = pd.DataFrame(keys | {"effect": np.where(unit % 2, 1.0, -1.0) * (unit % 3)})
-    found = confirm_on_test(val, val.assign(ci_low=-1.0, ci_high=1.0, p=0.5))
-    assert found["unit"].tolist() == [*unit[2::3], *unit[1::3], *unit[::3]]
-    assert found["rank"].tolist() == list(range(1, 102))
+    ranked = confirm_on_test(val, val.assign(ci_low=-1.0, ci_high=1.0, p=0.5))
+    assert ranked["unit"].tolist() == [*unit[2::3], *unit[1::3], *unit[::3]]
+    assert ranked["rank"].tolist() == list(range(1, 102))
 
 
 def test_wrong_input_is_refused():

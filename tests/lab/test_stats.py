@@ -68,8 +68,8 @@ def test_intervals_of_many_numbers_are_those_of_each():
 def statistic(values, labels, c):
     """|Welch's t| by scipy for each row of labels (draws, N); inf where neither side spreads but the means differ."""
     rows = np.broadcast_to(values, labels.shape)
-    own, others = (rows[chosen].reshape(len(labels), -1) for chosen in (labels == c, labels != c))
-    return np.nan_to_num(np.abs(ttest_ind(own, others, axis=1, equal_var=False).statistic), posinf=np.inf)
+    members, others = (rows[chosen].reshape(len(labels), -1) for chosen in (labels == c, labels != c))
+    return np.nan_to_num(np.abs(ttest_ind(members, others, axis=1, equal_var=False).statistic), posinf=np.inf)
 
 
 @pytest.mark.parametrize("ties", [False, True])

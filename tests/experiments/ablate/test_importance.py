@@ -36,15 +36,15 @@ def fills_of(name, clf, texts):
 
 @pytest.mark.parametrize("name", ["zero", "mean", "resample", "class_mean"])
 def test_gradients_are_those_of_finite_differences_with_the_same_fill(clf, texts, name):
-    given = fills_of(name, clf, texts)
-    found = importance.gate_gradients(clf, *texts, given, CPU)
+    draws = fills_of(name, clf, texts)
+    gradients = importance.gate_gradients(clf, *texts, draws, CPU)
     config, exact, step = clf.config, deepcopy(clf).double(), 1e-4
-    assert found.shape == (N, config.n_layer, config.n_head)
+    assert gradients.shape == (N, config.n_layer, config.n_head)
     for i in (0, 3, 6):
         alone = Batch(*(torch.tensor([value]) for value in (texts[0][i], len(texts[0][i]), 0, i)))
         for layer, head in [(0, 1), (1, 4), (2, 2)]:
             slopes = []
-            for fill in given:
+            for fill in draws:
                 values = {key: value.double() for key, value in fill(alone).items() if key == "head_fill"}
                 losses = []
                 for sign in (1, -1):
@@ -54,7 +54,7 @@ def test_gradients_are_those_of_finite_differences_with_the_same_fill(clf, texts
                         logits = exact(alone.ids, head_gate=gate, **values)
                     losses.append(F.cross_entropy(logits, torch.tensor([texts[1][i]])).item())
                 slopes.append((losses[0] - losses[1]) / (2 * step))
-            assert found[i, layer, head] == pytest.approx(np.mean(slopes), rel=1e-3, abs=1e-5)
+            assert gradients[i, layer, head] == pytest.approx(np.mean(slopes), rel=1e-3, abs=1e-5)
 
 
 def test_fills_give_different_gradients(clf, texts):
@@ -99,13 +99,13 @@ def test_correlations_by_hand():
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = importance.correlate_estimates(table).set_index(["fill", "class", "estimate"])["spearman"]
+        spearman = importance.correlate_estimates(table).set_index(["fill", "class", "estimate"])["spearman"]
     # sizes 5 4 2 3 have ranks 4 3 1 2 against 1 2 3 4: squared differences 9 + 1 + 4 + 4 = 18, so 1 - 6 * 18 / 60
-    assert found["mean", "all", "absolute"] == pytest.approx(-0.8)
-    assert found["mean", "all", "normalised"] == pytest.approx(0.8)
-    assert found["mean", "all", "signed"] == pytest.approx(1)
-    assert np.isnan(found["mean", "joy", "absolute"])  # all the same
-    assert found["mean", "joy", "normalised"] == pytest.approx(1)
+    assert spearman["mean", "all", "absolute"] == pytest.approx(-0.8)
+    assert spearman["mean", "all", "normalised"] == pytest.approx(0.8)
+    assert spearman["mean", "all", "signed"] == pytest.approx(1)
+    assert np.isnan(spearman["mean", "joy", "absolute"])  # all the same
+    assert spearman["mean", "joy", "normalised"] == pytest.approx(1)
 
 
 def test_orders_begin_with_the_least_important_head():
