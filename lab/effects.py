@@ -201,7 +201,7 @@ def _read_texts(before: Readings, after: Readings, targets: Ints) -> Quantities:
 def _sum_by_class(weights: Floats, texts: Quantities, targets: Ints) -> Quantities:
     """Sum over the texts of each class, on each resample: weights (draws, N) -> axes (draws, K, 1 + U)."""
     K = texts.predicted.shape[-1]
-    sums = []  # (draws, 1 + U, 2K + 2) for each class: one matrix product is faster than four
+    sums = []  # for each class (draws, 1 + U, 2K + 2), in one matrix product
     for k in range(K):
         chosen = targets == k
         log_prob, flipped = texts.log_prob[chosen, :, None], texts.flipped[chosen, :, None]

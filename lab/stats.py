@@ -18,8 +18,7 @@ ROUNDING = 1e-6  # and of their squares about the class means, where all squares
 
 
 def resamples(n: int, seed: int = 0) -> Iterator[NDArray[np.floating]]:
-    """Yield DRAWS resamples of n texts with replacement: how often each text was drawn, float64 (draws in this chunk,
-    n).
+    """Yield DRAWS resamples of n texts with replacement, in chunks: how often each was drawn, float64 (draws, n).
 
     The same n and seed give the same resamples, so two quantities that are computed on them are paired.
     """
@@ -59,8 +58,7 @@ def interval(values: NDArray[np.floating]) -> NDArray[np.floating]:
 def permutation_p(
     values: NDArray[np.floating], targets: NDArray[np.integer], draws: int = PERMUTATIONS, seed: int = 0
 ) -> NDArray[np.floating]:
-    """Test whether texts of a class have other values than the rest: values (N, U, K), targets int (N,) -> p float64
-    (U, K).
+    """Test whether texts of a class differ from the rest: values (N, U, K), targets int (N,) -> p float64 (U, K).
 
     If the labels had nothing to do with the values, any other assignment of the same labels to the texts would do as
     well. So the permutation test shuffles the labels many times and computes the statistic anew each time. p is the
