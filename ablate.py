@@ -13,7 +13,7 @@ import pandas as pd
 import tyro
 
 from experiments.ablate import figures, findings
-from experiments.ablate.importance import Smallest, correlations, strongest
+from experiments.ablate.importance import Smallest, correlate_estimates, find_strongest
 from experiments.ablate.plans import first_plans
 from experiments.ablate.report import report
 from lab import output
@@ -95,23 +95,23 @@ def measure(sweeps: Sweeps, options: Options) -> tuple[Tables, Smallest | None]:
     console.print(forecast(take, sweeps.work(plans), sweeps.rate(), sweeps.study.device))
     logits, fill = sweeps.run(plans), options.fill[0]
     with console.status("intervals and permutation tests"):
-        tables = findings.measured(sweeps, plans, logits, options.class_)
+        tables = findings.measure_plans(sweeps, plans, logits, options.class_)
         for plan in plans:
             if plan.name == "words":
                 hidden = logits["words", plan.fill, "test"]
-                tables["words"] = findings.words_against_random(sweeps, plan, hidden, options.class_)
+                tables["words"] = findings.compare_words_with_random(sweeps, plan, hidden, options.class_)
     if not FOLLOW_UPS & set(options.units):
         return tables, None
-    importance = findings.head_importance(sweeps, logits["heads", fill, "val"], fill)
+    importance = findings.estimate_importance(sweeps, logits["heads", fill, "val"], fill)
     if "curves" in options.units:
-        tables |= {"importance": importance, "correlations": correlations(importance)}
-        tables["curves"] = findings.curves(sweeps, importance, fill)
+        tables |= {"importance": importance, "correlations": correlate_estimates(importance)}
+        tables["curves"] = findings.measure_curves(sweeps, importance, fill)
     if "pairs" in options.units:
-        heads = options.pairs or strongest(tables["significance"], fill, PAIRED)
+        heads = options.pairs or find_strongest(tables["significance"], fill, PAIRED)
         singles = logits["heads", fill, "test"]
-        pairs, tables["interactions"] = findings.paired(sweeps, heads, singles, fill, options.class_)
+        pairs, tables["interactions"] = findings.measure_pairs(sweeps, heads, singles, fill, options.class_)
         tables |= {name: pd.concat([tables[name], table]) for name, table in pairs.items()}
-    return tables, findings.smallest(sweeps, importance, fill) if "smallest" in options.units else None
+    return tables, findings.find_smallest_set(sweeps, importance, fill) if "smallest" in options.units else None
 
 
 def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweeps, options: Options) -> None:

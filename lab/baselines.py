@@ -1,4 +1,4 @@
-"""What a network must beat: always the commonest class, and the best of a few bag-of-words classifiers."""
+"""Baselines that a network must beat: the most frequent class, and the best of four bag-of-words classifiers."""
 
 import re
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from .metrics import prediction_metrics
 Split = tuple[Sequence[str], NDArray[np.integer]]  # N texts, their classes (N,)
 
 
-def bag_of_words(texts: Sequence[str]) -> dict[str, Pipeline]:
-    """Unfitted candidates by name, whose words can be found in these texts."""
-    pattern = r"(?u)\b\w\w+\b"  # scikit-learn's own
+def make_candidates(texts: Sequence[str]) -> dict[str, Pipeline]:
+    """Return bag-of-words classifiers by name, not yet fitted, that find words in these texts."""
+    pattern = r"(?u)\b\w\w+\b"  # scikit-learn's default
     if not any(re.search(pattern, text) for text in texts):  # emoji, say, or single letters
         pattern = r"\S+"
     words = {"token_pattern": pattern}
@@ -41,17 +41,17 @@ def bag_of_words(texts: Sequence[str]) -> dict[str, Pipeline]:
 
 @threadpool_limits.wrap(limits=1)  # on sparse counts, BLAS threads mostly wait for one another
 def best_bag_of_words(train: Split, val: Split) -> tuple[str, Pipeline, dict[str, float]]:
-    """The candidate with the best macro-F1 on val, fitted on train: its name, itself, and the macro-F1 of all."""
-    fitted = {name: pipeline.fit(*train) for name, pipeline in bag_of_words(train[0]).items()}
+    """Fit all candidates on train and choose by macro-F1 on val: its name, itself, and the macro-F1 of all."""
+    fitted = {name: pipeline.fit(*train) for name, pipeline in make_candidates(train[0]).items()}
     val_f1 = {name: float(f1_score(val[1], model.predict(val[0]), average="macro")) for name, model in fitted.items()}
     best = max(val_f1, key=val_f1.__getitem__)
     return best, fitted[best], val_f1
 
 
 def baselines(train: Split, val: Split, test: Split, labels: Sequence[str]) -> dict[str, Any]:
-    """Fits on train, chooses the bag of words by macro-F1 on val, and reports val and test; JSON-able.
+    """Fit on train, choose the bag of words by macro-F1 on val, and return the metrics of val and test; JSON-able.
 
-    `{"majority": {"name", "val": prediction_metrics, "test": ...},
+    Returns `{"majority": {"name", "val": prediction_metrics, "test": ...},
     "bag_of_words": {the same for the chosen one, "candidates": {name: {"val_macro_f1"}}}}`.
     """
     majority = DummyClassifier(strategy="most_frequent").fit(*train)
@@ -59,18 +59,18 @@ def baselines(train: Split, val: Split, test: Split, labels: Sequence[str]) -> d
     return {
         "majority": {
             "name": "most frequent class",
-            "val": _metrics(majority, val, labels),
-            "test": _metrics(majority, test, labels),
+            "val": _measure(majority, val, labels),
+            "test": _measure(majority, test, labels),
         },
         "bag_of_words": {
             "name": best,
-            "val": _metrics(fitted, val, labels),
-            "test": _metrics(fitted, test, labels),
+            "val": _measure(fitted, val, labels),
+            "test": _measure(fitted, test, labels),
             "candidates": {name: {"val_macro_f1": f1} for name, f1 in val_f1.items()},
         },
     }
 
 
-def _metrics(classifier: Pipeline | DummyClassifier, split: Split, labels: Sequence[str]) -> dict[str, Any]:
+def _measure(classifier: Pipeline | DummyClassifier, split: Split, labels: Sequence[str]) -> dict[str, Any]:
     texts, targets = split
     return prediction_metrics(targets, classifier.predict(texts), labels)

@@ -1,119 +1,139 @@
-"""What closing a part of the model does to each class, and how sure that is.
+"""Measure what an ablation does to each class, and how sure that is.
 
-An ablation is measured against the whole model on the same texts, so everything here is paired by text. Effects are
+An ablated network is compared with the whole one on the same texts, so everything here is paired by text. An effect is
 ablated minus baseline.
 
-Letters: U units that were ablated one at a time, N texts, R draws (the donors of a resample ablation, else 1),
-K classes.
+Letters: U units that were ablated one at a time, N texts, R draws (the donors of a resample ablation, else 1), K
+classes.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from .metrics import Floats, Ints
 from .stats import benjamini_hochberg, holm, interval, mcnemar_p, permutation_p, resamples
+from .texts import OVERALL
 
-OVERALL = ("accuracy", "macro_f1", "log_prob", "flip_rate")  # of class `all`
-PER_CLASS = ("recall", "precision", "f1", "log_prob", "margin", "specific_margin", "flip_rate")
 RATIOS = ("recall", "precision", "f1")
 TEXT = ("kind", "region", "fill", "split", "class", "metric")  # columns of effects.csv; the others hold numbers
 UNITS = 160  # handled at once: GPT-2's 144 heads fit, which the permutation test likes, and memory stays flat
 
 
-class Readings(NamedTuple):
-    """What logits say about each text, mean over the draws: float64 (U, N, K) each.
-
-    `log_odds` of a class against the rest: log p - log(1 - p), its logit minus the logsumexp of the others.
-    `predicted`: the share of draws in which the class is the most probable one.
-    """
+@dataclass(frozen=True)
+class Readings:
+    """What logits say about each text, mean over the draws: float64 (U, N, K) each."""
 
     log_probs: Floats
-    log_odds: Floats
-    predicted: Floats
+    log_odds: Floats  # of a class against the rest: log p - log(1 - p), its logit minus the logsumexp of the others
+    predicted: Floats  # share of draws in which the class is the most probable one
 
 
-def readings(logits: Floats) -> Readings:
-    """logits float (U, N, R, K), finite."""
-    return Readings(*map(np.stack, zip(*map(_of_unit, logits), strict=True)))
+@dataclass(frozen=True)
+class Quantities:
+    """What metrics add up over texts, for the baseline and then the U units: by text, axes (N, 1 + U), or summed over
+    the texts of each class, axes (draws, K, 1 + U)."""
+
+    predicted: Floats  # (..., K)
+    log_odds: Floats  # (..., K)
+    log_prob: Floats  # of the true class
+    flipped: Floats  # 1 where the prediction differs from the baseline's, mean over the draws
 
 
-def _of_unit(logits: Floats) -> Readings:
+def read_logits(logits: Floats) -> Readings:
+    """Read logits float (U, N, R, K). Raises ValueError where one is not finite."""
+    units = [_read_unit(unit) for unit in logits]
+    return Readings(
+        log_probs=np.stack([unit.log_probs for unit in units]),
+        log_odds=np.stack([unit.log_odds for unit in units]),
+        predicted=np.stack([unit.predicted for unit in units]),
+    )
+
+
+def _read_unit(logits: Floats) -> Readings:
+    """Read logits (N, R, K) of one unit: (N, K) each."""
     if not np.isfinite(logits).all():
         raise ValueError("expected finite logits, got NaN or infinity")
     x = np.moveaxis(logits, -1, 0).astype(np.float64)  # (K, N, R)
     log_probs = x - np.logaddexp.reduce(x, axis=0)
-    log_odds = [own - np.logaddexp.reduce(np.delete(x, k, axis=0), axis=0) for k, own in enumerate(x)]
+    others = [np.logaddexp.reduce(np.delete(x, k, axis=0), axis=0) for k in range(len(x))]
     predicted = x.argmax(0) == np.arange(len(x))[:, None, None]
-    return Readings(*(np.mean(reading, axis=-1).T for reading in (log_probs, log_odds, predicted)))
+    return Readings(log_probs.mean(-1).T, (x - np.stack(others)).mean(-1).T, predicted.mean(-1).T)
 
 
-def effects(baseline: Floats, ablated: Floats, targets: Ints, labels: Sequence[str], test: bool) -> pd.DataFrame:
-    """One row per unit, class and metric: `unit, class, metric, n, baseline, ablated, effect, ci_low, ci_high, p,
-    p_corrected`, from logits float baseline (N, K) and ablated (U, N, R, K), targets int (N,) and labels, K names.
+def measure_effects(
+    baseline: Floats, ablated: Floats, targets: Ints, labels: Sequence[str], test: bool
+) -> pd.DataFrame:
+    """Return one row per unit, class and metric: `unit, class, metric, n, baseline, ablated, effect, ci_low, ci_high,
+    p, p_corrected`.
+
+    baseline: logits float (N, K); ablated: logits float (U, N, R, K); targets: int (N,); labels: K names.
 
     Class `all` has `accuracy, macro_f1, log_prob, flip_rate`; each label `recall, precision, f1, log_prob, margin,
     specific_margin, flip_rate`. `log_prob`: mean log-probability of the true class. `margin`: mean log-odds of the
-    class over its n texts; `specific_margin`: that minus the mean of the same log-odds over all other texts, which a
-    shift towards or away from the class on every text leaves as it is. `flip_rate`: share of predictions that differ
-    from the baseline's. A ratio with nothing below the line is 0, a mean over no texts NaN.
+    class over its n texts. `specific_margin`: the margin minus the mean of the same log-odds over all other texts; a
+    shift towards or away from the class on every text does not change it. `flip_rate`: share of predictions that
+    differ from the baseline's. A ratio with denominator 0 is 0, a mean over no texts NaN.
 
-    The interval is a 95 % paired bootstrap over texts: each resample is the same for baseline and all units; it covers
-    that other texts might have been drawn, not other seeds of training. With `test`, p is `permutation_p` of the
-    change of the specific margin and, where R is 1, `mcnemar_p` of accuracy; p_corrected is `holm` over all units and
-    classes, or over all units.
+    The interval is a 95 % paired bootstrap over texts: baseline and all units share each resample. It covers that
+    other texts might have been drawn, not other seeds of training. With `test`, p is `permutation_p` of the change of
+    the specific margin and, where R is 1, `mcnemar_p` of accuracy; `correct_p_values` makes p_corrected.
+    Raises ValueError where shapes do not fit, targets are not in 0..K-1 or logits are not finite.
     """
     _check(baseline, ablated, targets, labels)
     starts = range(0, len(ablated), UNITS)
-    blocks = [_block(baseline, ablated[start : start + UNITS], targets, labels, test) for start in starts]
+    blocks = [_measure_block(baseline, ablated[start : start + UNITS], targets, labels, test) for start in starts]
     table = pd.concat(blocks, ignore_index=True)
     table.insert(0, "unit", np.repeat(np.arange(len(ablated)), len(table) // len(ablated)))
-    return corrected(table)
+    return correct_p_values(table)
 
 
 def read_effects(path: Path) -> pd.DataFrame:
-    """effects.csv: an empty number is NaN, and text stays as it is written, also where a class is called nan or 1."""
+    """Read effects.csv. An empty number is NaN; text stays as it is written, also where a class is called nan or 1."""
     empty = dict.fromkeys(pd.read_csv(path, nrows=0).columns.difference([*TEXT]), "")
     table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), na_values=empty, keep_default_na=False)
     return table.astype({"layer": "Int64", "head": "Int64"})
 
 
-def corrected(table: pd.DataFrame) -> pd.DataFrame:
-    """With `p_corrected`: Holm's correction of `p` over all rows of the same metric, one family."""
+def correct_p_values(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with `p_corrected`: `holm` of `p`, where all rows of a metric (units and classes) are one
+    family."""
     return table.assign(p_corrected=table.groupby("metric")["p"].transform(lambda p: holm(p.to_numpy())))
 
 
-def confirmed(val: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """Specific margins, ranked on val and confirmed on test: one row per unit and class of two tables of `effects`.
+def confirm_on_test(val: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """Rank specific margins on val and test them on test: one row per unit and class of two tables of
+    `measure_effects`.
 
     Columns `unit, class, n, baseline, val_effect, test_effect, ci_low, ci_high, p, p_holm, p_bh, rank`. Rank 1 has the
-    largest effect on val, in either direction; all else is of test, which had no say in the choice. The p-values of all
-    rows are one family for `holm` and `benjamini_hochberg`.
+    largest effect on val, in either direction. All other columns come from test, which had no say in the ranking. The
+    p-values of all rows are one family for `holm` and `benjamini_hochberg`.
     """
     key = ["unit", "class"]
-    ranked, own = (table[table["metric"] == "specific_margin"] for table in (val, test))
-    ranked = ranked[[*key, "effect"]].rename(columns={"effect": "val_effect"})
-    table = own.rename(columns={"effect": "test_effect"}).merge(ranked, on=key, how="left", validate="one_to_one")
+    val, test = (table[table["metric"] == "specific_margin"] for table in (val, test))
+    val_effects = val[[*key, "effect"]].rename(columns={"effect": "val_effect"})
+    table = test.rename(columns={"effect": "test_effect"}).merge(val_effects, on=key, how="left", validate="one_to_one")
     p = table["p"].to_numpy()
     table = table.assign(p_holm=holm(p), p_bh=benjamini_hochberg(p))
     table = table.sort_values("val_effect", key=abs, ascending=False, kind="stable", ignore_index=True)
-    measured = ["n", "baseline", "val_effect", "test_effect", "ci_low", "ci_high", "p", "p_holm", "p_bh"]
-    return table.assign(rank=table.index + 1)[[*key, *measured, "rank"]]
+    columns = ["n", "baseline", "val_effect", "test_effect", "ci_low", "ci_high", "p", "p_holm", "p_bh"]
+    return table.assign(rank=table.index + 1)[[*key, *columns, "rank"]]
 
 
-def flips(baseline: Floats, ablated: Floats, targets: Ints, labels: Sequence[str]) -> pd.DataFrame:
-    """Which predictions change into which, of the logits of `effects`: `unit, class, before, after, share, n`.
+def count_flips(baseline: Floats, ablated: Floats, targets: Ints, labels: Sequence[str]) -> pd.DataFrame:
+    """Count which predictions change into which, from the arguments of `measure_effects`: `unit, class, before, after,
+    share, n`.
 
-    `class` is the true label; `share` of its n texts, mean over the draws, is predicted `before` by the whole model
-    and `after` by the ablated one. One row for each of these that occurs.
+    `class` is the true label. The whole network predicts `before` for `share` of its n texts and the ablated one
+    `after`, mean over the draws. Only changes that occur have a row.
     """
     _check(baseline, ablated, targets, labels)
     K, n = len(labels), np.bincount(targets, minlength=len(labels))
     groups = np.eye(K * K)[targets * K + baseline.argmax(1)].T  # (true, before) x texts
-    moved = np.stack([(groups @ _of_unit(unit).predicted).reshape(K, K, K) for unit in ablated])
+    moved = np.stack([(groups @ _read_unit(unit).predicted).reshape(K, K, K) for unit in ablated])
     moved[:, :, range(K), range(K)] = 0  # the prediction stays
     unit, true, before, after = np.nonzero(moved)
     names = np.array(labels)
@@ -129,29 +149,33 @@ def flips(baseline: Floats, ablated: Floats, targets: Ints, labels: Sequence[str
     )
 
 
-def _block(baseline: Floats, ablated: Floats, targets: Ints, labels: Sequence[str], test: bool) -> pd.DataFrame:
-    """`effects` of a few units, without `unit` and `p_corrected`."""
+def _measure_block(baseline: Floats, ablated: Floats, targets: Ints, labels: Sequence[str], test: bool) -> pd.DataFrame:
+    """Return `measure_effects` of a few units, without `unit` and `p_corrected`."""
     U, N, R, K = ablated.shape
-    before, after = readings(baseline[None, :, None]), readings(ablated)
-    texts = _per_text(before, after, targets)
-    classes = np.array(["all"] * len(OVERALL) + [label for label in labels for _ in PER_CLASS])
-    metrics = np.array(OVERALL + PER_CLASS * K)
-    values = _resampled(np.ones((1, N)), texts, targets)[0]  # (1 + U, metrics)
+    before, after = read_logits(baseline[None, :, None]), read_logits(ablated)
+    texts = _read_texts(before, after, targets)
+    whole = _resample_metrics(np.ones((1, N)), texts, targets, labels)  # each text once
+    classes, metrics = np.array(list(whole)).T
+    values = np.stack([*whole.values()], axis=-1)[0]  # (1 + U, metrics)
     values[np.isnan(values) & np.isin(metrics, RATIOS)] = 0
-    draws = [_resampled(weights, texts, targets) for weights in resamples(N)]
-    low, high = interval(np.concatenate([draw[:, 1:] - draw[:, :1] for draw in draws]))
+    changes = []
+    for weights in resamples(N):
+        drawn = np.stack([*_resample_metrics(weights, texts, targets, labels).values()], axis=-1)
+        changes.append(drawn[:, 1:] - drawn[:, :1])  # (draws, U, metrics)
+    low, high = interval(np.concatenate(changes))
     p = np.full((U, len(metrics)), np.nan)
     if test:
         change = (after.log_odds - before.log_odds).transpose(1, 0, 2)
         p[:, metrics == "specific_margin"] = permutation_p(change, targets)
     if test and R == 1:
         correct = baseline.argmax(1) == targets
-        p[:, 0] = mcnemar_p(correct, after.predicted[:, np.arange(N), targets].T > 0)
-    counts = np.bincount(targets, minlength=K)
+        still_correct = after.predicted[:, np.arange(N), targets].T > 0
+        p[:, metrics == "accuracy"] = mcnemar_p(correct, still_correct)[:, None]
+    n = {OVERALL: N} | dict(zip(labels, np.bincount(targets, minlength=K), strict=True))
     columns = {
         "class": classes,
         "metric": metrics,
-        "n": np.concatenate([np.repeat(N, len(OVERALL)), np.repeat(counts, len(PER_CLASS))]),
+        "n": np.array([n[label] for label in classes]),
         "baseline": values[0],
         "ablated": values[1:],
         "effect": values[1:] - values[0],
@@ -162,32 +186,64 @@ def _block(baseline: Floats, ablated: Floats, targets: Ints, labels: Sequence[st
     return pd.DataFrame({name: np.broadcast_to(column, p.shape).ravel() for name, column in columns.items()})
 
 
-def _per_text(before: Readings, after: Readings, targets: Ints) -> Floats:
-    """All that the metrics add up over texts: (N, 1 + U, 2K + 2), the baseline first. Last axis: the predicted shares
-    and the log-odds of each class, the log-probability of the true one, and the share of flipped predictions."""
-    log_probs, log_odds, predicted = map(np.concatenate, zip(before, after, strict=True))  # (1 + U, N, K) each
-    own = log_probs[:, np.arange(len(targets)), targets, None]
-    flipped = 1 - (predicted * before.predicted).sum(-1, keepdims=True)
-    return np.concatenate([predicted, log_odds, own, flipped], axis=-1).swapaxes(0, 1)
+def _read_texts(before: Readings, after: Readings, targets: Ints) -> Quantities:
+    """Return what the metrics add up, by text."""
+    log_probs = np.concatenate([before.log_probs, after.log_probs])  # (1 + U, N, K)
+    predicted = np.concatenate([before.predicted, after.predicted])
+    return Quantities(
+        predicted=predicted.swapaxes(0, 1),
+        log_odds=np.concatenate([before.log_odds, after.log_odds]).swapaxes(0, 1),
+        log_prob=log_probs[:, np.arange(len(targets)), targets].T,
+        flipped=(1 - (predicted * before.predicted).sum(-1)).T,
+    )
+
+
+def _sum_by_class(weights: Floats, texts: Quantities, targets: Ints) -> Quantities:
+    """Sum over the texts of each class, on each resample: weights (draws, N) -> axes (draws, K, 1 + U)."""
+    K = texts.predicted.shape[-1]
+    sums = []  # for each class (draws, 1 + U, 2K + 2), in one matrix product
+    for k in range(K):
+        chosen = targets == k
+        log_prob, flipped = texts.log_prob[chosen, :, None], texts.flipped[chosen, :, None]
+        together = np.concatenate([texts.predicted[chosen], texts.log_odds[chosen], log_prob, flipped], axis=-1)
+        sums.append(np.tensordot(weights[:, chosen], together, 1))
+    predicted, log_odds, log_prob, flipped = np.split(np.stack(sums, axis=1), [K, 2 * K, 2 * K + 1], axis=-1)
+    return Quantities(predicted, log_odds, log_prob[..., 0], flipped[..., 0])
 
 
 @np.errstate(invalid="ignore")  # 0 / 0 is NaN: undefined in this draw
-def _resampled(weights: Floats, texts: Floats, targets: Ints) -> Floats:
-    """All metrics on each resample: weights (draws, N), texts of `_per_text` -> (draws, 1 + U, 4 + 7K), OVERALL and
-    then PER_CLASS for each class. As in `lab.metrics`, macro-F1 skips a class without texts and predictions."""
-    K, N = texts.shape[2] // 2 - 1, len(texts)
-    sums = np.stack([np.tensordot(weights[:, targets == k], texts[targets == k], 1) for k in range(K)], axis=1)
-    confusion, log_odds = sums[..., :K], sums[..., K : 2 * K]  # (draws, true class, 1 + U, class)
-    log_prob, flipped = np.moveaxis(sums[..., 2 * K :], (1, 3), (3, 0))  # (draws, 1 + U, true class)
+def _resample_metrics(
+    weights: Floats, texts: Quantities, targets: Ints, labels: Sequence[str]
+) -> dict[tuple[str, str], Floats]:
+    """Compute all metrics on each resample: weights (draws, N) -> (draws, 1 + U) by class and metric.
+
+    As in `lab.metrics`, macro-F1 skips a class without texts and predictions."""
+    N, K = len(targets), len(labels)
+    sums = _sum_by_class(weights, texts, targets)
     n = np.stack([weights[:, targets == k].sum(1) for k in range(K)], axis=-1)[:, None]  # (draws, 1, class)
-    hits, own = (np.einsum("dkuk->duk", table) for table in (confusion, log_odds))  # (draws, 1 + U, class)
-    claimed, margin = confusion.sum(1), own / n
-    precision, f1 = np.nan_to_num(hits / claimed), 2 * hits / (n + claimed)
-    specific_margin = margin - (log_odds.sum(1) - own) / (N - n)
-    overall = [hits.sum(-1) / N, np.nanmean(f1, axis=-1), log_prob.sum(-1) / N, flipped.sum(-1) / N]
-    per_class = [hits / n, precision, f1, log_prob / n, margin, specific_margin, flipped / n]
-    by_class = np.stack(per_class, axis=-1)
-    return np.concatenate([np.stack(overall, axis=-1), by_class.reshape(*by_class.shape[:2], -1)], axis=-1)
+    log_prob, flipped = sums.log_prob.swapaxes(1, 2), sums.flipped.swapaxes(1, 2)  # (draws, 1 + U, class), as below
+    hits, claimed = np.einsum("dkuk->duk", sums.predicted), sums.predicted.sum(1)
+    inside = np.einsum("dkuk->duk", sums.log_odds)  # log-odds of each class summed over its own texts
+    outside = sums.log_odds.sum(1) - inside
+    margin, f1 = inside / n, 2 * hits / (n + claimed)
+    metrics = {
+        (OVERALL, "accuracy"): hits.sum(-1) / N,
+        (OVERALL, "macro_f1"): np.nanmean(f1, axis=-1),
+        (OVERALL, "log_prob"): log_prob.sum(-1) / N,
+        (OVERALL, "flip_rate"): flipped.sum(-1) / N,
+    }
+    per_class = {
+        "recall": hits / n,
+        "precision": np.nan_to_num(hits / claimed),
+        "f1": f1,
+        "log_prob": log_prob / n,
+        "margin": margin,
+        "specific_margin": margin - outside / (N - n),
+        "flip_rate": flipped / n,
+    }
+    for k, label in enumerate(labels):
+        metrics |= {(label, name): values[..., k] for name, values in per_class.items()}
+    return metrics
 
 
 def _check(baseline: Floats, ablated: Floats, targets: Ints, labels: Sequence[str]) -> None:

@@ -32,11 +32,12 @@ Ints = NDArray[np.integer]
 
 
 def classification_metrics(targets: Ints, probabilities: Floats, labels: Sequence[str]) -> dict[str, Any]:
-    """Everything of `prediction_metrics` for the most probable class, and what the probabilities are worth.
+    """Return `prediction_metrics` of the most probable class, and metrics of the probabilities themselves.
 
     targets int (N,), probabilities float (N, K), labels K names. Adds `macro_roc_auc` and `macro_average_precision`
     (one class against the rest, averaged over the classes where they are defined), `log_loss` (nats) and `ece`
-    (expected calibration error, Guo et al. 2017, eq. 3). JSON-able: None where a metric is undefined.
+    (`expected_calibration_error`). JSON-able: None where a metric is undefined. Raises ValueError where targets or
+    probabilities do not fit the labels.
 
     Resampling noise only ever adds to a calibration error, so the interval of a small `ece` lies high.
     """
@@ -44,24 +45,26 @@ def classification_metrics(targets: Ints, probabilities: Floats, labels: Sequenc
     probabilities = probabilities.astype(np.float64)
     metrics = _point_estimates(targets, probabilities.argmax(1), labels)
     rankings = [ranking_metrics(targets == k, probabilities[:, k]) for k in range(len(labels))]
-    for own, ranking in zip(metrics["per_class"].values(), rankings, strict=True):
-        own |= ranking
-    metrics |= {f"macro_{name}": _mean([ranking[name] for ranking in rankings]) for name in rankings[0]}
-    metrics["log_loss"] = float(log_loss(targets, _normalised(probabilities), labels=range(len(labels))))
+    for class_metrics, ranking in zip(metrics["per_class"].values(), rankings, strict=True):
+        class_metrics |= ranking
+    for name in rankings[0]:
+        defined = [value for ranking in rankings if (value := ranking[name]) is not None]
+        metrics[f"macro_{name}"] = float(np.mean(defined)) if defined else None
+    metrics["log_loss"] = float(log_loss(targets, _normalise(probabilities), labels=range(len(labels))))
     metrics["ece"] = expected_calibration_error(calibration_bins(targets, probabilities))
     metrics["intervals"] = bootstrap(lambda w: resampled_metrics(w, targets, probabilities, labels), len(targets))
     return metrics
 
 
 def prediction_metrics(targets: Ints, predicted: Ints, labels: Sequence[str]) -> dict[str, Any]:
-    """Metrics of predicted classes: targets and predicted int (N,), labels K names. JSON-able.
+    """Return metrics of predicted classes: targets and predicted int (N,), labels K names. JSON-able.
 
     `n, accuracy, balanced_accuracy, macro_f1, weighted_f1`, `per_class[label]` (one class against the rest),
     `confusion_matrix` (K, K) with true classes as rows, and `intervals`: {"accuracy": [low, high],
-    "per_class.joy.f1": ...}. The precision of a class that is never predicted is 0. None where the texts leave
-    a number undefined: recall without texts of the class, specificity without texts of others, F1 without texts and
-    predictions. Balanced accuracy and macro-F1 are means over the classes where recall and F1 are defined, and so are
-    their intervals in draws that leave a rare class out.
+    "per_class.joy.f1": ...}. The precision of a class that is never predicted is 0. A metric that the texts leave
+    undefined is None: recall without texts of the class, specificity without texts of others, F1 without texts and
+    predictions. Balanced accuracy and macro-F1 are means over the classes where recall and F1 are defined; so are their
+    intervals, in draws that leave a rare class out. Raises ValueError where targets or predictions do not fit.
     """
     _check(targets, labels, predicted.shape, targets.shape)
     intervals = bootstrap(lambda w: resampled_prediction_metrics(w, targets, predicted, labels), len(targets))
@@ -69,7 +72,9 @@ def prediction_metrics(targets: Ints, predicted: Ints, labels: Sequence[str]) ->
 
 
 def ranking_metrics(positive: NDArray[np.bool_], scores: Floats) -> dict[str, float | None]:
-    """`roc_auc` and `average_precision` of scores float (N,) for the texts that are positive, bool (N,)."""
+    """Return `roc_auc` and `average_precision` of scores float (N,), where positive, bool (N,), is the truth.
+
+    ROC AUC is None without texts of both kinds, average precision without positive ones."""
     return {
         "roc_auc": float(roc_auc_score(positive, scores)) if 0 < positive.sum() < len(positive) else None,
         "average_precision": float(average_precision_score(positive, scores)) if positive.any() else None,
@@ -77,25 +82,30 @@ def ranking_metrics(positive: NDArray[np.bool_], scores: Floats) -> dict[str, fl
 
 
 def calibration_bins(targets: Ints, probabilities: Floats) -> pd.DataFrame:
-    """Texts by confidence, the top class's probability, in 15 bins of equal width (Guo et al. 2017, section 2).
+    """Group texts by confidence, the top class's probability, in 15 bins of equal width (Guo et al. 2017, section 2).
 
-    One row per bin: `count`, `accuracy` and mean `confidence`, the last two NaN in an empty bin.
+    Return one row per bin: `count`, `accuracy` and mean `confidence`, the last two NaN in an empty bin.
     """
-    bins, correct, confidence = _confidence_bins(targets, probabilities)
-    texts = pd.DataFrame({"bin": bins, "correct": correct, "confidence": confidence}).groupby("bin")
+    texts = _read_confidence(targets, probabilities).groupby("bin")
     table = texts.agg(count=("correct", "size"), accuracy=("correct", "mean"), confidence=("confidence", "mean"))
     return table.reindex(range(CALIBRATION_BINS)).fillna({"count": 0}).astype({"count": int})
 
 
 def expected_calibration_error(bins: pd.DataFrame) -> float:
-    """Mean distance of accuracy from confidence over `calibration_bins`, weighted by count (Guo et al. 2017, eq. 3)."""
+    """Return how far confidence is from accuracy, on average over `calibration_bins`.
+
+    A classifier is calibrated if it gets 80 % right of the texts of which it is 80 % sure. No single text can show
+    that, so texts of similar confidence share a bin, and the bin's mean confidence is compared with its accuracy. The
+    error is the mean distance of the two, weighted by the bin's count (Guo et al. 2017, eq. 3); mistakes in both
+    directions cancel within a bin, not between bins."""
     return float((bins["count"] * (bins["accuracy"] - bins["confidence"]).abs()).sum() / bins["count"].sum())
 
 
 def resampled_metrics(
     weights: Floats, targets: Ints, probabilities: Floats, labels: Sequence[str]
 ) -> dict[str, Floats]:
-    """`classification_metrics` on each resample, weights float (draws, N): name -> (draws,), NaN where undefined."""
+    """Return `classification_metrics` on each resample, weights float (draws, N): name -> (draws,), NaN where
+    undefined."""
     metrics = resampled_prediction_metrics(weights, targets, probabilities.argmax(1), labels)
     n = weights.sum(1)
     rankings = [_resampled_ranking(weights, targets == k, probabilities[:, k]) for k in range(len(labels))]
@@ -103,11 +113,13 @@ def resampled_metrics(
         by_class = np.stack([ranking[name] for ranking in rankings], axis=1)
         metrics |= {f"per_class.{label}.{name}": by_class[:, k] for k, label in enumerate(labels)}
         defined = ~np.isnan(by_class)
-        metrics[f"macro_{name}"] = _ratio(np.nansum(by_class, axis=1), defined.sum(1), empty=np.nan)
-    likelihood = _normalised(probabilities)[np.arange(len(targets)), targets]
+        metrics[f"macro_{name}"] = _divide(np.nansum(by_class, axis=1), defined.sum(1), empty=np.nan)
+    likelihood = _normalise(probabilities)[np.arange(len(targets)), targets]
     metrics["log_loss"] = weights @ -np.log(np.maximum(likelihood, np.finfo(np.float64).eps)) / n
-    bins, correct, confidence = _confidence_bins(targets, probabilities)
-    gaps = _group_sums(weights, bins, CALIBRATION_BINS, correct - confidence)
+    texts = _read_confidence(targets, probabilities)
+    gaps = _sum_groups(
+        weights, texts["bin"].to_numpy(), CALIBRATION_BINS, (texts["correct"] - texts["confidence"]).to_numpy()
+    )
     metrics["ece"] = np.abs(gaps).sum(1) / n
     return metrics
 
@@ -115,25 +127,28 @@ def resampled_metrics(
 def resampled_prediction_metrics(
     weights: Floats, targets: Ints, predicted: Ints, labels: Sequence[str]
 ) -> dict[str, Floats]:
-    """`prediction_metrics` on each resample, weights float (draws, N): name -> (draws,)."""
+    """Return `prediction_metrics` on each resample, weights float (draws, N): name -> (draws,), NaN where undefined."""
     K = len(labels)
-    confusion = _group_sums(weights, targets * K + predicted, K * K, np.ones(len(targets))).reshape(-1, K, K)
+    confusion = _sum_groups(weights, targets * K + predicted, K * K, np.ones(len(targets))).reshape(-1, K, K)
     n = weights.sum(1, keepdims=True)  # (draws, 1)
     hits = confusion.diagonal(axis1=1, axis2=2)  # (draws, K), like all that follows
     true, claimed = confusion.sum(2), confusion.sum(1)
-    recall, f1 = _ratio(hits, true, empty=np.nan), _ratio(2 * hits, true + claimed, empty=np.nan)
+    recall, f1 = _divide(hits, true, empty=np.nan), _divide(2 * hits, true + claimed, empty=np.nan)
     per_class = {
-        "precision": _ratio(hits, claimed),
+        "precision": _divide(hits, claimed),
         "recall": recall,
-        "specificity": _ratio(n - true - claimed + hits, n - true, empty=np.nan),
+        "specificity": _divide(n - true - claimed + hits, n - true, empty=np.nan),
         "f1": f1,
     }
-    return {
+    metrics = {
         "accuracy": hits.sum(1) / n[:, 0],
         "balanced_accuracy": np.nanmean(recall, axis=1),
         "macro_f1": np.nanmean(f1, axis=1),
         "weighted_f1": np.nansum(f1 * true, axis=1) / n[:, 0],
-    } | {f"per_class.{label}.{name}": v[:, k] for k, label in enumerate(labels) for name, v in per_class.items()}
+    }
+    for k, label in enumerate(labels):
+        metrics |= {f"per_class.{label}.{name}": values[:, k] for name, values in per_class.items()}
+    return metrics
 
 
 def _point_estimates(targets: Ints, predicted: Ints, labels: Sequence[str]) -> dict[str, Any]:
@@ -162,7 +177,7 @@ def _point_estimates(targets: Ints, predicted: Ints, labels: Sequence[str]) -> d
 
 
 def _resampled_ranking(weights: Floats, positive: NDArray[np.bool_], scores: Floats) -> dict[str, Floats]:
-    """`ranking_metrics` on each resample: the threshold falls through the scores, and equal scores pass it together."""
+    """Return `ranking_metrics` on each resample: a threshold falls through the scores, equal ones pass it together."""
     order = np.argsort(-scores)
     last_of_ties = np.flatnonzero(np.diff(scores[order], append=-np.inf))
     weights = weights[:, order]
@@ -172,38 +187,35 @@ def _resampled_ranking(weights: Floats, positive: NDArray[np.bool_], scores: Flo
     new_hits = np.diff(hits, prepend=0)
     new_false_alarms = np.diff(false_alarms, prepend=0)
     area = (new_false_alarms * (hits - new_hits / 2)).sum(1)  # trapezoids: half of the tied pairs count
-    precision_sum = (new_hits * _ratio(hits, above)).sum(1)
+    precision_sum = (new_hits * _divide(hits, above)).sum(1)
     return {
-        "roc_auc": _ratio(area, hits[:, -1] * false_alarms[:, -1], empty=np.nan),
-        "average_precision": _ratio(precision_sum, hits[:, -1], empty=np.nan),
+        "roc_auc": _divide(area, hits[:, -1] * false_alarms[:, -1], empty=np.nan),
+        "average_precision": _divide(precision_sum, hits[:, -1], empty=np.nan),
     }
 
 
-def _confidence_bins(targets: Ints, probabilities: Floats) -> tuple[Ints, NDArray[np.bool_], Floats]:
-    """Bin, correctness and confidence of each text; bin m holds confidences in (m/15, (m + 1)/15]."""
+def _read_confidence(targets: Ints, probabilities: Floats) -> pd.DataFrame:
+    """Return `bin, correct, confidence` of each text; bin m holds confidences in (m/15, (m + 1)/15]."""
     confidence = probabilities.max(1)
     edges = np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS
-    return np.digitize(confidence, edges, right=True), probabilities.argmax(1) == targets, confidence
+    bins = np.digitize(confidence, edges, right=True)
+    return pd.DataFrame({"bin": bins, "correct": probabilities.argmax(1) == targets, "confidence": confidence})
 
 
-def _group_sums(weights: Floats, groups: Ints, n_groups: int, values: Floats) -> Floats:
-    """Sum of weight * value over the texts of each group: (draws, N) -> (draws, n_groups)."""
+def _sum_groups(weights: Floats, groups: Ints, n_groups: int, values: Floats) -> Floats:
+    """Sum weight * value over the texts of each group: weights (draws, N) -> (draws, n_groups)."""
     members = csr_array((values, (groups, np.arange(len(groups)))), shape=(n_groups, len(groups)))
     return (members @ weights.T).T
 
 
-def _ratio(a: Floats, b: NDArray[Any], empty: float = 0.0) -> Floats:
+def _divide(a: Floats, b: NDArray[Any], empty: float = 0.0) -> Floats:
+    """Return a / b, and `empty` where b is 0."""
     return np.divide(a, b, out=np.full(a.shape, empty), where=b > 0)
 
 
-def _normalised(probabilities: Floats) -> Floats:
-    """Rows that sum to 1 in float64 too: a float32 softmax is off by more than scikit-learn allows."""
+def _normalise(probabilities: Floats) -> Floats:
+    """Make rows sum to 1 in float64 too: a float32 softmax is off by more than scikit-learn allows."""
     return probabilities / probabilities.sum(1, keepdims=True)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return float(np.mean(defined)) if defined else None
 
 
 def _check(targets: Ints, labels: Sequence[str], shape: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What a trained classifier gets right: predictions, metrics beside the baselines, and pictures."""
+"""Predict the classes of texts with a trained classifier."""
 
 from collections.abc import Sequence
 
@@ -13,19 +13,19 @@ from .memory import map_batches
 
 
 def predict(model: GPT2Classifier, sequences: Sequence[list[int]], device: Device) -> np.ndarray:
-    """Probabilities float64 (N, K) of N tokenized texts, in their order."""
-    everything = np.arange(len(sequences))
-    batches = token_batches(sequences, np.zeros_like(everything), device.tokens, everything)
+    """Return the probabilities of N tokenised texts, float64 (N, K), in their order, on all ranks. Sets eval mode."""
+    texts = np.arange(len(sequences))
+    batches = token_batches(sequences, np.zeros_like(texts), device.tokens, texts)
     probabilities = np.empty((len(sequences), len(model.labels)))
     model.eval()
 
-    def predicted(batch: Batch) -> np.ndarray:
-        own = batch.to(device.device)
+    def predict_batch(batch: Batch) -> np.ndarray:
+        on_device = batch.to(device.device)
         with torch.inference_mode(), device.autocast():
-            logits = model(own.ids, own.lengths)  # (B, K)
+            logits = model(on_device.ids, on_device.lengths)  # (B, K)
         return logits.cpu().double().softmax(dim=1).numpy()
 
-    own = ((batch.index.numpy(), p) for batch, p in map_batches(predicted, device.share(batches), device))
-    for index, p in device.gather_rounds(own):
+    predictions = map_batches(predict_batch, device.share(batches), device)
+    for index, p in device.gather_rounds((batch.index.numpy(), p) for batch, p in predictions):
         probabilities[index] = p
     return probabilities

@@ -2,11 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, false_discovery_control
 
+LEVEL = 0.05  # a result survives where its p after correction is below this
 DRAWS = 1000
 CHUNK = 2**18  # weights held at once (2 MB): memory stays flat for any number of texts, and the cache suffices
 PERMUTATIONS = 99_999
@@ -16,9 +18,9 @@ ROUNDING = 1e-6  # and of their squares about the class means, where all squares
 
 
 def resamples(n: int, seed: int = 0) -> Iterator[NDArray[np.floating]]:
-    """DRAWS resamples of n texts with replacement, as float64 (draws in this chunk, n): how often each text was drawn.
+    """Yield DRAWS resamples of n texts with replacement, in chunks: how often each was drawn, float64 (draws, n).
 
-    The same n and seed give the same resamples, so what is compared on them is compared in pairs.
+    The same n and seed give the same resamples, so two quantities that are computed on them are paired.
     """
     rng = np.random.default_rng(seed)
     chunk = max(1, CHUNK // n)
@@ -29,10 +31,14 @@ def resamples(n: int, seed: int = 0) -> Iterator[NDArray[np.floating]]:
 def bootstrap(
     metrics: Callable[[NDArray[np.floating]], Mapping[str, NDArray[np.floating]]], n: int, seed: int = 0
 ) -> dict[str, list[float] | None]:
-    """95 % percentile intervals (Efron & Tibshirani 1993, ch. 13) of metrics over n texts: name -> [low, high].
+    """Return the 95 % interval of each metric over n texts: name -> [low, high].
 
-    `metrics` takes weights (draws, n) and returns name -> (draws,), NaN in a draw where the metric is undefined
-    (a class of which no text was drawn). Such draws are left out; where all are, the interval is None.
+    Other texts would have given other numbers; the bootstrap asks how different. It draws n texts with replacement from
+    the n at hand, as if they were the whole population, and computes the metric on this new sample, a thousand times.
+    The interval holds the middle 95 % of the results (percentile interval: Efron & Tibshirani 1993, ch. 13).
+
+    metrics: takes weights (draws, n) and returns name -> (draws,), NaN in a draw where the metric is undefined (a class
+    of which no text was drawn). Such draws are left out; where all are, the interval is None.
     """
     chunks = [metrics(weights) for weights in resamples(n, seed)]
     intervals = {name: interval(np.concatenate([chunk[name] for chunk in chunks])) for name in chunks[0]}
@@ -40,9 +46,9 @@ def bootstrap(
 
 
 def interval(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """95 % percentile interval over draws: values (draws, ...) -> (2, ...), low and high.
+    """Return the middle 95 % of the draws: values (draws, ...) -> (2, ...), low and high.
 
-    Draws that are NaN are left out; where all are, so are the ends.
+    Draws that are NaN are left out; where all are NaN, the ends are NaN too.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
@@ -52,14 +58,18 @@ def interval(values: NDArray[np.floating]) -> NDArray[np.floating]:
 def permutation_p(
     values: NDArray[np.floating], targets: NDArray[np.integer], draws: int = PERMUTATIONS, seed: int = 0
 ) -> NDArray[np.floating]:
-    """Two-sided permutation test of class means: values (N, U, K), targets int (N,) -> p float64 (U, K).
+    """Test whether texts of a class differ from the rest: values (N, U, K), targets int (N,) -> p float64 (U, K).
 
-    What is tested for unit u and class c: the mean of values[:, u, c] over the texts of class c, minus that over all
-    other texts. The null distribution permutes the labels of the texts, in the same way for every u and c. The
-    statistic is Welch's t, the difference by its standard error: so the test is exact where values have nothing to do
-    with the label, and for many texts also holds where only the means are equal and a class spreads more than the
-    others (Janssen 1997; Chung & Romano 2013). p = (1 + permutations at least as extreme) / (1 + draws), never 0
-    (Phipson & Smyth 2010). It is 1 where no text differs from another, NaN for a class of no texts or of all.
+    If the labels had nothing to do with the values, any other assignment of the same labels to the texts would do as
+    well. So the permutation test shuffles the labels many times and computes the statistic anew each time. p is the
+    share of shuffles whose statistic is at least as extreme as that of the true labels, in either direction.
+
+    The statistic of unit u and class c compares the mean of values[:, u, c] over the texts of class c with that over
+    all other texts; all u and c share the permutations. It is Welch's t, the difference divided by its standard error:
+    so the test is exact where values have nothing to do with the label, and for many texts it also holds where only
+    the means are equal and a class spreads more than the others (Janssen 1997; Chung & Romano 2013).
+    p = (1 + permutations at least as extreme) / (1 + draws) is never 0 (Phipson & Smyth 2010). It is 1 where no text
+    differs from another, NaN for a class of no texts or of all. Raises ValueError where a value is not finite.
 
     Why so many draws: the smallest p is 1e-5, and GPT-2's 144 heads times 6 classes are 864 tests. Times 864 it is
     0.009, so a real effect can survive `holm`; with 10,000 draws none could.
@@ -67,45 +77,60 @@ def permutation_p(
     if not np.isfinite(values).all():
         raise ValueError("expected finite values to permute, got NaN or infinity")
     _, U, K = values.shape
-    scaled = [_scaled(values[:, :, c]) for c in range(K)]
-    observed = [_difference((targets == c)[None], scaled[c]) for c in range(K)]
+    scaled = [_scale(values[:, :, c]) for c in range(K)]
+    true = [_compare_means((targets == c)[None], scaled[c]) for c in range(K)]
     extreme = np.zeros((U, K), int)
-    for labels in _permuted(targets, draws, max(1, PERMUTED // max(len(targets), U)), seed):
-        for c, (difference, error, rounding) in enumerate(observed):
-            permuted = _difference(labels == c, scaled[c])  # squares, (draws in this chunk, U) each; no division by 0
-            at_least = permuted[0] * (error + rounding) >= (1 - TIE) * difference * (permuted[1] - rounding)
-            extreme[:, c] += at_least.sum(0)
+    for labels in _permute(targets, draws, max(1, PERMUTED // max(len(targets), U)), seed):
+        for c in range(K):
+            extreme[:, c] += _at_least_as_extreme(_compare_means(labels == c, scaled[c]), true[c]).sum(0)
     n = np.bincount(targets, minlength=K)
     return np.where((n > 0) & (n < len(targets)), (1 + extreme) / (1 + draws), np.nan)
 
 
-def _scaled(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """values (N, U) about their mean, in float32, the squares of each unit summing to 1; all 0 where they are equal."""
+@dataclass(frozen=True)
+class _Welch:
+    """Welch's t (1947) in parts, for each labelling of the texts and each unit."""
+
+    difference: NDArray[np.floating]  # of the two means, squared: (draws, U)
+    error: NDArray[np.floating]  # its standard error, squared: (draws, U)
+    rounding: float | np.floating  # by how much `error` may be off
+
+
+def _at_least_as_extreme(permuted: _Welch, true: _Welch) -> NDArray[np.bool_]:
+    """Compare t of permuted labels with that of the true ones, multiplied out because an error may be 0: (draws, U)."""
+    least, most = permuted.error - true.rounding, true.error + true.rounding
+    return permuted.difference * most >= (1 - TIE) * true.difference * least
+
+
+def _scale(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Subtract the mean of values (N, U) and divide by the norm, in float32: the squares of each unit then sum to 1.
+
+    A unit whose values are all equal becomes 0."""
     centred = values - values.mean(0, dtype=np.float64)
     norm = np.linalg.norm(centred, axis=0)
     differ = norm > 1e-12 * np.linalg.norm(values, axis=0)  # less is rounding
     return np.divide(centred, norm, out=np.zeros_like(centred), where=differ).astype(np.float32)
 
 
-def _difference(own: NDArray[np.bool_], scaled: NDArray[np.float32]) -> tuple[NDArray[np.floating], ...]:
-    """Difference of two means and its standard error (Welch 1947), both squared, (draws, U) each, and the rounding of
-    the latter, ().
+def _compare_means(members: NDArray[np.bool_], scaled: NDArray[np.float32]) -> _Welch:
+    """Compare the texts of a class, members bool (draws, N), with all others by the values of `_scale`.
 
-    own bool (draws, N): which texts are of the class. The sums over the others follow from those over the class, as
-    all values sum to 0 and their squares to 1. Where a class hardly spreads, only rounding is left of its spread."""
-    weights = own.astype(np.float32)
+    The sums over the others follow from those over the class, as all values sum to 0 and their squares to 1. Where a
+    class hardly spreads, only rounding is left of its spread."""
+    weights = members.astype(np.float32)
     n = weights[0].sum()
     others = len(scaled) - n
     if not n or not others:
-        return np.zeros((len(own), scaled.shape[1])), np.zeros((len(own), scaled.shape[1])), np.zeros(())
+        nothing = np.zeros((len(members), scaled.shape[1]))
+        return _Welch(nothing, nothing, 0.0)
     sums, squares = weights @ scaled, weights @ scaled**2
     pairs, other_pairs = max(n - 1, 1) * n, max(others - 1, 1) * others
     spread = (squares - sums**2 / n).clip(0) / pairs + (1 - squares - sums**2 / others).clip(0) / other_pairs
-    return (sums / n + sums / others) ** 2, spread, np.asarray(ROUNDING / pairs + ROUNDING / other_pairs)
+    return _Welch((sums / n + sums / others) ** 2, spread, ROUNDING / pairs + ROUNDING / other_pairs)
 
 
-def _permuted(targets: NDArray[np.integer], draws: int, chunk: int, seed: int) -> Iterator[NDArray[np.integer]]:
-    """Permutations of targets (N,) as int64 (draws in this chunk, N): numpy shuffles no other size as fast."""
+def _permute(targets: NDArray[np.integer], draws: int, chunk: int, seed: int) -> Iterator[NDArray[np.integer]]:
+    """Yield permutations of targets (N,) as int64 (draws in this chunk, N): numpy shuffles no other size as fast."""
     rng = np.random.default_rng(seed)
     for start in range(0, draws, chunk):
         rows = min(chunk, draws - start)
@@ -113,16 +138,22 @@ def _permuted(targets: NDArray[np.integer], draws: int, chunk: int, seed: int) -
 
 
 def mcnemar_p(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> NDArray[np.floating]:
-    """Exact two-sided test of McNemar (1947): correct before (N,) and after (N, U), bool -> p float64 (U,).
+    """Test whether accuracy changed: correct before bool (N,) and after bool (N, U) -> p float64 (U,).
 
-    Of the texts that change sides, as many should be lost as won: a fair coin each. 1 where none does.
+    Texts that are right both times, or wrong both times, say nothing about a change. If accuracy had not changed, each
+    of the others would be lost or won by the toss of a fair coin. p is the binomial probability of a split at least as
+    uneven as the one seen, in either direction (McNemar 1947, in its exact form); it is 1 where no text changes.
     """
     lost, won = (before[:, None] & ~after).sum(0), (~before[:, None] & after).sum(0)
     return np.minimum(1, 2 * binom.cdf(np.minimum(lost, won), lost + won, 0.5))
 
 
 def holm(p: NDArray[np.floating]) -> NDArray[np.floating]:
-    """p (m,) adjusted by Holm (1979): below 0.05, at most one in twenty such families has any false discovery.
+    """Adjust p (m,) for the number of tests by Holm's method.
+
+    Of a hundred tests with nothing to find, five have p below 0.05 by chance. Holm (1979) multiplies the smallest of m
+    p-values by m, the next by m - 1, and so on, and lets none become smaller than the one before. If all tests that are
+    then below 0.05 count as discoveries, at most one in twenty such families has any false one.
 
     NaN stays NaN and is no member of the family.
     """
@@ -134,13 +165,14 @@ def holm(p: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def benjamini_hochberg(p: NDArray[np.floating]) -> NDArray[np.floating]:
-    """p (m,) adjusted by Benjamini & Hochberg (1995): of those below 0.05, one in twenty is expected to be false.
+    """Adjust p (m,) for the number of tests by the method of Benjamini and Hochberg.
+
+    `holm` guards against a single false discovery, which costs many true ones. Benjamini & Hochberg (1995) guard their
+    share instead: the i-th smallest of m p-values is multiplied by m / i, and none may exceed the next larger one. Of
+    what is then below 0.05, at most one in twenty is expected to be false.
 
     NaN stays NaN and is no member of the family.
     """
     adjusted, defined = np.full(p.shape, np.nan), ~np.isnan(p)
     adjusted[defined] = false_discovery_control(p[defined])
     return adjusted
-
-
-LEVEL = 0.05  # of p after correction: what is below it survives

@@ -1,85 +1,100 @@
-"""What comes of the sweeps: the tables of effects, and what is asked next of the heads that matter most."""
+"""Tables of ablation effects, and follow-up sweeps on the heads that matter most."""
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.progress import track
 
-from lab.effects import confirmed, corrected, effects, flips, readings
-from lab.progress import console
+from lab.effects import confirm_on_test, correct_p_values, count_flips, measure_effects, read_logits
+from lab.progress import console, progress_bar
 from lab.sweep import Ablation
 from lab.sweeps import Plan, Sweeps
+from lab.texts import OVERALL
 from lab.units import Head, head_name, parse_head
 
 from . import units
-from .importance import KEEP, Smallest, closing_orders, counts, gate_gradients, superfluous, tabulate_importance
-from .interactions import interactions
+from .importance import KEEP, Smallest, curve_points, find_superfluous, gate_gradients, order_heads, tabulate_importance
+from .interactions import measure_interactions
 
 NAMES = ["kind", "layer", "head", "region"]  # columns that say which ablation
 Logits = NDArray[np.float32]  # (N, U, R, K)
 
 
-def measured(
-    sweeps: Sweeps, plans: Sequence[Plan], logits: dict[tuple[str, str, str], Logits], only: str
+def measure_plans(
+    sweeps: Sweeps, plans: Sequence[Plan], logits: dict[tuple[str, str, str], Logits], only: str | None
 ) -> dict[str, pd.DataFrame]:
-    """The tables `effects`, `significance` and `flips` of these plans, of one class only where `only` names it.
+    """Return the tables `effects` and `flips` of these plans, and `significance` where a plan has both val and test.
 
-    The tests of one kind and fill, all its units and classes, are one family."""
+    logits: by plan, fill and split. only: the one class to test and report; None: all. All units and classes of one
+    kind and fill are one family of tests."""
     labels = sweeps.study.clf.labels
-    found: dict[str, list[pd.DataFrame]] = {"effects": [], "significance": [], "flips": []}
+    tables: dict[str, list[pd.DataFrame]] = {"effects": [], "significance": [], "flips": []}
     for plan in plans:
-        for kind in dict.fromkeys(ablation.kind for own in plan.ablations.values() for ablation in own):
-            by_split = {}
+        kinds = dict.fromkeys(ablation.kind for ablations in plan.ablations.values() for ablation in ablations)
+        for kind in kinds:
+            effects_of = {}
             for split, ablations in plan.ablations.items():
-                number = [u for u, ablation in enumerate(ablations) if ablation.kind == kind]
-                own = np.moveaxis(logits[plan.name, plan.fill, split][:, number], 0, 1)  # (U, N, R, K)
-                given = sweeps.baseline(split), own, sweeps.texts[split].targets, labels
-                table, flipped = effects(*given, test=split == "test"), flips(*given)
-                by_split[split] = corrected(table[table["class"].isin(["all", only])]) if only else table
-                name = partial(named, ablations=[ablations[u] for u in number], fill=plan.fill)
-                found["effects"].append(name(by_split[split], split=split))
-                found["flips"].append(name(flipped[flipped["class"] == only] if only else flipped, split=split))
-            if "val" in by_split:
-                found["significance"].append(name(confirmed(by_split["val"], by_split["test"])))
-    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items() if tables}
+                numbers = [u for u, ablation in enumerate(ablations) if ablation.kind == kind]
+                chosen = [ablations[u] for u in numbers]
+                before, targets = sweeps.baseline(split), sweeps.texts[split].targets
+                after = np.moveaxis(logits[plan.name, plan.fill, split][:, numbers], 0, 1)  # (U, N, R, K)
+                effects = measure_effects(before, after, targets, labels, test=split == "test")
+                effects_of[split] = correct_p_values(select_class(effects, only))
+                flips = count_flips(before, after, targets, labels)
+                flips = flips[flips["class"] == only] if only else flips
+                tables["effects"].append(name_units(effects_of[split], chosen, plan.fill, split))
+                tables["flips"].append(name_units(flips, chosen, plan.fill, split))
+            if "val" in effects_of:
+                confirmed = confirm_on_test(effects_of["val"], effects_of["test"])
+                tables["significance"].append(name_units(confirmed, chosen, plan.fill))
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items() if parts}
 
 
-def named(table: pd.DataFrame, ablations: Sequence[Ablation], fill: str, split: str = "") -> pd.DataFrame:
-    """With what the numbers in the column `unit` stand for."""
+def select_class(table: pd.DataFrame, only: str | None) -> pd.DataFrame:
+    """Select the rows of all texts and of the class `only`; all rows where `only` is None."""
+    return table[table["class"].isin([OVERALL, only])] if only else table
+
+
+def name_units(table: pd.DataFrame, ablations: Sequence[Ablation], fill: str, split: str = "") -> pd.DataFrame:
+    """Replace the numbers in the column `unit` by what they stand for: kind, layer, head, region, fill and split."""
     names = pd.DataFrame([{name: getattr(ablation, name) for name in NAMES} for ablation in ablations])
-    names = names.astype({"layer": "Int64", "head": "Int64"}).assign(fill=fill, **{"split": split} if split else {})
-    return names.iloc[table["unit"]].reset_index(drop=True).join(table.drop(columns="unit").reset_index(drop=True))
+    names = names.astype({"layer": "Int64", "head": "Int64"}).assign(fill=fill)
+    if split:
+        names["split"] = split
+    names = names.iloc[table["unit"]].reset_index(drop=True)
+    return names.join(table.drop(columns="unit").reset_index(drop=True))
 
 
-def words_against_random(sweeps: Sweeps, plan: Plan, logits: Logits, only: str) -> pd.DataFrame:
-    """Hiding words of a class against hiding as many random tokens, on test: one row per class of words, class and
-    metric, from the plan `words` and its logits (N, U, 1, K).
+def compare_words_with_random(sweeps: Sweeps, plan: Plan, logits: Logits, only: str | None) -> pd.DataFrame:
+    """Compare hiding the words of a class with hiding as many random tokens, on test: one row per class of words,
+    class and metric, from the plan `words` and its logits (N, U, 1, K).
 
     Columns `words, class, metric, n, random, hidden, difference, ci_low, ci_high`: hidden minus random, with the 95 %
-    paired bootstrap of `effects`. It covers that other texts might have been drawn, not other random tokens."""
-    texts, units_of = sweeps.texts["test"], {ablation.region: u for u, ablation in enumerate(plan.ablations["test"])}
+    paired bootstrap of `measure_effects`. It covers that other texts might have been drawn, not other random tokens."""
+    texts, labels = sweeps.texts["test"], sweeps.study.clf.labels
+    unit_of = {ablation.region: u for u, ablation in enumerate(plan.ablations["test"])}
     tables = []
-    for region, u in units_of.items():
-        if (control := units_of.get(units.RANDOM + region)) is not None:
-            compared = logits[:, control, 0], logits[None, :, u], texts.targets, sweeps.study.clf.labels
-            tables.append(effects(*compared, test=False).assign(words=region))
+    for region, u in unit_of.items():
+        control = unit_of.get(units.RANDOM + region)
+        if control is not None:
+            random, hidden = logits[:, control, 0], logits[None, :, u]
+            tables.append(measure_effects(random, hidden, texts.targets, labels, test=False).assign(words=region))
     table = pd.concat(tables).rename(columns={"baseline": "random", "ablated": "hidden", "effect": "difference"})
-    table = table[table["metric"] != "flip_rate"]  # it would count flips from random to hidden, not from the whole
-    table = table[table["class"].isin(["all", only])] if only else table
+    table = table[table["metric"] != "flip_rate"]  # its flips would be from random to hidden, not from the whole
     columns = ["words", "class", "metric", "n", "random", "hidden", "difference", "ci_low", "ci_high"]
-    return table[columns].reset_index(drop=True)
+    return select_class(table, only)[columns].reset_index(drop=True)
 
 
-def head_importance(sweeps: Sweeps, ablated: Logits, fill: str) -> pd.DataFrame:
-    """Cheap estimates beside what closing each head with a fill does to the loss on val; ablated (N, heads, R, K)."""
+def estimate_importance(sweeps: Sweeps, ablated: Logits, fill: str) -> pd.DataFrame:
+    """Estimate from gradients what closing each head with a fill does to the loss on val, beside what it does.
+
+    ablated: logits (N, heads, R, K) with each head closed. Columns: `tabulate_importance`, and `fill`."""
     study, texts = sweeps.study, sweeps.texts["val"]
-    own = np.arange(len(texts.targets)), texts.targets
-    before = readings(sweeps.baseline("val")[None, :, None]).log_probs[0][own]  # (N,)
-    after = readings(np.moveaxis(ablated, 0, 1)).log_probs[:, *own]  # (L * H, N)
+    text = np.arange(len(texts))
+    before = read_logits(sweeps.baseline("val")[None, :, None]).log_probs[0, text, texts.targets]  # (N,)
+    after = read_logits(np.moveaxis(ablated, 0, 1)).log_probs[:, text, texts.targets]  # (L * H, N)
     gradients = study.device.run_on_first(  # the order of heads follows from it, and GPUs may round differently
         lambda: gate_gradients(study.clf, texts.sequences, texts.targets, sweeps.fills(fill, "val"), study.device)
     )
@@ -87,58 +102,69 @@ def head_importance(sweeps: Sweeps, ablated: Logits, fill: str) -> pd.DataFrame:
     return tabulate_importance(gradients, rises, texts.targets, study.clf.labels).assign(fill=fill)
 
 
-def curves(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> pd.DataFrame:
-    """Columns `order, closed, fill, class, metric, value`: what is left on test when more and more heads are closed."""
-    config, texts = sweeps.study.clf.config, sweeps.texts["test"]
-    numbers, orders = counts(config.n_layer * config.n_head), closing_orders(importance, sweeps.seed)
-    ablations = [each for order in orders.values() for each in units.closing_one_by_one(config, order, numbers)]
+def measure_curves(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> pd.DataFrame:
+    """Measure what is left on test as more and more heads are closed: `order, closed, fill, class, metric, value`."""
+    config, texts, labels = sweeps.study.clf.config, sweeps.texts["test"], sweeps.study.clf.labels
+    numbers = curve_points(config.n_layer * config.n_head)
+    ablations, points = [], []
+    for order, heads in order_heads(importance, sweeps.seed).items():
+        ablations += units.closing_one_by_one(config, heads, numbers)
+        points += [{"order": order, "closed": n, "fill": fill} for n in numbers]
     logits = sweeps.run([Plan("curves", fill, {"test": ablations})])["curves", fill, "test"]
-    table = effects(sweeps.baseline("test"), np.moveaxis(logits, 0, 1), texts.targets, sweeps.study.clf.labels, False)
-    table = table[table["metric"].isin(["accuracy", "recall", "log_prob"])]
-    order, closed = np.divmod(table["unit"].to_numpy(), len(numbers))
-    table = table.assign(order=np.array(list(orders))[order], closed=np.array(numbers)[closed], value=table["ablated"])
-    return table.assign(fill=fill)[["order", "closed", "fill", "class", "metric", "value"]]
+    table = measure_effects(sweeps.baseline("test"), np.moveaxis(logits, 0, 1), texts.targets, labels, test=False)
+    table = table[table["metric"].isin(["accuracy", "recall", "log_prob"])].rename(columns={"ablated": "value"})
+    point_of_row = pd.DataFrame(points).iloc[table["unit"]].set_index(table.index)
+    return point_of_row.join(table[["class", "metric", "value"]])
 
 
-def paired(
-    sweeps: Sweeps, chosen: Sequence[str], singles: Logits, fill: str, only: str
+def measure_pairs(
+    sweeps: Sweeps, chosen: Sequence[str], singles: Logits, fill: str, only: str | None
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """`measured` of any two of these heads, as layer.head, and their interactions; singles (N, L * H, R, K)."""
+    """Close all pairs of these heads on test, and return `measure_plans` of them and their `measure_interactions`.
+
+    chosen: heads as layer.head; singles: logits (N, L * H, R, K) with each head closed alone."""
     study, n_head = sweeps.study, sweeps.study.clf.config.n_head
     pairs = list(combinations(sorted(parse_head(name) for name in chosen), 2))
     plan = Plan("pairs", fill, {"test": units.each_pair(study.clf.config, pairs)})
     logits = sweeps.run([plan])
-    whole = readings(sweeps.baseline("test")[None, :, None])
-    single, both = (readings(np.moveaxis(own, 0, 1)) for own in (singles, logits["pairs", fill, "test"]))
+    whole = read_logits(sweeps.baseline("test")[None, :, None])
+    single = read_logits(np.moveaxis(singles, 0, 1))
+    both = read_logits(np.moveaxis(logits["pairs", fill, "test"], 0, 1))
     members = [(a * n_head + b, c * n_head + d) for (a, b), (c, d) in pairs]
-    table = interactions(whole, single, both, members, sweeps.texts["test"].targets, study.clf.labels)
+    table = measure_interactions(whole, single, both, members, sweeps.texts["test"].targets, study.clf.labels)
     names = np.array([[head_name(head) for head in pair] for pair in pairs])[table.pop("pair")]
     table = table.assign(first=names[:, 0], second=names[:, 1], fill=fill).rename(columns={"pair_effect": "pair"})
-    return measured(sweeps, [plan], logits, only), table[table["class"] == only] if only else table
+    return measure_plans(sweeps, [plan], logits, only), table[table["class"] == only] if only else table
 
 
-def smallest(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> Smallest | None:
-    """A small set of heads, found greedily on val, that keeps 95 % of what accuracy gains over the most frequent class.
+def find_smallest_set(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> Smallest | None:
+    """Find greedily, on val, a small set of heads that keeps 95 % of what accuracy gains over the most frequent class.
 
-    None where the network gains nothing."""
+    Return None where the network gains nothing."""
     config = sweeps.study.clf.config
+    order = order_heads(importance, sweeps.seed)["measured"]
 
-    def accuracy(closed: Sequence[Head], split: str = "val") -> float:
+    def measure_accuracy(closed: Sequence[Head], split: str) -> float:
         step = f"smallest-{order.index(closed[-1])}" if closed else "smallest-none"
         plan = Plan(step, fill, {split: units.closing_one_by_one(config, closed, [len(closed)])})
         logits = sweeps.logits(plan, split, lambda texts: None)
-        predicted = readings(np.moveaxis(logits, 0, 1)).predicted[0]  # (N, K)
+        predicted = read_logits(np.moveaxis(logits, 0, 1)).predicted[0]  # (N, K)
         return float(predicted[np.arange(len(predicted)), sweeps.texts[split].targets].mean())
 
-    order = closing_orders(importance, sweeps.seed)["measured"]
+    def measure_next(closed: Sequence[Head]) -> float:
+        bar.advance(task)
+        return measure_accuracy(closed, "val")
+
     majority = {split: sweeps.study.majority(texts) for split, texts in sweeps.texts.items()}
-    whole = {split: accuracy([], split) for split in majority}
+    whole = {split: measure_accuracy([], split) for split in majority}
     if any(whole[split] <= majority[split] for split in whole):
         console.print("No smallest set of heads: the network is no better than always naming the most frequent class.")
         return None
     floor = majority["val"] + KEEP * (whole["val"] - majority["val"])
-    closed = superfluous(track(order, "smallest set of heads", console=console), accuracy, floor)
-    left = {split: accuracy(closed, split) for split in majority}
+    with progress_bar("heads") as bar:
+        task = bar.add_task("smallest set of heads", total=len(order), note="")
+        closed = find_superfluous(order, measure_next, floor)
+    left = {split: measure_accuracy(closed, split) for split in majority}
     kept = {split: (left[split] - majority[split]) / (whole[split] - majority[split]) for split in majority}
     return {
         "fill": fill,

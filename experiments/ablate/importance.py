@@ -1,4 +1,4 @@
-"""How many heads can go: cheap estimates of a head's importance, orders in which to close heads, a smallest set."""
+"""How many heads can go? Cheap estimates of a head's importance, orders in which to close heads, a greedy search."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +16,7 @@ from data.batches import Batch
 from lab.device import Device
 from lab.memory import map_texts
 from lab.sweep import Fill
+from lab.texts import OVERALL
 from lab.units import Head, head_name
 from model import GPT2Classifier
 
@@ -25,10 +26,10 @@ KEEP = 0.95  # of the accuracy gained over the most frequent class
 
 
 class Smallest(TypedDict):
-    """The smallest set of heads that was found, greedily on val. Accuracies are of test."""
+    """The smallest set of heads that the greedy search on val found. Accuracies are on test."""
 
     fill: str
-    open: Sequence[str]  # its heads, as layer.head
+    open: Sequence[str]  # the heads of the set, as layer.head
     n_heads: int  # of the network
     majority: float  # accuracy of always naming the most frequent class
     accuracy: float  # with all heads
@@ -44,66 +45,78 @@ def gate_gradients(
     fills: Sequence[Fill],
     device: Device,
 ) -> NDArray[np.float32]:
-    """The derivative of each text's loss (nats) by the gate of each head, at 1: float32 (N, L, H), one backward pass.
+    """Return the derivative of each text's loss (nats) by the gate of each head, at 1: float32 (N, L, H).
 
-    It is (z_h - fill_h) . dL/dz_h, summed over the tokens. Minus it is the first-order estimate of what closing the
-    head with this fill adds to the loss. For fill zero it is eq. 2 of Michel, Levy & Neubig 2019 (arXiv 1905.10650).
-    The derivative is linear in the fill, so one pass with the mean of several draws gives the mean over the draws."""
+    A gate multiplies a head's output: at 1 the head is open, at 0 a fill stands in its place. How fast the loss changes
+    as the gate begins to close is one derivative, and a single backward pass gives it for all heads at once, where
+    closing each of them would take a forward pass per head. Minus the derivative is the first-order estimate of what
+    closing the head adds to the loss.
+
+    It is (z_h - fill_h) . dL/dz_h, summed over the tokens; for fill zero, eq. 2 of Michel, Levy & Neubig 2019 (arXiv
+    1905.10650). It is linear in the fill, so one pass with the mean of several draws gives the mean over the draws."""
     config = clf.config
     gradients = np.empty((len(sequences), config.n_layer, config.n_head), np.float32)
 
-    def of_texts(batch: Batch) -> NDArray[np.float32]:
-        on = batch.to(device.device)
-        gates = torch.ones(len(on.ids), config.n_layer, config.n_head, 1, device=device.device, requires_grad=True)
+    def differentiate(batch: Batch) -> NDArray[np.float32]:
+        on_device = batch.to(device.device)
+        shape = len(batch.ids), config.n_layer, config.n_head, 1
+        gates = torch.ones(shape, device=device.device, requires_grad=True)
+        fill = average_fills(fills, on_device)
         with device.autocast():
-            logits = clf(on.ids, on.lengths, head_gate=gates, head_fill=mean_fill(fills, on)).float()  # (B, K)
-        loss = F.cross_entropy(logits, on.targets, reduction="sum")
+            logits = clf(on_device.ids, on_device.lengths, head_gate=gates, head_fill=fill).float()  # (B, K)
+        loss = F.cross_entropy(logits, on_device.targets, reduction="sum")
         return torch.autograd.grad(loss, gates)[0][..., 0].cpu().numpy()
 
-    for batch, gradient in map_texts(of_texts, sequences, device, "gradients of the gates", targets):
+    for batch, gradient in map_texts(differentiate, sequences, device, "gradients of the gates", targets):
         gradients[batch.index.numpy()] = gradient
     return gradients
 
 
-def mean_fill(fills: Sequence[Fill], batch: Batch) -> Tensor | None:
-    """What closed heads emit, mean over the draws of a fill: float, a shape of head_fill; None for fill zero."""
-    drawn = [values for fill in fills if (values := fill(batch).get("head_fill")) is not None]
-    return sum(drawn[1:], drawn[0]).to(batch.ids.device) / len(drawn) if drawn else None
+def average_fills(fills: Sequence[Fill], batch: Batch) -> Tensor | None:
+    """Average what closed heads emit over the draws of a fill: float, a shape of head_fill; None for fill zero."""
+    draws = [values for fill in fills if (values := fill(batch).get("head_fill")) is not None]
+    return sum(draws[1:], draws[0]).to(batch.ids.device) / len(draws) if draws else None
 
 
 def tabulate_importance(
     gradients: NDArray[np.floating], rises: NDArray[np.floating], targets: NDArray[np.integer], labels: Sequence[str]
 ) -> pd.DataFrame:
-    """Estimates of the importance of each head beside the exact one, over all texts and over those of each class.
+    """Return estimates of each head's importance beside the exact one, over all texts and over those of each class.
 
-    gradients and rises float (N, L, H): of the gates, and how much closing the head raised each text's loss, both with
-    the same fill.
-    Columns `layer, head, class, n, absolute, normalised, signed, exact`: absolute is the mean over texts of
-    |gradient| (the absolute value per text, as eq. 2 has it), normalised the same divided by its l2 norm over the
-    heads of the layer (as the paper prunes), signed minus the mean gradient, and exact the mean rise."""
+    gradients and rises float (N, L, H): the gate gradients, and by how much closing the head raised each text's loss,
+    both with the same fill.
+    Columns `layer, head, class, n, absolute, normalised, signed, exact`. `absolute`: mean over texts of |gradient| (the
+    absolute value per text, as eq. 2 of Michel et al. has it). `normalised`: the same divided by its l2 norm over the
+    heads of the layer (as they prune). `signed`: minus the mean gradient. `exact`: the mean rise."""
     tables = []
-    classes = {"all": np.ones(len(targets), dtype=bool)} | {label: targets == k for k, label in enumerate(labels)}
-    for label, own in classes.items():
-        if not own.any():
+    members = {OVERALL: np.ones(len(targets), dtype=bool)} | {label: targets == k for k, label in enumerate(labels)}
+    for label, chosen in members.items():
+        if not chosen.any():
             continue
-        absolute = np.abs(gradients[own]).mean(axis=0)  # (L, H)
+        absolute = np.abs(gradients[chosen]).mean(axis=0)  # (L, H)
         norms = np.linalg.norm(absolute, axis=1, keepdims=True)
-        normalised = np.divide(absolute, norms, out=np.zeros_like(absolute), where=norms > 0)
         layer, head = np.indices(absolute.shape)
-        scores = {"absolute": absolute, "normalised": normalised}
-        scores |= {"signed": -gradients[own].mean(axis=0), "exact": rises[own].mean(axis=0)}
-        key = {"layer": layer.ravel(), "head": head.ravel(), "class": label, "n": own.sum()}
-        tables.append(pd.DataFrame(key | {score: values.ravel() for score, values in scores.items()}))
+        columns = {
+            "layer": layer.ravel(),
+            "head": head.ravel(),
+            "class": label,
+            "n": chosen.sum(),
+            "absolute": absolute.ravel(),
+            "normalised": np.divide(absolute, norms, out=np.zeros_like(absolute), where=norms > 0).ravel(),
+            "signed": -gradients[chosen].mean(axis=0).ravel(),
+            "exact": rises[chosen].mean(axis=0).ravel(),
+        }
+        tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 
 
-def correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """Spearman's rank correlation over the heads of each estimate of `importance` with the exact one.
+def correlate_estimates(importance: pd.DataFrame) -> pd.DataFrame:
+    """Return Spearman's rank correlation, over the heads, of each estimate of `tabulate_importance` with the exact one.
 
-    Columns `fill, class, estimate, spearman`. `absolute` and `normalised`, which have no sign, are held against
-    |exact|. NaN where all heads have the same estimate or effect."""
+    Columns `fill, class, estimate, spearman`. `absolute` and `normalised` have no sign and are compared with |exact|.
+    NaN where all heads have the same estimate or effect."""
     rows = []
-    for (fill, label), heads in table.groupby(["fill", "class"], sort=False):
+    for (fill, label), heads in importance.groupby(["fill", "class"], sort=False):
         for estimate in ("absolute", "normalised", "signed"):
             exact = heads["exact"] if estimate == "signed" else heads["exact"].abs()
             with warnings.catch_warnings(action="ignore", category=ConstantInputWarning):
@@ -112,24 +125,27 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def closing_orders(table: pd.DataFrame, seed: int) -> dict[str, list[Head]]:
-    """Orders in which to close all heads, the least important first: by the exact rise of the loss, by gradient,
-    and at random."""
-    overall = table[table["class"] == "all"]
+def order_heads(importance: pd.DataFrame, seed: int) -> dict[str, list[Head]]:
+    """Order all heads for closing, the least important first: by the exact rise of the loss (`measured`), by
+    `gradient`, and at random."""
+    overall = importance[importance["class"] == OVERALL]
     heads: list[Head] = list(zip(overall["layer"].tolist(), overall["head"].tolist(), strict=True))
-    by = {"measured": "exact", "gradient": "normalised"}
-    found = {order: [heads[i] for i in np.argsort(overall[column], kind="stable")] for order, column in by.items()}
+    orders = {}
+    for name, column in {"measured": "exact", "gradient": "normalised"}.items():
+        orders[name] = [heads[i] for i in np.argsort(overall[column], kind="stable")]
     rng = np.random.default_rng((seed, *b"orders"))
-    return found | {f"random {i}": [heads[j] for j in rng.permutation(len(heads))] for i in range(RANDOM_ORDERS)}
+    for i in range(RANDOM_ORDERS):
+        orders[f"random {i}"] = [heads[j] for j in rng.permutation(len(heads))]
+    return orders
 
 
-def counts(n_heads: int) -> list[int]:
-    """How many heads are closed at each point of a curve, from none to all."""
+def curve_points(n_heads: int) -> list[int]:
+    """Return how many heads are closed at each point of a curve, from none to all."""
     return sorted({round(n_heads * point / POINTS) for point in range(POINTS + 1)})
 
 
-def superfluous(order: Iterable[Head], accuracy: Callable[[list[Head]], float], floor: float) -> list[Head]:
-    """Heads that can be closed together, found greedily: in this order each one is closed, and left closed unless the
+def find_superfluous(order: Iterable[Head], accuracy: Callable[[list[Head]], float], floor: float) -> list[Head]:
+    """Find heads that can be closed together, greedily: close each in this order, and leave it closed unless the
     accuracy with all of them closed falls below the floor."""
     closed: list[Head] = []
     for head in order:
@@ -138,8 +154,8 @@ def superfluous(order: Iterable[Head], accuracy: Callable[[list[Head]], float], 
     return closed
 
 
-def strongest(significance: pd.DataFrame, fill: str, n: int) -> list[str]:
-    """The n heads with the largest change of a specific margin on val, whichever the class, as layer.head."""
+def find_strongest(significance: pd.DataFrame, fill: str, n: int) -> list[str]:
+    """Find the n heads with the largest change of a specific margin on val, whichever the class: as layer.head."""
     heads = significance[(significance["kind"] == "head") & (significance["fill"] == fill)]
     largest = heads.assign(size=heads["val_effect"].abs()).groupby(["layer", "head"])["size"].max().nlargest(n)
     return [head_name(head) for head in largest.index]

@@ -1,4 +1,4 @@
-"""Do two heads do more together than each alone? Effects of pairs minus the sum of the single ones."""
+"""Do two heads do more together than each alone? The effect of closing both, minus the two single effects."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from lab.metrics import Floats, Ints
 from lab.stats import interval, resamples
 
 
-def interactions(
+def measure_interactions(
     baseline: Readings,
     singles: Readings,
     pairs: Readings,
@@ -18,26 +18,28 @@ def interactions(
     targets: Ints,
     labels: Sequence[str],
 ) -> pd.DataFrame:
-    """One row per pair and class: `pair` (its number), `class, n, pair_effect, first_effect, second_effect,
+    """Return one row per pair and class: `pair` (its number), `class, n, pair_effect, first_effect, second_effect,
     interaction, ci_low, ci_high`, in the margin (log-odds) of each class on its own n texts.
 
-    Readings of N texts: baseline of 1 unit, singles of S, pairs of P; members: which two singles a pair is of. Below
-    0: the two together cost more than both alone, as if one stood in for the other. The interval is a 95 % paired
-    bootstrap over the texts."""
+    If two heads did independent things to the log-odds, closing both would cost what closing each alone costs, added
+    up. The interaction is the rest, as in a two-way analysis of variance: the pair's effect minus the two single ones.
+    Below 0, the two together cost more than both alone, as if one stood in for the other.
+
+    baseline, singles, pairs: readings of 1, S and P units; members: the two singles of each pair. The interval is a
+    95 % paired bootstrap over the texts of the class. A class without texts has no row."""
     first, second = np.transpose(members)
     tables = []
     for k, label in enumerate(labels):
-        own = targets == k
-        if not own.any():
+        if not (chosen := targets == k).any():
             continue
-        single = singles.log_odds[:, own, k] - baseline.log_odds[0, own, k]  # (S, n)
-        both = pairs.log_odds[:, own, k] - baseline.log_odds[0, own, k]  # (P, n)
+        single = singles.log_odds[:, chosen, k] - baseline.log_odds[0, chosen, k]  # (S, n)
+        both = pairs.log_odds[:, chosen, k] - baseline.log_odds[0, chosen, k]  # (P, n)
         beyond = both - single[first] - single[second]
-        low, high = interval(_resampled_means(beyond))
-        columns = {
+        low, high = interval(_resample_means(beyond))
+        rows = {
             "pair": np.arange(len(both)),
             "class": label,
-            "n": own.sum(),
+            "n": chosen.sum(),
             "pair_effect": both.mean(axis=1),
             "first_effect": single.mean(axis=1)[first],
             "second_effect": single.mean(axis=1)[second],
@@ -45,11 +47,11 @@ def interactions(
             "ci_low": low,
             "ci_high": high,
         }
-        tables.append(pd.DataFrame(columns))
+        tables.append(pd.DataFrame(rows))
     return pd.concat(tables, ignore_index=True)
 
 
-def _resampled_means(values: Floats) -> Floats:
-    """values (P, n) -> means on each resample of the n texts, (draws, P)."""
+def _resample_means(values: Floats) -> Floats:
+    """Average values (P, n) on each resample of the n texts: (draws, P)."""
     n = values.shape[1]
     return np.concatenate([weights @ values.T / n for weights in resamples(n)])

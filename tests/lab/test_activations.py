@@ -25,7 +25,7 @@ def texts():
 @pytest.fixture
 def some():
     """Positions of three texts' worth of rows and more: none of text 0, out of order in text 6."""
-    return [np.array(own, dtype=np.int64) for own in ([], [6, 0], [2], [4], [1, 2, 3], [0], [7, 10, 3], [1])]
+    return [np.array(kept, dtype=np.int64) for kept in ([], [6, 0], [2], [4], [1, 2, 3], [0], [7, 10, 3], [1])]
 
 
 @pytest.fixture(autouse=True)
@@ -35,12 +35,12 @@ def several_batches(monkeypatch):
 
 
 def emitted(hf, ids):
-    """By site, (T, width): caught on the way in `transformers`, one text without padding."""
+    """Return a function from a site to what it emits, (T, width), caught in `transformers`, without padding."""
     caught, handles = {}, []
 
     def catch(name, module, of_input):
-        def hook(module, given, result=None):
-            caught[name] = (given[0] if of_input else result)[0]
+        def hook(module, inputs, result=None):
+            caught[name] = (inputs[0] if of_input else result)[0]
 
         register = module.register_forward_pre_hook if of_input else module.register_forward_hook
         handles.append(register(hook))
@@ -55,71 +55,66 @@ def emitted(hf, ids):
     for handle in handles:
         handle.remove()
 
-    def of(site):
+    def at(site):
         if site.kind != "head":
             return caught[site.kind, site.layer].numpy()
         return caught["z", site.layer][:, site.head * D : (site.head + 1) * D].numpy()
 
-    return of
+    return at
 
 
 def test_sites_are_the_residual_stream_then_the_heads_in_order_then_the_mlps(tiny):
-    found = sites(tiny)
-    assert found[:4] == [Site("resid", layer) for layer in range(4)]
-    assert found[4:10] == [*(Site("head", 0, head) for head in range(5)), Site("head", 1, 0)]
-    assert found[19:] == [Site("mlp", 0), Site("mlp", 1), Site("mlp", 2)]
-    assert len(set(found)) == len(found) == 22
+    listed = sites(tiny)
+    assert listed[:4] == [Site("resid", layer) for layer in range(4)]
+    assert listed[4:10] == [*(Site("head", 0, head) for head in range(5)), Site("head", 1, 0)]
+    assert listed[19:] == [Site("mlp", 0), Site("mlp", 1), Site("mlp", 2)]
+    assert len(set(listed)) == len(listed) == 22
 
 
 def test_every_site_holds_what_plain_passes_emit(clf_reference, texts, some, tmp_path):
-    last = [[len(ids) - 1] for ids in texts]
-    readings = {"last": last, "mean": None, "some": some}
-    found = record(clf_reference.ours.trunk, texts, readings, tmp_path, CPU)
+    """Positions may be lists, too, and some of them empty."""
+    last, lists = [[len(ids) - 1] for ids in texts], [kept.tolist() for kept in some]
+    readings = {"last": last, "mean": None, "some": some, "lists": lists}
+    recorded = record(clf_reference.ours.trunk, texts, readings, tmp_path, CPU)
     plain = [emitted(clf_reference.hf, ids) for ids in texts]
     for site in sites(clf_reference.ours.config):
-        outputs = [of(site) for of in plain]  # of each text (T, width)
-        want = {
-            "last": np.stack([own[-1] for own in outputs]),
-            "mean": np.stack([own.mean(0) for own in outputs]),
-            "some": np.concatenate([own[at] for own, at in zip(outputs, some, strict=True)]),
+        outputs = [at(site) for at in plain]  # of each text (T, width)
+        expected = {
+            "last": np.stack([output[-1] for output in outputs]),
+            "mean": np.stack([output.mean(0) for output in outputs]),
+            "some": np.concatenate([output[kept] for output, kept in zip(outputs, some, strict=True)]),
         }
-        for reading, activation in found.items():
-            np.testing.assert_allclose(activation.of(site), want[reading], rtol=1e-4, atol=2e-5)
-
-
-def test_positions_may_be_lists_of_which_some_are_empty(clf, texts, some, tmp_path):
-    lists = {"arrays": some, "lists": [own.tolist() for own in some]}
-    found = record(clf.trunk, texts, lists, tmp_path, CPU)
-    for site in sites(clf.config):
-        assert np.array_equal(found["lists"].of(site), found["arrays"].of(site))
+        for reading, values in expected.items():
+            np.testing.assert_allclose(recorded[reading].of(site), values, rtol=1e-4, atol=2e-5)
+        assert np.array_equal(recorded["lists"].of(site), recorded["some"].of(site))
 
 
 def test_several_sites_stand_side_by_side_in_memory(clf, texts, tmp_path):
-    own = record(clf.trunk, texts, {"mean": None}, tmp_path, CPU)["mean"]
+    mean = record(clf.trunk, texts, {"mean": None}, tmp_path, CPU)["mean"]
     chosen = [Site("head", 2, 4), Site("mlp", 0), Site("head", 0, 1)]
-    got = own.of(*chosen)
-    assert got.shape == (len(texts), D + C + D)
-    assert np.array_equal(got, np.hstack([own.of(site) for site in chosen]))
-    assert len(np.unique(got, axis=1).T) == D + C + D
-    for x in (got, own.of(chosen[0])):
+    together = mean.of(*chosen)
+    assert together.shape == (len(texts), D + C + D)
+    assert np.array_equal(together, np.hstack([mean.of(site) for site in chosen]))
+    assert len(np.unique(together, axis=1).T) == D + C + D
+    for x in (together, mean.of(chosen[0])):
         assert type(x) is np.ndarray
         assert x.dtype == np.float32
         assert x.base is None  # no view of a mapped file
 
 
 def test_the_files_hold_one_kind_of_site_each(clf, texts, some, tmp_path):
-    own = record(clf.trunk, texts, {"word": some}, tmp_path, CPU)["word"]
-    shapes = {kind: np.load(file).shape for kind, file in own.files.items()}
+    files = record(clf.trunk, texts, {"word": some}, tmp_path, CPU)["word"].files
+    shapes = {kind: np.load(file).shape for kind, file in files.items()}
     assert shapes == {"resid": (L + 1, 12, C), "head": (L, 12, C), "mlp": (L, 12, C)}
-    assert {file.parent for file in own.files.values()} == {tmp_path}
+    assert {file.parent for file in files.values()} == {tmp_path}
 
 
 def test_half_precision_is_stored_as_float32(clf, texts, tmp_path):
     exact = record(clf.trunk, texts, {"mean": None}, tmp_path, CPU)["mean"].of(*sites(clf.config))
-    half = record(clf.trunk, texts, {"mean": None}, tmp_path, Device(CPU.device, "bf16"))["mean"]
-    got = half.of(*sites(clf.config))
-    assert got.dtype == np.float32
-    assert 0 < np.abs(got - exact).max() < 0.1 * np.abs(exact).max()
+    device = Device(CPU.device, "bf16")
+    half = record(clf.trunk, texts, {"mean": None}, tmp_path, device)["mean"].of(*sites(clf.config))
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - exact).max() < 0.1 * np.abs(exact).max()
 
 
 def test_the_last_token_is_known_before_the_first_layer_only_at_the_right_index(texts, tmp_path):
@@ -131,28 +126,23 @@ def test_the_last_token_is_known_before_the_first_layer_only_at_the_right_index(
     ended = [[*rng.integers(50, V, rng.integers(1, 12)), end] for end in ends]
     shifts = {"last": 1, "one before": 2}
     positions = {name: [[len(ids) - shift] for ids in ended] for name, shift in shifts.items()}
-    found = record(trunk, ended, positions, tmp_path, CPU)
+    recorded = record(trunk, ended, positions, tmp_path, CPU)
 
     def accuracy(reading):
-        x = found[reading].of(Site("resid", 0)) / 0.02  # as the weights are scaled
+        x = recorded[reading].of(Site("resid", 0)) / 0.02  # as the weights are scaled
         return LogisticRegression(C=1.0).fit(x[:400], ends[:400]).score(x[400:], ends[400:])
 
     assert accuracy("last") == 1
     assert accuracy("one before") < 0.1
-    with pytest.raises(ValueError, match="past"):
-        record(trunk, ended, {"past": [[len(ids)] for ids in ended]}, tmp_path, CPU)
 
 
-@pytest.mark.parametrize("wrong", [[0, 7], [-1]])
-def test_positions_that_a_text_does_not_have_are_refused(clf, texts, some, tmp_path, wrong):
-    some[4] = np.array(wrong)
-    with pytest.raises(ValueError, match=r"word: expected positions 0 \.\. 6 in text 4, got"):
-        record(clf.trunk, texts, {"word": some}, tmp_path, CPU)
-
-
-def test_positions_are_wanted_for_every_text(clf, texts, some, tmp_path):
+def test_positions_that_a_text_does_not_have_are_refused(clf, texts, some, tmp_path):
     with pytest.raises(ValueError, match="word: expected positions for each of 8 texts, got 7"):
         record(clf.trunk, texts, {"word": some[:-1]}, tmp_path, CPU)
+    for wrong in ([0, 7], [-1]):
+        some[4] = np.array(wrong)
+        with pytest.raises(ValueError, match=r"word: expected positions 0 \.\. 6 in text 4, got"):
+            record(clf.trunk, texts, {"word": some}, tmp_path, CPU)
 
 
 def test_a_folder_without_room_is_refused_before_anything_is_written(clf, texts, tmp_path, monkeypatch):
@@ -167,8 +157,8 @@ def test_a_folder_without_room_is_refused_before_anything_is_written(clf, texts,
     assert not list(tmp_path.glob("mean*"))
 
 
-def test_the_room_that_is_missing_is_told_in_gib(tiny, tmp_path, monkeypatch):
+def test_the_message_gives_the_missing_room_in_gib(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(activations.shutil, "disk_usage", lambda folder: SimpleNamespace(free=3 * 2**29))
     rows = 2**20 * 3  # of 10 layers of 35 numbers of 4 bytes
     with pytest.raises(InputError, match=r"expected 4\.1 GiB of free space for activations, got 1\.5"):
-        activations._create(tiny, {"mean": rows}, tmp_path)
+        activations._create_files(tiny, {"mean": rows}, tmp_path)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.baselines import bag_of_words, baselines
+from lab.baselines import baselines, make_candidates
 
 EMOTION = Path(__file__).parents[2].parent / "shared" / "emotion"
 LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
@@ -38,7 +38,7 @@ def test_the_choice_is_made_on_val_and_on_macro_f1():
     noisy = (val[0], np.where(np.arange(60) % 3 == 0, 2, val[1]))
     upside_down = (test[0], (test[1] + 1) % 3)
     bag = baselines(train, noisy, upside_down, LABELS[:3])["bag_of_words"]
-    assert bag["candidates"].keys() == bag_of_words(train[0]).keys()
+    assert bag["candidates"].keys() == make_candidates(train[0]).keys()
     assert bag["test"]["accuracy"] == 0
     chosen = bag["candidates"][bag["name"]]
     assert chosen["val_macro_f1"] == max(candidate["val_macro_f1"] for candidate in bag["candidates"].values())
@@ -46,7 +46,7 @@ def test_the_choice_is_made_on_val_and_on_macro_f1():
 
 
 def test_candidates_are_what_they_are_called():
-    binary, balanced, svm, bayes = (dict(pipeline.steps) for pipeline in bag_of_words(["some text"]).values())
+    binary, balanced, svm, bayes = (dict(pipeline.steps) for pipeline in make_candidates(["some text"]).values())
     assert binary["countvectorizer"].fit_transform(["so so sad"]).toarray().tolist() == [[1, 1]]
     assert balanced["tfidfvectorizer"].fit(["so sad"]).get_feature_names_out().tolist() == ["sad", "so"]
     for pairs in (svm["tfidfvectorizer"], bayes["countvectorizer"]):

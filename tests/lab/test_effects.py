@@ -2,9 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import log_softmax
-from sklearn import metrics as sklearn_metrics
 
-from lab.effects import OVERALL, PER_CLASS, confirmed, corrected, effects, flips, read_effects, readings
+from lab.effects import confirm_on_test, correct_p_values, count_flips, measure_effects, read_effects, read_logits
 from lab.output import write_csv
 from lab.stats import holm, mcnemar_p, permutation_p, resamples
 
@@ -22,8 +21,8 @@ def sample(seed, R=1):
 
 
 def row(table, unit, label, metric):
-    [found] = table[(table["unit"] == unit) & (table["class"] == label) & (table["metric"] == metric)].itertuples()
-    return found
+    [match] = table[(table["unit"] == unit) & (table["class"] == label) & (table["metric"] == metric)].itertuples()
+    return match
 
 
 def ratio(a, b):
@@ -66,8 +65,8 @@ def by_definition(baseline, logits, targets):
 @pytest.mark.parametrize("R", [1, 3])
 def test_effects_are_the_differences_of_their_definitions(R):
     baseline, ablated, targets = sample(0, R)
-    table = effects(baseline, ablated, targets, LABELS, test=False)
-    assert len(table) == U * (len(OVERALL) + K * len(PER_CLASS))
+    table = measure_effects(baseline, ablated, targets, LABELS, test=False)
+    assert len(table) == U * (4 + K * 7)
     assert " ".join(table) == "unit class metric n baseline ablated effect ci_low ci_high p p_corrected"
     assert table["unit"].is_monotonic_increasing
     assert table[["p", "p_corrected"]].isna().all(axis=None)
@@ -75,31 +74,18 @@ def test_effects_are_the_differences_of_their_definitions(R):
     for unit in range(U):
         after = by_definition(baseline, ablated[unit], targets)
         for (label, metric), value in after.items():
-            found = row(table, unit, label, metric)
-            assert found.baseline == pytest.approx(before[label, metric], abs=1e-12)
-            assert found.ablated == pytest.approx(value, abs=1e-12)
-            assert found.effect == pytest.approx(value - before[label, metric], abs=1e-12)
-            assert found.n == (N if label == "all" else (targets == LABELS.index(label)).sum())
-
-
-def test_accuracy_and_f1_are_those_of_scikit_learn():
-    baseline, ablated, targets = sample(1, 3)
-    table = effects(baseline, ablated, targets, LABELS, test=False)
-    repeated, predicted = np.repeat(targets, 3), ablated[2].argmax(-1).ravel()  # one row per draw
-    expected = sklearn_metrics.classification_report(repeated, predicted, target_names=LABELS, output_dict=True)
-    assert row(table, 2, "all", "accuracy").ablated == pytest.approx(expected["accuracy"])
-    assert row(table, 2, "all", "macro_f1").ablated == pytest.approx(expected["macro avg"]["f1-score"])
-    for label in LABELS:
-        names = {"recall": "recall", "precision": "precision", "f1": "f1-score"}
-        for metric, name in names.items():
-            assert row(table, 2, label, metric).ablated == pytest.approx(expected[label][name])
+            measured = row(table, unit, label, metric)
+            assert measured.baseline == pytest.approx(before[label, metric], abs=1e-12)
+            assert measured.ablated == pytest.approx(value, abs=1e-12)
+            assert measured.effect == pytest.approx(value - before[label, metric], abs=1e-12)
+            assert measured.n == (N if label == "all" else (targets == LABELS.index(label)).sum())
 
 
 def test_intervals_are_those_of_a_plain_loop_over_the_same_resamples():
     baseline, ablated, targets = sample(2, 3)
     baseline[:, 2] -= 0.5
     assert 0 < (baseline.argmax(1) == 2).sum() < 4  # many a resample has no love among the predictions either
-    table = effects(baseline, ablated, targets, LABELS, test=False)
+    table = measure_effects(baseline, ablated, targets, LABELS, test=False)
     drawn = []
     for weights in np.concatenate(list(resamples(N))).astype(int):
         texts = np.repeat(np.arange(N), weights)
@@ -109,16 +95,17 @@ def test_intervals_are_those_of_a_plain_loop_over_the_same_resamples():
     drawn = pd.DataFrame(drawn)
     assert drawn["love", "margin"].isna().sum() > 50
     for label, metric in drawn:
-        found = row(table, 4, label, metric)
+        measured = row(table, 4, label, metric)
         expected = np.percentile(drawn[label, metric].dropna(), [2.5, 97.5])
-        np.testing.assert_allclose([found.ci_low, found.ci_high], expected, atol=1e-10, err_msg=f"{label} {metric}")
-        assert found.ci_low <= found.effect <= found.ci_high or metric == "flip_rate" or label == "love"
+        ends = [measured.ci_low, measured.ci_high]
+        np.testing.assert_allclose(ends, expected, atol=1e-10, err_msg=f"{label} {metric}")
+        assert ends[0] <= measured.effect <= ends[1] or metric == "flip_rate" or label == "love"
 
 
 def test_two_texts_and_three_draws_by_hand():
     baseline = np.log([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])
     draws = np.log([[[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.2, 0.2, 0.6]], [[0.25, 0.5, 0.25]] * 3])
-    table = effects(baseline, draws[None], np.array([0, 1]), LABELS, test=False)
+    table = measure_effects(baseline, draws[None], np.array([0, 1]), LABELS, test=False)
     assert row(table, 0, "all", "accuracy").ablated == pytest.approx((1 / 3 + 1) / 2)
     assert row(table, 0, "sadness", "recall").effect == pytest.approx(-2 / 3)
     assert row(table, 0, "joy", "precision").ablated == pytest.approx(1 / (1 + 1 / 3))
@@ -133,18 +120,18 @@ def test_a_class_without_texts():
     targets[-2:] = 0
     baseline[:, 2] -= 99
     ablated[0, :, :, 2] -= 99  # nobody claims love; in other units somebody does
-    table = effects(baseline, ablated, targets, LABELS, test=True)
+    table = measure_effects(baseline, ablated, targets, LABELS, test=True)
     love = table[(table["class"] == "love") & (table["unit"] == 0)].set_index("metric")
     assert (love["n"] == 0).all()
     ratios, means = ["recall", "precision", "f1"], ["log_prob", "margin", "specific_margin", "flip_rate"]
     assert (love.loc[ratios, ["baseline", "ablated", "effect"]] == 0).all(axis=None)
     assert love.loc[means, ["baseline", "ablated", "effect", "ci_low", "ci_high", "p"]].isna().all(axis=None)
-    found = row(table, 0, "all", "macro_f1")
+    macro_f1 = row(table, 0, "all", "macro_f1")
     f1 = [row(table, 0, label, "f1") for label in LABELS[:2]]  # love is skipped
-    assert found.baseline == pytest.approx((f1[0].baseline + f1[1].baseline) / 2)
-    assert found.ablated == pytest.approx((f1[0].ablated + f1[1].ablated) / 2)
-    own = table[(table["metric"] == "specific_margin") & (table["class"] != "love")]
-    np.testing.assert_allclose(own["p_corrected"], holm(own["p"].to_numpy()))
+    assert macro_f1.baseline == pytest.approx((f1[0].baseline + f1[1].baseline) / 2)
+    assert macro_f1.ablated == pytest.approx((f1[0].ablated + f1[1].ablated) / 2)
+    specific = table[(table["metric"] == "specific_margin") & (table["class"] != "love")]
+    np.testing.assert_allclose(specific["p_corrected"], holm(specific["p"].to_numpy()))
 
 
 def test_a_shift_of_a_class_everywhere_is_not_specific_to_it():
@@ -152,7 +139,7 @@ def test_a_shift_of_a_class_everywhere_is_not_specific_to_it():
     baseline = np.round(baseline * 64) / 64  # so that the shift is exact in float32
     ablated[:] = baseline[:, None]
     ablated[1, :, :, 0] -= 0.75
-    table = effects(baseline, ablated, targets, LABELS, test=True)
+    table = measure_effects(baseline, ablated, targets, LABELS, test=True)
     margin, specific = row(table, 1, "sadness", "margin"), row(table, 1, "sadness", "specific_margin")
     assert [margin.effect, margin.ci_low, margin.ci_high] == pytest.approx([-0.75] * 3)
     assert [specific.effect, specific.ci_low, specific.ci_high] == pytest.approx([0] * 3, abs=1e-12)
@@ -166,9 +153,9 @@ def test_a_shift_of_a_class_everywhere_is_not_specific_to_it():
 def test_p_values_and_their_families(R):
     baseline, ablated, targets = sample(5, R)
     ablated[3, targets == 1, :, 1] -= 5
-    table = effects(baseline, ablated, targets, LABELS, test=True)
+    table = measure_effects(baseline, ablated, targets, LABELS, test=True)
     specific = table[table["metric"] == "specific_margin"]
-    change = readings(ablated).log_odds - readings(baseline[None, :, None]).log_odds
+    change = read_logits(ablated).log_odds - read_logits(baseline[None, :, None]).log_odds
     np.testing.assert_allclose(specific["p"], permutation_p(change.transpose(1, 0, 2), targets).ravel())
     np.testing.assert_allclose(specific["p_corrected"], holm(specific["p"].to_numpy()))
     assert row(table, 3, "joy", "specific_margin").p_corrected < 0.01
@@ -184,40 +171,40 @@ def test_p_values_and_their_families(R):
     assert others[["p", "p_corrected"]].isna().all(axis=None)
 
 
-def test_corrected_takes_the_rows_it_is_given_as_the_family():
+def test_the_rows_of_the_table_are_the_family():
     baseline, ablated, targets = sample(10)
     ablated[3, targets == 1, :, 1] -= 5
-    table = effects(baseline, ablated, targets, LABELS, test=True)
-    own = corrected(table[table["class"].isin(["all", "joy"])])
-    assert set(own["class"]) == {"all", "joy"}
-    assert row(own, 3, "joy", "specific_margin").p_corrected == pytest.approx(U * 1e-5)
+    table = measure_effects(baseline, ablated, targets, LABELS, test=True)
+    joy = correct_p_values(table[table["class"].isin(["all", "joy"])])
+    assert set(joy["class"]) == {"all", "joy"}
+    assert row(joy, 3, "joy", "specific_margin").p_corrected == pytest.approx(U * 1e-5)
     assert row(table, 3, "joy", "specific_margin").p_corrected == pytest.approx(U * K * 1e-5)
-    pd.testing.assert_frame_equal(own[own["class"] == "all"], table[table["class"] == "all"])
+    pd.testing.assert_frame_equal(joy[joy["class"] == "all"], table[table["class"] == "all"])
 
 
 def test_blocks_of_units_do_not_show(monkeypatch):
     baseline, ablated, targets = sample(6, 2)
-    whole = effects(baseline, ablated, targets, LABELS, test=True)
+    whole = measure_effects(baseline, ablated, targets, LABELS, test=True)
     monkeypatch.setattr("lab.effects.UNITS", 2)
-    pd.testing.assert_frame_equal(effects(baseline, ablated, targets, LABELS, test=True), whole)
+    pd.testing.assert_frame_equal(measure_effects(baseline, ablated, targets, LABELS, test=True), whole)
 
 
 def test_readings_of_large_logits():
     logits = np.array([1000, 0, -1000], dtype=np.float32)
-    own = readings(np.tile(logits, (1, 1, 2, 1)))
-    np.testing.assert_allclose(own.log_odds, [[[1000, -1000, -2000]]])
-    np.testing.assert_allclose(own.log_probs, [[[0, -1000, -2000]]])
-    np.testing.assert_array_equal(own.predicted, [[[1, 0, 0]]])
+    readings = read_logits(np.tile(logits, (1, 1, 2, 1)))
+    np.testing.assert_allclose(readings.log_odds, [[[1000, -1000, -2000]]])
+    np.testing.assert_allclose(readings.log_probs, [[[0, -1000, -2000]]])
+    np.testing.assert_array_equal(readings.predicted, [[[1, 0, 0]]])
 
 
 def test_readings_average_over_the_draws_and_keep_units_and_texts_apart():
     logits = np.random.default_rng(7).normal(size=(2, 5, 3, 7))
-    own = readings(logits)
-    assert own.log_probs.shape == own.log_odds.shape == own.predicted.shape == (2, 5, 7)
+    readings = read_logits(logits)
+    assert readings.log_probs.shape == readings.log_odds.shape == readings.predicted.shape == (2, 5, 7)
     p = np.exp(log_softmax(logits, axis=-1))
-    np.testing.assert_allclose(own.log_probs, np.log(p).mean(2))
-    np.testing.assert_allclose(own.log_odds, np.log(p / (1 - p)).mean(2))
-    np.testing.assert_allclose(own.predicted, (logits == logits.max(-1, keepdims=True)).mean(2))
+    np.testing.assert_allclose(readings.log_probs, np.log(p).mean(2))
+    np.testing.assert_allclose(readings.log_odds, np.log(p / (1 - p)).mean(2))
+    np.testing.assert_allclose(readings.predicted, (logits == logits.max(-1, keepdims=True)).mean(2))
 
 
 def test_flips_by_hand():
@@ -230,20 +217,20 @@ def test_flips_by_hand():
         (1, "sadness", "joy", "love", 0.5 / 3, 3),
         (1, "joy", "love", "sadness", 1 / 2, 2),
     ]
-    table = flips(baseline, ablated, targets, LABELS)
+    table = count_flips(baseline, ablated, targets, LABELS)
     columns = ["unit", "class", "before", "after", "share", "n"]
     pd.testing.assert_frame_equal(table, pd.DataFrame(expected, columns=columns))
 
 
 def test_flips_add_up_to_the_flip_rate():
     baseline, ablated, targets = sample(8, 3)
-    summed = flips(baseline, ablated, targets, LABELS).groupby(["unit", "class"])["share"].sum()
-    table = effects(baseline, ablated, targets, LABELS, test=False)
+    summed = count_flips(baseline, ablated, targets, LABELS).groupby(["unit", "class"])["share"].sum()
+    table = measure_effects(baseline, ablated, targets, LABELS, test=False)
     rates = table[(table["metric"] == "flip_rate") & (table["class"] != "all")].set_index(["unit", "class"])["effect"]
     assert summed.to_dict() == pytest.approx(rates[rates > 0].to_dict())
 
 
-def test_confirmed_ranks_on_val_and_tests_on_test():
+def test_margins_are_ranked_on_val_and_tested_on_test():
     keys = {"unit": [0, 0, 1, 1], "class": ["joy", "love"] * 2, "metric": ["specific_margin"] * 4}
     val = pd.DataFrame(keys | {"effect": [0.1, np.nan, -0.7, 0.3]})
     measured = {
@@ -271,28 +258,28 @@ def test_confirmed_ranks_on_val_and_tests_on_test():
             "rank": [1, 2, 3, 4],
         }
     )
-    pd.testing.assert_frame_equal(confirmed(val.iloc[::-1], pd.concat([other, test])), expected)
+    pd.testing.assert_frame_equal(confirm_on_test(val.iloc[::-1], pd.concat([other, test])), expected)
 
 
 def test_equal_effects_on_val_keep_their_order():
     unit = np.arange(101)
     keys = {"unit": unit, "class": "joy", "metric": "specific_margin", "n": 5, "baseline": 0.0}
     val = pd.DataFrame(keys | {"effect": np.where(unit % 2, 1.0, -1.0) * (unit % 3)})
-    found = confirmed(val, val.assign(ci_low=-1.0, ci_high=1.0, p=0.5))
-    assert found["unit"].tolist() == [*unit[2::3], *unit[1::3], *unit[::3]]
-    assert found["rank"].tolist() == list(range(1, 102))
+    ranked = confirm_on_test(val, val.assign(ci_low=-1.0, ci_high=1.0, p=0.5))
+    assert ranked["unit"].tolist() == [*unit[2::3], *unit[1::3], *unit[::3]]
+    assert ranked["rank"].tolist() == list(range(1, 102))
 
 
 def test_wrong_input_is_refused():
     baseline, ablated, targets = sample(9)
     with pytest.raises(ValueError, match=r"\(41, 3\).*got \(41, 3\) and \(5, 40, 1, 3\)"):
-        effects(baseline, ablated[:, :-1], targets, LABELS, test=False)
+        measure_effects(baseline, ablated[:, :-1], targets, LABELS, test=False)
     for beyond in (targets + 1, targets - 1):
         with pytest.raises(ValueError, match=r"targets in 0\.\.2"):
-            flips(baseline, ablated, beyond, LABELS)
+            count_flips(baseline, ablated, beyond, LABELS)
     ablated[2, 3, 0, 1] = np.inf
     with pytest.raises(ValueError, match="finite"):
-        effects(baseline, ablated, targets, LABELS, test=False)
+        measure_effects(baseline, ablated, targets, LABELS, test=False)
 
 
 @pytest.mark.parametrize("label", ["nan", "NA", "1", "", "1e3", "None", 'a "b", c'])

@@ -1,4 +1,4 @@
-"""What a classifier predicts: in the order of the texts, as a table, and beside the baselines."""
+"""Predictions: in the order of the texts, as a table, and beside the baselines."""
 
 import numpy as np
 import pandas as pd
@@ -53,16 +53,16 @@ def test_predictions_are_a_row_per_text_of_the_splits_that_were_predicted():
 
 
 def test_scores_stand_beside_the_baselines():
-    def of(accuracy):
+    def make_metrics(accuracy):
         interval = [accuracy - 0.1, accuracy + 0.1]
         numbers = {"accuracy": accuracy, "macro_f1": accuracy / 2}
         return numbers | {"intervals": dict.fromkeys(numbers, interval)}
 
     baselines = {
-        "bag_of_words": {"name": "a bag", "test": of(0.6)},
-        "majority": {"name": "always joy", "test": of(0.4)},
+        "bag_of_words": {"name": "a bag", "test": make_metrics(0.6)},
+        "majority": {"name": "always joy", "test": make_metrics(0.4)},
     }
-    table = scores({"test": of(0.8), "baselines": baselines}, "words")
+    table = scores({"test": make_metrics(0.8), "baselines": baselines}, "words")
     names, accuracies, f1s = ([*column.cells] for column in table.columns)
     assert names == ["this model", "a bag", "always joy"]
     assert accuracies == ["0.800 [0.700, 0.900]", "0.600 [0.500, 0.700]", "0.400 [0.300, 0.500]"]

@@ -1,4 +1,4 @@
-"""What is made of the sweeps, against plain calls and by hand; and whether it can say no."""
+"""Findings against plain calls of the network and by hand; and whether they can say no."""
 
 from functools import partial
 from itertools import combinations
@@ -75,7 +75,7 @@ def survivors(sweeps, fill):
     by_plan = {"heads": each_head(config), "layers": each_layer(config)}
     by_plan |= {"pairs": units.each_pair(config, pairs)}
     plans = [Plan(name, fill, {"test": ablations}) for name, ablations in by_plan.items()]
-    effects = findings.measured(sweeps, plans, sweeps.run(plans), "")["effects"]
+    effects = findings.measure_plans(sweeps, plans, sweeps.run(plans), "")["effects"]
     specific = effects[effects["metric"] == "specific_margin"]
     assert specific["effect"].abs().max() > 0.1  # closing something does something
     return (specific["p_corrected"] < 0.05).groupby(specific["kind"]).any()[list(KINDS)]
@@ -101,8 +101,7 @@ def test_where_labels_are_shuffled_nothing_survives_beyond_the_nominal_rate(netw
 
 def test_a_fill_that_knew_the_label_would_be_noticed(network, tmp_path, monkeypatch):
     monkeypatch.setattr(Sweeps, "predicted", lambda self, split: self.texts[split].targets)
-    found = survivors(sweeps_of(*shuffled(network, 0), tmp_path), "class_mean")
-    assert found[["mlp", "layer"]].all()
+    assert survivors(sweeps_of(*shuffled(network, 0), tmp_path), "class_mean")[["mlp", "layer"]].all()
 
 
 @pytest.mark.slow
@@ -117,9 +116,9 @@ def test_in_a_model_of_shuffled_labels_nothing_is_found(tmp_path):
         sequences = {split: rng.integers(0, 53, (150, 7)).tolist() for split in ("train", "val", "test")}
         targets = {split: rng.integers(0, 4, 150) for split in sequences}
         assert fit(clf, sequences["train"], targets["train"], lr=0.02) < 0.3
-        found = significance(sweeps_of(clf, sequences, targets, tmp_path / str(seed)), "zero")
-        assert found["test_effect"].abs().max() > 0.1  # closing a head does something
-        wrong += (found["p_holm"] < 0.05).any()
+        table = significance(sweeps_of(clf, sequences, targets, tmp_path / str(seed)), "zero")
+        assert table["test_effect"].abs().max() > 0.1  # closing a head does something
+        wrong += (table["p_holm"] < 0.05).any()
     assert wrong <= 1
 
 
@@ -129,7 +128,7 @@ def test_in_a_model_of_shuffled_labels_nothing_is_found(tmp_path):
 def significance(sweeps, fill):
     heads = each_head(sweeps.study.clf.config)
     plan = Plan("heads", fill, {"val": heads, "test": heads})
-    return findings.measured(sweeps, [plan], sweeps.run([plan]), "")["significance"]
+    return findings.measure_plans(sweeps, [plan], sweeps.run([plan]), "")["significance"]
 
 
 @pytest.mark.parametrize("fill", FILLS)
@@ -138,12 +137,12 @@ def test_one_planted_head_is_found_and_only_it(fill, tmp_path):
     clf = planted()
     predicted = clf(torch.tensor(sequences["test"])).argmax(1).numpy()
     assert (predicted == targets["test"]).mean() > 0.9
-    found = significance(sweeps_of(clf, sequences, targets, tmp_path), fill)
-    best = found.iloc[0]
+    table = significance(sweeps_of(clf, sequences, targets, tmp_path), fill)
+    best = table.iloc[0]
     assert (best["layer"], best["head"], best["class"]) == (1, 2, "a")
     assert best["test_effect"] < -1
     assert best["p_holm"] < 0.02
-    others = found[(found["layer"] != 1) | (found["head"] != 2)]
+    others = table[(table["layer"] != 1) | (table["head"] != 2)]
     assert others["test_effect"].abs().max() > 1e-5  # the others do something too
     assert others["p_holm"].min() > 0.05
 
@@ -155,7 +154,7 @@ def test_one_planted_head_is_found_and_only_it(fill, tmp_path):
 def test_importance_stands_beside_the_exact_rise_of_the_loss(network, sweeps, fill):
     heads = each_head(network[0].config)
     logits = sweeps.run([Plan("heads", fill, {"val": heads})])["heads", fill, "val"]
-    table = findings.head_importance(sweeps, logits, fill)
+    table = findings.estimate_importance(sweeps, logits, fill)
     assert set(table["fill"]) == {fill}
     targets = torch.tensor(network[2]["val"])
     values = mean_z(network) if fill == "mean" else None
@@ -163,13 +162,12 @@ def test_importance_stands_beside_the_exact_rise_of_the_loss(network, sweeps, fi
         closed = F.cross_entropy(plain(network, [(row.layer, row.head)], "val", values), targets)
         rise = closed - F.cross_entropy(plain(network, [], "val"), targets)
         assert row.exact == pytest.approx(rise.item(), abs=1e-5)
-    joy = table[(table["class"] == "b") & (table["layer"] == 1) & (table["head"] == 0)].iloc[0]
+    row = table[(table["class"] == "b") & (table["layer"] == 1) & (table["head"] == 0)].iloc[0]
     of_b = targets == 1
     closed = F.cross_entropy(plain(network, [(1, 0)], "val", values)[of_b], targets[of_b])
-    assert joy["exact"] == pytest.approx(
-        (closed - F.cross_entropy(plain(network, [], "val")[of_b], targets[of_b])).item(), abs=1e-5
-    )
-    assert joy["n"] == of_b.sum()
+    rise = closed - F.cross_entropy(plain(network, [], "val")[of_b], targets[of_b])
+    assert row["exact"] == pytest.approx(rise.item(), abs=1e-5)
+    assert row["n"] == of_b.sum()
 
 
 def test_curves_say_what_is_left_when_the_first_heads_of_an_order_are_closed(network, sweeps, monkeypatch):
@@ -179,8 +177,8 @@ def test_curves_say_what_is_left_when_the_first_heads_of_an_order_are_closed(net
     scores = {"exact": [3, 1, 5, 0, 4, 2], "normalised": [0, 1, 2, 3, 4, 5]}
     layers, numbers = zip(*heads, strict=True)
     estimates = pd.DataFrame({"layer": layers, "head": numbers, "class": "all"} | scores)
-    table = findings.curves(sweeps, estimates, "zero")
-    orders = importance.closing_orders(estimates, sweeps.seed)
+    table = findings.measure_curves(sweeps, estimates, "zero")
+    orders = importance.order_heads(estimates, sweeps.seed)
     assert orders["measured"] == [(1, 0), (0, 1), (1, 2), (0, 0), (1, 1), (0, 2)]
     assert sorted(table["closed"].unique()) == [0, 2, 4, 6]
     targets = network[2]["test"]
@@ -198,7 +196,7 @@ def test_curves_say_what_is_left_when_the_first_heads_of_an_order_are_closed(net
 def test_pairs_are_named_and_stand_beside_the_heads_they_are_of(network, sweeps):
     heads = each_head(network[0].config)
     singles = sweeps.run([Plan("heads", "zero", {"test": heads})])["heads", "zero", "test"]
-    tables, table = findings.paired(sweeps, ["1.2", "0.1", "1.0"], singles, "zero", "")
+    tables, table = findings.measure_pairs(sweeps, ["1.2", "0.1", "1.0"], singles, "zero", "")
     assert set(zip(table["first"], table["second"], strict=True)) == {("0.1", "1.0"), ("0.1", "1.2"), ("1.0", "1.2")}
     assert set(tables["effects"]["region"]) == {"0.1 & 1.0", "0.1 & 1.2", "1.0 & 1.2"}
     targets, whole = network[2]["test"], log_odds(plain(network, []))
@@ -207,42 +205,37 @@ def test_pairs_are_named_and_stand_beside_the_heads_they_are_of(network, sweeps)
         return (log_odds(plain(network, closed)) - whole)[targets == k, k].mean()
 
     for row in table.itertuples():
-        first, second, k = (
-            parse_head(row.first),
-            parse_head(row.second),
-            "abcd".index(row[table.columns.get_loc("class") + 1]),
-        )
+        first, second = parse_head(row.first), parse_head(row.second)
+        k = "abcd".index(row[table.columns.get_loc("class") + 1])
         assert row.first_effect == pytest.approx(effect(k, first), abs=1e-4)
         assert row.second_effect == pytest.approx(effect(k, second), abs=1e-4)
         assert row.pair == pytest.approx(effect(k, first, second), abs=1e-4)
         assert row.interaction == pytest.approx(row.pair - row.first_effect - row.second_effect, abs=1e-9)
-    _, of_b = findings.paired(sweeps, ["1.2", "0.1"], singles, "zero", "b")
+    _, of_b = findings.measure_pairs(sweeps, ["1.2", "0.1"], singles, "zero", "b")
     assert of_b["class"].tolist() == ["b"]
 
 
 def test_words_are_compared_with_random_tokens_in_pairs(network, sweeps):
     """The interval is that of the difference on the same resamples."""
     sequences, targets = network[1], network[2]["test"]
-    hidden = {"even": [np.array(ids) % 2 == 0 for ids in sequences["test"]], "none": [np.zeros(7, bool)] * 151}
-    plan = Plan("words", "zero", {"test": units.each_word_class(sequences["test"], hidden, np.random.default_rng(0))})
+    tokens = {"even": [np.array(ids) % 2 == 0 for ids in sequences["test"]], "none": [np.zeros(7, bool)] * 151}
+    plan = Plan("words", "zero", {"test": units.each_word_class(sequences["test"], tokens, np.random.default_rng(0))})
     logits = sweeps.run([plan])["words", "zero", "test"]
-    table = findings.words_against_random(sweeps, plan, logits, "").set_index(["words", "class", "metric"])
-    by_unit = dict(
-        zip([ablation.region for ablation in plan.ablations["test"]], logits[:, :, 0].swapaxes(0, 1), strict=True)
-    )
-    one, other = (
-        torch.tensor(by_unit[name]).double().log_softmax(1).numpy()[np.arange(151), targets]
+    table = findings.compare_words_with_random(sweeps, plan, logits, "").set_index(["words", "class", "metric"])
+    regions = [ablation.region for ablation in plan.ablations["test"]]
+    hidden, random = (
+        torch.tensor(logits[:, regions.index(name), 0]).double().log_softmax(1).numpy()[np.arange(151), targets]
         for name in ("even", units.RANDOM + "even")
     )
     row = table.loc[("even", "all", "log_prob")]
-    assert (row["hidden"], row["random"]) == (pytest.approx(one.mean()), pytest.approx(other.mean()))
-    assert row["difference"] == pytest.approx((one - other).mean())
-    drawn = np.concatenate([weights @ (one - other) / 151 for weights in resamples(151)])
+    assert (row["hidden"], row["random"]) == (pytest.approx(hidden.mean()), pytest.approx(random.mean()))
+    assert row["difference"] == pytest.approx((hidden - random).mean())
+    drawn = np.concatenate([weights @ (hidden - random) / 151 for weights in resamples(151)])
     assert [row["ci_low"], row["ci_high"]] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=1e-6)
     assert row["ci_low"] != row["ci_high"]
     assert (table.loc["none", ["difference", "ci_low", "ci_high"]] == 0).all(axis=None)
     assert "flip_rate" not in table.index.get_level_values("metric")
-    assert set(findings.words_against_random(sweeps, plan, logits, "b")["class"]) == {"all", "b"}
+    assert set(findings.compare_words_with_random(sweeps, plan, logits, "b")["class"]) == {"all", "b"}
 
 
 def fake_sweeps(right, majority):
@@ -253,13 +246,10 @@ def fake_sweeps(right, majority):
         hits = np.arange(1000) < right(closed, split)
         return np.eye(2)[np.where(hits, 0, 1)][:, None, None]
 
-    part = SimpleNamespace(targets=np.zeros(1000, dtype=int))
-    parts = {"val": part, "test": SimpleNamespace(targets=part.targets)}
-    study = SimpleNamespace(
-        clf=SimpleNamespace(config=GPT2Config(2, 2, 8)),
-        majority=lambda own: majority["val" if own is parts["val"] else "test"],
-    )
-    return SimpleNamespace(study=study, texts=parts, seed=0, logits=logits)
+    texts = {split: SimpleNamespace(split=split, targets=np.zeros(1000, dtype=int)) for split in ("val", "test")}
+    clf = SimpleNamespace(config=GPT2Config(2, 2, 8))
+    study = SimpleNamespace(clf=clf, majority=lambda texts: majority[texts.split])
+    return SimpleNamespace(study=study, texts=texts, seed=0, logits=logits)
 
 
 IMPORTANCE = pd.DataFrame(
@@ -275,7 +265,7 @@ def test_the_smallest_set_by_hand():
     sweeps = fake_sweeps(
         lambda closed, split: whole[split] - sum(cost[split][name] for name in closed), {"val": 0.5, "test": 0.4}
     )
-    assert findings.smallest(sweeps, IMPORTANCE, "mean") == {
+    assert findings.find_smallest_set(sweeps, IMPORTANCE, "mean") == {
         "fill": "mean",
         "open": ["0.0", "1.1"],
         "n_heads": 4,
@@ -290,4 +280,4 @@ def test_the_smallest_set_by_hand():
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_no_smallest_set_where_nothing_is_gained(split):
     majority = {"val": 0.5, "test": 0.5} | {split: 0.9}
-    assert findings.smallest(fake_sweeps(lambda closed, split: 900, majority), IMPORTANCE, "zero") is None
+    assert findings.find_smallest_set(fake_sweeps(lambda closed, split: 900, majority), IMPORTANCE, "zero") is None

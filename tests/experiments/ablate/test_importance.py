@@ -36,15 +36,15 @@ def fills_of(name, clf, texts):
 
 @pytest.mark.parametrize("name", ["zero", "mean", "resample", "class_mean"])
 def test_gradients_are_those_of_finite_differences_with_the_same_fill(clf, texts, name):
-    given = fills_of(name, clf, texts)
-    found = importance.gate_gradients(clf, *texts, given, CPU)
+    draws = fills_of(name, clf, texts)
+    gradients = importance.gate_gradients(clf, *texts, draws, CPU)
     config, exact, step = clf.config, deepcopy(clf).double(), 1e-4
-    assert found.shape == (N, config.n_layer, config.n_head)
+    assert gradients.shape == (N, config.n_layer, config.n_head)
     for i in (0, 3, 6):
         alone = Batch(*(torch.tensor([value]) for value in (texts[0][i], len(texts[0][i]), 0, i)))
         for layer, head in [(0, 1), (1, 4), (2, 2)]:
             slopes = []
-            for fill in given:
+            for fill in draws:
                 values = {key: value.double() for key, value in fill(alone).items() if key == "head_fill"}
                 losses = []
                 for sign in (1, -1):
@@ -54,7 +54,7 @@ def test_gradients_are_those_of_finite_differences_with_the_same_fill(clf, texts
                         logits = exact(alone.ids, head_gate=gate, **values)
                     losses.append(F.cross_entropy(logits, torch.tensor([texts[1][i]])).item())
                 slopes.append((losses[0] - losses[1]) / (2 * step))
-            assert found[i, layer, head] == pytest.approx(np.mean(slopes), rel=1e-3, abs=1e-5)
+            assert gradients[i, layer, head] == pytest.approx(np.mean(slopes), rel=1e-3, abs=1e-5)
 
 
 def test_fills_give_different_gradients(clf, texts):
@@ -99,13 +99,13 @@ def test_correlations_by_hand():
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = importance.correlations(table).set_index(["fill", "class", "estimate"])["spearman"]
+        spearman = importance.correlate_estimates(table).set_index(["fill", "class", "estimate"])["spearman"]
     # sizes 5 4 2 3 have ranks 4 3 1 2 against 1 2 3 4: squared differences 9 + 1 + 4 + 4 = 18, so 1 - 6 * 18 / 60
-    assert found["mean", "all", "absolute"] == pytest.approx(-0.8)
-    assert found["mean", "all", "normalised"] == pytest.approx(0.8)
-    assert found["mean", "all", "signed"] == pytest.approx(1)
-    assert np.isnan(found["mean", "joy", "absolute"])  # all the same
-    assert found["mean", "joy", "normalised"] == pytest.approx(1)
+    assert spearman["mean", "all", "absolute"] == pytest.approx(-0.8)
+    assert spearman["mean", "all", "normalised"] == pytest.approx(0.8)
+    assert spearman["mean", "all", "signed"] == pytest.approx(1)
+    assert np.isnan(spearman["mean", "joy", "absolute"])  # all the same
+    assert spearman["mean", "joy", "normalised"] == pytest.approx(1)
 
 
 def test_orders_begin_with_the_least_important_head():
@@ -118,20 +118,20 @@ def test_orders_begin_with_the_least_important_head():
             "normalised": [0.1, 0.4, 0.3, 0.2, 9, 8, 7, 6],
         }
     )
-    orders = importance.closing_orders(table, 0)
+    orders = importance.order_heads(table, 0)
     assert orders["measured"] == [(0, 1), (1, 1), (1, 0), (0, 0)]  # the first of equals first
     assert orders["gradient"] == [(0, 0), (1, 1), (1, 0), (0, 1)]
     random = [orders[f"random {i}"] for i in range(importance.RANDOM_ORDERS)]
     assert len(orders) == 2 + len(random)
     assert all(sorted(order) == [(0, 0), (0, 1), (1, 0), (1, 1)] for order in random)
     assert len(set(map(tuple, random))) > 1
-    assert importance.closing_orders(table, 0) == orders != importance.closing_orders(table, 1)
+    assert importance.order_heads(table, 0) == orders != importance.order_heads(table, 1)
 
 
 def test_points_of_a_curve_go_from_none_to_all():
-    assert importance.counts(144) == list(range(0, 145, 12))
-    assert importance.counts(5) == [0, 1, 2, 3, 4, 5]
-    assert importance.counts(48) == list(range(0, 49, 4))
+    assert importance.curve_points(144) == list(range(0, 145, 12))
+    assert importance.curve_points(5) == [0, 1, 2, 3, 4, 5]
+    assert importance.curve_points(48) == list(range(0, 49, 4))
 
 
 def test_a_head_stays_closed_unless_accuracy_falls_below_the_floor():
@@ -142,7 +142,7 @@ def test_a_head_stays_closed_unless_accuracy_falls_below_the_floor():
         asked.append(list(closed))
         return 10 - sum(cost[head] for head in closed)
 
-    assert importance.superfluous(cost, accuracy, 4) == [(0, 0), (0, 1), (1, 1)]  # 10 - 6 is 4, not below it
+    assert importance.find_superfluous(cost, accuracy, 4) == [(0, 0), (0, 1), (1, 1)]  # 10 - 6 is 4, not below it
     assert asked == [[(0, 0)], [(0, 0), (0, 1)], [(0, 0), (0, 1), (1, 0)], [(0, 0), (0, 1), (1, 1)]]
 
 
@@ -158,5 +158,5 @@ def test_the_strongest_heads_are_those_of_the_largest_change_on_val_in_any_class
     ]
     table = pd.DataFrame(rows, columns=["kind", "layer", "head", "fill", "class", "val_effect", "test_effect"])
     table = table.astype({"layer": "Int64", "head": "Int64"})
-    assert importance.strongest(table, "zero", 2) == ["0.0", "0.1"]
-    assert importance.strongest(table, "zero", 8) == ["0.0", "0.1", "1.0"]
+    assert importance.find_strongest(table, "zero", 2) == ["0.0", "0.1"]
+    assert importance.find_strongest(table, "zero", 8) == ["0.0", "0.1", "1.0"]
