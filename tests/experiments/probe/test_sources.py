@@ -113,7 +113,7 @@ def test_the_bag_of_words_is_chosen_on_val(monkeypatch):
             DummyClassifier(strategy="constant", constant=label),
         )
 
-    monkeypatch.setattr(lab.baselines, "bag_of_words", lambda texts: {"zero": constant(0), "one": constant(1)})
+    monkeypatch.setattr(lab.baselines, "make_candidates", lambda texts: {"zero": constant(0), "one": constant(1)})
     name, fitted, scores = best_bag_of_words((["a", "b"], np.array([0, 1])), (["c", "d", "e"], np.array([1, 1, 0])))
     assert name == "one"
     assert fitted.predict(["f"]).tolist() == [1]
