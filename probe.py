@@ -39,9 +39,7 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = (
-        None  # None: the run's network; else another on its texts, e.g. gpt2-mini, never fine-tuned
-    )
+    model: str | None = None  # None: the run's network; else another on its texts, e.g. gpt2-mini itself
     corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
     texts: int = 4000  # at most so many: 60 % to train probes, 20 % to choose their strength, 20 % to test
     words: int = 20000  # at most so many of the texts, and of the Brown corpus
