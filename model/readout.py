@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import GPT2Config, InputError
-from .gpt2 import GPT2, Arguments, row
+from .gpt2 import GPT2, Arguments, at_query
 from .interventions import Intervention, check_lengths
 
 NO_NAME = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # controls, line ends, halves of characters
@@ -96,7 +96,7 @@ class GPT2Classifier(nn.Module):
         """The normed stream (B, T, C) at the last real token, T - 1 without `lengths` -> logits (B, K)."""
         if lengths is not None:
             check_lengths(lengths, *x.shape[:2])
-        return self.score(row(x, last_real(x, lengths), axis=1)[:, 0])
+        return self.score(at_query(x, last_real(x, lengths), axis=1)[:, 0])
 
 
 def are_names(labels: Sequence[Any]) -> bool:
