@@ -105,7 +105,7 @@ def fetch(source: str) -> tuple[str, Path, str]:
     except hub.UnavailableError as error:
         not_local = "" if source in HUB else f"{source}: no such file or folder here; "
         raise hub.UnavailableError(f"{not_local}{error}; {ADVICE}") from None
-    files = _parquet_files(hub.names_in(snapshot), folder)
+    files = _parquet_files(hub.list_names(snapshot), folder)
     return repository, snapshot, str(PurePosixPath(files[0]).parent)
 
 

@@ -690,7 +690,7 @@ def test_each_published_size_takes_the_layout_of_its_file(name, tmp_path):
     assert sum(shape.numel() for shape in wanted.values()) == PARAMETERS[name]
     shapes = official_layout(name)
     write_empty(tmp_path, shapes)
-    keys, metadata = model.checkpoint.matched(tmp_path, wanted, set())
+    keys, metadata = model.checkpoint.match_keys(tmp_path, wanted, set())
     assert wanted.keys() < keys.keys()
     assert sorted(keys.values()) == sorted(shapes)
     assert metadata == {}
