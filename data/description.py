@@ -8,7 +8,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from .corpus import SPLITS, Corpus
+from .corpus import Corpus
+from .splits import SPLITS
 
 
 def describe(corpus: Corpus, lengths: Mapping[str, Sequence[int]]) -> dict[str, Any]:
