@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.model_selection import train_test_split
 
-from data import describe, read_corpus, report
+from data import describe_corpus, read_corpus, render_description
 from data.formats import read_table
 from model import InputError
 
@@ -401,7 +401,7 @@ def words(corpus):
 def test_describe_counts(tmp_path):
     train = "a;x\na;x\na;y\nb b;x\nb b;x\nc c c c;y\nd d d;x\n"
     corpus = read_corpus(folder(tmp_path, train, "c c c c;x\nd d d;x\n", "e;y\n"))
-    found = describe(corpus, words(corpus))
+    found = describe_corpus(corpus, words(corpus))
     at = {split: str(tmp_path / f"{split}.txt") for split in ("train", "val", "test")}
     assert found["splits"]["train"] == {
         "texts": 7,
@@ -422,17 +422,17 @@ def test_describe_counts(tmp_path):
 
 def test_describe_shows_five_examples_and_wants_every_length(tmp_path):
     corpus = read_corpus(folder(tmp_path, "".join(f"{i};pos\n{i};neg\n" for i in range(9))))
-    found = describe(corpus, words(corpus))
+    found = describe_corpus(corpus, words(corpus))
     assert found["under_two_labels"]["count"] == 9
     assert len(found["under_two_labels"]["examples"]) == 5
     with pytest.raises(ValueError, match="Length of values"):
-        describe(corpus, words(corpus) | {"train": [1, 2]})
+        describe_corpus(corpus, words(corpus) | {"train": [1, 2]})
 
 
 def test_report_prints_every_number_and_labels_as_they_are(tmp_path):
     corpus = read_corpus(folder(tmp_path, *["a b;[bold]\nc;x\nc;[bold]\n"] * 3))
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(report(describe(corpus, words(corpus))))
+    console.print(render_description(describe_corpus(corpus, words(corpus))))
     printed = console.export_text()
     assert [line.split() for line in printed.splitlines() if "[bold]" in line] == [["[bold]", "2", "2", "2"]]
     assert "2 texts in two splits, 1 of them relabelled" in printed
@@ -446,7 +446,7 @@ def test_report_prints_every_number_and_labels_as_they_are(tmp_path):
 def test_emotion():
     corpus = read_corpus(SHARED / "emotion")
     assert corpus.labels == ("sadness", "joy", "love", "anger", "fear", "surprise")
-    found = describe(corpus, words(corpus))
+    found = describe_corpus(corpus, words(corpus))
     assert [part["texts"] for part in found["splits"].values()] == [16000, 2000, 2000]
     assert list(found["splits"]["train"]["classes"].values()) == [4666, 5362, 1304, 2159, 1937, 572]
     assert list(found["splits"]["test"]["classes"].values()) == [581, 695, 159, 275, 224, 66]
