@@ -47,7 +47,7 @@ def read_config(folder_or_name: str | Path, dropout: float | None = None) -> GPT
     return config if dropout is None else replace(config, dropout=dropout, attn_dropout=dropout)
 
 
-def read_possible_config(folder: Path, dropout: float | None = None) -> GPT2Config:
+def read_plausible_config(folder: Path, dropout: float | None = None) -> GPT2Config:
     """Return the shape of a checkpoint; InputError if it has more layers than the weights have tensors, for a damaged
     config may ask for more than memory can hold."""
     config = read_config(folder, dropout)
@@ -61,7 +61,7 @@ def read_possible_config(folder: Path, dropout: float | None = None) -> GPT2Conf
 def load_lm(folder_or_name: str | Path) -> GPT2LM:
     """Load a language model from a folder or a name, in fp32 and eval mode. InputError lists what does not fit."""
     folder = find(folder_or_name)
-    config = read_possible_config(folder)
+    config = read_plausible_config(folder)
     with uninitialised():
         model = GPT2LM(config)
     read_weights(model, folder, unused={"score.weight"})
@@ -83,7 +83,7 @@ def load_classifier(
         expected = f"expected {', '.join(labels)}; its language model, or --init random, can start on these"
         raise InputError(f"{folder}: its classes are {', '.join(stored_labels)}; {expected}")
     names = stored_labels or labels or ()
-    config = read_possible_config(folder, dropout)
+    config = read_plausible_config(folder, dropout)
     with uninitialised():
         model = GPT2Classifier(config, names)
     if stored_labels is None:
