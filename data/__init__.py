@@ -1,7 +1,8 @@
-"""Text in: corpora and batches."""
+"""Text in: corpora, batches and words; and the embedded defaults sample/ and gpt2-mini/."""
 
 from .batches import Batch, bucketed, encode
-from .corpus import SPLITS, Corpus, read_corpus
-from .description import describe, report
+from .corpus import Corpus, read_corpus
+from .description import describe_corpus, render_description
+from .splits import SPLITS
 
-__all__ = ["SPLITS", "Batch", "Corpus", "bucketed", "describe", "encode", "read_corpus", "report"]
+__all__ = ["SPLITS", "Batch", "Corpus", "bucketed", "describe_corpus", "encode", "read_corpus", "render_description"]

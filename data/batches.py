@@ -1,4 +1,4 @@
-"""Texts of like length, right-padded together: the batches that a model reads."""
+"""Batches: texts of similar length, right-padded to one length."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from model import InputError, Tokenizer
 
-POOL = 50  # batches sorted together when shuffling: enough for little padding, few enough to mix lengths
+POOL = 50  # batches that are sorted together after a shuffle: enough for little padding, few enough to mix lengths
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Right-padded texts. Raises ValueError for a length outside 1..T, where the lengths lie on the CPU."""
+    """B right-padded texts. Raises ValueError for a length outside 1..T, if the lengths are on the CPU."""
 
     ids: torch.Tensor  # int64 (B, T)
     lengths: torch.Tensor  # int64 (B,), real tokens per row
@@ -29,19 +29,19 @@ class Batch:
                 raise ValueError(f"lengths: expected 1..{self.ids.shape[1]}, got {int(low)}..{int(high)}")
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on `device`; to a GPU it is copied while the program goes on."""
+        """Copy the batch to `device`; the copy to a GPU runs while the program goes on."""
         tensors = [self.ids, self.lengths, self.targets, self.index]
-        if torch.device(device).type == "cuda" and self.ids.device.type == "cpu":  # the other way would not be safe
+        if torch.device(device).type == "cuda" and self.ids.device.type == "cpu":  # back to the CPU is not safe
             return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors))
         return Batch(*(tensor.to(device) for tensor in tensors))
 
     def rows(self, chosen: slice) -> "Batch":
-        """Some of its texts, without the padding that only others need."""
+        """Return some of its texts, without the padding that only the others need."""
         T = int(self.lengths[chosen].max())
         return Batch(self.ids[chosen, :T], self.lengths[chosen], self.targets[chosen], self.index[chosen])
 
     def split(self, tokens: int) -> list["Batch"]:
-        """Its texts, in pieces of at most `tokens` tokens, padding included, or of one text."""
+        """Split it into batches of at most `tokens` tokens, padding included, or of a single text."""
         size = max(1, tokens // self.ids.shape[1])
         return [self.rows(slice(start, start + size)) for start in range(0, len(self.ids), size)]
 
@@ -49,28 +49,29 @@ class Batch:
 def encode(
     tokenizer: Tokenizer, examples: pd.DataFrame, n_ctx: int, truncate: bool = False
 ) -> tuple[list[list[int]], int]:
-    """Token ids of each text, and how many texts were cut.
+    """Return the token ids of each text, and how many texts were truncated.
 
     `examples` has the columns text, file and line. A text of more than `n_ctx` tokens raises InputError; with
-    `truncate` its last `n_ctx` tokens are kept, for the class is read at the end.
+    `truncate` its last `n_ctx` tokens are kept, because the class is read at the end.
     """
-    sequences, cut = [], 0
+    sequences, truncated = [], 0
     for text, file, line in zip(examples["text"], examples["file"], examples["line"], strict=True):
         ids = tokenizer.encode(text)
         if len(ids) > n_ctx:
             if not truncate:
                 limit = f"expected at most {n_ctx} tokens, got {len(ids)}"
                 raise InputError(f"{file}:{line}: {limit}; shorten the text, or pass --truncate to keep its end")
-            ids, cut = ids[-n_ctx:], cut + 1
+            ids = ids[-n_ctx:]
+            truncated += 1
         sequences.append(ids)
-    return sequences, cut
+    return sequences, truncated
 
 
 def bucket(lengths: Sequence[int], batch_size: int, seed: int | None = None, epoch: int = 0) -> list[np.ndarray]:
-    """Which texts go together: int64 positions, ceil(N / batch_size) arrays, each text in exactly one.
+    """Return the positions of the texts of each batch: ceil(N / batch_size) arrays, int64, each text in exactly one.
 
-    Without a seed, for evaluation, sorted by length. With one, for training, a shuffle that (seed, epoch) determine:
-    texts are shuffled, sorted by length within pools of 50 batches, and the batches shuffled.
+    Without a seed, for evaluation, texts are sorted by length. With one, for training, (seed, epoch) decide: texts are
+    shuffled, sorted by length within pools of 50 batches, and the batches shuffled. InputError for a size below 1.
     """
     if batch_size < 1:
         raise InputError(f"batch size: expected at least 1, got {batch_size}; pass another")
@@ -94,7 +95,7 @@ def bucketed(
     seed: int | None = None,
     epoch: int = 0,
 ) -> Iterator[Batch]:
-    """The batches of `bucket`, each made when it is asked for. `targets`: int64 (N,). Padding is 0."""
+    """Yield the batches of `bucket`, padded with 0. `targets`: int64 (N,), class numbers; ValueError for another N."""
     if len(sequences) != len(targets):
         raise ValueError(f"targets: expected one for each of {len(sequences)} texts, got {len(targets)}")
     lengths = [len(ids) for ids in sequences]
@@ -104,9 +105,9 @@ def bucketed(
 def token_batches(
     sequences: Sequence[Sequence[int]], targets: np.ndarray, tokens: int, among: np.ndarray
 ) -> Iterator[Batch]:
-    """The texts at the positions `among`, int64, in batches of at most `tokens` tokens, padding included, or of one.
+    """Yield the texts at `among`, int64 positions, in batches of at most `tokens` tokens, padding included, or of one.
 
-    The longest come first, so that what does not fit into memory shows at once."""
+    The longest come first, so that a batch too large for memory shows at once."""
     lengths = np.array([len(sequences[i]) for i in among], dtype=np.int64)
     order, start = among[np.argsort(-lengths, kind="stable")], 0
     while start < len(order):

@@ -1,4 +1,4 @@
-"""Long texts for language modelling: read, parted into books, cut into blocks of tokens."""
+"""Books for language modelling: reads a text file, splits it into books, and cuts them into blocks of tokens."""
 
 import lzma
 import re
@@ -14,15 +14,15 @@ from torch import Tensor
 from model import InputError, Tokenizer
 from model.config import END_OF_TEXT
 
-from .formats import decoded
+from .formats import decode
 
 BETWEEN_BOOKS = re.compile(rf"^{re.escape(END_OF_TEXT)}(?:\n|\Z)", re.MULTILINE)
-HELD_OUT = 20  # one book in so many
+HELD_OUT = 20  # one book in 20, or the last 20th of a single one
 
 
 @dataclass(frozen=True)
 class Books:
-    """A text in tokens, int32 (N,): `train`, and `held_out` of other books; `<|endoftext|>` ends every book."""
+    """The tokens of books, int32 (N,): `train`, and `held_out` from other books; `<|endoftext|>` ends every book."""
 
     train: Tensor
     held_out: Tensor
@@ -30,13 +30,13 @@ class Books:
 
 
 def read_books(path: str | Path, tokenizer: Tokenizer) -> Books:
-    """A UTF-8 text file, or one packed by xz, with a line `<|endoftext|>` between two books.
+    """Read a UTF-8 text file, or one packed by xz, with a line `<|endoftext|>` between two books.
 
-    Every 20th book is held out; of fewer the last one, of a single one its last 20th. Raises InputError where the
-    file is no such text."""
+    Every 20th book is held out; of fewer the last one, of a single one its last 20th. Raises InputError for anything
+    else, and for a tokenizer without `<|endoftext|>`."""
     path = Path(path)
     raw = read_bytes(path)
-    text = decoded(raw, path).replace("\r\n", "\n")
+    text = decode(raw, path).replace("\r\n", "\n")
     books = [book for book in BETWEEN_BOOKS.split(text) if book.strip()]
     if not books:
         raise InputError(f"{path}: expected a text, there is no text between the lines {END_OF_TEXT}")
@@ -44,25 +44,27 @@ def read_books(path: str | Path, tokenizer: Tokenizer) -> Books:
     if END_OF_TEXT not in tokenizer.encoding.special_tokens_set:
         raise InputError(f"the tokenizer has no {END_OF_TEXT} to close a book with; take the one of gpt2")
     end = tokenizer.encoding.eot_token
-    tokens = [
-        torch.from_numpy(np.concatenate([np.array([*tokenizer.encode(book), end], dtype=np.int32) for book in books]))
-        for books in (train, held_out)
-    ]
+    train_tokens, held_out_tokens = _encode(train, tokenizer, end), _encode(held_out, tokenizer, end)
     description = {
         "name": str(path),
         "sha256": {path.name: sha256(raw).hexdigest()},  # of the text, unpacked
         "books": {"train": len(train), "held_out": len(held_out)},
-        "tokens": {"train": len(tokens[0]), "held_out": len(tokens[1])},
+        "tokens": {"train": len(train_tokens), "held_out": len(held_out_tokens)},
         "held_out": [book.strip().partition("\n")[0] for book in held_out],  # first lines
     }
-    return Books(tokens[0], tokens[1], description)
+    return Books(train_tokens, held_out_tokens, description)
+
+
+def _encode(books: list[str], tokenizer: Tokenizer, end: int) -> Tensor:
+    """Return the tokens of all books, int32 (N,), with the token `end` behind each."""
+    return torch.from_numpy(np.concatenate([np.array([*tokenizer.encode(book), end], np.int32) for book in books]))
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a text file, unpacked; InputError where there are none."""
+    """Return the bytes of a text file, unpacked; InputError if it is no file, no whole xz file or empty."""
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "something else" if path.exists() else "nothing"
-        raise InputError(f"--corpus {path}: expected a text file, found {found}")
+        kind = "a folder" if path.is_dir() else "something else" if path.exists() else "nothing"
+        raise InputError(f"--corpus {path}: expected a text file, found {kind}")
     try:
         raw = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
     except (lzma.LZMAError, EOFError) as error:
@@ -73,7 +75,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def set_aside(books: list[str]) -> tuple[list[str], list[str]]:
-    """(train, held out): whole books, or the end of the only one."""
+    """Split into train and held out: whole books, or the end of the only one."""
     if len(books) == 1:
         cut = len(books[0]) - len(books[0]) // HELD_OUT
         return [books[0][:cut]], [books[0][cut:]]
@@ -83,7 +85,7 @@ def set_aside(books: list[str]) -> tuple[list[str], list[str]]:
 
 
 def steps_per_epoch(tokens: Tensor, n_ctx: int, batch_size: int) -> int:
-    """Batches of `block_batch` in one pass over the tokens; InputError where there is not one."""
+    """Return the number of batches in one pass over the tokens; InputError if there is not one."""
     steps = (len(tokens) // n_ctx - 1) // batch_size  # one block less, for any offset
     if steps < 1:
         raise InputError(
@@ -94,10 +96,10 @@ def steps_per_epoch(tokens: Tensor, n_ctx: int, batch_size: int) -> int:
 
 
 def block_batch(tokens: Tensor, n_ctx: int, batch_size: int, seed: int, step: int) -> Tensor:
-    """The blocks of one step of training: int64 (B, n_ctx + 1), inputs and, one token later, targets.
+    """Return the blocks of one training step: int64 (B, n_ctx + 1), inputs and, one token later, targets.
 
-    Each epoch cuts the tokens (N,) at another offset and takes the blocks in another order. Nothing but the
-    arguments decides which, so that a training goes on at any step as if it had never stopped."""
+    Each epoch cuts the tokens (N,) at another offset and orders the blocks anew. The arguments alone decide, so that
+    training resumes at any step as if it had never stopped."""
     epoch, number = divmod(step, steps_per_epoch(tokens, n_ctx, batch_size))
     rng = np.random.default_rng((seed, epoch))
     offset, order = rng.integers(n_ctx), rng.permutation(len(tokens) // n_ctx - 1)
@@ -106,7 +108,9 @@ def block_batch(tokens: Tensor, n_ctx: int, batch_size: int, seed: int, step: in
 
 
 def consecutive_blocks(tokens: Tensor, n_ctx: int) -> Tensor:
-    """All tokens (N,) in order, as blocks (n, n_ctx + 1) of inputs and targets; the rest at the end is left out."""
+    """Return the tokens (N,) in order, as blocks (n, n_ctx + 1) of inputs and targets; the rest at the end is dropped.
+
+    Raises InputError if there is no block."""
     if len(tokens) <= n_ctx:
         raise InputError(f"expected more than {n_ctx:,} tokens to hold out, got {len(tokens):,}; take a longer text")
     return tokens.unfold(0, n_ctx + 1, n_ctx)

@@ -1,4 +1,4 @@
-"""Words and the BPE tokens that spell them, and classes of words: feelings, negations, pronouns ..."""
+"""Words with the BPE tokens that spell them, and classes of words: feelings, negations, pronouns ..."""
 
 import html
 import re
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model import Tokenizer
 
-# nltk is imported where it is used: that takes a second, and most of what imports this package asks for no words.
+# Functions import nltk themselves: that takes a second, and most programs that import this package need no words.
 
 PRONOUNS = (
     "i me my mine myself you your yours yourself yourselves he him his himself she her hers herself "
@@ -28,12 +28,12 @@ LABELS = {
     "surprise": "surprise surprises surprised surprising surprisingly amazed astonished",
 }
 CONTRACTION = re.compile(r"(.+)(n't|'(?:m|re|s|ve|d|ll))")
-CONTRACTIONS = (  # which the corpora write without the apostrophe, but those that are then another word: ill, well, its
+CONTRACTIONS = (  # that corpora also write without the apostrophe; not those that then spell a word: ill, well, its
     "i'm i've you're you've you'd you'll he's she's it'd it'll we've they're they've they'd they'll that's there's "
     "what's who's ain't aren't can't couldn't didn't doesn't don't hadn't hasn't haven't isn't mustn't needn't "
     "shouldn't wasn't weren't won't wouldn't"
 )
-UNREADABLE = (LookupError, OSError, BadZipFile)  # data not there, not whole, or open to others, which nltk refuses
+UNREADABLE = (LookupError, OSError, BadZipFile)  # data missing, damaged, or writable by others, which nltk refuses
 BARE = {form.replace("'", ""): form for form in CONTRACTIONS.split()}
 
 
@@ -48,36 +48,37 @@ class Word:
 
 
 def words(text: str, tokenizer: Tokenizer) -> list[Word]:
-    """The words, emoticons, hashtags and punctuation marks of a text, in order, as nltk's TweetTokenizer parts it.
+    """Return a text's words, emoticons, hashtags and punctuation marks, in order, as nltk's TweetTokenizer cuts it.
 
-    No two share a character, and white space is in none but telephone numbers and `. . .`. An HTML entity is the
-    character it stands for: one that stands for none (`&none;`) is in no word, unless it lies within one."""
+    No two share a character; only telephone numbers and `. . .` contain white space. An HTML entity is read as its
+    character; one without (`&none;`) belongs to no word, unless it lies within one."""
     from nltk.tokenize import TweetTokenizer
 
-    straight = text.replace("’", "'")  # TweetTokenizer knows but one apostrophe
+    straight = text.replace("’", "'")  # the only apostrophe that TweetTokenizer knows
     read, spans = as_read(straight)
     pieces = tokenizer.pieces(text)
     starts, ends = [start for _, start, _ in pieces], [end for _, _, end in pieces]
-    found, at = [], 0
+    text_words, position = [], 0
     for word in TweetTokenizer().tokenize(straight):
-        at = read.index(word, at)  # nothing but white space lies between two words
-        start, end = spans[at][0], spans[at + len(word) - 1][1]
+        position = read.index(word, position)  # only white space lies between two words
+        start, end = spans[position][0], spans[position + len(word) - 1][1]
         tokens = range(bisect_right(ends, start), bisect_left(starts, end))
-        found.append(Word(text[start:end], start, end, tuple(tokens)))
-        at += len(word)
-    return found
+        text_words.append(Word(text[start:end], start, end, tuple(tokens)))
+        position += len(word)
+    return text_words
 
 
 def as_read(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """The text in which TweetTokenizer looks for words, and (start, end) in `text` for each of its characters.
+    """Return the text in which TweetTokenizer looks for words, and (start, end) in `text` for each of its characters.
 
-    It writes characters for HTML entities, and three for a longer run of the same mark, of which the last then stands
-    for the rest."""
-    from nltk.tokenize.casual import ENT_RE, HANG_RE, _replace_html_entities  # its own rules, as it applies them
+    It replaces HTML entities by characters, and a longer run of one mark by three, of which the last then stands for
+    the rest."""
+    # TweetTokenizer's own rules: html.unescape differs, for it leaves unknown entities as they are.
+    from nltk.tokenize.casual import ENT_RE, HANG_RE, _replace_html_entities
 
     spans = [(i, i + 1) for i in range(len(text))]
     for pattern, rewritten in ((ENT_RE, _replace_html_entities), (HANG_RE, lambda run: run[:3])):
-        for match in reversed(list(pattern.finditer(text))):  # from the end: what comes before keeps its place
+        for match in reversed(list(pattern.finditer(text))):  # from the end, so that earlier matches keep their places
             start, end = match.span()
             new = rewritten(match[0])
             kept = spans[start : start + len(new)]
@@ -88,21 +89,21 @@ def as_read(text: str) -> tuple[str, list[tuple[int, int]]]:
     return text, spans
 
 
-def word_of_token(found: Sequence[Word], pieces: Sequence[tuple[str, int, int]]) -> NDArray[np.int64]:
-    """int64 (T,): for each token the position in `found` of the word with which it shares most characters, the first
-    of equals; -1 where it shares none. `pieces` are `Tokenizer.pieces` of the text."""
-    owner, most = np.full(len(pieces), -1), [0] * len(pieces)
-    for n, word in enumerate(found):
+def word_of_token(text_words: Sequence[Word], pieces: Sequence[tuple[str, int, int]]) -> NDArray[np.int64]:
+    """Return for each token the index of the word with which it shares most characters, int64 (T,): the first of
+    equals, -1 if it shares none. `pieces` are `Tokenizer.pieces` of the text."""
+    indices, most_shared = np.full(len(pieces), -1), [0] * len(pieces)
+    for index, word in enumerate(text_words):
         for token in word.tokens:
             _, start, end = pieces[token]
             shared = min(end, word.end) - max(start, word.start)
-            if shared > most[token]:
-                owner[token], most[token] = n, shared
-    return owner
+            if shared > most_shared[token]:
+                indices[token], most_shared[token] = index, shared
+    return indices
 
 
 def word_classes(labels: Iterable[str]) -> tuple[dict[str, frozenset[str]], list[str]]:
-    """The vocabulary of each class of words, and for each class that nltk has no data for a line that says so.
+    """Return the vocabulary of each class of words, and a line for each class that lacks its data in nltk.
 
     sentiment: the opinion lexicon of Hu & Liu 2004, positive and negative. negation: the list of VADER, Hutto & Gilbert
     2014, and every ...n't. stop word: nltk's English ones. pronoun: personal, possessive and reflexive. label: the
@@ -119,15 +120,14 @@ def word_classes(labels: Iterable[str]) -> tuple[dict[str, frozenset[str]], list
             missing.append(left_out(f"class {name}", package))
     classes["negation"] = frozenset({*VaderConstants.NEGATE, "n't"})
     classes["pronoun"] = frozenset(PRONOUNS.split())
-    classes["label"] = frozenset(
-        word for label in map(str.lower, labels) for word in LABELS.get(label, label.replace("_", " ")).split()
-    )
+    close_to_labels = [LABELS.get(label.lower(), label.lower().replace("_", " ")) for label in labels]
+    classes["label"] = frozenset(" ".join(close_to_labels).split())
     classes["feel"] = frozenset(FEEL.split())
     return classes, missing
 
 
 def left_out(what: str, package: str) -> str:
-    """The line that says what had to be left out, for nltk has no such data, and what to do."""
+    """Say in one line what is left out because nltk lacks a package, and what to do."""
     from nltk import data
 
     return (
@@ -136,17 +136,17 @@ def left_out(what: str, package: str) -> str:
     )
 
 
-def tokens_of_class(found: Iterable[Word], vocabulary: frozenset[str], n_tokens: int) -> NDArray[np.bool_]:
-    """bool (n_tokens,): the tokens of the words of a class, those of which `vocabulary` has one of the `forms`."""
+def tokens_of_class(text_words: Iterable[Word], vocabulary: frozenset[str], n_tokens: int) -> NDArray[np.bool_]:
+    """Return which tokens are of a word of a class, one with any of its `forms` in `vocabulary`: bool (n_tokens,)."""
     member = np.zeros(n_tokens, dtype=bool)
-    for word in found:
+    for word in text_words:
         if not vocabulary.isdisjoint(forms(word.text)):
             member[list(word.tokens)] = True
     return member
 
 
 def forms(word: str) -> set[str]:
-    """The ways to look a word up: in lower case, and of a contraction the two parts. Dont: dont, don't, do, n't."""
+    """Return the forms to look a word up: lower case, and a contraction's two parts. Dont: dont, don't, do, n't."""
     lower = html.unescape(word).lower().replace("’", "'")
     whole = BARE.get(lower, lower)
     contraction = CONTRACTION.fullmatch(whole)

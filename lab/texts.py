@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data import SPLITS, Corpus, describe, encode, report
+from data import SPLITS, Corpus, describe_corpus, encode, render_description
 from model import GPT2Config, InputError, Tokenizer
 
 from .progress import console
@@ -54,8 +54,8 @@ def read_texts(corpus: Corpus, tokenizer: Tokenizer, config: GPT2Config, truncat
 
 def describe_texts(corpus: Corpus, texts: dict[str, Texts]) -> dict[str, Any]:
     """Print what a corpus holds, and return the same as JSON."""
-    description = describe(corpus, {split: [len(ids) for ids in texts[split].sequences] for split in SPLITS})
-    console.print(f"Corpus {corpus.name}", report(description))
+    description = describe_corpus(corpus, {split: [len(ids) for ids in texts[split].sequences] for split in SPLITS})
+    console.print(f"Corpus {corpus.name}", render_description(description))
     for split in ("val", "test"):
         if missing := ", ".join(label for label, n in description["splits"][split]["classes"].items() if not n):
             line = f"{split} has no text of {missing}: recall, ROC AUC and the like are undefined there"

@@ -1,4 +1,8 @@
-"""The network, and its checkpoints, masks and tokenizer. Imports nothing else of the project."""
+"""The network, and its checkpoints, masks and tokenizer. Imports nothing else of the project.
+
+The project also takes from it files that appear whole or not at all (`files.py`) and access to the Hugging Face hub
+(`hub.py`). It knows one path outside: data/gpt2-mini, the embedded checkpoint (`names.py`).
+"""
 
 from . import masks
 from .checkpoint import load_classifier, load_lm, save

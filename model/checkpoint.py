@@ -1,7 +1,7 @@
-"""Checkpoints in the Hugging Face layout, in and out: a folder with config.json and model.safetensors.
+"""Checkpoints in the Hugging Face layout, read and written: a folder with config.json and model.safetensors.
 
-HF's GPT-2 keeps its projections as Conv1D, [in, out]; ours are nn.Linear, [out, in]: they are transposed here, on
-the way in and on the way out. Nothing is ever unpickled.
+HF's GPT-2 has its projections as Conv1D, [in, out], ours are nn.Linear, [out, in]: this file transposes them both ways.
+It never unpickles anything.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ MASK_BUFFERS = re.compile(r"(^|\.)h\.\d+\.attn\.(bias|masked_bias)$")  # old tra
 
 
 def read_config(folder_or_name: str | Path, dropout: float | None = None) -> GPT2Config:
-    """The shape of a checkpoint, or of a published name, without its weights; `dropout` replaces both of its rates."""
+    """Return the shape of a checkpoint or of a published name, without its weights; `dropout` replaces both rates."""
     if folder_or_name in PRESETS and not Path(folder_or_name).is_dir():
         config = GPT2Config.preset(str(folder_or_name))
     else:
@@ -47,11 +47,11 @@ def read_config(folder_or_name: str | Path, dropout: float | None = None) -> GPT
     return config if dropout is None else replace(config, dropout=dropout, attn_dropout=dropout)
 
 
-def config_of(folder: Path, dropout: float | None = None) -> GPT2Config:
-    """The shape of a checkpoint. InputError where the weights have not even a tensor for each of its layers: a damaged
-    config may name more of them than memory can hold."""
+def read_plausible_config(folder: Path, dropout: float | None = None) -> GPT2Config:
+    """Return the shape of a checkpoint; InputError if it has more layers than the weights have tensors, for a damaged
+    config may ask for more than memory can hold."""
     config = read_config(folder, dropout)
-    with opened(folder) as file:
+    with open_weights(folder) as file:
         tensors = len(file.keys())
     if config.n_layer > tensors:
         raise InputError(f"{folder / WEIGHTS} does not fit its config: {config.n_layer} layers, {tensors} tensors")
@@ -59,10 +59,10 @@ def config_of(folder: Path, dropout: float | None = None) -> GPT2Config:
 
 
 def load_lm(folder_or_name: str | Path) -> GPT2LM:
-    """A language model in fp32 and eval mode, from a folder or a name. InputError lists what does not fit."""
+    """Load a language model from a folder or a name, in fp32 and eval mode. InputError lists what does not fit."""
     folder = find(folder_or_name)
-    config = config_of(folder)
-    with blank():
+    config = read_plausible_config(folder)
+    with uninitialised():
         model = GPT2LM(config)
     read_weights(model, folder, unused={"score.weight"})
     return model.eval()
@@ -71,35 +71,37 @@ def load_lm(folder_or_name: str | Path) -> GPT2LM:
 def load_classifier(
     folder_or_name: str | Path, labels: Sequence[str] | None = None, dropout: float | None = None
 ) -> GPT2Classifier:
-    """A classifier in fp32 and eval mode, from a folder or a name.
+    """Load a classifier from a folder or a name, in fp32 and eval mode. InputError lists what does not fit.
 
-    `labels` are needed where the checkpoint has no head: a fresh one is added, N(0, 0.02). Where it has one they
-    must be its own. `dropout` replaces both rates of the checkpoint's config."""
+    A checkpoint without a head needs `labels`, and gets a fresh head, N(0, 0.02). With a head, `labels` must be the
+    checkpoint's own. `dropout` replaces both rates of its config."""
     folder = find(folder_or_name)
-    own = read_labels(folder)
-    if own is None and labels is None:
+    stored_labels = read_labels(folder)
+    if stored_labels is None and labels is None:
         raise InputError(f"{folder}: this checkpoint has no classification head; say which labels a fresh one is for")
-    if own is not None and labels is not None and own != tuple(labels):
+    if stored_labels is not None and labels is not None and stored_labels != tuple(labels):
         expected = f"expected {', '.join(labels)}; its language model, or --init random, can start on these"
-        raise InputError(f"{folder}: its classes are {', '.join(own)}; {expected}")
-    names = own or labels or ()
-    config = config_of(folder, dropout)
-    with blank():
+        raise InputError(f"{folder}: its classes are {', '.join(stored_labels)}; {expected}")
+    names = stored_labels or labels or ()
+    config = read_plausible_config(folder, dropout)
+    with uninitialised():
         model = GPT2Classifier(config, names)
-    if own is None:
+    if stored_labels is None:
         model.score = fresh_head(config, len(names))
-    read_weights(model, folder, fresh={"score.weight"} if own is None else set())
+    read_weights(model, folder, fresh={"score.weight"} if stored_labels is None else set())
     return model.eval()
 
 
 @contextmanager
-def blank() -> Iterator[None]:
-    """Models made in here take no memory and no random numbers for weights that are about to be read."""
-    with torch.device("meta"), NoInit():  # on meta alone, every nn.init would be a second of imports for nothing
+def uninitialised() -> Iterator[None]:
+    """Let models made within take neither memory nor random numbers for weights that will be read."""
+    with torch.device("meta"), NoInit():  # on meta alone, nn.init would spend a second on imports
         yield
 
 
 class NoInit(TorchFunctionMode):
+    """Leaves out every nn.init."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", "") == "torch.nn.init":
             return (kwargs or {}).get("tensor", args[0] if args else None)
@@ -112,11 +114,10 @@ def save(
     tokenizer: Tokenizer | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a checkpoint that `transformers` opens too, whole or not at all; `dtype` None keeps the model's own.
+    """Write a checkpoint that `transformers` opens too, whole or not at all; `dtype` None keeps the model's.
 
-    The metadata of model.safetensors carry a SHA-256 of the tensors, without which loading refuses them, and one of
-    config.json, without which it warns.
-    OSError where the files cannot be written: what was there before is untouched."""
+    The metadata of model.safetensors hold a SHA-256 of the tensors and one of config.json. If they do not match,
+    loading refuses the tensors, and warns of the config. OSError leaves the files of before as they were."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
@@ -131,7 +132,7 @@ def save(
     config = json.dumps(raw, indent=2).encode()
     metadata = {"format": "pt", DIGEST: digest(tensors), CONFIG_DIGEST: hashlib.sha256(config).hexdigest()}
     files = {"config.json": config}
-    if tokenizer:  # HF refuses to pad a batch unless it is told with what
+    if tokenizer:  # HF pads a batch only if the config names a token
         hf = {"tokenizer_class": "GPT2Tokenizer", "pad_token": END_OF_TEXT, "model_max_length": model.config.n_ctx}
         files |= tokenizer.files | {"tokenizer_config.json": json.dumps(hf, indent=2).encode()}
     try:
@@ -140,15 +141,15 @@ def save(
                 path.write_bytes(content)
             save_file(tensors, weights, metadata=metadata)
             sort_metadata(weights)
-            shutil.copymode(others[0], weights)  # safetensors keeps its file from everybody else
-    except (OSError, SafetensorError) as error:  # a full disk is any of them, mostly without the name of a file
+            shutil.copymode(others[0], weights)  # safetensors makes its file private
+    except (OSError, SafetensorError) as error:  # a full disk may raise any, mostly without the name of a file
         raise OSError(f"{folder}: the model could not be saved, is the disk full? ({error})") from None
 
 
 def sort_metadata(path: Path) -> None:
-    """safetensors writes the metadata in random order; sorted, equal tensors make equal files."""
+    """Sort the metadata, which safetensors writes in random order, so that equal tensors make equal files."""
     with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")  # of the header, JSON padded with spaces
+        size = int.from_bytes(file.read(8), "little")  # bytes of the header: JSON padded with spaces
         header = json.loads(file.read(size))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         file.seek(8)
@@ -156,43 +157,43 @@ def sort_metadata(path: Path) -> None:
 
 
 def read_weights(model: nn.Module, folder: Path, unused: set[str] | None = None, fresh: set[str] | None = None) -> None:
-    """Fill `model` from the folder's safetensors, tensor by tensor: memory never holds a second copy of it.
+    """Fill `model` from the folder's safetensors, tensor by tensor, so that memory never holds a second copy.
 
-    The file may also hold what is `unused`, the model also what is `fresh`; any other difference in names or shapes
-    raises InputError, and so do damaged weights."""
+    Only the file may have the tensors in `unused`, only the model those in `fresh`. Any other difference in names or
+    shapes raises InputError, and so do damaged weights."""
     path = folder / WEIGHTS
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in (fresh or set())}
-    keys, metadata = matched(folder, wanted, unused or set())
+    keys, metadata = match_keys(folder, wanted, unused or set())
     stored_digest, stored_config_digest = metadata.get(DIGEST), metadata.get(CONFIG_DIGEST)
     sha = hashlib.sha256()
     order = sorted(keys.items(), key=lambda pair: pair[1])
-    if not stored_digest:  # the largest first, for a tensor is there twice while it is copied
+    if not stored_digest:  # largest first, for a copy needs twice a tensor's memory
         order.sort(key=lambda pair: -wanted.get(pair[0], torch.Size([0])).numel())
     for name, key in order:
-        with opened(folder) as file:  # anew for each: the pages of a mapped file that were read count as memory
-            tensor = as_stored(file, key, path)
+        with open_weights(folder) as file:  # for each, because the pages read of a mapped file count as memory
+            tensor = read_tensor(file, key, path)
             if stored_digest:
-                add_to(sha, key, tensor)
+                update_hash(sha, key, tensor)
             if name in wanted:
                 set_parameter(model, name, tensor.T if name.endswith(TRANSPOSED) else tensor)
     if stored_digest and stored_digest != sha.hexdigest():
         raise InputError(f"{path} is damaged: its tensors do not match the SHA-256 stored with them")
     config_digest = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
     if stored_config_digest and stored_config_digest != config_digest:
-        log.warning("%s: config.json was changed since %s was saved with it", folder, WEIGHTS)  # as people may
+        log.warning("%s: config.json was changed since %s was saved with it", folder, WEIGHTS)
     if not stored_digest and not hub.is_verified(path):
         log.warning("%s was not saved by headgate: there is no SHA-256 to check its tensors against", path)
     if "lm_head.weight" in keys:
-        with opened(folder) as file:
+        with open_weights(folder) as file:
             tied = torch.equal(file.get_tensor("lm_head.weight").float(), model.get_parameter("trunk.wte.weight"))
         if not tied:
             raise InputError(f"{path}: lm_head.weight differs from wte.weight, and headgate ties the two")
 
 
-def matched(folder: Path, wanted: dict[str, torch.Size], unused: set[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The file's key of each tensor by our name, and its metadata; InputError where it does not fit."""
-    with opened(folder) as file:
-        keys = {ours(key): key for key in file.keys()}  # noqa: SIM118  (safe_open is no dict)
+def match_keys(folder: Path, wanted: dict[str, torch.Size], unused: set[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the file's key of each tensor by our name, and its metadata; InputError if names or shapes differ."""
+    with open_weights(folder) as file:
+        keys = {our_name(key): key for key in file.keys()}  # noqa: SIM118  (safe_open is no dict)
         droppable = {name for name in keys if MASK_BUFFERS.search(name)} | {"lm_head.weight"} | unused
         shapes = {name: tuple(file.get_slice(key).get_shape()) for name, key in keys.items()}
         shapes = {name: shape[::-1] if name.endswith(TRANSPOSED) else shape for name, shape in shapes.items()}
@@ -211,35 +212,35 @@ def set_parameter(model: nn.Module, name: str, value: Tensor) -> None:
     setattr(model.get_submodule(owner), attribute, nn.Parameter(copy))
 
 
-def compare(wanted: dict[str, torch.Size], found: dict[str, tuple[int, ...]], droppable: set[str]) -> list[str]:
-    """In words, how the names and shapes found differ from those wanted."""
-    missing = sorted(wanted.keys() - found.keys())
-    unexpected = sorted(found.keys() - wanted.keys() - droppable)
+def compare(wanted: dict[str, torch.Size], stored: dict[str, tuple[int, ...]], droppable: set[str]) -> list[str]:
+    """Say in words how the stored names and shapes differ from those wanted."""
+    missing = sorted(wanted.keys() - stored.keys())
+    unexpected = sorted(stored.keys() - wanted.keys() - droppable)
     mismatched = [
-        f"{name} expected {tuple(shape)} got {found[name]}"
+        f"{name} expected {tuple(shape)} got {stored[name]}"
         for name, shape in wanted.items()
-        if name in found and found[name] != shape
+        if name in stored and stored[name] != shape
     ]
-    empty = sorted(name for name in found.keys() & droppable if 0 in found[name])  # the other sizes may be absurd
+    empty = sorted(name for name in stored.keys() & droppable if 0 in stored[name])  # their other sizes may be absurd
     shapes = ("wrong shape (as [out, in])", mismatched)
     kinds = (("missing", missing), ("unexpected", unexpected), shapes, ("without numbers", empty))
     return [f"{kind}: {', '.join(names)}" for kind, names in kinds if names]
 
 
-def ours(key: str) -> str:
-    """HF's name of a tensor -> ours: `transformer.h.0.ln_1.bias` and `h.0.ln_1.bias` -> `trunk.h.0.ln_1.bias`."""
+def our_name(key: str) -> str:
+    """Return our name of HF's tensor: `transformer.h.0.ln_1.bias` and `h.0.ln_1.bias` -> `trunk.h.0.ln_1.bias`."""
     return key if key in ("lm_head.weight", "score.weight") else "trunk." + key.removeprefix("transformer.")
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[Any]:
-    """The folder's safetensors file; InputError where there is none, or where it is damaged."""
+def open_weights(folder: Path) -> Iterator[Any]:
+    """Open the folder's safetensors file; InputError if it is missing or damaged."""
     path = folder / WEIGHTS
     if not path.is_file():
         pickled = (folder / "pytorch_model.bin").is_file()
-        why = "only a pytorch_model.bin, whose unpickling could run any code" if pickled else "no weights"
-        todo = "convert it to safetensors" if pickled else "start from its shape with --init random"
-        raise InputError(f"{folder}: expected {WEIGHTS}, found {why}; {todo}")
+        reason = "only a pytorch_model.bin, whose unpickling could run any code" if pickled else "no weights"
+        advice = "convert it to safetensors" if pickled else "start from its shape with --init random"
+        raise InputError(f"{folder}: expected {WEIGHTS}, found {reason}; {advice}")
     try:
         with safe_open(path, "pt") as file:
             yield file
@@ -247,14 +248,14 @@ def opened(folder: Path) -> Iterator[Any]:
         raise InputError(f"{path} is truncated or damaged ({path.stat().st_size:,} bytes): {error}") from None
 
 
-def as_stored(file: Any, key: str, path: Path) -> Tensor:
-    """One tensor of the file, unchanged; refused unless it holds finite floating-point numbers."""
+def read_tensor(file: Any, key: str, path: Path) -> Tensor:
+    """Return a tensor of the file, unchanged; InputError unless it holds finite floating-point numbers."""
     tensor = file.get_tensor(key)
     if MASK_BUFFERS.search(key):
         return tensor
     if tensor.dtype not in FLOATS:
         raise InputError(f"{path}: {key}: expected floating-point numbers of at least 16 bits, got {tensor.dtype}")
-    # A sum needs no memory, but it may overflow. In fp32, for a number in fp64 may be too large for that.
+    # A sum needs no memory, but may overflow. In fp32, because fp32 cannot hold every number in fp64.
     if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.float().isfinite().all():
         raise InputError(
             f"{path}: {key} holds numbers that are not finite; this checkpoint comes from a failed training"
@@ -263,22 +264,24 @@ def as_stored(file: Any, key: str, path: Path) -> Tensor:
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over the tensors in the order of their names."""
+    """Return the SHA-256 of the tensors, in the order of their names."""
     sha = hashlib.sha256()
     for name in sorted(tensors):
-        add_to(sha, name, tensors[name])
+        update_hash(sha, name, tensors[name])
     return sha.hexdigest()
 
 
-def add_to(sha: Any, name: str, tensor: Tensor) -> None:
-    """Let the hash go on over this tensor's name, dtype, shape and bytes."""
+def update_hash(sha: Any, name: str, tensor: Tensor) -> None:
+    """Add this tensor's name, dtype, shape and bytes to the hash."""
     sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
     sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def read_labels(folder: Path) -> tuple[str, ...] | None:
-    """The class names of a checkpoint, in the order of its head's rows; None where it has no head."""
-    with opened(folder) as file:
+    """Return a checkpoint's class names, in the order of its head's rows; None without a head.
+
+    Raises InputError if the names do not fit the head."""
+    with open_weights(folder) as file:
         if "score.weight" not in file.keys():  # noqa: SIM118
             return None
         shape = file.get_slice("score.weight").get_shape()

@@ -1,4 +1,4 @@
-"""The shape of a GPT-2: eight numbers, checked once and never changed."""
+"""The shape of a GPT-2: eight numbers, checked when a config is made, and never changed."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -11,8 +11,8 @@ END_OF_TEXT = "<|endoftext|>"  # the last token of GPT-2's vocabulary
 class InputError(ValueError):
     """The user's mistake: says what was expected, what came and what to do next, in one line.
 
-    What came may be anything: what a terminal would not print but obey is escaped, and of too much the middle left out.
-    """
+    A message may quote any input, so characters that a terminal would obey are escaped, and long messages lose their
+    middle."""
 
     def __init__(self, message: str) -> None:
         if len(message) > LONGEST_MESSAGE:
@@ -29,7 +29,7 @@ PRESETS = {
     "gpt2-mini": dict(n_layer=6, n_head=8, n_embd=256),  # 18M, embedded in data/gpt2-mini
 }
 
-# Our names -> HF's, and what else a config.json may say for this code to implement it.
+# Our names -> HF's; and the values with which this code implements HF's other settings.
 HF_NAMES = {
     "n_layer": "n_layer",
     "n_head": "n_head",
@@ -52,11 +52,10 @@ IMPLEMENTED = {
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """Sizes and rates of a GPT-2 (Radford et al. 2019). Raises InputError where they cannot be.
+    """Sizes and rates of a GPT-2 (Radford et al. 2019). Raises InputError for impossible ones.
 
-    `dropout` acts on the embeddings and on what each sublayer adds to the residual stream,
-    `attn_dropout` on the attention weights.
-    """
+    `dropout` acts on the embeddings and on what each sublayer adds to the residual stream, `attn_dropout` on the
+    attention weights."""
 
     n_layer: int
     n_head: int
@@ -78,7 +77,7 @@ class GPT2Config:
         if self.n_embd % self.n_head:
             raise InputError(f"n_embd {self.n_embd} is not a multiple of n_head {self.n_head}")
         weights = self.block_weights + (self.vocab_size + self.n_ctx) * self.n_embd
-        if weights > MOST_WEIGHTS:  # before anybody makes room for them
+        if weights > MOST_WEIGHTS:  # before anything allocates them
             raise InputError(f"{asdict(self)}: expected sizes that make at most {MOST_WEIGHTS:,} weights; correct them")
 
     @property
@@ -87,19 +86,19 @@ class GPT2Config:
 
     @property
     def block_weights(self) -> int:
-        """Weights in the blocks' matrices; a token costs one multiply-add with each, forward."""
+        """Count the weights of the blocks' matrices; a token costs one multiply-add with each, forward."""
         return 12 * self.n_layer * self.n_embd**2
 
     @classmethod
     def preset(cls, name: str) -> "GPT2Config":
-        """The published sizes, and `gpt2-mini`, by name."""
+        """Return the config of a published size, or of `gpt2-mini`; InputError for another name."""
         if name not in PRESETS:
             raise InputError(f"no published size is called {name!r}; there are {', '.join(PRESETS)}")
         return cls(**PRESETS[name])
 
     @classmethod
     def from_hf(cls, raw: dict[str, Any], source: str) -> "GPT2Config":
-        """From the content of HF's config.json; InputError where it asks for what this code does not implement."""
+        """Return the config in HF's config.json; InputError if it asks for what this code does not implement."""
         if missing := [name for name in ("model_type", "n_layer", "n_head", "n_embd") if name not in raw]:
             raise InputError(f"{source}: config.json does not say {', '.join(missing)}")
         try:
@@ -107,7 +106,7 @@ class GPT2Config:
         except InputError as error:
             raise InputError(f"{source}: config.json: {error}") from None
         differing = [name for name, value in IMPLEMENTED.items() if raw.get(name, value) != value]
-        if raw.get("resid_pdrop", 0.1) != config.dropout:  # 0.1 is what HF takes where a rate is not said
+        if raw.get("resid_pdrop", 0.1) != config.dropout:  # 0.1: HF's default
             differing.append("resid_pdrop")
         if raw.get("n_inner") not in (None, 4 * config.n_embd):
             differing.append("n_inner")
@@ -119,7 +118,7 @@ class GPT2Config:
         return config
 
     def to_hf(self) -> dict[str, Any]:
-        """The content of HF's config.json for a language model of this shape."""
-        tokens = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 50256)  # no pad, no batches in HF
+        """Return the content of HF's config.json for a language model of this shape."""
+        tokens = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 50256)  # HF needs pad for batches
         shape = {HF_NAMES[name]: value for name, value in asdict(self).items()}
         return IMPLEMENTED | shape | {"resid_pdrop": self.dropout, "architectures": ["GPT2LMHeadModel"]} | tokens

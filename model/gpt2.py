@@ -1,10 +1,10 @@
 """GPT-2 (Radford et al. 2019): the whole forward pass, in one sitting.
 
-Read from the bottom up or from the top down: `Attention` and `MLP` make a `Block`, blocks make `GPT2`.
-Every mask and every gate is an argument (`Interventions`); the model keeps no state between two calls.
+`Attention` and `MLP` make a `Block`, blocks make `GPT2`. Every mask and gate is an argument (`Interventions`), and the
+model keeps no state between two calls. On a first reading skip `query` and `z`, which only save work, and `recompute`,
+which saves memory: read Q as T, and `at_query(x, ...)` as x.
 
-Letters: B batch, T tokens, L layers, H heads, D head width, C = H * D width,
-         Q queries: T, or 1 where only one query of each text is wanted.
+Letters: B batch, T tokens, L layers, H heads, D head width, C = H * D width, Q queries: T, or 1 with `query`.
 """
 
 import math
@@ -18,21 +18,20 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .config import GPT2Config
-from .interventions import AXES, Interventions, check_lengths, check_query, check_z, checked, kind
+from .interventions import AXES, Interventions, check_interventions, check_lengths, check_query, check_z, describe
 
 
 class Trace:
     """An empty notebook that one forward pass fills: `trace = Trace("z", "weights")`, then `trace.z`.
 
-    Each name is a list with one tensor per layer that ran, recorded in the path of the computation, so that
-    `torch.autograd.grad(loss, trace.z)` works. What is recorded is what flows on: `z` and `mlp` after gate and
-    fill, `weights` after attn_mask and before attn_gate and dropout, `scores` before the mask.
+    Each name holds one tensor per layer that ran, in the path of the computation: `torch.autograd.grad(loss, trace.z)`
+    works. It is what flows on: `z` and `mlp` after gate and fill, `weights` after attn_mask and before attn_gate and
+    dropout, `scores` before the mask.
 
         q, k, v, z           (B, H, T, D)      scores, weights   (B, H, T, T), query x key
-        resid_mid, mlp       (B, T, C)         resid_pre         (B, T, C), and once more what leaves the last layer
+        resid_mid, mlp       (B, T, C)         resid_pre         (B, T, C), and last what leaves the last layer
 
-    Raises ValueError for an unknown name, and where a used notebook is handed to a second forward pass.
-    """
+    Raises ValueError for an unknown name, and if a second forward pass gets the same notebook."""
 
     NAMES = ("resid_pre", "q", "k", "v", "scores", "weights", "z", "resid_mid", "mlp")
 
@@ -49,8 +48,7 @@ class Trace:
         raise AttributeError(f"this Trace does not record {name!r}; it was made for {tuple(records)}")
 
     def stacked(self, name: str) -> Tensor:
-        """The records of one name as a single tensor, layers on axis 1: (B, L, ...). Raises ValueError after a run
-        with `query`, whose last layer holds one position where the others hold all."""
+        """Stack the records of one name, layers on axis 1: (B, L, ...). ValueError if `query` made shapes differ."""
         if len({record.shape for record in getattr(self, name)}) != 1:
             raise ValueError(f"trace.{name}: layers of different shapes cannot be stacked; trace without `query`")
         return torch.stack(getattr(self, name), dim=1)
@@ -61,23 +59,24 @@ class Trace:
         self.used = True
 
     def close(self) -> None:
-        """End the recording: with `recompute`, the backward pass runs the blocks again."""
+        """Stop recording, because with `recompute` the backward pass runs the blocks again."""
         self.closed = True
 
-    def record(self, name: str, value: Tensor) -> None:
-        if name in self.records and not self.closed:
-            self.records[name].append(value)
+    def record(self, **values: Tensor) -> None:
+        for name, value in values.items():
+            if name in self.records and not self.closed:
+                self.records[name].append(value)
 
 
 class Arguments(Interventions, total=False):
-    """All that a forward pass takes besides `ids` and `lengths`."""
+    """The arguments of a forward pass besides `ids` and `lengths`."""
 
     trace: Trace | None
-    recompute: bool  # compute each block again in the backward pass, see `GPT2.run`
+    recompute: bool  # see `GPT2.run`
 
 
-def row(x: Tensor, query: Tensor | None, axis: int) -> Tensor:
-    """Keep one position of `axis` per text, query (B,), as an axis of size 1; None and axes of size 1 stay."""
+def at_query(x: Tensor, query: Tensor | None, axis: int) -> Tensor:
+    """Select one position per text along `axis`, keeping the axis; a no-op if query is None or the axis has size 1."""
     if query is None or x.shape[axis] == 1:
         return x
     x = x.expand(len(query), *x.shape[1:])
@@ -86,14 +85,14 @@ def row(x: Tensor, query: Tensor | None, axis: int) -> Tensor:
     return x.gather(axis, index)
 
 
-def causal(k: Tensor, query: Tensor | None) -> Tensor:
-    """May each query attend to each key of k (B, H, T, D)? bool (T, T), or (B, 1, 1, T) for one query per text."""
+def causal_mask(k: Tensor, query: Tensor | None) -> Tensor:
+    """Return which keys of k (B, H, T, D) each query may attend to: bool (T, T), or (B, 1, 1, T) with `query`."""
     keys = torch.arange(k.shape[2], device=k.device)
     return keys <= (keys[:, None] if query is None else query.view(-1, 1, 1, 1))
 
 
 def gated(value: Tensor, gate: Tensor, fill: Tensor | None) -> Tensor:
-    """gate * value + (1 - gate) * fill, in the dtype of `value`."""
+    """Return gate * value + (1 - gate) * fill, in the dtype of `value`; without `fill`, 0 takes its place."""
     gate = gate.to(value.dtype)
     return gate * value if fill is None else gate * value + (1 - gate) * fill.to(value.dtype)
 
@@ -109,47 +108,41 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def project(self, x: Tensor, query: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """x (B, T, C) -> q (B, H, Q, D), k and v (B, H, T, D)."""
+        """Project x (B, T, C) to q (B, H, Q, D), k and v (B, H, T, D)."""
         C = x.shape[-1]
         if query is None:
             q, k, v = self.c_attn(x).split(C, dim=-1)  # three of (B, T, C)
         else:
             weight, bias = self.c_attn.weight, self.c_attn.bias
-            q = F.linear(row(x, query, axis=1), weight[:C], bias[:C])  # (B, 1, C)
+            q = F.linear(at_query(x, query, axis=1), weight[:C], bias[:C])  # (B, 1, C)
             k, v = F.linear(x, weight[C:], bias[C:]).split(C, dim=-1)  # two of (B, T, C)
-        heads = (self.n_head, self.head_width)
-        return tuple(y.unflatten(-1, heads).transpose(1, 2) for y in (q, k, v))  # (B, T, C) -> (B, H, T, D)
+        return tuple(y.unflatten(-1, (self.n_head, self.head_width)).transpose(1, 2) for y in (q, k, v))
 
     def attend(self, q: Tensor, k: Tensor, allowed: Tensor, trace: Trace) -> Tensor:
-        """q (B, H, Q, D), k (B, H, T, D), allowed bool (B, H, Q, T) -> weights (B, H, Q, T); rows sum to 1, or to 0
-        where no key is allowed."""
+        """Return the weights (B, H, Q, T) of q (B, H, Q, D) over k (B, H, T, D); `allowed` True = may attend."""
         scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_width)  # (B, H, Q, T)
-        trace.record("scores", scores)
-        # The lowest finite number instead of -inf keeps an empty row free of NaN; that row is then set to 0.
+        trace.record(scores=scores)
+        # A row sums to 1, or to 0 if no key is allowed: the lowest finite number, not -inf, keeps that row free of NaN.
         weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(dim=-1)
         weights = weights.masked_fill(~allowed, 0)
-        trace.record("weights", weights)
+        trace.record(weights=weights)
         return weights
 
     def merge(self, z: Tensor) -> Tensor:
-        """z (B, H, Q, D) -> what attention adds to the residual stream (B, Q, C)."""
+        """Turn z (B, H, Q, D) into what attention adds to the residual stream, (B, Q, C)."""
         return self.dropout(self.c_proj(z.transpose(1, 2).flatten(-2)))
 
-    def heads(
+    def compute_z(
         self, x: Tensor, query: Tensor | None, trace: Trace, attn_mask: Tensor | None, attn_gate: Tensor | None
     ) -> Tensor:
-        """x (B, T, C), normed -> z (B, H, Q, D); without mask, gate or a look at the weights, in one fused call."""
+        """Map x (B, T, C), normed, to z (B, H, Q, D): in one fused call if nothing changes or records the weights."""
         q, k, v = self.project(x, query)
-        trace.record("q", q)
-        trace.record("k", k)
-        trace.record("v", v)
+        trace.record(q=q, k=k, v=v)
         dropout = self.attn_dropout if self.training else 0.0
-        plain = attn_mask is None and attn_gate is None and not {"scores", "weights"} & trace.records.keys()
-        if plain and query is None:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout)  # (B, H, T, D)
-        if plain:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=causal(k, query), dropout_p=dropout)
-        allowed = causal(k, query) if attn_mask is None else causal(k, query) & attn_mask
+        if attn_mask is None and attn_gate is None and not {"scores", "weights"} & trace.records.keys():
+            mask = None if query is None else causal_mask(k, query)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None)
+        allowed = causal_mask(k, query) if attn_mask is None else causal_mask(k, query) & attn_mask
         weights = self.attend(q, k, allowed, trace)
         if attn_gate is not None:
             weights = weights * attn_gate.to(weights.dtype)
@@ -166,17 +159,17 @@ class Attention(nn.Module):
         head_fill: Tensor | None = None,
         z: Tensor | None = None,
     ) -> Tensor:
-        """x (B, T, C), normed -> (B, Q, C). Where z (B, H, Q, D) is known, it is not computed again."""
+        """Map x (B, T, C), normed, to (B, Q, C). A known z (B, H, Q, D) is not computed again."""
         if z is None:
-            z = self.heads(x, query, trace, attn_mask, attn_gate)
+            z = self.compute_z(x, query, trace, attn_mask, attn_gate)
         if head_gate is not None:
             z = gated(z, head_gate[..., None], head_fill)
-        trace.record("z", z)
+        trace.record(z=z)
         return self.merge(z)
 
 
 class MLP(nn.Module):
-    """Two layers with the tanh form of GELU, the one that GPT-2 was trained with (Hendrycks & Gimpel 2016)."""
+    """Two layers around the tanh form of GELU, with which GPT-2 was trained (Hendrycks & Gimpel 2016)."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -187,12 +180,12 @@ class MLP(nn.Module):
     def forward(
         self, x: Tensor, trace: Trace, mlp_gate: Tensor | None = None, mlp_fill: Tensor | None = None
     ) -> Tensor:
-        """x (B, Q, C), normed -> (B, Q, C)."""
+        """Map x (B, Q, C), normed, to (B, Q, C)."""
         x = F.gelu(self.c_fc(x), approximate="tanh")  # (B, Q, C) -> (B, Q, 4C)
         x = self.c_proj(x)  # (B, Q, 4C) -> (B, Q, C)
         if mlp_gate is not None:
             x = gated(x, mlp_gate[..., None], mlp_fill)
-        trace.record("mlp", x)
+        trace.record(mlp=x)
         return self.dropout(x)
 
 
@@ -213,21 +206,20 @@ class Block(nn.Module):
         trace: Trace,
         mlp_gate: Tensor | None = None,
         mlp_fill: Tensor | None = None,
-        **on_attention: Tensor | None,
+        **attention_arguments: Tensor | None,
     ) -> Tensor:
-        """x (B, T, C) -> (B, Q, C). The interventions are this layer's slice, without the L axis."""
-        trace.record("resid_pre", x)
-        x = row(x, query, axis=1) + self.attn(self.ln_1(x), query, trace, **on_attention)
-        trace.record("resid_mid", x)
+        """Map x (B, T, C) to (B, Q, C). All arguments are this layer's slice, without the L axis."""
+        trace.record(resid_pre=x)
+        x = at_query(x, query, axis=1) + self.attn(self.ln_1(x), query, trace, **attention_arguments)
+        trace.record(resid_mid=x)
         return x + self.mlp(self.ln_2(x), trace, mlp_gate, mlp_fill)
 
 
 class GPT2(nn.Module):
     """The trunk: token ids in, the residual stream after the final LayerNorm out.
 
-    trunk(ids, lengths, **interventions) -> (B, T, C). Weights start as in the paper: N(0, 0.02), the
-    two projections into the residual stream scaled by 1 / sqrt(2 L).
-    """
+    trunk(ids, lengths, **interventions) -> (B, T, C). Weights start as in the paper: N(0, 0.02), the two projections
+    into the residual stream scaled by 1 / sqrt(2 L)."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -245,17 +237,17 @@ class GPT2(nn.Module):
                 nn.init.normal_(parameter, std=0.02 / scale)
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None, **arguments: Unpack[Arguments]) -> Tensor:
-        """ids int64 (B, T), right-padded; lengths int64 (B,) of real tokens, None = all full -> (B, T, C).
+        """Map ids int64 (B, T), right-padded, to (B, T, C); lengths int64 (B,) counts real tokens, None: all are real.
 
         Raises ValueError that names the argument, what was expected and what came."""
         x = self.embed(ids, lengths)
         return self.norm(self.run(x, 0, self.config.n_layer, query=None, z=None, **arguments))
 
     def embed(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """ids int64 (B, T) -> token plus position embedding (B, T, C); `lengths` blank out the padding."""
-        shaped = isinstance(ids, Tensor) and ids.dtype == torch.int64 and ids.dim() == 2
-        if not shaped or not 1 <= ids.shape[1] <= self.config.n_ctx:
-            raise ValueError(f"ids: expected int64 (B, T) with 1 <= T <= {self.config.n_ctx}, got {kind(ids)}")
+        """Add token and position embeddings of ids int64 (B, T): (B, T, C); `lengths` blank out the padding."""
+        int64_matrix = isinstance(ids, Tensor) and ids.dtype == torch.int64 and ids.dim() == 2
+        if not int64_matrix or not 1 <= ids.shape[1] <= self.config.n_ctx:
+            raise ValueError(f"ids: expected int64 (B, T) with 1 <= T <= {self.config.n_ctx}, got {describe(ids)}")
         T, device = ids.shape[1], ids.device
         if lengths is not None:
             check_lengths(lengths, len(ids), T)
@@ -272,37 +264,37 @@ class GPT2(nn.Module):
         trace: Trace | None = None,
         z: Tensor | None = None,
         recompute: bool = False,
-        **interventions: Unpack[Interventions],
+        **arguments: Unpack[Interventions],
     ) -> Tensor:
-        """Blocks start .. stop - 1 on the residual stream x (B, T, C) -> (B, T, C).
+        """Run blocks start .. stop - 1 on the residual stream x (B, T, C) -> (B, Q, C).
 
-        Layers are counted absolutely and every intervention keeps its full L axis. With `query`, int64 (B,), the
-        last of these blocks computes that one position of each text only: keys and values come from all
-        positions, the result is (B, 1, C). Where the heads' output in block `start`, before gate and fill, is known
-        already, `z` (B, H, Q, D), nothing up to it is computed or traced there; attn_mask and attn_gate raise.
-        `recompute`: a block keeps only what enters it, the backward pass computes the rest anew (Chen et al. 2016)."""
+        Layers are counted absolutely and every intervention keeps its full L axis. With `query`, int64 (B,), the last
+        block that runs computes one position of each text, with keys and values from all. A known `z` (B, H, Q, D), the
+        output of the heads of block `start` before gate and fill, is not computed again; attn_mask and attn_gate raise.
+        `recompute`: a block keeps only its input, the backward pass computes the rest again (Chen et al. 2016)."""
         stop = self.config.n_layer if stop is None else stop
         if not 0 <= start <= stop <= self.config.n_layer:
             raise ValueError(f"run: expected 0 <= start <= stop <= {self.config.n_layer}, got {start} and {stop}")
-        if query is not None:
-            check_query(query, *x.shape[:2])
-        given = checked(interventions, self.config, x)
+        check_query(query, *x.shape[:2])
+        interventions = check_interventions(arguments, self.config, x)
         if z is not None:
             Q = 1 if query is not None and start == stop - 1 else x.shape[1]
-            check_z(z, (len(x), self.config.n_head, Q, self.config.head_width), given)
+            check_z(z, (len(x), self.config.n_head, Q, self.config.head_width), interventions)
         trace = Trace() if trace is None else trace
         trace.open()
         for layer in range(start, stop):
-            at = query if layer == stop - 1 else None
-            here = {name: value[:, layer if value.shape[1] > 1 else 0] for name, value in given.items()}
-            here = {name: row(value, at, axis=AXES[name].index("T") - 1) for name, value in here.items()}
+            layer_query = query if layer == stop - 1 else None
+            layer_arguments = {}
+            for name, value in interventions.items():
+                value = value[:, layer if value.shape[1] > 1 else 0]
+                layer_arguments[name] = at_query(value, layer_query, axis=AXES[name].index("T") - 1)
             block = self.h[layer]
             compute: Callable[..., Tensor] = partial(checkpoint, block, use_reentrant=False) if recompute else block
-            x = compute(x, at, trace, z=z if layer == start else None, **here)
-        trace.record("resid_pre", x)
+            x = compute(x, layer_query, trace, z=z if layer == start else None, **layer_arguments)
+        trace.record(resid_pre=x)
         trace.close()
-        return row(x, query, axis=1)
+        return at_query(x, query, axis=1)
 
     def norm(self, x: Tensor) -> Tensor:
-        """The final LayerNorm, (..., C) -> (..., C)."""
+        """Apply the final LayerNorm, (..., C) -> (..., C)."""
         return self.ln_f(x)

@@ -1,4 +1,4 @@
-"""Files from the Hugging Face hub: used from its standard cache, or downloaded into it once; checked either way.
+"""Files from the Hugging Face hub: taken from its standard cache or downloaded into it once, and checked either way.
 
 `huggingface_hub` asks, downloads and lays out the cache, so HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE mean what
 they always mean. It never checks content, so this module does: each download against the hash in the hub's listing
@@ -45,7 +45,7 @@ def fetch(kind: Kind, repository: str, choose: Choice, revision: str | None = No
     `choose` raises InputError if it misses a file. So does this, within seconds, if the hub does not answer or refuses,
     or if a file arrives with another hash than the hub lists.
     """
-    copy = cached(kind, repository, choose, revision)
+    copy = find_cached(kind, repository, choose, revision)
     if copy and kind == "model":
         return copy
     try:
@@ -59,11 +59,11 @@ def fetch(kind: Kind, repository: str, choose: Choice, revision: str | None = No
         raise InputError(f"{kind} {repository!r}: {error}") from None
 
 
-def cached(kind: Kind, repository: str, choose: Choice, revision: str | None = None) -> Path | None:
+def find_cached(kind: Kind, repository: str, choose: Choice, revision: str | None = None) -> Path | None:
     """Return the folder in the cache where `choose` finds its files, or None; raise InputError if one is damaged."""
     try:
         folder = snapshot(kind, repository, revision)
-        names = choose(names_in(folder)) if HASH.fullmatch(folder.name) else []
+        names = choose(list_names(folder)) if HASH.fullmatch(folder.name) else []
     except (errors.LocalEntryNotFoundError, ValueError):  # from `choose`, or a damaged refs/main
         return None
     for name in names:
@@ -77,7 +77,7 @@ def snapshot(kind: Kind, repository: str, revision: str | None) -> Path:
     return Path(path)
 
 
-def names_in(folder: Path) -> list[str]:
+def list_names(folder: Path) -> list[str]:
     """Return the names of all files in a folder, as the hub writes them: relative, with slashes."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 

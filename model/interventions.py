@@ -1,4 +1,4 @@
-"""The arguments of the forward pass that change what it computes: names, shapes, and the check of both."""
+"""The arguments that change what the forward pass computes: their names, shapes and checks."""
 
 from collections.abc import Callable
 from typing import Any, TypedDict
@@ -10,7 +10,7 @@ from .config import GPT2Config
 
 
 class Interventions(TypedDict, total=False):
-    """What may be done to a forward pass. Every axis is given; an axis of size 1 broadcasts."""
+    """Changes to a forward pass. Every axis is given; an axis of size 1 broadcasts."""
 
     attn_mask: Tensor | None  # bool  (B, L, H, T, T) query x key, True = may attend; before softmax, AND-ed with causal
     attn_gate: Tensor | None  # float (B, L, H, T, T) multiplies the softmaxed weights; nothing renormalises
@@ -32,23 +32,23 @@ AXES = {
 }
 
 
-def checked(interventions: Interventions, config: GPT2Config, x: Tensor) -> dict[str, Tensor]:
-    """The interventions that are not None, for a residual stream x (B, T, C).
+def check_interventions(arguments: Interventions, config: GPT2Config, x: Tensor) -> dict[str, Tensor]:
+    """Return the arguments that are not None, checked for a residual stream x (B, T, C).
 
     Raises TypeError for an unknown name, and ValueError for anything but a tensor on the device of x with the right
     kind of dtype, rank and sizes, and for a fill without its gate."""
     sizes = dict(B=x.shape[0], T=x.shape[1], L=config.n_layer, H=config.n_head, D=config.head_width, C=config.n_embd)
-    if unknown := interventions.keys() - AXES.keys():
+    if unknown := arguments.keys() - AXES.keys():
         raise TypeError(f"there is no argument {', '.join(map(repr, sorted(unknown)))}; there are {', '.join(AXES)}")
-    values: dict[str, Any] = dict(interventions)
-    given = {name: value for name, value in values.items() if value is not None}
-    for name, value in given.items():
+    values: dict[str, Any] = dict(arguments)
+    interventions = {name: value for name, value in values.items() if value is not None}
+    for name, value in interventions.items():
         check(name, value, [sizes[axis] for axis in AXES[name]])
         if value.device != x.device:
             raise ValueError(f"{name}: expected a tensor on {x.device} like the model, got one on {value.device}")
-        if name.endswith("_fill") and (gate := name.replace("fill", "gate")) not in given:
+        if name.endswith("_fill") and (gate := name.replace("fill", "gate")) not in interventions:
             raise ValueError(f"{name} does nothing without {gate}: give both")
-    return given
+    return interventions
 
 
 def check(name: str, value: Any, shape: list[int]) -> None:
@@ -62,14 +62,14 @@ def check(name: str, value: Any, shape: list[int]) -> None:
     )
     if not fits:
         expected = f"a {dtype} tensor ({', '.join(AXES[name])}) = {tuple(shape)}, or 1 on any axis"
-        raise ValueError(f"{name}: expected {expected}; got {kind(value)}")
+        raise ValueError(f"{name}: expected {expected}; got {describe(value)}")
 
 
-def check_z(z: Any, shape: tuple[int, ...], given: dict[str, Tensor]) -> None:
-    """Raise ValueError unless z is floating (B, H, Q, D) = shape, and nothing is given that acts before it."""
+def check_z(z: Any, shape: tuple[int, ...], interventions: dict[str, Tensor]) -> None:
+    """Raise ValueError unless z is floating (B, H, Q, D) = shape, and no intervention acts before it."""
     if not isinstance(z, Tensor) or not z.is_floating_point() or z.shape != shape:
-        raise ValueError(f"z: expected a floating tensor (B, H, Q, D) = {shape}, got {kind(z)}")
-    if late := {"attn_mask", "attn_gate"} & given.keys():
+        raise ValueError(f"z: expected a floating tensor (B, H, Q, D) = {shape}, got {describe(z)}")
+    if late := {"attn_mask", "attn_gate"} & interventions.keys():
         raise ValueError(f"{' and '.join(sorted(late))}: with z, attention has been computed already; give either")
 
 
@@ -79,19 +79,20 @@ def check_lengths(lengths: Any, B: int, T: int) -> None:
 
 
 def check_query(query: Any, B: int, T: int) -> None:
-    """Raise ValueError unless `query` is int64 (B,) and, where its values can be seen, within 0 .. T - 1."""
-    check_per_row("query", query, B, 0, T - 1, "as a position")
+    """Raise ValueError unless `query` is None or int64 (B,) and, where its values can be seen, within 0 .. T - 1."""
+    if query is not None:
+        check_per_row("query", query, B, 0, T - 1, "as a position")
 
 
 def check_per_row(name: str, value: Any, B: int, low: int, high: int, what: str) -> None:
     if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.shape != (B,):
-        raise ValueError(f"{name}: expected int64 ({B},), got {kind(value)}")
-    # Values are looked at only where that makes no one wait for a GPU and breaks no compiled graph.
+        raise ValueError(f"{name}: expected int64 ({B},), got {describe(value)}")
+    # Looking at values on a GPU would wait for it, and within torch.compile it would break the graph.
     visible = value.device.type == "cpu" and not torch.compiler.is_compiling()
     if visible and ((value < low) | (value > high)).any():
         raise ValueError(f"{name}: expected {low} .. {high} {what} per row, got {value.tolist()}")
 
 
-def kind(value: Any) -> str:
-    """Dtype and shape of a tensor, the type of anything else: for messages."""
+def describe(value: Any) -> str:
+    """Return the dtype and shape of a tensor, the type of anything else: for messages."""
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

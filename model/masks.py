@@ -1,4 +1,4 @@
-"""Small functions that build the arguments of the forward pass.
+"""Builders of the forward pass's arguments.
 
 Regions are bool (1, 1, 1, T, T), query x key, True inside the region. A region r is itself a mask:
 
@@ -6,8 +6,8 @@ Regions are bool (1, 1, 1, T, T), query x key, True inside the region. A region 
     attn_mask=~r           attend everywhere else
     attn_gate=(~r).float() cut it out of the softmaxed weights; nothing renormalises
 
-Masks combine with `&`, `|` and `~`; the causal mask is always added by the model itself. Heads are (layer, head),
-counted from 0.
+Masks combine with `&`, `|` and `~`; the model always adds the causal mask itself. Heads are (layer, head), counted from
+0. Whatever lies out of range raises ValueError.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from .interventions import Intervention, Interventions
 
 
 def close_heads(config: GPT2Config, heads: Iterable[tuple[int, int]]) -> Tensor:
-    """A head_gate (1, L, H, 1) that closes these (layer, head) pairs."""
+    """Return a head_gate, float (1, L, H, 1), that closes these (layer, head) pairs."""
     gate = torch.ones(1, config.n_layer, config.n_head, 1)
     for layer, head in heads:
         within("layer", layer, config.n_layer)
@@ -34,12 +34,12 @@ def close_heads(config: GPT2Config, heads: Iterable[tuple[int, int]]) -> Tensor:
 
 
 def close_attention(config: GPT2Config, layers: Iterable[int]) -> Tensor:
-    """A head_gate (1, L, 1, 1) that closes all heads of these layers; with `close_mlps` it closes the layers whole."""
+    """Return a head_gate (1, L, 1, 1) that closes all heads of these layers; add `close_mlps` to close whole layers."""
     return close_mlps(config, layers)[..., None]
 
 
 def close_mlps(config: GPT2Config, layers: Iterable[int]) -> Tensor:
-    """An mlp_gate (1, L, 1) that closes the MLPs of these layers."""
+    """Return an mlp_gate, float (1, L, 1), that closes the MLPs of these layers."""
     gate = torch.ones(1, config.n_layer, 1)
     for layer in layers:
         within("layer", layer, config.n_layer)
@@ -48,7 +48,7 @@ def close_mlps(config: GPT2Config, layers: Iterable[int]) -> Tensor:
 
 
 def each_head(config: GPT2Config) -> Tensor:
-    """A head_gate (L * H, L, H, 1) with one row per single-head ablation: row l * H + h closes (l, h) alone."""
+    """Return a head_gate (L * H, L, H, 1), one row per single-head ablation: row l * H + h closes (l, h) alone."""
     L, H = config.n_layer, config.n_head
     return (1 - torch.eye(L * H)).view(L * H, L, H, 1)
 
@@ -57,22 +57,22 @@ def each_head(config: GPT2Config) -> Tensor:
 
 
 def self_token(T: int) -> Tensor:
-    """Each query's own position."""
+    """Return the region of each query's own position."""
     return torch.eye(T, dtype=torch.bool)[None, None, None]
 
 
 def previous_token(T: int) -> Tensor:
-    """The position before each query; the first query has none."""
+    """Return the region of the position before each query; the first query has none."""
     return torch.ones(T, T, dtype=torch.bool).tril(-1).triu(-1)[None, None, None]
 
 
 def first_token(T: int) -> Tensor:
-    """Position 0, where much of GPT-2's attention rests."""
+    """Return the region of position 0, which gets much of GPT-2's attention."""
     return keys(T, [0])
 
 
 def band(T: int, width: int) -> Tensor:
-    """The last `width` positions up to each query, itself included: query - width < key <= query."""
+    """Return the region of the last `width` positions up to each query, included: query - width < key <= query."""
     if width < 1:
         raise ValueError(f"band: expected a width of at least 1, got {width}")
     ones = torch.ones(T, T, dtype=torch.bool)
@@ -80,12 +80,12 @@ def band(T: int, width: int) -> Tensor:
 
 
 def queries(T: int, positions: Iterable[int]) -> Tensor:
-    """All keys of these query rows."""
+    """Return the region of all keys of these query rows."""
     return keys(T, positions).transpose(-2, -1)
 
 
 def keys(T: int, positions: Iterable[int]) -> Tensor:
-    """These key columns, for all queries."""
+    """Return the region of these key columns, for all queries."""
     region = torch.zeros(1, 1, 1, T, T, dtype=torch.bool)
     for position in positions:
         within("position", position, T)
@@ -97,7 +97,7 @@ def keys(T: int, positions: Iterable[int]) -> Tensor:
 
 
 def hide_tokens(hidden: Tensor) -> Tensor:
-    """hidden bool (B, T), True = no query may attend to this token -> attn_mask (B, 1, 1, 1, T)."""
+    """Turn hidden, bool (B, T), True = no query may attend to this token, into an attn_mask (B, 1, 1, 1, T)."""
     if hidden.dtype != torch.bool or hidden.dim() != 2:
         raise ValueError(f"hidden: expected bool (B, T), got {hidden.dtype} {tuple(hidden.shape)}")
     return ~hidden[:, None, None, None]
@@ -123,7 +123,8 @@ def restrict(
     return mask | (gate > 0)[..., None]  # where the gate is open the mask does not act: all True
 
 
-# Interventions that depend on the text: (ids, lengths) -> arguments, for `generate`, a sweep or a training step.
+# Interventions that depend on the text: (ids, lengths) -> arguments, for `generate`, a sweep or a training step. These
+# functions return one; `close_last_query` is one.
 
 
 def hide_ids(token_ids: Iterable[int]) -> Intervention:
@@ -145,19 +146,19 @@ def last_tokens(n: int) -> Intervention:
 
 
 def close_query(position: int) -> Intervention:
-    """Let one query of each text attend to nothing; negative positions count from the text's last real token, -1.
-    Texts too short to have it stay whole."""
+    """Let the query at this position of each text attend to nothing; a negative one counts from the text's end, where
+    -1 is the last real token. A text too short to have it stays whole."""
 
     def intervention(ids: Tensor, lengths: Tensor) -> Interventions:
         positions = torch.arange(ids.shape[1], device=ids.device)
-        closed = lengths + position if position < 0 else torch.full_like(lengths, position)
-        return {"attn_mask": (positions != closed[:, None])[:, None, None, :, None]}
+        query = lengths + position if position < 0 else torch.full_like(lengths, position)
+        return {"attn_mask": (positions != query[:, None])[:, None, None, :, None]}
 
     return intervention
 
 
 def close_last_query(ids: Tensor, lengths: Tensor) -> Interventions:
-    """The last real token, from which the class is read, may attend to nothing."""
+    """Let the last real token, from which the class is read, attend to nothing."""
     return close_query(-1)(ids, lengths)
 
 

@@ -1,4 +1,4 @@
-"""Names of checkpoints: the folder that each stands for, on this machine or on the hub."""
+"""Names of checkpoints, and the folder of each: on this machine or from the hub."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ OFFICIAL = {  # files of gpt2 as published: size in bytes (None: any) and SHA-25
 }
 
 
-def needed(names: list[str]) -> list[str]:
+def checkpoint_files(names: list[str]) -> list[str]:
     """Return the names of a checkpoint's files among those in a repository; InputError if one is missing."""
     if "config.json" not in names or WEIGHTS not in names:
         pickled = "; a pickle is never opened here, for it could run any code" if "pytorch_model.bin" in names else ""
@@ -37,7 +37,7 @@ def config_alone(names: list[str]) -> list[str]:
     return ["config.json"]
 
 
-def find(folder_or_name: str | Path, choose: hub.Choice = needed) -> Path:
+def find(folder_or_name: str | Path, choose: hub.Choice = checkpoint_files) -> Path:
     """Return the folder of a checkpoint, given as a path, `gpt2-mini`, a published name, or owner/name on the hub.
 
     Downloads from the hub what its cache lacks, see `hub.fetch`. Raises InputError if there is no such checkpoint.
@@ -52,9 +52,11 @@ def find(folder_or_name: str | Path, choose: hub.Choice = needed) -> Path:
         raise InputError(
             f"model {name!r}: neither a folder, nor owner/name on the hub, nor one of {', '.join(PRESETS)}"
         )
-    short = hub.cached("model", name, choose, revision) if name in HUB else None  # as transformers caches "gpt2"
+    by_short_name = (
+        hub.find_cached("model", name, choose, revision) if name in HUB else None
+    )  # as transformers caches it
     try:
-        folder = short or hub.fetch("model", repository, choose, revision)
+        folder = by_short_name or hub.fetch("model", repository, choose, revision)
     except hub.UnavailableError as error:
         shape_alone = "train.py --init random needs no weights, only its shape"
         advice = shape_alone if name in HUB else f"there is no folder {name} either"

@@ -1,4 +1,4 @@
-"""The two read-outs on the trunk: the next token at every position, and a class at the last real token."""
+"""Two read-outs of the trunk: the next token at every position, and a class at the last real token."""
 
 import re
 import warnings
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import GPT2Config, InputError
-from .gpt2 import GPT2, Arguments, row
+from .gpt2 import GPT2, Arguments, at_query
 from .interventions import Intervention, check_lengths
 
 NO_NAME = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # controls, line ends, halves of characters
@@ -25,11 +25,11 @@ class GPT2LM(nn.Module):
         self.trunk = GPT2(config)
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None, **arguments: Unpack[Arguments]) -> Tensor:
-        """ids int64 (B, T), lengths int64 (B,) or None -> logits (B, T, V), arguments as in `GPT2.forward`."""
+        """Map ids int64 (B, T), lengths int64 (B,) or None, to logits (B, T, V); arguments as in `GPT2.forward`."""
         return self.read(self.trunk(ids, lengths, **arguments))
 
     def read(self, x: Tensor) -> Tensor:
-        """The normed stream at any selection of positions (..., C) -> logits (..., V)."""
+        """Map the normed stream (..., C), at any positions, to logits (..., V)."""
         return F.linear(x, self.trunk.wte.weight)
 
     @torch.no_grad()
@@ -43,9 +43,9 @@ class GPT2LM(nn.Module):
     ) -> Tensor:
         """Continue prompts of one length: int64 (B, T) -> (B, T + new).
 
-        Temperature 0 takes the likeliest token, otherwise tokens are drawn from torch's global generator. After a
-        row has written `stop` it is filled up with `stop`; when all have, or n_ctx tokens stand there (with a
-        warning), generation ends. `intervention` is asked anew for every token, since T grows."""
+        Temperature 0 takes the likeliest token, any other draws from torch's global generator. A row that has written
+        `stop` is filled with it. Generation ends when all rows have, or at n_ctx tokens, with a warning. `intervention`
+        is called again for every token, since T grows. Raises ValueError for negative numbers."""
         if temperature < 0 or max_new_tokens < 0:
             raise ValueError(f"generate: negative temperature {temperature} or max_new_tokens {max_new_tokens}")
         done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
@@ -73,7 +73,7 @@ class GPT2LM(nn.Module):
 class GPT2Classifier(nn.Module):
     """The classifier, read at the last real token: clf(ids, lengths, **interventions) -> (B, K).
 
-    `labels` names the K classes, in the order of the logits, and is kept as a tuple."""
+    `labels` names the K classes, in the order of the logits, and is kept as a tuple. InputError unless `are_names`."""
 
     def __init__(self, config: GPT2Config, labels: Sequence[str]) -> None:
         super().__init__()
@@ -85,33 +85,33 @@ class GPT2Classifier(nn.Module):
         self.score = fresh_head(config, len(labels))
 
     def forward(self, ids: Tensor, lengths: Tensor | None = None, **arguments: Unpack[Arguments]) -> Tensor:
-        """ids int64 (B, T), lengths int64 (B,) or None -> logits (B, K), arguments as in `GPT2.forward`."""
+        """Map ids int64 (B, T), lengths int64 (B,) or None, to logits (B, K); arguments as in `GPT2.forward`."""
         x = self.trunk.embed(ids, lengths)  # (B, T, C)
-        # Unless a trace is to hold them, nobody looks at the last block's other queries: they are not computed.
+        # Without a trace nobody looks at the last block's other queries: they are not computed.
         query = last_real(ids, lengths) if arguments.get("trace") is None else None
         x = self.trunk.run(x, 0, self.config.n_layer, query=query, z=None, **arguments)  # (B, 1 or T, C)
         return self.read(self.trunk.norm(x), lengths if query is None else None)
 
     def read(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The normed stream (B, T, C) at the last real token, T - 1 without `lengths` -> logits (B, K)."""
+        """Map the normed stream (B, T, C) to logits (B, K), at the last real token; without `lengths`, at T - 1."""
         if lengths is not None:
             check_lengths(lengths, *x.shape[:2])
-        return self.score(row(x, last_real(x, lengths), axis=1)[:, 0])
+        return self.score(at_query(x, last_real(x, lengths), axis=1)[:, 0])
 
 
 def are_names(labels: Sequence[Any]) -> bool:
-    """Whether classes can be called so: different strings, none of them blank or a danger to tables and terminals."""
+    """Return whether these can name classes: different strings, none blank or a danger to tables and terminals."""
     strings = all(isinstance(label, str) and label.strip() and not NO_NAME.search(label) for label in labels)
     return strings and len(set(labels)) == len(labels)
 
 
 def fresh_head(config: GPT2Config, K: int) -> nn.Linear:
-    """A classification head that knows nothing yet, N(0, 0.02): (..., C) -> (..., K)."""
+    """Return an untrained classification head, N(0, 0.02): (..., C) -> (..., K)."""
     head = nn.Linear(config.n_embd, K, bias=False)
     nn.init.normal_(head.weight, std=0.02)
     return head
 
 
 def last_real(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """x (B, T, ...) -> the position of each row's last real token, int64 (B,)."""
+    """Return the position of each row's last real token, int64 (B,), for x (B, T, ...)."""
     return torch.full(x.shape[:1], x.shape[1] - 1, device=x.device) if lengths is None else lengths - 1

@@ -1,4 +1,4 @@
-"""GPT-2's byte-level BPE, from the `vocab.json` and `merges.txt` of a checkpoint, run by tiktoken."""
+"""GPT-2's byte-level BPE (Radford et al. 2019): a checkpoint's `vocab.json` and `merges.txt`, run by tiktoken."""
 
 import json
 from bisect import bisect_right
@@ -10,7 +10,7 @@ from tiktoken_ext.openai_public import r50k_pat_str
 
 from .config import END_OF_TEXT, PRESETS, InputError
 from .files import parse_json, read_json
-from .names import EMBEDDED, find, needed
+from .names import EMBEDDED, checkpoint_files, find
 
 FILES = ("vocab.json", "merges.txt")
 
@@ -18,36 +18,29 @@ FILES = ("vocab.json", "merges.txt")
 class Tokenizer:
     """Text to token ids and back: `Tokenizer.load(folder_or_name)`.
 
-    `<|endoftext|>` written in a text is ordinary text. Raises InputError where the files are missing or do not
-    belong together."""
+    `<|endoftext|>` written in a text is ordinary text. Raises InputError if the files do not belong together."""
 
     def __init__(self, files: dict[str, bytes], source: str) -> None:
-        self.files = files  # kept as they are, so that a saved checkpoint carries the same bytes
+        self.files = files  # unchanged, so that a saved checkpoint carries the same bytes
         try:
             vocab: dict[str, int] = parse_json(files["vocab.json"])
-            merges = [tuple(line.split(" ")) for line in files["merges.txt"].decode().split("\n")[1:] if line]
+            merges = [line.split(" ") for line in files["merges.txt"].decode().split("\n")[1:] if line]
             ranks = {bytes(BYTE_OF[char] for char in token): i for token, i in vocab.items() if token != END_OF_TEXT}
-            ordered = all(vocab[first + second] == 256 + n for n, (first, second) in enumerate(merges))
-            ordered &= sorted(ranks[bytes([byte])] for byte in range(256)) == list(range(256))
-            ordered &= {*map(type, vocab.values())} == {int} and sorted(vocab.values()) == list(range(len(vocab)))
+            belong_together = ids_follow_merges(vocab, merges, ranks)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{source}: vocab.json and merges.txt are not those of a GPT-2 tokenizer: {error!r}"
             ) from None
-        # tiktoken merges the pair with the lowest id first; that is GPT-2's rule only where ids follow the merges.
-        if not ordered or sorted(ranks.values()) != list(range(256 + len(merges))):
+        if not belong_together:
             raise InputError(f"{source}: vocab.json and merges.txt do not belong together")
         special = {END_OF_TEXT: vocab[END_OF_TEXT]} if END_OF_TEXT in vocab else {}
         self.encoding = tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens=special)
 
     @classmethod
     def load(cls, folder_or_name: str | Path) -> "Tokenizer":
-        """The tokenizer of a checkpoint: a folder, a published name or `gpt2-mini`."""
-        folder = (
-            EMBEDDED
-            if folder_or_name in PRESETS and not Path(folder_or_name).is_dir()
-            else find(folder_or_name, readable)
-        )
+        """Load the tokenizer of a checkpoint: a folder, a published name or `gpt2-mini`; InputError if it has none."""
+        published = folder_or_name in PRESETS and not Path(folder_or_name).is_dir()  # all share one vocabulary
+        folder = EMBEDDED if published else find(folder_or_name, checkpoint_files_with_tokenizer)
         if not (folder / "vocab.json").is_file() and (folder / "tokenizer.json").is_file():
             return cls(from_tokenizer_json(folder / "tokenizer.json"), str(folder))
         if missing := [name for name in FILES if not (folder / name).is_file()]:
@@ -58,37 +51,47 @@ class Tokenizer:
         return self.encoding.n_vocab
 
     def encode(self, text: str) -> list[int]:
-        """The token ids of a text; nothing is put before or behind it."""
+        """Return the token ids of a text, with nothing before or behind it."""
         return self.encoding.encode_ordinary(text)
 
     def decode(self, ids: list[int]) -> str:
-        """The text of these tokens; bytes that are no whole character become U+FFFD."""
+        """Return the text of these tokens; bytes that are no whole character become U+FFFD."""
         return self.encoding.decode(ids)
 
     def pieces(self, text: str) -> list[tuple[str, int, int]]:
-        """(piece, start, end) for each token of `text`, in character offsets: piece == text[start:end].
+        """Return (piece, start, end) for each token of `text`, in character offsets: piece == text[start:end].
 
         A token that holds a part of a character covers that whole character, so neighbours may overlap."""
-        # ends[i]: the byte at which character i ends
-        ends = list(accumulate(len(char.encode(errors="surrogatepass")) for char in text))
-        pieces, first = [], 0
+        byte_ends = list(accumulate(len(char.encode(errors="surrogatepass")) for char in text))  # of each character
+        pieces, first_byte = [], 0
         for token in self.encoding.encode_ordinary(text):
-            last = first + len(self.encoding.decode_single_token_bytes(token)) - 1
-            start, end = bisect_right(ends, first), bisect_right(ends, last) + 1
+            last_byte = first_byte + len(self.encoding.decode_single_token_bytes(token)) - 1
+            start, end = bisect_right(byte_ends, first_byte), bisect_right(byte_ends, last_byte) + 1
             pieces.append((text[start:end], start, end))
-            first = last + 1
+            first_byte = last_byte + 1
         return pieces
 
 
-def readable(names: list[str]) -> list[str]:
-    """The files of a checkpoint that can read text among the names in a repository."""
-    if not {*FILES} <= {*names} and "tokenizer.json" not in names:  # others may have left the weights alone in a cache
+def ids_follow_merges(vocab: dict[str, int], merges: list[list[str]], ranks: dict[bytes, int]) -> bool:
+    """Return whether the ids count the 256 bytes, then the merges in their order, then <|endoftext|>, if there is one.
+
+    tiktoken merges the pair with the lowest id first, which is GPT-2's rule only for such ids."""
+    merges_in_order = all(vocab[first + second] == 256 + n for n, (first, second) in enumerate(merges))
+    bytes_first = sorted(ranks[bytes([byte])] for byte in range(256)) == list(range(256))
+    whole_numbers = {*map(type, vocab.values())} == {int}
+    without_gaps = whole_numbers and sorted(vocab.values()) == list(range(len(vocab)))
+    return merges_in_order and bytes_first and without_gaps and sorted(ranks.values()) == list(range(256 + len(merges)))
+
+
+def checkpoint_files_with_tokenizer(names: list[str]) -> list[str]:
+    """Return the names of a checkpoint's files among those in a repository; InputError if a tokenizer's are missing."""
+    if not {*FILES} <= {*names} and "tokenizer.json" not in names:  # other programs may have cached the weights alone
         raise InputError(f"expected {' and '.join(FILES)}, there are {', '.join(names[:20]) or 'no files'}")
-    return needed(names)
+    return checkpoint_files(names)
 
 
 def from_tokenizer_json(path: Path) -> dict[str, bytes]:
-    """vocab.json and merges.txt out of the one file that `transformers` 5 writes instead of them."""
+    """Return vocab.json and merges.txt, by name, from the one file that `transformers` 5 writes instead of them."""
     content = read_json(path)
     try:
         bpe = content["model"]
@@ -99,9 +102,9 @@ def from_tokenizer_json(path: Path) -> dict[str, bytes]:
 
 
 def byte_of() -> dict[str, int]:
-    """The printable character that GPT-2's files write for each byte, back to the byte (Radford et al. 2019).
+    """Return the byte for each printable character with which GPT-2's files write bytes.
 
-    Printable latin-1 bytes stand for themselves, the other 68 for the characters from U+0100 on."""
+    Printable latin-1 bytes are written as themselves, the other 68 as the characters from U+0100 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}

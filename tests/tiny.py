@@ -1,4 +1,4 @@
-"""Sizes of the tiny model, random texts and random interventions that the tests of this folder share."""
+"""Sizes of the tiny model, random texts and random interventions, for all tests."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ CASES = (*SHAPES, "all")  # one set of arguments for each: the argument, with it
 
 
 def texts(*lengths: int, seed: int = 0, pad: int = 0) -> tuple[Tensor, Tensor]:
-    """Random tokens in 1 .. V - 1, right-padded -> ids (B, T), lengths (B,)."""
+    """Return random tokens in 1 .. V - 1, right-padded: ids (B, T), lengths (B,)."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(1, V, (len(lengths), max(lengths)), generator=generator)
     padding = torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None]
@@ -25,12 +25,12 @@ def texts(*lengths: int, seed: int = 0, pad: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def real(ids: Tensor, lengths: Tensor) -> Tensor:
-    """True at real tokens, bool (B, T)."""
+    """Return bool (B, T), True at real tokens."""
     return torch.arange(ids.shape[1]) < lengths[:, None]
 
 
 def random_value(name: str, shape: tuple[int, ...] | None = None, seed: int = 0) -> Tensor:
-    """A random value of one argument: masks of True and False, gates in [0, 1), fills around 0."""
+    """Return a random value of one argument: masks of True and False, gates in [0, 1), fills around 0."""
     generator = torch.Generator().manual_seed(seed)
     shape = shape or SHAPES[name]
     if name.endswith("_fill"):
@@ -40,15 +40,15 @@ def random_value(name: str, shape: tuple[int, ...] | None = None, seed: int = 0)
 
 
 def case(name: str) -> dict[str, Tensor]:
-    """The random arguments of one of CASES, each with all its axes in full."""
+    """Return the random arguments of one of CASES, each with all its axes in full."""
     names = SHAPES if name == "all" else (name,)
-    given = {name: random_value(name, seed=seed) for seed, name in enumerate(names)}
-    gates = {fill.replace("fill", "gate") for fill in given if fill.endswith("_fill")} - given.keys()
-    return given | {gate: random_value(gate, seed=17) for gate in gates}
+    arguments = {name: random_value(name, seed=seed) for seed, name in enumerate(names)}
+    gates = {fill.replace("fill", "gate") for fill in arguments if fill.endswith("_fill")} - arguments.keys()
+    return arguments | {gate: random_value(gate, seed=17) for gate in gates}
 
 
 def difference(got: Tensor, expected: Tensor) -> float:
-    """Largest difference, as a share of the largest expected value; inf where the shapes differ."""
+    """Return the largest difference, as a share of the largest expected value; inf if the shapes differ."""
     if got.shape != expected.shape:
         return float("inf")
     return ((got - expected).abs().max() / expected.abs().max()).item()

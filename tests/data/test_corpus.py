@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sklearn.model_selection import train_test_split
 
-from data import describe, read_corpus, report
+from data import describe_corpus, read_corpus, render_description
 from data.formats import read_table
 from model import InputError
 
@@ -65,8 +65,8 @@ def rows(exclude="", labels=LABELS):
 
 
 def read_back(content, ending):
-    with tempfile.TemporaryDirectory() as there:
-        path = Path(there) / f"corpus{ending}"
+    with tempfile.TemporaryDirectory() as parent:
+        path = Path(parent) / f"corpus{ending}"
         path.write_bytes(content)
         read = read_table(path, "text", "label").rows
     return list(zip(read["text"], read["label"], strict=True)), read["line"].tolist()
@@ -259,8 +259,8 @@ def test_the_second_draw_of_a_split_does_not_repeat_the_first(tmp_path):
 @given(st.lists(st.integers(10, 40), min_size=2, max_size=7), st.integers(0, 9))
 @settings(max_examples=20, deadline=None)
 def test_ten_texts_put_a_class_into_every_split(counts, seed):
-    with tempfile.TemporaryDirectory() as there:
-        path = single(Path(there), **{f"c{i}": n for i, n in enumerate(counts)})
+    with tempfile.TemporaryDirectory() as parent:
+        path = single(Path(parent), **{f"c{i}": n for i, n in enumerate(counts)})
         examples = read_corpus(path, seed=seed).examples
     assert len(examples.groupby(["split", "label"])) == 3 * len(counts)
 
@@ -401,9 +401,9 @@ def words(corpus):
 def test_describe_counts(tmp_path):
     train = "a;x\na;x\na;y\nb b;x\nb b;x\nc c c c;y\nd d d;x\n"
     corpus = read_corpus(folder(tmp_path, train, "c c c c;x\nd d d;x\n", "e;y\n"))
-    found = describe(corpus, words(corpus))
+    description = describe_corpus(corpus, words(corpus))
     at = {split: str(tmp_path / f"{split}.txt") for split in ("train", "val", "test")}
-    assert found["splits"]["train"] == {
+    assert description["splits"]["train"] == {
         "texts": 7,
         "classes": {"x": 5, "y": 2},
         "tokens": {"mean": 2.0, "median": 2.0, "p95": 3.7, "max": 4},
@@ -412,27 +412,27 @@ def test_describe_counts(tmp_path):
             "examples": [[f"{at['train']}:{i}" for i in (1, 2, 3)], [f"{at['train']}:{i}" for i in (4, 5)]],
         },
     }
-    assert found["splits"]["test"]["classes"] == {"x": 0, "y": 1}
-    assert found["splits"]["val"]["duplicates"] == {"count": 0, "examples": []}
+    assert description["splits"]["test"]["classes"] == {"x": 0, "y": 1}
+    assert description["splits"]["val"]["duplicates"] == {"count": 0, "examples": []}
     c, d = ([f"{at['train']}:{i}", f"{at['val']}:{j}"] for i, j in ((6, 1), (7, 2)))
-    assert found["in_two_splits"] == {"count": 2, "examples": [c, d], "relabelled": 1}
-    assert found["under_two_labels"] == {"count": 2, "examples": [[f"{at['train']}:{i}" for i in (1, 2, 3)], c]}
-    assert json.loads(json.dumps(found)) == found
+    assert description["in_two_splits"] == {"count": 2, "examples": [c, d], "relabelled": 1}
+    assert description["under_two_labels"] == {"count": 2, "examples": [[f"{at['train']}:{i}" for i in (1, 2, 3)], c]}
+    assert json.loads(json.dumps(description)) == description
 
 
 def test_describe_shows_five_examples_and_wants_every_length(tmp_path):
     corpus = read_corpus(folder(tmp_path, "".join(f"{i};pos\n{i};neg\n" for i in range(9))))
-    found = describe(corpus, words(corpus))
-    assert found["under_two_labels"]["count"] == 9
-    assert len(found["under_two_labels"]["examples"]) == 5
+    description = describe_corpus(corpus, words(corpus))
+    assert description["under_two_labels"]["count"] == 9
+    assert len(description["under_two_labels"]["examples"]) == 5
     with pytest.raises(ValueError, match="Length of values"):
-        describe(corpus, words(corpus) | {"train": [1, 2]})
+        describe_corpus(corpus, words(corpus) | {"train": [1, 2]})
 
 
 def test_report_prints_every_number_and_labels_as_they_are(tmp_path):
     corpus = read_corpus(folder(tmp_path, *["a b;[bold]\nc;x\nc;[bold]\n"] * 3))
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(report(describe(corpus, words(corpus))))
+    console.print(render_description(describe_corpus(corpus, words(corpus))))
     printed = console.export_text()
     assert [line.split() for line in printed.splitlines() if "[bold]" in line] == [["[bold]", "2", "2", "2"]]
     assert "2 texts in two splits, 1 of them relabelled" in printed
@@ -446,16 +446,16 @@ def test_report_prints_every_number_and_labels_as_they_are(tmp_path):
 def test_emotion():
     corpus = read_corpus(SHARED / "emotion")
     assert corpus.labels == ("sadness", "joy", "love", "anger", "fear", "surprise")
-    found = describe(corpus, words(corpus))
-    assert [part["texts"] for part in found["splits"].values()] == [16000, 2000, 2000]
-    assert list(found["splits"]["train"]["classes"].values()) == [4666, 5362, 1304, 2159, 1937, 572]
-    assert list(found["splits"]["test"]["classes"].values()) == [581, 695, 159, 275, 224, 66]
-    assert [part["duplicates"]["count"] for part in found["splits"].values()] == [31, 2, 0]
+    description = describe_corpus(corpus, words(corpus))
+    assert [part["texts"] for part in description["splits"].values()] == [16000, 2000, 2000]
+    assert list(description["splits"]["train"]["classes"].values()) == [4666, 5362, 1304, 2159, 1937, 572]
+    assert list(description["splits"]["test"]["classes"].values()) == [581, 695, 159, 275, 224, 66]
+    assert [part["duplicates"]["count"] for part in description["splits"].values()] == [31, 2, 0]
     train = set(corpus.split("train")["text"])
     assert corpus.split("val")["text"].isin(train).sum() == 5
     assert corpus.split("test")["text"].isin(train).sum() == 11
-    assert (found["in_two_splits"]["count"], found["in_two_splits"]["relabelled"]) == (19, 19)
-    assert found["under_two_labels"]["count"] == 51
+    assert (description["in_two_splits"]["count"], description["in_two_splits"]["relabelled"]) == (19, 19)
+    assert description["under_two_labels"]["count"] == 51
 
 
 @needs("rotten_tomatoes")

@@ -69,8 +69,8 @@ def test_every_format_is_here():
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(changes=mutations())
 def test_a_mutated_file_is_read_right_or_refused_in_one_line(ending, changes):
-    with tempfile.TemporaryDirectory() as there:
-        path = Path(there) / f"corpus{ending}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"corpus{ending}"
         path.write_bytes(mutated(VALID[ending], changes))
         try:
             checked(read_corpus(path))
@@ -82,14 +82,14 @@ def test_a_mutated_file_is_read_right_or_refused_in_one_line(ending, changes):
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(changes=mutations(), split=st.sampled_from(["train", "val", "test"]))
 def test_a_mutated_split_of_a_folder_is_read_right_or_refused_in_one_line(ending, changes, split):
-    with tempfile.TemporaryDirectory() as there:
+    with tempfile.TemporaryDirectory() as folder:
         for name in ("train", "val", "test"):
             content = mutated(VALID[ending], changes) if name == split else VALID[ending]
-            (Path(there) / f"{name}{ending}").write_bytes(content)
+            (Path(folder) / f"{name}{ending}").write_bytes(content)
         try:
-            checked(read_corpus(there))
+            checked(read_corpus(folder))
         except InputError:
-            assert there in line_of(read_corpus, there)
+            assert folder in line_of(read_corpus, folder)
 
 
 @pytest.mark.parametrize("name", ["books.txt", "books.txt.xz"])
@@ -97,8 +97,8 @@ def test_a_mutated_split_of_a_folder_is_read_right_or_refused_in_one_line(ending
 @given(changes=mutations())
 def test_mutated_books_are_read_right_or_refused_in_one_line(name, changes):
     content = "One\nand “two”\n<|endoftext|>\nthree 🙂\n".encode()
-    with tempfile.TemporaryDirectory() as there:
-        path = Path(there) / name
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
         path.write_bytes(mutated(lzma.compress(content) if name.endswith(".xz") else content, changes))
         try:
             assert len(read_books(path, TOKENIZER).train)

@@ -46,7 +46,7 @@ def nltk_data(tmp_path, monkeypatch):
     """A Brown corpus of three sentences and a lexicon of six words, in the only folder where nltk looks."""
     head = ";;;;\n\n"  # nltk skips everything before the first blank line
     pairs = [zip(text.split(), tags.split(), strict=True) for text, tags in SENTENCES.items()]
-    first, *rest = ["\n\n\t" + " ".join(map("/".join, own)) + "\n" for own in pairs]
+    first, *rest = ["\n\n\t" + " ".join(map("/".join, sentence)) + "\n" for sentence in pairs]
     files = {
         "corpora/brown/cats.txt": "ca01 news\ncb01 news\n",
         "corpora/brown/ca01": first,
@@ -63,48 +63,48 @@ def nltk_data(tmp_path, monkeypatch):
     unload()
 
 
-def of(found):
+def of(labelled):
     """(word, label) of all words, in order."""
-    return [(word, found.names[label]) for word, label in zip(found.words, found.y, strict=True)]
+    return [(word, labelled.names[label]) for word, label in zip(labelled.words, labelled.y, strict=True)]
 
 
-def rows(found):
+def rows(labelled):
     """(text, token) of all words, in order."""
-    return [(i, int(token)) for i, own in enumerate(found.positions) for token in own]
+    return [(i, int(token)) for i, tokens in enumerate(labelled.positions) for token in tokens]
 
 
-def labels(found, name):
-    return [label for _, label in of(found[name])]
+def labels(labelled, name):
+    return [label for _, label in of(labelled[name])]
 
 
-def check(found):
+def check(labelled):
     """What holds of all words: each is read at its last token, up to which the text ends in it."""
-    assert [i for i, _ in rows(found)] == found.text.tolist()
-    assert len(found.words) == len(found.y) == len(found.text)
-    assert found.y.dtype == found.text.dtype == np.int64
-    assert len(found.positions) == len(found.sequences)
-    for word, (i, token) in zip(found.words, rows(found), strict=True):
-        assert TOKENIZER.decode(found.sequences[i][: token + 1]).casefold().endswith(word.casefold())
+    assert [i for i, _ in rows(labelled)] == labelled.text.tolist()
+    assert len(labelled.words) == len(labelled.y) == len(labelled.text)
+    assert labelled.y.dtype == labelled.text.dtype == np.int64
+    assert len(labelled.positions) == len(labelled.sequences)
+    for word, (i, token) in zip(labelled.words, rows(labelled), strict=True):
+        assert TOKENIZER.decode(labelled.sequences[i][: token + 1]).casefold().endswith(word.casefold())
 
 
 def test_words_of_brown_have_their_tags_at_their_last_tokens(nltk_data):
-    found = parts_of_speech(TOKENIZER, 100, 1024, seed=0)
-    check(found)
-    assert set(of(found)) == TAGGED
-    texts = [TOKENIZER.decode(ids) for ids in found.sequences]
+    labelled = parts_of_speech(TOKENIZER, 100, 1024, seed=0)
+    check(labelled)
+    assert set(of(labelled)) == TAGGED
+    texts = [TOKENIZER.decode(ids) for ids in labelled.sequences]
     assert sorted(texts) == sorted(SENTENCES)
     long = texts.index(next(iter(SENTENCES)))
-    pieces = [TOKENIZER.decode([token]) for token in found.sequences[long]]
+    pieces = [TOKENIZER.decode([token]) for token in labelled.sequences[long]]
     assert pieces[:3] == ["Hum", "iliated", " by"]
-    assert found.positions[long][:2].tolist() == [1, 2]
-    assert pieces[found.positions[long][4]] == "'t"
+    assert labelled.positions[long][:2].tolist() == [1, 2]
+    assert pieces[labelled.positions[long][4]] == "'t"
 
 
 def test_so_many_words_of_brown_and_no_sentence_too_long(nltk_data):
     for n_words in (1, 4, 10):
-        found = parts_of_speech(TOKENIZER, n_words, 1024, seed=0)
-        check(found)
-        assert len(found.y) == n_words
+        labelled = parts_of_speech(TOKENIZER, n_words, 1024, seed=0)
+        check(labelled)
+        assert len(labelled.y) == n_words
     first = len(parts_of_speech(TOKENIZER, 100, 1024, seed=0).positions[0])  # words of the first sentence
     assert [len(parts_of_speech(TOKENIZER, n, 1024, seed=0).sequences) for n in (first, first + 1)] == [1, 2]
     short = parts_of_speech(TOKENIZER, 100, 10, seed=0)
@@ -151,48 +151,48 @@ def of_texts(*texts, n_words=1000, cut=0, seed=0):
     ],
 )
 def test_the_scope_of_a_negation_by_hand(nltk_data, text, negated):
-    found, _ = of_texts(text)
-    assert " ".join(word for word, label in of(found["negated"]) if label == "negated") == negated
+    labelled, _ = of_texts(text)
+    assert " ".join(word for word, label in of(labelled["negated"]) if label == "negated") == negated
 
 
 def test_the_scope_is_that_of_nltk(nltk_data):
     from nltk.sentiment.util import mark_negation
 
     text = "i do not like it , at all . never ! no ; but nothing is not right : yes , none ? ok"
-    found = words(text, TOKENIZER)
-    marked = [word.endswith("_NEG") for word in mark_negation([word.text for word in found])]
-    assert in_scope(found, frozenset({"not", "never", "no", "nothing", "none"})) == marked
+    labelled = words(text, TOKENIZER)
+    marked = [word.endswith("_NEG") for word in mark_negation([word.text for word in labelled])]
+    assert in_scope(labelled, frozenset({"not", "never", "no", "nothing", "none"})) == marked
 
 
 def test_the_properties_of_words_by_hand(nltk_data):
-    found, missing = of_texts("Happy :) I, ill-fated @me 3 envious SAD's", "", "anti-war don't")
+    labelled, missing = of_texts("Happy :) I, ill-fated @me 3 envious SAD's", "", "anti-war don't")
     assert missing == []
-    assert found["length"].words == ["happy", "i", "ill-fated", "envious", "sad's", "anti-war", "don't"]
-    assert " ".join(labels(found, "sentiment")) == "positive neither negative neither negative neither neither"
-    assert labels(found, "length") == ["5-6", "1-2", "7 or more", "7 or more", "4", "7 or more", "4"]
-    assert labels(found, "position") == ["1-5"] * 7
-    assert found["length"].text.tolist() == [0] * 5 + [2] * 2
-    for own in found.values():
-        check(own)
-        assert own.positions is found["length"].positions
+    assert labelled["length"].words == ["happy", "i", "ill-fated", "envious", "sad's", "anti-war", "don't"]
+    assert " ".join(labels(labelled, "sentiment")) == "positive neither negative neither negative neither neither"
+    assert labels(labelled, "length") == ["5-6", "1-2", "7 or more", "7 or more", "4", "7 or more", "4"]
+    assert labels(labelled, "position") == ["1-5"] * 7
+    assert labelled["length"].text.tolist() == [0] * 5 + [2] * 2
+    for of_property in labelled.values():
+        check(of_property)
+        assert of_property.positions is labelled["length"].positions
 
 
 def test_the_bins_by_hand(nltk_data):
-    found, _ = of_texts(" . ".join("a" * n for n in range(1, 26)))
-    assert labels(found, "length") == [LENGTH[k] for k in [0, 0, 1, 2, 3, 3, *[4] * 19]]
-    assert labels(found, "position") == [POSITION[k] for k in np.repeat(range(5), 5)]
+    labelled, _ = of_texts(" . ".join("a" * n for n in range(1, 26)))
+    assert labels(labelled, "length") == [LENGTH[k] for k in [0, 0, 1, 2, 3, 3, *[4] * 19]]
+    assert labels(labelled, "position") == [POSITION[k] for k in np.repeat(range(5), 5)]
 
 
 def test_what_is_cut_off_is_not_there(nltk_data):
     text = "never mind antidisestablishmentarianism is sad"
     pieces = [piece for piece, _, _ in TOKENIZER.pieces(text)]
     cut = pieces.index(" mind") + 2  # within the long word
-    found, _ = of_texts(text, cut=cut)
-    check(found["position"])
-    assert found["negated"].words == ["is", "sad"]
-    assert found["negated"].positions[0].tolist() == [len(pieces) - cut - 2, len(pieces) - cut - 1]
-    assert labels(found, "negated") == ["not negated"] * 2
-    assert labels(found, "position") == ["1-5"] * 2
+    labelled, _ = of_texts(text, cut=cut)
+    check(labelled["position"])
+    assert labelled["negated"].words == ["is", "sad"]
+    assert labelled["negated"].positions[0].tolist() == [len(pieces) - cut - 2, len(pieces) - cut - 1]
+    assert labels(labelled, "negated") == ["not negated"] * 2
+    assert labels(labelled, "position") == ["1-5"] * 2
 
 
 def test_so_many_words_at_random_in_the_order_of_texts(nltk_data):
@@ -210,8 +210,8 @@ def test_so_many_words_at_random_in_the_order_of_texts(nltk_data):
 
 def test_without_the_lexicon_a_line_says_so(nltk_data):
     (nltk_data / "corpora/opinion_lexicon").rename(nltk_data / "elsewhere")
-    found, [message] = of_texts("i am not sad")
-    assert set(found) == {"negated", "length", "position"}
+    labelled, [message] = of_texts("i am not sad")
+    assert set(labelled) == {"negated", "length", "position"}
     assert message.startswith("the property sentiment is left out: nltk's package opinion_lexicon ")
     assert "`make words`" in message
     assert "\n" not in message
@@ -227,5 +227,5 @@ PARTS = [*FRAGMENTS.split(), "antidisestablishmentarianism", " ", " ", " "]
 @given(st.lists(st.lists(st.sampled_from(PARTS) | st.text(max_size=5)).map("".join), max_size=4), st.integers(0, 3))
 @example(["", "\n"], 0)
 def test_every_word_is_read_at_its_end(texts, cut):
-    for found in of_texts(*texts, cut=cut)[0].values():
-        check(found)
+    for labelled in of_texts(*texts, cut=cut)[0].values():
+        check(labelled)

@@ -81,15 +81,15 @@ def test_no_way_to_begin_is_a_template(sample):
 
 @pytest.mark.parametrize("label", LABELS)
 def test_most_texts_show_their_emotion_without_naming_it(sample, label):
-    own = sample.examples[sample.examples["label"] == label]["text"]
-    named = own.map(lambda text: bool(set(words(text)) & set(NAMED[label].split()))).mean()
+    texts = sample.examples[sample.examples["label"] == label]["text"]
+    named = texts.map(lambda text: bool(set(words(text)) & set(NAMED[label].split()))).mean()
     assert 0.1 < named <= 1 / 3
 
 
 def test_a_name_is_no_proof(sample):
     """Some texts name another emotion than theirs, so that looking for names is wrong now and then."""
-    told = sample.examples[["label", "text"]].itertuples(index=False)
-    others = [any(set(words(text)) & set(NAMED[o].split()) for o in LABELS if o != label) for label, text in told]
+    rows = sample.examples[["label", "text"]].itertuples(index=False)
+    others = [any(set(words(text)) & set(NAMED[o].split()) for o in LABELS if o != label) for label, text in rows]
     assert 0.03 < sum(others) / len(others) < 0.3
 
 

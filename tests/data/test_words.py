@@ -19,39 +19,11 @@ HEADER = ";;;;;;;;\n;\n; Opinion Lexicon: {}\n;\n;;;;;;;;\n\n"  # nltk skips eve
 RUN = re.compile(r"([\W_])\1{3}")  # of one mark: TweetTokenizer shortens these to three
 
 FRAGMENTS = [
-    *[
-        "can't",
-        "i'm",
-        "didnt",
-        "#so_sad",
-        "@user",
-        "http://t.co/x?a=1",
-        "me@home.org",
-        ":)",
-        ":-(",
-        "<3",
-        "-->",
-        "<br/>",
-    ],
-    *[
-        "👩‍👩‍👧",
-        "👍🏽",
-        "🇩🇪",
-        "☹️",
-        "don’t",
-        "naïve",
-        "日本",
-        "1,000",
-        "555 123  4567",
-        ". . .",
-        "...",
-        "!!!!!!",
-        "????",
-        "&",
-        "; ",
-    ],
-    *["&amp;", "&#39;", "&#x1F600;", "&nbsp;", "&lt;3", "&none;", "&#150;", "&#;", "&&&&&", " ", " ", " ", "   ", "\n"],
-]
+    "can't", "i'm", "didnt", "#so_sad", "@user", "http://t.co/x?a=1", "me@home.org", ":)", ":-(", "<3", "-->", "<br/>",
+    "👩‍👩‍👧", "👍🏽", "🇩🇪", "☹️", "don’t", "naïve", "日本", "1,000", "555 123  4567", ". . .", "...", "!!!!!!", "????",
+    "&", "; ", "&amp;", "&#39;", "&#x1F600;", "&nbsp;", "&lt;3", "&none;", "&#150;", "&#;", "&&&&&", " ", " ", " ",
+    "   ", "\n",
+]  # fmt: skip
 any_text = st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(max_size=5))).map("".join)
 
 
@@ -64,18 +36,18 @@ def covered(word):
 @example("")
 @example(" \n ")
 def test_words_stand_in_order_where_the_text_has_them(text):
-    found = words(text, TOKENIZER)
+    text_words = words(text, TOKENIZER)
     expected = TweetTokenizer().tokenize(text.replace("’", "'"))
-    assert [word.text for word in found] == [text[word.start : word.end] for word in found]
-    assert len(found) == len(expected)
-    edges = [edge for word in found for edge in (word.start, word.end)]
+    assert [word.text for word in text_words] == [text[word.start : word.end] for word in text_words]
+    assert len(text_words) == len(expected)
+    edges = [edge for word in text_words for edge in (word.start, word.end)]
     assert edges == sorted(edges)
-    assert all(0 <= word.start < word.end <= len(text) for word in found)
+    assert all(0 <= word.start < word.end <= len(text) for word in text_words)
     if "&" not in text:
-        between = set(range(len(text))).difference(*map(covered, found))
+        between = set(range(len(text))).difference(*map(covered, text_words))
         assert all(text[i].isspace() for i in between)
         if not RUN.search(text):
-            assert [word.text.replace("’", "'") for word in found] == expected
+            assert [word.text.replace("’", "'") for word in text_words] == expected
 
 
 READINGS = {  # what TweetTokenizer reads for it; nowhere does a & meet a ; that would make another entity of them
@@ -143,26 +115,26 @@ def test_tokens_by_hand():
 
 
 def test_a_token_goes_to_the_word_with_most_of_it():
-    found = [Word("abc", 0, 3, (0, 1)), Word("defg", 3, 7, (1, 2)), Word("h", 8, 9, (4,))]
+    text_words = [Word("abc", 0, 3, (0, 1)), Word("defg", 3, 7, (1, 2)), Word("h", 8, 9, (4,))]
     pieces = [("ab", 0, 2), ("cde", 2, 5), ("fg", 5, 7), (" ", 7, 8), ("h", 8, 9)]
-    assert word_of_token(found, pieces).tolist() == [0, 1, 1, -1, 2]
+    assert word_of_token(text_words, pieces).tolist() == [0, 1, 1, -1, 2]
     equal = [Word("ab", 0, 2, (0,)), Word("cd", 2, 4, (0,))]
     assert word_of_token(equal, [("abcd", 0, 4)]).tolist() == [0]
     assert word_of_token([], []).shape == (0,)
-    assert word_of_token(found, pieces).dtype == np.int64
+    assert word_of_token(text_words, pieces).dtype == np.int64
 
 
 @settings(deadline=None)
 @given(any_text)
 def test_every_word_knows_its_tokens_and_every_token_its_word(text):
-    found, pieces = words(text, TOKENIZER), TOKENIZER.pieces(text)
-    shared = np.zeros((len(pieces), len(found) + 1), dtype=int)  # the last column: no word
+    text_words, pieces = words(text, TOKENIZER), TOKENIZER.pieces(text)
+    shared = np.zeros((len(pieces), len(text_words) + 1), dtype=int)  # the last column: no word
     for i, (_, start, end) in enumerate(pieces):
-        for n, word in enumerate(found):
+        for n, word in enumerate(text_words):
             shared[i, n] = len(covered(word) & set(range(start, end)))
-    assert [word.tokens for word in found] == [tuple(np.flatnonzero(shared[:, n])) for n in range(len(found))]
+    assert [word.tokens for word in text_words] == [tuple(np.flatnonzero(shared[:, n])) for n in range(len(text_words))]
     expected = [int(row.argmax()) if row.any() else -1 for row in shared]
-    assert word_of_token(found, pieces).tolist() == expected
+    assert word_of_token(text_words, pieces).tolist() == expected
 
 
 def unload():
@@ -187,8 +159,8 @@ def nltk_data(tmp_path, monkeypatch):
 
 def of_class(text, vocabulary):
     """The words whose tokens are of the class, when each is looked up alone."""
-    found, n_tokens = words(text, TOKENIZER), len(TOKENIZER.encode(text))
-    return [word.text for word in found if tokens_of_class([word], vocabulary, n_tokens).any()]
+    text_words, n_tokens = words(text, TOKENIZER), len(TOKENIZER.encode(text))
+    return [word.text for word in text_words if tokens_of_class([word], vocabulary, n_tokens).any()]
 
 
 TEXT = (

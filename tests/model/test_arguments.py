@@ -23,8 +23,8 @@ def call(request, clf_reference, lm_reference):
 # Refused interventions.
 
 
-def given(name: str, value) -> dict:
-    """The value with what it needs besides: a fill's gate."""
+def with_gate(name: str, value) -> dict:
+    """Return the argument, and for a fill its gate too."""
     open_gate = torch.ones([1] * (len(SHAPES[name]) - 1))
     return {name: value} | ({name.replace("fill", "gate"): open_gate} if name.endswith("fill") else {})
 
@@ -44,7 +44,7 @@ def test_a_wrong_shape_is_refused_by_name(call, name, shape):
     value = torch.ones(shape, dtype=torch.bool if name == "attn_mask" else torch.float32)
     expected, got = re.escape(str(SHAPES[name])), re.escape(str(shape))
     with pytest.raises(ValueError, match=rf"^{name}: expected a \w+ tensor .*{expected}.*; got torch\.\w+ {got}$"):
-        call(*TEXTS, **given(name, value))
+        call(*TEXTS, **with_gate(name, value))
 
 
 KINDS = [("attn_mask", dtype) for dtype in (torch.float32, torch.int64, torch.uint8)]
@@ -55,14 +55,14 @@ KINDS += [(name, dtype) for name in SHAPES if name != "attn_mask" for dtype in (
 def test_a_wrong_kind_of_dtype_is_refused_by_name(call, name, dtype):
     kind = "bool" if name == "attn_mask" else "floating"
     with pytest.raises(ValueError, match=f"^{name}: expected a {kind} tensor .*; got {dtype}"):
-        call(*TEXTS, **given(name, torch.ones(SHAPES[name], dtype=dtype)))
+        call(*TEXTS, **with_gate(name, torch.ones(SHAPES[name], dtype=dtype)))
 
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("value", [0.5, True, [[1.0]], "all"], ids=str)
 def test_what_is_no_tensor_is_refused_by_name(call, name, value):
     with pytest.raises(ValueError, match=f"^{name}: expected a .*; got {type(value).__name__}$"):
-        call(*TEXTS, **given(name, value))
+        call(*TEXTS, **with_gate(name, value))
 
 
 @pytest.mark.parametrize("name", ["head_fill", "mlp_fill"])

@@ -29,8 +29,8 @@ def test_one_graph_serves_every_value(clf_reference, name):
     counter = CompileCounter()
     compiled = torch.compile(model, fullgraph=True, backend=counter)
     swapped = TEXTS[0].flip(0), TEXTS[1].flip(0)
-    for texts_, given in ((TEXTS, arguments), (TEXTS, other_values(arguments)), (swapped, arguments)):
-        assert difference(compiled(*texts_, **given), model(*texts_, **given)) < 1e-5
+    for texts_, values in ((TEXTS, arguments), (TEXTS, other_values(arguments)), (swapped, arguments)):
+        assert difference(compiled(*texts_, **values), model(*texts_, **values)) < 1e-5
     assert counter.frame_count == 1
 
 

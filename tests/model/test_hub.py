@@ -651,15 +651,6 @@ def test_a_script_with_other_weights_than_the_official_gpt2_exits_with_2(hub, pu
 # The published sizes.
 
 
-PARAMETERS = {
-    "distilgpt2": 81_912_576,
-    "gpt2": 124_439_808,
-    "gpt2-medium": 354_823_168,
-    "gpt2-large": 774_030_080,
-    "gpt2-xl": 1_557_611_200,
-}
-
-
 def official_layout(name: str) -> dict[str, torch.Size]:
     """Return the shapes in a published file by name, as `transformers` has them: unprefixed, with causal masks."""
     import transformers
@@ -683,14 +674,13 @@ def write_empty(folder: Path, shapes: dict[str, torch.Size]) -> None:
         file.truncate(8 + len(content) + end)
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_each_published_size_takes_the_layout_of_its_file(name, tmp_path):
     with torch.device("meta"):
         wanted = {key: tensor.shape for key, tensor in GPT2LM(GPT2Config.preset(name)).state_dict().items()}
-    assert sum(shape.numel() for shape in wanted.values()) == PARAMETERS[name]
     shapes = official_layout(name)
     write_empty(tmp_path, shapes)
-    keys, metadata = model.checkpoint.matched(tmp_path, wanted, set())
+    keys, metadata = model.checkpoint.match_keys(tmp_path, wanted, set())
     assert wanted.keys() < keys.keys()
     assert sorted(keys.values()) == sorted(shapes)
     assert metadata == {}

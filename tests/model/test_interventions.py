@@ -520,12 +520,12 @@ def describe_settings(model) -> list:
 def test_a_call_leaves_nothing_behind(model, name):
     before, settings = model(*TEXTS), describe_settings(model)
     arguments = case(name)
-    given = {key: value.clone() for key, value in arguments.items()}
+    copies = {key: value.clone() for key, value in arguments.items()}
     model(*TEXTS, **arguments)
     model(*TEXTS, trace=Trace(*Trace.NAMES), **arguments)
     assert describe_settings(model) == settings
     assert torch.equal(model(*TEXTS), before)
-    assert all(torch.equal(arguments[key], given[key]) for key in given)
+    assert all(torch.equal(arguments[key], copies[key]) for key in copies)
 
 
 def test_a_call_that_fails_leaves_nothing_behind(model):

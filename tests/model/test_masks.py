@@ -201,10 +201,10 @@ INTERVENTIONS = {
     "hide_ids of nothing": (masks.hide_ids([]), ["10000 11000 11100 11110 11111"] * 2),
     "last 2": (masks.last_tokens(2), ["00000 00000 00100 00110 00111", "00000 00000 00000 00010 00011"]),
     "last 9": (masks.last_tokens(9), ["10000 11000 11100 11110 11111"] * 2),
-    "close_last_query": (
-        masks.close_last_query,
-        ["10000 11000 11100 00000 11111", "10000 11000 11100 11110 00000"],
-    ),
+    "close_last_query": (masks.close_last_query, ["10000 11000 11100 00000 11111", "10000 11000 11100 11110 00000"]),
+    "close_query 1": (masks.close_query(1), ["10000 00000 11100 11110 11111"] * 2),
+    "close_query -5": (masks.close_query(-5), ["10000 11000 11100 11110 11111", "00000 11000 11100 11110 11111"]),
+    "close_query 7": (masks.close_query(7), ["10000 11000 11100 11110 11111"] * 2),
 }
 
 

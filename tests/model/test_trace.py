@@ -50,9 +50,9 @@ def test_one_record_per_layer_of_the_right_shape(model, name):
 @pytest.mark.parametrize("names", [*((name,) for name in SHAPES), tuple(SHAPES)], ids=str)
 @pytest.mark.parametrize("arguments", [None, *CASES])
 def test_looking_changes_nothing(model, names, arguments):
-    given = case(arguments) if arguments else {}
+    interventions = case(arguments) if arguments else {}
     for call in (model, model.trunk):
-        assert difference(call(*TEXTS, trace=Trace(*names), **given), call(*TEXTS, **given)) < 1e-6
+        assert difference(call(*TEXTS, trace=Trace(*names), **interventions), call(*TEXTS, **interventions)) < 1e-6
 
 
 @EVERY_NAME
