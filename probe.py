@@ -13,7 +13,7 @@ import pandas as pd
 
 from experiments.probe import figures, lens, tables
 from experiments.probe.report import report
-from experiments.probe.sources import SHARES, Source, baselines, of_brown, of_texts, of_words
+from experiments.probe.sources import SHARES, Source, collect_brown, collect_texts, collect_words, score_baselines
 from experiments.probe.tasks import Probes
 from lab import output, runs
 from lab.cli import check_ranges, command
@@ -61,7 +61,7 @@ def experiment(study: Study, splits: list[Texts], folder: Path, options: Options
     sources = chosen_sources(study, splits, options)
     found: dict[str, Any] = Probes(study, folder / "tasks", options.seed).run(sources)
     with console.status("baselines"):
-        found["baselines"] = baselines(sources, splits)
+        found["baselines"] = score_baselines(sources, splits)
         tested = {what: task.tested for source in sources for (what, _), task in source.tasks.items()}
         found["differences"] = tables.differences(found["probes"], found["baselines"], tested)
     for name in ("probes", "baselines"):
@@ -100,11 +100,11 @@ def ablation_of(study: Study, other_network: bool) -> pd.DataFrame | str:
 
 def chosen_sources(study: Study, splits: list[Texts], options: Options) -> list[Source]:
     """The texts, their words, and those of Brown; what nltk has no data for is told and left out."""
-    found = [of_texts(splits, study.clf.labels)]
-    words, missing = of_words(splits, study.tokenizer, options.words, options.seed)
+    found = [collect_texts(splits, study.clf.labels)]
+    words, missing = collect_words(splits, study.tokenizer, options.words, options.seed)
     found += words
     try:
-        found.append(of_brown(study.tokenizer, study.clf.config, options.words, options.seed))
+        found.append(collect_brown(study.tokenizer, study.clf.config, options.words, options.seed))
     except LookupError as error:
         missing.append(str(error))
     for line in missing:
@@ -126,7 +126,7 @@ def made_of_it(study: Study, test: Texts) -> dict[str, Any]:
             texts.append((pieces, label, lens.text_lens(clf, test.sequences[i], device)))
     return {
         "lens": tables.lens_by_layer(logits, test.targets, labels),
-        "contributions": tables.contributions(values, lens.parts(clf.config), test.targets, labels),
+        "contributions": tables.contributions(values, lens.components(clf.config), test.targets, labels),
         "texts": texts,
     }
 
@@ -153,14 +153,14 @@ def write(folder: Path, found: dict[str, Any], study: Study, splits: list[Texts]
 
 def draw(folder: Path, found: dict[str, Any], texts: list[Any], labels: Sequence[str], title: str) -> None:
     probes, known = found["probes"], found["baselines"]
-    figures.layers(probes, known, folder / "layers.png", title)
-    figures.heads(probes, known, folder / "heads.png", title)
-    figures.profiles(found["profiles"], known, folder / "profiles.png", title)
+    figures.draw_layers(probes, known, folder / "layers.png", title)
+    figures.draw_heads(probes, known, folder / "heads.png", title)
+    figures.draw_profiles(found["profiles"], known, folder / "profiles.png", title)
     if "lens" in found:
-        figures.lens(found["lens"], folder / "lens.png", title)
-        figures.contributions(found["contributions"], labels, folder / "contributions.png", title)
+        figures.draw_lens(found["lens"], folder / "lens.png", title)
+        figures.draw_contributions(found["contributions"], labels, folder / "contributions.png", title)
     if texts:
-        figures.texts(texts, labels, folder / "texts.png", title)
+        figures.draw_texts(texts, labels, folder / "texts.png", title)
 
 
 if __name__ == "__main__":
