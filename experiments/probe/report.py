@@ -70,9 +70,12 @@ def _property(probes: pd.DataFrame, baselines: pd.DataFrame) -> Values:
     cells = [[row["place"], *_scores(row)] for row in places]
     cells += [[f"random weights: {rival['place']}", *_scores(rival)]] if rival else []
     cells += [[row["baseline"], *_scores(row)] for row in known]
+    _, _, control, selectivity, _ = _scores(top)
     return {
         "top": top,
-        "has_control": not pd.isna(top["control"]),
+        "n": f"{top['n']:,}",
+        "control": control,
+        "selectivity": selectivity,
         "random": rival,
         "baselines": known,
         "stream": _stream(stream, last),
@@ -87,8 +90,8 @@ def _stream(stream: pd.DataFrame, last: int) -> Values:
     first = layers.index[layers[STREAM] != "below"].min()
     return {
         "reading": READINGS[top["reading"]],
-        "start": layers.loc[0, "accuracy"],
-        "end": layers.loc[last, "accuracy"],
+        "start": f"{layers.loc[0, 'accuracy']:.3f}",
+        "end": f"{layers.loc[last, 'accuracy']:.3f}",
         "best": _layer(top["layer"], last),
         "not_below": None if first == top["layer"] else _layer(first, last),
     }
@@ -150,11 +153,12 @@ def _agreement(agreement: pd.DataFrame) -> Values:
         cells.append([label(name) + READINGS[reading], fill, metric.replace("_", " "), *spread, *survive])
     return {
         "cells": cells,
-        "n": len(tested),
-        "positive": (signs == 1).sum(),
-        "negative": (signs == -1).sum(),
+        "n": f"{len(tested):,}",
+        "survive": f"{(signs != 0).sum():,}",
+        "positive": f"{(signs == 1).sum():,}",
+        "negative": f"{(signs == -1).sum():,}",
         "level": LEVEL,
-        "n_undefined": len(undefined),
+        "n_undefined": f"{len(undefined):,}",
         "undefined": ["all texts" if name == OVERALL else label(name) for name in undefined["class"].unique()],
     }
 

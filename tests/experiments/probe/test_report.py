@@ -143,7 +143,20 @@ def test_a_property_of_words_without_random_weights():
     assert best.endswith("below the most frequent class (0.930) and below the word type (0.950).")
     assert control.endswith("reaches 0.250: selectivity 0.650.")
     assert stream.startswith("Along the residual stream, accuracy goes from 0.900 before layer 0 to 0.920 after")
-    assert stream.endswith("The best place on val is before layer 0; no earlier place is level with it.")
+
+
+@pytest.mark.parametrize(
+    ("best", "accuracies", "told"),
+    [
+        (0, (0.9, 0.8, 0.8), "before layer 0."),
+        (1, (0.8, 0.9, 0.9), "before layer 1; all earlier ones are below it."),
+        (2, (0.8, 0.9, 0.9), "after the last layer; the first that is not below it is before layer 1."),
+        (2, (0.99, 0.9, 0.9), "after the last layer; the first that is not below it is before layer 0."),
+    ],
+)
+def test_the_best_layer_is_told_with_those_that_are_not_below_it(best, accuracies, told):
+    rows = [("emotion", "trained", "last", "resid", n, None, n == best, accuracies[n]) for n in range(3)]
+    assert points(section(page(probes(*rows)), "### emotion"))[-1].endswith(f" The best place on val is {told}")
 
 
 def test_what_is_none_or_empty_has_no_section():
@@ -256,7 +269,7 @@ def test_agreement_with_ablation_is_corrected_for_all_correlations():
     text = section(page(agreement=table), "### Probing beside ablation")
     assert r"| emotion, last token | zero | log prob | 0.50 | 0.50 to 0.50 | 1 | 1 | 0 |" in text
     assert r"| emotion, last token | zero | specific margin | 0.10 | -0.60 to 0.40 | 3 | 0 | 1 |" in text
-    assert "Of 4 correlations, 2 survive Holm's correction (p < 0.05): 1 positive,\n" in text
+    assert "Of 4 correlations, 2 survive Holm's correction (p < 0.05): 1 positive, where" in text
     assert "and 1 negative." in text
     assert "Probing and ablation ask different questions" in text
     assert "1 correlation cannot be computed (none): " in text
