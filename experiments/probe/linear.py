@@ -138,7 +138,7 @@ def probe_sites(activations: Activations, chosen: Sequence[Site], task: Task, ad
 def map_sites(
     activations: Activations, chosen: Sequence[Site], measure: Callable[[NDArray[np.float32]], T], advance: Advance
 ) -> list[T]:
-    """Return `measure` of the features (N, width) of each of these sites, in order; several sites work at a time."""
+    """Return `measure` of the features (N, width) of each of these sites, in order, several at a time."""
     jobs = (delayed(lambda site: measure(activations.of(site)))(site) for site in chosen)
     results = []
     # Threads share the filters of warnings: without this one, each thread would undo what another has just set.
@@ -163,13 +163,12 @@ def draw_control(words: Sequence[str], y: NDArray[np.integer], K: int, name: str
 
 
 def code_length(x: NDArray[np.float32], y: NDArray[np.integer], K: int, seed: int) -> float:
-    """Return the bits of an online code that sends y (N,) to a receiver who has x (N, width) (Voita & Titov 2020).
+    """Return the bits of the online code of y (N,) given x (N, width) (Voita & Titov 2020, arXiv 2003.12298).
 
-    The first portion of the rows, in random order, costs log2 K bits per row. Each later portion costs what a probe
-    fitted on all rows before it makes of it. One row of each class is added to those t rows: a probability p becomes
+    The first portion of the rows, in random order, costs log2 K bits per row. Each later portion costs its code length
+    under a probe fitted on all rows before it. One row of each class is added to those t rows: a probability p becomes
     (t p + 1) / (t + K), Laplace's rule of succession. So a class that has not occurred yet can be sent too, for which
-    all other classes pay at most log2(1 + K / t) bits per row. x is half-whitened as a whole, because both sides know
-    it. arXiv 2003.12298.
+    all other classes pay at most log2(1 + K / t) bits per row. x is half-whitened as a whole: both sides know it.
     """
     order = np.random.default_rng((seed, *b"order of the code")).permutation(len(y))
     x, y = _half_whitened(x, np.ones(len(y), bool))[order], y[order]

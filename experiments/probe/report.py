@@ -31,13 +31,8 @@ def report(
     lens: pd.DataFrame | None,
     contributions: pd.DataFrame | None,
 ) -> str:
-    """Return the page. What is None has no section; where there is no agreement, a line says why.
-
-    Columns that are read: `property, network, reading, kind, layer, head, n, val_accuracy, accuracy, ci_low, ci_high,
-    macro_f1, control, selectivity, compression` of probes; `property, baseline, accuracy, ci_low, ci_high` of
-    baselines; `property, network, reading, kind, layer, head, rival, verdict` of differences; `property, reading,
-    n_heads, heads, accuracy, difference_high` of profiles; `property, reading, class, fill, metric, spearman, p` of
-    agreement; `class, layer, n, accuracy, ci_low, ci_high, decided` of lens; all of contributions."""
+    """Return the page, from the tables of `tables.py` and `sources.score_baselines`. What is None has no section; where
+    there is no agreement, a line says why."""
     by_property = _add_verdicts(probes, differences).groupby("property", sort=False)
     return render(
         Path(__file__).with_suffix(".md.jinja"),

@@ -3,7 +3,7 @@
 A verdict, `above`, `below` or `level with`, compares two measurements of the same rows of test: level means that the
 95 % bootstrap interval of the difference of their accuracies, over resampled texts, contains 0."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,17 +17,7 @@ from lab.texts import OVERALL
 from lab.units import head_name
 
 from .lens import Component, settled_layer
-from .linear import (
-    Advance,
-    Task,
-    bootstrap_means,
-    code_length,
-    decode_correct,
-    encode_correct,
-    map_sites,
-    probe,
-    probe_sites,
-)
+from .linear import Task, bootstrap_means, code_length, decode_correct, encode_correct, map_sites, probe, probe_sites
 
 TOGETHER = (1, 2, 4, 8, 16)  # numbers of heads side by side, those that do best on val
 PLACE = ["network", "reading", "kind", "layer", "head"]  # columns that say where a probe of a property reads
@@ -36,13 +26,13 @@ Rows = list[dict[str, Any]]
 
 
 def score_sites(
-    activations: Activations, chosen: Sequence[Site], task: Task, seed: int, with_code: bool, advance: Advance
+    activations: Activations, chosen: Sequence[Site], task: Task, seed: int, coded: bool, advance: Callable[[], object]
 ) -> Rows:
     """Probe each site: one row with `kind, layer, head, n, C, val_accuracy, accuracy, ci_low, ci_high, macro_f1,
     control, selectivity` (None where the task has no control), `bits, compression` and `correct` (the rows of test that
     are right).
 
-    `bits` is the code length of the labels of val and test, which no fine-tuning has seen; None unless `with_code`."""
+    `bits` is the code length of the labels of val and test, which no fine-tuning has seen; None unless `coded`."""
     unseen, K = np.flatnonzero(task.split != "train"), len(task.names)
 
     def measure_bits(x: NDArray[np.float32]) -> float:
@@ -50,7 +40,7 @@ def score_sites(
 
     scores = probe_sites(activations, chosen, task, advance)
     means, lows, highs = bootstrap_means(np.stack([score.correct for score in scores], axis=1), task.tested)
-    bits = map_sites(activations, chosen, measure_bits, lambda: None) if with_code else [None] * len(chosen)
+    bits = map_sites(activations, chosen, measure_bits, lambda: None) if coded else [None] * len(chosen)
     uniform_bits = len(unseen) * np.log2(K)
     rows = []
     for i, (site, score, length) in enumerate(zip(chosen, scores, bits, strict=True)):

@@ -108,7 +108,6 @@ ABOVE = "**The untrained network is above the bag of words**: here accuracy is n
 @pytest.mark.parametrize(
     ("accuracy", "standing", "verdict", "beside"),
     [
-        (0.60, "below", BELOW, "above"),
         (0.65, "below", BELOW, "above"),
         (0.66, "level with", LEVEL_WITH, "above"),
         (0.71, "above", ABOVE, "level with"),
