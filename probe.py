@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from experiments.probe import figures, lens, tables
 from experiments.probe.report import report
-from experiments.probe.sources import SHARES, Source, baselines, of_brown, of_texts, of_words
+from experiments.probe.sources import SHARES, Source, collect_brown, collect_texts, collect_words, score_baselines
 from experiments.probe.tasks import Probes
 from lab import output
 from lab.cli import check_ranges, command
@@ -82,7 +82,7 @@ def fit_probes(study: Study, splits: list[Texts], folder: Path, options: Options
     sources = choose_sources(study, splits, options)
     results = Probes(study, folder / "tasks", options.seed).run(sources)
     with console.status("baselines"):
-        results["baselines"] = baselines(sources, splits)
+        results["baselines"] = score_baselines(sources, splits)
         tested = {what: task.tested for source in sources for (what, _), task in source.tasks.items()}
         results["differences"] = tables.differences(results["probes"], results["baselines"], tested)
     for name in ("probes", "baselines"):
@@ -92,10 +92,10 @@ def fit_probes(study: Study, splits: list[Texts], folder: Path, options: Options
 
 def choose_sources(study: Study, splits: list[Texts], options: Options) -> list[Source]:
     """Return the texts, their words, and those of Brown; say what is left out because nltk's data are not here."""
-    words, missing = of_words(splits, study.tokenizer, options.words, options.seed)
-    sources = [of_texts(splits, study.clf.labels), *words]
+    words, missing = collect_words(splits, study.tokenizer, options.words, options.seed)
+    sources = [collect_texts(splits, study.clf.labels), *words]
     try:
-        sources.append(of_brown(study.tokenizer, study.clf.config, options.words, options.seed))
+        sources.append(collect_brown(study.tokenizer, study.clf.config, options.words, options.seed))
     except LookupError as error:
         missing.append(str(error))
     for line in missing:
@@ -108,10 +108,10 @@ def read_with_head(study: Study, test: Texts) -> tuple[Tables, list[Shown]]:
     short one that is classified right."""
     clf, labels, device = study.clf, study.clf.labels, study.device
     logits = lens.class_lens(clf, test.sequences, device)  # (N, L + 1, K)
-    added = lens.contributions(clf, test.sequences, device)  # (N, parts, K)
+    added = lens.contributions(clf, test.sequences, device)  # (N, components, K)
     readings = {
         "lens": tables.lens_by_layer(logits, test.targets, labels),
-        "contributions": tables.contributions(added, lens.parts(clf.config), test.targets, labels),
+        "contributions": tables.contributions(added, lens.components(clf.config), test.targets, labels),
     }
     right = logits[:, -1].argmax(1) == test.targets
     short = np.array([len(ids) <= SHORT for ids in test.sequences])
@@ -168,14 +168,14 @@ def write(folder: Path, results: Tables, shown: list[Shown], page: str, study: S
 def draw(folder: Path, results: Tables, shown: list[Shown], labels: Sequence[str], title: str) -> None:
     """Draw one picture for each table."""
     probes, known = results["probes"], results["baselines"]
-    figures.layers(probes, known, folder / "layers.png", title)
-    figures.heads(probes, known, folder / "heads.png", title)
-    figures.profiles(results["profiles"], known, folder / "profiles.png", title)
+    figures.draw_layers(probes, known, folder / "layers.png", title)
+    figures.draw_heads(probes, known, folder / "heads.png", title)
+    figures.draw_profiles(results["profiles"], known, folder / "profiles.png", title)
     if "lens" in results:
-        figures.lens(results["lens"], folder / "lens.png", title)
-        figures.contributions(results["contributions"], labels, folder / "contributions.png", title)
+        figures.draw_lens(results["lens"], folder / "lens.png", title)
+        figures.draw_contributions(results["contributions"], labels, folder / "contributions.png", title)
     if shown:
-        figures.texts(shown, labels, folder / "texts.png", title)
+        figures.draw_texts(shown, labels, folder / "texts.png", title)
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ DEATHS = {
     ],
     "probe": [
         at_file("", 4),
-        within("experiments.probe.tasks.probed", 1),
-        within("experiments.probe.tasks.probed", 3),
+        within("experiments.probe.tasks.score_sites", 1),
+        within("experiments.probe.tasks.score_sites", 3),
         at_file("layers.png", 2),
     ],
 }

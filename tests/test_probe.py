@@ -173,18 +173,18 @@ def test_classes_without_texts_and_with_odd_names_are_ablated_and_then_probed(tm
 
 @pytest.mark.slow
 def test_an_interrupted_experiment_goes_on_and_does_nothing_twice(here, monkeypatch):
-    done, probed = [], tasks.probed
+    done, score_sites = [], tasks.score_sites
 
     def interrupted(*arguments):
         if len(done) == 3:
             raise KeyboardInterrupt
         done.append(arguments)
-        return probed(*arguments)
+        return score_sites(*arguments)
 
-    monkeypatch.setattr(tasks, "probed", interrupted)
+    monkeypatch.setattr(tasks, "score_sites", interrupted)
     assert run_probe(monkeypatch) == 130
     assert not Path("runs/one/probe/probes.csv").exists()
-    monkeypatch.setattr(tasks, "probed", lambda *arguments: done.append(arguments) or probed(*arguments))
+    monkeypatch.setattr(tasks, "score_sites", lambda *arguments: done.append(arguments) or score_sites(*arguments))
     assert run_probe(monkeypatch) == 0
     assert len(done) == 7
     first = Path("runs/one/probe/probes.csv").read_bytes()

@@ -1,7 +1,7 @@
-"""Pictures of where a network knows what: probes by layer and by head, the class lens, and what each part adds.
+"""Draw where a network knows what: probes by layer and by head, the class lens, and what each component adds.
 
-The tables are those of `probe.py`. `title` says of which run and texts they are; what is shown and what the marks mean
-are added here, so that each picture can be understood alone.
+The tables are those of `tables.py`. `title` names the run and its texts; each function adds what is shown and what the
+marks mean, so that each picture can be understood alone.
 """
 
 import warnings
@@ -34,7 +34,8 @@ from lab.figures import (
     short,
 )
 
-from .report import MAJORITY, toward
+from .sources import BAG_OF_WORDS, MAJORITY, WORD_TYPE
+from .tables import contrast_classes
 
 READINGS = {  # line style and name
     "last": ("-", "last token of the text or word"),
@@ -42,22 +43,22 @@ READINGS = {  # line style and name
     "mean": ("--", "mean over the tokens of the text"),
 }
 NETWORKS = {"trained": (COLOURS[0], ""), "random": (COLOURS[1], "random weights, ")}  # colour and prefix
-BASELINES = {MAJORITY: ("black", ":"), "bag of words": (GREY, "-."), "word type": (COLOURS[2], "-.")}
+BASELINES = {MAJORITY: ("black", ":"), BAG_OF_WORDS: (GREY, "-."), WORD_TYPE: (COLOURS[2], "-.")}
 ADDED = "own logit minus the others' mean"
 SHOWN_LAYERS, SHOWN_TOKENS = 13, 40  # of one text, at most
-CELL_WIDTH, CELL_HEIGHT = 0.75, 0.2  # inches, for a class in small print
-LONGEST = 11  # characters of a class that fit in there
+CELL_WIDTH, CELL_HEIGHT = 0.75, 0.2  # inches, for the name of a class in small print
+LONGEST = 11  # characters of a class that fit in a cell
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 @STYLE
-def layers(probes: pd.DataFrame, baselines: pd.DataFrame, path: Path, title: str) -> None:
-    """Accuracy on the residual stream by layer, a panel for each property, beside random weights and baselines.
+def draw_layers(probes: pd.DataFrame, baselines: pd.DataFrame, path: Path, title: str) -> None:
+    """Draw accuracy on the residual stream by layer, a panel for each property, with random weights and baselines.
 
     probes: columns `property, network, reading, kind, layer, accuracy, ci_low, ci_high`; baselines: `property,
     baseline, accuracy`."""
     rows = probes[probes["kind"] == "resid"].sort_values("layer", kind="stable")
-    figure, grid = _by_property(rows, "layer", baselines)
+    figure, grid = _draw_by_property(rows, "layer", baselines)
     for axes in grid:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     about = f"{title}\nprobes of the residual stream before each layer, and after the last"
@@ -66,12 +67,12 @@ def layers(probes: pd.DataFrame, baselines: pd.DataFrame, path: Path, title: str
 
 
 @STYLE
-def profiles(profiles: pd.DataFrame, baselines: pd.DataFrame, path: Path, title: str) -> None:
-    """Accuracy by number of heads, a panel for each property.
+def draw_profiles(profiles: pd.DataFrame, baselines: pd.DataFrame, path: Path, title: str) -> None:
+    """Draw accuracy by number of heads, a panel for each property.
 
-    profiles: columns `property, reading, n_heads, accuracy, ci_low, ci_high`; baselines as in `layers`."""
+    profiles: columns `property, reading, n_heads, accuracy, ci_low, ci_high`; baselines as in `draw_layers`."""
     rows = profiles.assign(network="trained").sort_values("n_heads", kind="stable")
-    figure, grid = _by_property(rows, "n_heads", baselines)
+    figure, grid = _draw_by_property(rows, "n_heads", baselines)
     numbers = sorted(rows["n_heads"].unique())
     for axes in grid:
         axes.set_xscale("log", base=2)
@@ -83,16 +84,16 @@ def profiles(profiles: pd.DataFrame, baselines: pd.DataFrame, path: Path, title:
 
 
 @STYLE
-def heads(probes: pd.DataFrame, baselines: pd.DataFrame, path: Path, title: str) -> None:
-    """Layers by heads, a map for each property on its own scale: how far the accuracy is above the most frequent class.
+def draw_heads(probes: pd.DataFrame, baselines: pd.DataFrame, path: Path, title: str) -> None:
+    """Draw a map of layers by heads for each property, on its own scale: accuracy above the most frequent class.
 
-    probes: columns `property, network, reading, kind, layer, head, accuracy`; baselines as in `layers`."""
+    probes: columns `property, network, reading, kind, layer, head, accuracy`; baselines as in `draw_layers`."""
     rows = probes[(probes["kind"] == "head") & (probes["network"] == "trained") & (probes["reading"] != "mean")]
     majority = baselines[baselines["baseline"] == MAJORITY].set_index("property")["accuracy"]
-    maps = {str(name): by_head(own, "accuracy") for name, own in rows.groupby("property", sort=False)}
+    maps = {str(name): by_head(accuracies, "accuracy") for name, accuracies in rows.groupby("property", sort=False)}
     n_layer, n_head = next(iter(maps.values())).shape
     _, columns, width = layout(len(maps))
-    cell = min(CELL, (width + 2 / columns - 0.6) / n_head)  # no scale takes the 2 inches beside the panels
+    cell = min(CELL, (width + 2 / columns - 0.6) / n_head)  # there is no scale in the 2 inches beside the panels
     figure, grid = panel_grid(len(maps), cell * n_layer + 1.2)
     for axes, (name, accuracy) in zip(grid, maps.items(), strict=True):
         lowest, gain = majority[name], accuracy - majority[name]
@@ -102,65 +103,64 @@ def heads(probes: pd.DataFrame, baselines: pd.DataFrame, path: Path, title: str)
         axes.set(title=f"{short(name, len(maps))}\n{scale}", xlabel="head", ylabel="layer")
     caption = (
         "Accuracy of a probe of each head's output at the last token; white: no better than the most frequent class. "
-        "A number in a cell is how far above that it is."
+        "The number in a cell says how far above that the probe is."
     )
     frame(figure, f"{title}\nprobes of each head alone", caption)
     figures.save(figure, path)
 
 
 @STYLE
-def lens(lens: pd.DataFrame, path: Path, title: str) -> None:
-    """Accuracy of the class lens by layer, and the share of texts that are decided: all texts, then each class.
+def draw_lens(lens: pd.DataFrame, path: Path, title: str) -> None:
+    """Draw the accuracy of the class lens by layer, and the share of texts that are decided, over all and by class.
 
     lens: columns `class, layer, accuracy, ci_low, ci_high, decided`."""
     panels = list(lens.sort_values("layer", kind="stable").groupby("class", sort=False))
     figure, grid = panel_grid(len(panels), 2.6)
     for axes, (label, rows) in zip(grid, panels, strict=True):
-        _curve(axes, rows, "layer", COLOURS[0], "-", "right class")
+        _draw_curve(axes, rows, "layer", COLOURS[0], "-", "right class")
         axes.plot(rows["layer"], rows["decided"], "--", color=COLOURS[1], label="decided: stays\nso up to the end")
         axes.set(title=short(str(label), len(panels)), xlabel="layer", ylim=(0, 1.02))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     grid[0].set_ylabel("share of the texts")
-    _legend(figure, grid)
+    _add_legend(figure, grid)
     about = f"{title}\nclass lens: the trained head on the residual stream before each layer, and after the last"
-    frame(figure, about, "At the last token. Band: 95 % interval. The head was trained for what leaves the last layer.")
+    frame(figure, about, "At the last token. Band: 95 % interval. The head was trained on what leaves the last layer.")
     figures.save(figure, path)
 
 
 @STYLE
-def contributions(table: pd.DataFrame, labels: Sequence[str], path: Path, title: str) -> None:
-    """Layers by heads, the MLPs beside them: what each adds directly towards the class of the text, by class.
+def draw_contributions(table: pd.DataFrame, labels: Sequence[str], path: Path, title: str) -> None:
+    """Draw a map of layers by heads for each class, MLPs beside them: what each adds directly towards that class.
 
     table: columns `kind, layer, head, class, logit, mean`; labels: the classes, in order."""
-    rows = toward(table[table["kind"].isin(["head", "mlp"])])
-    rows = rows.assign(head=rows["head"].fillna(-1))
-    overall = rows.groupby(["layer", "head"])[["own"]].mean().reset_index()
-    maps = {"mean over the classes": overall}
-    maps |= {label: rows[rows["class"] == label] for label in labels if label in set(rows["class"])}
-    named = {name: by_head(own, "own").rename(columns={-1: "MLP"}) for name, own in maps.items()}
-    figure, grid = heat_maps(named, "RdBu", (ADDED, ADDED), {})
+    rows = contrast_classes(table[table["kind"].isin(["head", "mlp"])])
+    rows = rows.assign(head=rows["head"].fillna(-1))  # the MLPs
+    panels = {"mean over the classes": rows.groupby(["layer", "head"])[["inside"]].mean().reset_index()}
+    panels |= {label: rows[rows["class"] == label] for label in labels if label in set(rows["class"])}
+    maps = {name: by_head(added, "inside").rename(columns={-1: "MLP"}) for name, added in panels.items()}
+    figure, grid = heat_maps(maps, "RdBu", (ADDED, ADDED), {})
     for axes in grid:
         axes.axvline(0.5, color="black", linewidth=1)  # between the MLPs and the heads
         axes.set(xlabel="head", ylabel="layer")
     about = f"{title}\nwhat each head and MLP adds to the logit of a text's class, at the last token"
     caption = (
-        "Mean over the texts of each class. Direct: by way of the final LayerNorm, its scale as it is; not what later "
-        "layers make of it. The embedding and the biases are not shown."
+        "Mean over the texts of each class. Direct: through the final LayerNorm, its scale frozen; not through later "
+        "layers. The embedding and the biases are not shown."
     )
     frame(figure, about, caption)
     figures.save(figure, path)
 
 
 @STYLE
-def texts(
+def draw_texts(
     chosen: Sequence[tuple[Sequence[str], str, NDArray[np.floating]]],
     labels: Sequence[str],
     path: Path,
     title: str,
 ) -> None:
-    """Class lens of each text, tokens from top to bottom by layers: the likeliest class, stronger where it is likelier.
+    """Draw the class lens of each text, tokens by layers: the likeliest class, in a stronger colour if it is likelier.
 
-    chosen: of each text the pieces of its T tokens, its label, and the logits of the lens, float (T, L + 1, K)."""
+    chosen: for each text the pieces of its T tokens, its label, and the logits of the lens, float (T, L + 1, K)."""
     last = chosen[0][2].shape[1] - 1
     shown = np.unique(np.linspace(0, last, min(last + 1, SHOWN_LAYERS)).round().astype(int))
     columns = min(2, len(chosen))
@@ -171,7 +171,7 @@ def texts(
     for axes in grid[len(chosen) :]:
         axes.remove()
     for axes, (pieces, label, logits) in zip(grid, chosen, strict=False):
-        _text(axes, pieces, logits[:, shown], labels)
+        _draw_text(axes, pieces, logits[:, shown], labels)
         end = f", its last {SHOWN_TOKENS} of {len(pieces)} tokens" if len(pieces) > SHOWN_TOKENS else ""
         axes.set_title(wrapped(f"a text of {label}{end}", 60))
         axes.set_xticks(range(len(shown)), shown)
@@ -187,8 +187,8 @@ def texts(
         figures.save(figure, path)
 
 
-def _text(axes: Axes, pieces: Sequence[str], logits: NDArray[np.floating], labels: Sequence[str]) -> None:
-    """One text: logits (T, layers, K)."""
+def _draw_text(axes: Axes, pieces: Sequence[str], logits: NDArray[np.floating], labels: Sequence[str]) -> None:
+    """Draw one text: logits (T, layers, K)."""
     probabilities = softmax(logits[-SHOWN_TOKENS:], axis=-1)
     predicted, strength = probabilities.argmax(-1), probabilities.max(-1)
     colours = np.array([to_rgb(COLOURS[k % len(COLOURS)]) for k in range(len(labels))])
@@ -199,35 +199,36 @@ def _text(axes: Axes, pieces: Sequence[str], logits: NDArray[np.floating], label
         name = " ".join(labels[k].split())
         name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
         axes.text(column, row, name, ha="center", va="center", fontsize=7, color=ink[row, column])
-    own = [repr(piece)[1:-1].replace(" ", "·") for piece in pieces[-SHOWN_TOKENS:]]
-    axes.set_yticks(range(len(own)), own, fontsize=8)
+    tokens = [repr(piece)[1:-1].replace(" ", "·") for piece in pieces[-SHOWN_TOKENS:]]
+    axes.set_yticks(range(len(tokens)), tokens, fontsize=8)
     axes.grid(visible=False)
 
 
-def _by_property(rows: pd.DataFrame, x: str, baselines: pd.DataFrame) -> tuple[Figure, list[Axes]]:
-    """A panel for each property: accuracy by the column x for each network and reading, and lines for its baselines."""
+def _draw_by_property(rows: pd.DataFrame, x: str, baselines: pd.DataFrame) -> tuple[Figure, list[Axes]]:
+    """Draw a panel for each property: accuracy by column x for each network and reading, and a line per baseline."""
     names = list(rows["property"].unique())
     figure, grid = panel_grid(len(names), 3)
     for axes, name in zip(grid, names, strict=True):
-        for (network, reading), own in rows[rows["property"] == name].groupby(["network", "reading"], sort=False):
+        probes = rows[rows["property"] == name]
+        for (network, reading), curve in probes.groupby(["network", "reading"], sort=False):
             (colour, prefix), (line, where) = NETWORKS[str(network)], READINGS[str(reading)]
-            _curve(axes, own, x, colour, line, prefix + where)
+            _draw_curve(axes, curve, x, colour, line, prefix + where)
         for row in baselines[baselines["property"] == name].itertuples():
             colour, line = BASELINES[row.baseline]
             axes.axhline(row.accuracy, color=colour, linestyle=line, linewidth=1.2, label=row.baseline)
         axes.set(title=short(name, len(names)), xlabel=x)
     grid[0].set_ylabel("accuracy")
-    _legend(figure, grid)
+    _add_legend(figure, grid)
     return figure, grid
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, x: str, colour: str, line: str, name: str) -> None:
-    """Accuracy by the column x, with its interval as a band."""
+def _draw_curve(axes: Axes, rows: pd.DataFrame, x: str, colour: str, line: str, name: str) -> None:
+    """Draw accuracy by column x, with its interval as a band."""
     axes.plot(rows[x], rows["accuracy"], line, marker=".", color=colour, label=wrapped(name, 20))
     axes.fill_between(rows[x], rows["ci_low"], rows["ci_high"], color=colour, alpha=0.15, linewidth=0)
 
 
-def _legend(figure: Figure, grid: Sequence[Axes]) -> None:
-    """What any of the panels shows, once."""
-    found = {name: mark for axes in grid for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(found.values()), list(found), loc="outside right center")
+def _add_legend(figure: Figure, grid: Sequence[Axes]) -> None:
+    """Add one legend of everything that any of the panels shows."""
+    marks = {name: mark for axes in grid for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(marks.values()), list(marks), loc="outside right center")

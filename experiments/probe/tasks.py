@@ -20,7 +20,7 @@ from model import GPT2
 
 from .linear import STRENGTHS, Task, n_workers
 from .sources import AGAINST_RANDOM, Key, Source
-from .tables import Rows, probed, profile
+from .tables import Rows, profile_heads, score_sites
 
 # What a task costs at one site, in multiply-adds: so many for each row, class and feature, and those of the time that a
 # site takes however few rows it has. Measured as seconds on one core times its product rate, on the sample corpus: the
@@ -96,8 +96,8 @@ class Probes:
     def run_task(
         self, job: Job, activations: Activations, task: Task, what: str, advance: Callable[[], object]
     ) -> dict[str, Rows]:
-        rows = probed(activations, self.sites, task, self.seed, what in AGAINST_RANDOM, advance)
-        return {"probes": rows, "profiles": profile(activations, rows, task) if job.network == "trained" else []}
+        rows = score_sites(activations, self.sites, task, self.seed, what in AGAINST_RANDOM, advance)
+        return {"probes": rows, "profiles": profile_heads(activations, rows, task) if job.network == "trained" else []}
 
     def identity(self, network: str, source: Source, key: Key) -> Identity:
         """Return what a task's results depend on."""

@@ -17,7 +17,7 @@ import train
 from data import read_corpus
 from experiments.ablate.plans import on_both_splits
 from experiments.probe import tasks
-from experiments.probe.sources import of_texts, of_words
+from experiments.probe.sources import collect_texts, collect_words
 from experiments.probe.tasks import PRODUCTS, PRODUCTS_PER_SITE, Probes
 from experiments.train.training import Training
 from lab import progress, sweeps
@@ -241,7 +241,7 @@ def test_probes_take_as_long_as_forecast(sample, told, monkeypatch, tmp_path):
     # where others compute too, two workers get what one gets
     monkeypatch.setattr("experiments.probe.linear.cpu_count", lambda: 1)
     parts = [sample.draw_texts(split, n, 0) for split, n in {"train": 200, "val": 60, "test": 60}.items()]
-    sources = [of_texts(parts, sample.clf.labels), *of_words(parts, sample.tokenizer, 1000, 0)[0]]
+    sources = [collect_texts(parts, sample.clf.labels), *collect_words(parts, sample.tokenizer, 1000, 0)[0]]
 
     def measure():
         folder = tmp_path / str(time.perf_counter())

@@ -88,15 +88,15 @@ def text_lens(layers, tokens, labels, seed=0):
 
 def draw_all(folder, layers, heads, labels, seed=0):
     probes, baselines = probe_table(layers, heads, seed), baseline_table()
-    figures.layers(probes, baselines, folder / "layers.png", TITLE)
-    figures.heads(probes, baselines, folder / "heads.png", TITLE)
-    figures.profiles(profile_table(slope=0.01 + 0.01 * seed), baselines, folder / "profiles.png", TITLE)
-    figures.lens(lens_table(layers, labels, seed), folder / "lens.png", TITLE)
+    figures.draw_layers(probes, baselines, folder / "layers.png", TITLE)
+    figures.draw_heads(probes, baselines, folder / "heads.png", TITLE)
+    figures.draw_profiles(profile_table(slope=0.01 + 0.01 * seed), baselines, folder / "profiles.png", TITLE)
+    figures.draw_lens(lens_table(layers, labels, seed), folder / "lens.png", TITLE)
     contributions = contribution_table(layers, heads, labels, seed)
-    figures.contributions(contributions, labels, folder / "contributions.png", TITLE)
+    figures.draw_contributions(contributions, labels, folder / "contributions.png", TITLE)
     chosen = [text_lens(layers, tokens, labels, seed + tokens) for tokens in (5, 11, 3)]
     chosen[0][0][0] = "\N{FACE WITH TEARS OF JOY}"  # which no font here has
-    figures.texts(chosen, labels, folder / "texts.png", TITLE)
+    figures.draw_texts(chosen, labels, folder / "texts.png", TITLE)
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def lines(axes):
 
 def test_layers_have_a_curve_for_each_network_and_reading_and_a_line_for_each_baseline(tmp_path, saved):
     probes = probe_table(4, 3)
-    figures.layers(probes.sample(frac=1, random_state=0), baseline_table(), tmp_path / "x.png", TITLE)
+    figures.draw_layers(probes.sample(frac=1, random_state=0), baseline_table(), tmp_path / "x.png", TITLE)
     drawn = {axes.get_title(): axes for axes in saved[0].axes}
     assert set(drawn) == set(READINGS)
     last, mean = "last token of the text or word", "mean over the tokens of the text"
@@ -133,13 +133,13 @@ def test_layers_have_a_curve_for_each_network_and_reading_and_a_line_for_each_ba
         ("part of speech", with_random),
         ("negated", {last}),
     ):
-        found = lines(drawn[name])
-        assert set(found) == {*curves, "most frequent class", WORDS[name]}
-        assert set(found["most frequent class"].get_ydata()) == {MAJORITIES[name]}
+        drawn_lines = lines(drawn[name])
+        assert set(drawn_lines) == {*curves, "most frequent class", WORDS[name]}
+        assert set(drawn_lines["most frequent class"].get_ydata()) == {MAJORITIES[name]}
         assert drawn[name].get_xlabel() == "layer"
         assert len(drawn[name].collections) == len(curves)
-    own = probes[(probes["kind"] == "resid") & (probes["network"] == "trained") & (probes["property"] == "emotion")]
-    rows = own[own["reading"] == "mean"]
+    stream = probes[(probes["kind"] == "resid") & (probes["network"] == "trained") & (probes["property"] == "emotion")]
+    rows = stream[stream["reading"] == "mean"]
     curve = lines(drawn["emotion"])[mean]
     np.testing.assert_array_equal(curve.get_xdata(), range(5))
     np.testing.assert_array_equal(curve.get_ydata(), rows["accuracy"])
@@ -154,7 +154,7 @@ def test_layers_have_a_curve_for_each_network_and_reading_and_a_line_for_each_ba
 
 
 def test_profiles_go_by_number_of_heads(tmp_path, saved):
-    figures.profiles(profile_table().sample(frac=1, random_state=0), baseline_table(), tmp_path / "x.png", TITLE)
+    figures.draw_profiles(profile_table().sample(frac=1, random_state=0), baseline_table(), tmp_path / "x.png", TITLE)
     axes = {axes.get_title(): axes for axes in saved[0].axes}["emotion"]
     curve = lines(axes)["mean over the tokens of the text"]
     np.testing.assert_array_equal(curve.get_xdata(), [1, 2, 4, 8])
@@ -167,16 +167,16 @@ def test_profiles_go_by_number_of_heads(tmp_path, saved):
 @pytest.mark.parametrize(("layers", "heads"), [(2, 3), (12, 12), (24, 16)])
 def test_heads_show_what_is_above_the_most_frequent_class_at_the_last_token(tmp_path, saved, layers, heads):
     probes = probe_table(layers, heads)
-    figures.heads(probes.sample(frac=1, random_state=1), baseline_table(), tmp_path / "x.png", TITLE)
+    figures.draw_heads(probes.sample(frac=1, random_state=1), baseline_table(), tmp_path / "x.png", TITLE)
     maps = {axes.get_title().split("\n")[0]: axes for axes in panels(saved[0])}
     assert set(maps) == set(READINGS)
     low, high = maps["negated"].images[0].get_clim()
     assert maps["negated"].get_title() == f"negated\n0.90 (white) to {0.9 + high:.2f}"
     limits = set()
     for name, axes in maps.items():
-        own = probes[(probes["kind"] == "head") & (probes["network"] == "trained") & (probes["property"] == name)]
-        own = own[own["reading"] != "mean"]
-        expected = own["accuracy"].to_numpy().reshape(layers, heads) - MAJORITIES[name]
+        rows = probes[(probes["kind"] == "head") & (probes["network"] == "trained") & (probes["property"] == name)]
+        rows = rows[rows["reading"] != "mean"]
+        expected = rows["accuracy"].to_numpy().reshape(layers, heads) - MAJORITIES[name]
         np.testing.assert_allclose(axes.images[0].get_array(), expected, atol=1e-12)
         low, high = axes.images[0].get_clim()
         assert low == 0
@@ -189,7 +189,7 @@ def test_heads_show_what_is_above_the_most_frequent_class_at_the_last_token(tmp_
 def test_a_property_that_no_head_reads_stays_white(tmp_path, saved):
     probes = probe_table(2, 3)
     probes.loc[probes["property"] == "negated", "accuracy"] = 0.6
-    figures.heads(probes, baseline_table(), tmp_path / "x.png", TITLE)
+    figures.draw_heads(probes, baseline_table(), tmp_path / "x.png", TITLE)
     axes = {axes.get_title().split("\n")[0]: axes for axes in panels(saved[0])}["negated"]
     assert axes.images[0].get_clim() == (0, 1)
     assert {text.get_text() for text in axes.texts} == {"-0.30"}
@@ -199,27 +199,27 @@ def test_a_property_that_no_head_reads_stays_white(tmp_path, saved):
 def test_the_lens_has_a_panel_for_all_texts_and_for_each_class(tmp_path, saved, k):
     labels = [f"class {i}" for i in range(k)]
     table = lens_table(4, labels)
-    figures.lens(table, tmp_path / "x.png", TITLE)
+    figures.draw_lens(table, tmp_path / "x.png", TITLE)
     assert [axes.get_title() for axes in saved[0].axes] == ["all texts", *labels]
     for axes, label in zip(saved[0].axes, ["all", *labels], strict=True):
         rows = table[table["class"] == label]
-        found = lines(axes)
-        np.testing.assert_array_equal(found["right class"].get_ydata(), rows["accuracy"])
-        np.testing.assert_array_equal(found["decided: stays so up to the end"].get_ydata(), rows["decided"])
+        drawn = lines(axes)
+        np.testing.assert_array_equal(drawn["right class"].get_ydata(), rows["accuracy"])
+        np.testing.assert_array_equal(drawn["decided: stays so up to the end"].get_ydata(), rows["decided"])
         assert axes.get_ylim() == (0, 1.02)
 
 
 def test_contributions_stand_beside_those_of_the_mlps(tmp_path, saved):
     table = contribution_table(2, 3, ["no", "yes", "well"])
     table = table[table["class"] != "well"]  # no test text of it
-    figures.contributions(table.sample(frac=1, random_state=0), ["no", "yes", "well"], tmp_path / "x.png", TITLE)
+    figures.draw_contributions(table.sample(frac=1, random_state=0), ["no", "yes", "well"], tmp_path / "x.png", TITLE)
     mean, no, yes = panels(saved[0])
     assert [axes.get_title() for axes in (mean, no, yes)] == ["mean over the classes", "no", "yes"]
 
     def expected(label, kind, layer, head):
-        own = table[(table["class"] == label) & (table["kind"] == kind) & (table["layer"] == layer)]
-        own = (own if head is None else own[own["head"] == head]).set_index("logit")["mean"]
-        return own[label] - own.drop(label).mean()
+        rows = table[(table["class"] == label) & (table["kind"] == kind) & (table["layer"] == layer)]
+        added = (rows if head is None else rows[rows["head"] == head]).set_index("logit")["mean"]
+        return added[label] - added.drop(label).mean()
 
     places = [("mlp", None), ("head", 0), ("head", 1), ("head", 2)]
     values = {
@@ -240,7 +240,7 @@ def test_a_text_names_the_likeliest_class_in_its_colour(tmp_path, saved):
     pieces, label, logits = [" one", "\n"], "yes", np.zeros((2, 3, 3), np.float32)
     logits[0, 0, 1] = 9
     logits[0, 2, 2] = 0.5
-    figures.texts([(pieces, label, logits)], labels, tmp_path / "x.png", TITLE)
+    figures.draw_texts([(pieces, label, logits)], labels, tmp_path / "x.png", TITLE)
     axes = saved[0].axes[0]
     assert axes.get_title() == "a text of yes"
     assert "of each class at most one short text, classified right" in said(saved[0])
@@ -257,7 +257,7 @@ def test_a_text_names_the_likeliest_class_in_its_colour(tmp_path, saved):
 @pytest.mark.parametrize(("layers", "shown"), [(1, [0, 1]), (12, list(range(13))), (48, list(range(0, 49, 4)))])
 def test_of_many_layers_and_tokens_some_are_shown_and_always_the_last(tmp_path, saved, layers, shown):
     pieces, label, logits = text_lens(layers, 43, ["no", "yes"])
-    figures.texts([(pieces, label, logits)] * 3, ["no", "yes"], tmp_path / "x.png", TITLE)
+    figures.draw_texts([(pieces, label, logits)] * 3, ["no", "yes"], tmp_path / "x.png", TITLE)
     assert len(saved[0].axes) == 3
     axes = saved[0].axes[2]
     assert [int(text.get_text()) for text in axes.get_xticklabels()] == shown

@@ -10,15 +10,15 @@ from experiments.probe import linear
 from experiments.probe.linear import (
     STRENGTHS,
     Task,
-    as_text,
-    by_type,
+    bootstrap_means,
     code_length,
-    control_by_type,
-    from_text,
-    majority,
+    decode_correct,
+    draw_control,
+    encode_correct,
+    majority_correct,
     probe,
     probe_sites,
-    with_intervals,
+    word_type_correct,
 )
 from lab.activations import Site
 
@@ -66,23 +66,23 @@ def test_features_that_repeat_or_never_change_do_no_harm(width):
     assert probe(x, task(y)).accuracy > 0.95
 
 
-def test_features_are_levelled_half_of_the_way_to_whitening():
+def test_features_are_whitened_half_of_the_way():
     """On the rows of train: no mean, no correlation, and along each principal component the root of its variance."""
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(211, 5)) @ rng.normal(size=(5, 5)) * 7 + 3).astype(np.float32)
     train = np.arange(211) < 150
-    levelled = linear._levelled(x.copy(), train)
-    assert levelled.dtype == np.float32
-    np.testing.assert_allclose(levelled[train].mean(0), 0, atol=1e-5)
+    whitened = linear._half_whitened(x.copy(), train)
+    assert whitened.dtype == np.float32
+    np.testing.assert_allclose(whitened[train].mean(0), 0, atol=1e-5)
     variances = np.linalg.eigvalsh(np.corrcoef(x[train].T))
-    np.testing.assert_allclose(np.cov(levelled[train].T, bias=True), np.diag(variances**0.5), atol=1e-4)
+    np.testing.assert_allclose(np.cov(whitened[train].T, bias=True), np.diag(variances**0.5), atol=1e-4)
 
 
 def test_nothing_is_found_in_noise():
     y = planted()[1]
-    own = task(y, np.random.default_rng(2).permutation(y))
-    score = probe(np.random.default_rng(1).normal(size=(len(y), 7)).astype(np.float32), own)
-    assert score.accuracy == pytest.approx(majority(own).mean(), abs=0.05)
+    labelled = task(y, np.random.default_rng(2).permutation(y))
+    score = probe(np.random.default_rng(1).normal(size=(len(y), 7)).astype(np.float32), labelled)
+    assert score.accuracy == pytest.approx(majority_correct(labelled).mean(), abs=0.05)
     assert score.macro_f1 < 0.4
     assert abs(score.selectivity) < 0.1
 
@@ -121,11 +121,11 @@ def test_the_strength_is_chosen_on_val(telling, expected):
 def test_val_and_test_do_not_enter_the_fit(hidden, measured, monkeypatch):
     monkeypatch.setattr(linear, "STRENGTHS", (0.01,))
     x, y = planted(signal=1)
-    own = task(y)
-    before = getattr(probe(x, own), measured)
-    x[own.split == hidden] *= 50
-    y[own.split == hidden] = 0
-    assert getattr(probe(x, Task(y, NAMES, own.split, own.text)), measured) == before
+    labelled = task(y)
+    before = getattr(probe(x, labelled), measured)
+    x[labelled.split == hidden] *= 50
+    y[labelled.split == hidden] = 0
+    assert getattr(probe(x, Task(y, NAMES, labelled.split, labelled.text)), measured) == before
 
 
 def test_a_control_by_type_is_learnt_by_heart_only_where_types_come_again():
@@ -133,10 +133,10 @@ def test_a_control_by_type_is_learnt_by_heart_only_where_types_come_again():
     of = rng.integers(37, size=1009)
     x = rng.normal(size=(37, 101)).astype(np.float32)[of]  # says which type, and nothing else
     y = rng.integers(3, size=37)[of]
-    again = probe(x, task(y, control_by_type(of.astype(str), y, 3, "length", 0)))
+    again = probe(x, task(y, draw_control(of.astype(str), y, 3, "length", 0)))
     assert again.accuracy > 0.97
     assert abs(again.selectivity) < 0.03
-    once = probe(x, task(y, control_by_type(np.arange(1009).astype(str), y, 3, "length", 0)))
+    once = probe(x, task(y, draw_control(np.arange(1009).astype(str), y, 3, "length", 0)))
     assert once.accuracy == again.accuracy
     assert once.selectivity > 0.4
 
@@ -144,14 +144,14 @@ def test_a_control_by_type_is_learnt_by_heart_only_where_types_come_again():
 def test_controls_have_the_shares_of_the_labels():
     y = np.random.default_rng(0).choice([0, 2], 5003, p=[0.9, 0.1])
     words, y = [f"w{i}" for i in range(5003)] + ["w7"] * 2000, np.append(y, np.zeros(2000, int))
-    by_word = control_by_type(words, y, 3, "length", 0)
+    by_word = draw_control(words, y, 3, "length", 0)
     assert by_word.shape == (7003,)
     assert set(by_word[5003:]) == {by_word[7]}
     assert np.bincount(by_word[:5003], minlength=3) / 5003 == pytest.approx([0.93, 0, 0.07], abs=0.02)
     assert np.corrcoef(by_word[:5003], y[:5003])[0, 1] == pytest.approx(0, abs=0.05)
-    assert (control_by_type(words, y, 3, "length", 0) == by_word).all()
+    assert (draw_control(words, y, 3, "length", 0) == by_word).all()
     for what, seed in (("length", 1), ("position", 0)):  # each property has a stream of its own
-        other = control_by_type(words, y, 3, what, seed)
+        other = draw_control(words, y, 3, what, seed)
         assert np.corrcoef(by_word[:5003], other[:5003])[0, 1] == pytest.approx(0, abs=0.05)
 
 
@@ -163,24 +163,24 @@ def width(interval):
 
 def test_the_interval_of_texts_is_that_of_a_share():
     correct = (np.arange(401) < 300)[:, None]
-    mean, low, high = with_intervals(correct, np.arange(401))
+    mean, low, high = bootstrap_means(correct, np.arange(401))
     share, exact = 300 / 401, binom(401, 300 / 401)
     assert mean == share
     assert (low, high) == (
         pytest.approx(exact.ppf(0.025) / 401, abs=0.005),
         pytest.approx(exact.ppf(0.975) / 401, abs=0.005),
     )
-    assert with_intervals(np.ones((5, 1), bool), np.arange(5)) == (1, 1, 1)
+    assert bootstrap_means(np.ones((5, 1), bool), np.arange(5)) == (1, 1, 1)
 
 
 def test_words_that_repeat_within_a_text_say_no_more_than_their_text():
     """Twenty words of a text that are right or wrong together are one observation."""
     correct, text = (np.random.default_rng(0).random((101, 1)) < 0.8), np.arange(101)
-    of_texts = with_intervals(correct, text)
-    of_words = with_intervals(np.repeat(correct, 20, axis=0), np.repeat(text, 20) * 7)  # any numbers name the texts
+    of_texts = bootstrap_means(correct, text)
+    of_words = bootstrap_means(np.repeat(correct, 20, axis=0), np.repeat(text, 20) * 7)  # any numbers name the texts
     assert [ends.item() for ends in of_words] == pytest.approx([ends.item() for ends in of_texts])
     mixed = np.random.default_rng(1).permutation(np.repeat(correct, 20, axis=0))
-    assert width(with_intervals(mixed, np.repeat(text, 20))) < 0.4 * width(of_texts)  # about 1 / sqrt(20)
+    assert width(bootstrap_means(mixed, np.repeat(text, 20))) < 0.4 * width(of_texts)  # about 1 / sqrt(20)
 
 
 @pytest.mark.parametrize("words", [1, 13])
@@ -190,7 +190,7 @@ def test_the_interval_holds_the_true_share_nineteen_times_in_twenty(words):
     for _ in range(200):
         text = np.repeat(np.arange(83), rng.integers(1, words + 1, 83))
         correct = rng.random(len(text)) < rng.choice([0.5, 0.9], 83)[text]  # 0.7 on average
-        _, low, high = with_intervals(correct[:, None], text)
+        _, low, high = bootstrap_means(correct[:, None], text)
         covered += bool(low <= 0.7 <= high)
     assert 180 <= covered <= 198
 
@@ -200,26 +200,27 @@ def test_the_interval_of_a_difference_is_paired():
     a = np.arange(200) < 130
     b = np.where(np.arange(200) % 25 == 0, False, a)
     columns = np.stack([a, b], axis=1).astype(int)
-    _, low, high = with_intervals(columns, np.arange(200))
+    _, low, high = bootstrap_means(columns, np.arange(200))
     assert low[0] < high[1]  # apart from one another they overlap
-    _, low, high = with_intervals(columns[:, :1] - columns[:, 1:], np.arange(200))
+    _, low, high = bootstrap_means(columns[:, :1] - columns[:, 1:], np.arange(200))
     assert 0 < low < high < 0.06
 
 
 def test_rows_that_are_right_are_kept_as_text():
     correct = np.random.default_rng(0).random((13, 3)) < 0.5
-    assert as_text(np.array([True, False, True])) == "101"
-    np.testing.assert_array_equal(from_text([as_text(column) for column in correct.T]), correct)
+    assert encode_correct(np.array([True, False, True])) == "101"
+    np.testing.assert_array_equal(decode_correct([encode_correct(column) for column in correct.T]), correct)
 
 
 def test_baselines_by_hand():
     words = ["sad", "sad", "sad", "joy", "new", "sad", "joy", "fog", "joy"]
     y = np.array([1, 1, 2, 0, 0, 1, 0, 2, 0])
-    own = Task(y, NAMES, np.array(["train"] * 4 + ["val"] + ["test"] * 4), np.arange(9))
-    assert by_type(words, own).tolist() == [True, True, False, True]  # fog is not in train: 1, as most are there
-    assert majority(own).tolist() == [True, False, False, False]
-    own = Task(np.array([1, 1, 2, 0, 0, 1, 0, 1, 0]), NAMES, own.split, own.text)
-    assert by_type(words, own).all()
+    labelled = Task(y, NAMES, np.array(["train"] * 4 + ["val"] + ["test"] * 4), np.arange(9))
+    correct = word_type_correct(words, labelled)
+    assert correct.tolist() == [True, True, False, True]  # fog is not in train: 1, as most of train is
+    assert majority_correct(labelled).tolist() == [True, False, False, False]
+    labelled = Task(np.array([1, 1, 2, 0, 0, 1, 0, 1, 0]), NAMES, labelled.split, labelled.text)
+    assert word_type_correct(words, labelled).all()
 
 
 def test_code_of_labels_by_hand():
@@ -270,11 +271,11 @@ def test_sites_are_probed_in_order_and_warnings_stay_inside(monkeypatch):
 
 def test_where_train_has_one_class_that_one_is_predicted():
     x, y = planted()
-    own = task(y)
-    y = np.where(own.split == "train", 1, y)
-    own = Task(y, NAMES, own.split, own.text, np.zeros_like(y))
-    score = probe(x, own)
-    assert score.correct.tolist() == majority(own).tolist()
+    labelled = task(y)
+    y = np.where(labelled.split == "train", 1, y)
+    labelled = Task(y, NAMES, labelled.split, labelled.text, np.zeros_like(y))
+    score = probe(x, labelled)
+    assert score.correct.tolist() == majority_correct(labelled).tolist()
     assert score.control == 1
 
 

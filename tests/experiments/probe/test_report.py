@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.probe.report import report, toward
+from experiments.probe.report import report
 
 
 def probes(*rows):
@@ -43,22 +43,20 @@ LEVEL = 0.025  # within so much two accuracies are level: not what their interva
 
 def differences(table, others):
     """Of each place to each rival, by the accuracies."""
-    found = []
+    compared = []
     for what, rows in table.groupby("property", sort=False):
+        trained, random = (rows[rows["network"] == network] for network in ("trained", "random"))
         known = others[others["property"] == what]
-        rivals = [("all", *pair) for pair in zip(known["baseline"], known["accuracy"], strict=True)]
-        random = rows[rows["network"] == "random"]
+        rivals = [(rows, *pair) for pair in zip(known["baseline"], known["accuracy"], strict=True)]
         if len(random):
-            rivals.append(("trained", "random weights", random.loc[random["val_accuracy"].idxmax(), "accuracy"]))
-        for network, rival, accuracy in rivals:
-            own = rows if network == "all" else rows[rows["network"] == network]
-            found.append(own.assign(rival=rival, difference=own["accuracy"] - accuracy))
-        for _, own in rows[rows["kind"] == "resid"].groupby(["network", "reading"]):
-            best = own.loc[own["val_accuracy"].idxmax(), "accuracy"]
-            found.append(own.assign(rival="best layer", difference=own["accuracy"] - best))
-    one = pd.concat(found)
-    verdict = np.select([one["difference"] > LEVEL, one["difference"] < -LEVEL], ["above", "below"], "level with")
-    return one.assign(verdict=verdict)
+            rivals.append((trained, "random weights", random.loc[random["val_accuracy"].idxmax(), "accuracy"]))
+        for _, stream in rows[rows["kind"] == "resid"].groupby(["network", "reading"]):
+            rivals.append((stream, "best layer", stream.loc[stream["val_accuracy"].idxmax(), "accuracy"]))
+        compared += [places.assign(rival=rival, gap=places["accuracy"] - best) for places, rival, best in rivals]
+    table = pd.concat(compared)
+    return table.assign(
+        verdict=np.select([table["gap"] > LEVEL, table["gap"] < -LEVEL], ["above", "below"], "level with")
+    )
 
 
 def page(table=None, others=WORDS, profiles=NO_PROFILES, agreement="run it", lens=None, contributions=None):
@@ -71,12 +69,17 @@ def section(text, heading):
     return text.split(f"{heading}\n")[1].split("\n#")[0]
 
 
+def points(text):
+    """Each point of a list on one line."""
+    return [" ".join(point.split()) for point in text.split("\n- ")[1:]]
+
+
 def test_the_best_places_are_chosen_on_val_and_stand_beside_the_baselines():
     text = page()
     assert text.startswith("# Where the network knows what\n\n- run: one\n- seed: 3\n\n## How to read this\n")
-    own = section(text, "### emotion")
-    assert own.startswith("\n1,234 test texts.\n")
-    rows = [line for line in own.splitlines() if line.startswith("| ")]
+    text = section(text, "### emotion")
+    assert text.startswith("\n1,234 test texts.\n")
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert rows == [
         "| best on val | accuracy | macro-F1 | control task | selectivity | compression |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -88,59 +91,71 @@ def test_the_best_places_are_chosen_on_val_and_stand_beside_the_baselines():
         "| most frequent class | 0.300 [0.280, 0.320] |  |  |  |  |",
         "| bag of words | 0.680 [0.660, 0.700] |  |  |  |  |",
     ]
-    said = [line for line in own.splitlines() if line.startswith("- ")]
-    assert said[0] == (
-        "- The best place is the residual stream after the last layer, mean over tokens: 0.700 [0.680, 0.720], "
-        "above the most frequent class (0.300), level with the bag of words (0.680)."
-    )
-    assert said[1] == "- On its control task the same probe reaches 0.250: selectivity 0.450."
-    assert said[2] == (
-        "- Along the residual stream, mean over tokens: from 0.600 before layer 0 to 0.700 after the last. "
-        "Its best is after the last layer; it is level with that from before layer 1."
-    )
+    assert points(text)[:3] == [
+        "The best place is the residual stream after the last layer, mean over tokens: 0.700 [0.680, 0.720], "
+        "above the most frequent class (0.300) and level with the bag of words (0.680).",
+        "On its control task the same probe reaches 0.250: selectivity 0.450.",
+        "Along the residual stream, mean over tokens, accuracy goes from 0.600 before layer 0 to 0.700 after the last "
+        "layer. The best place on val is after the last layer; the first that is not below it is before layer 1.",
+    ]
+
+
+BELOW = "The control works: an untrained network tells less than the bag of words."
+LEVEL_WITH = "The untrained network is level with the bag of words."
+ABOVE = "**The untrained network is above the bag of words**: here accuracy is no sign of what was learnt."
 
 
 @pytest.mark.parametrize(
     ("accuracy", "standing", "verdict", "beside"),
     [
-        (0.60, "below", "The control does its work: what was not trained knows less than a bag of words.", "above"),
-        (0.65, "below", "The control does its work: what was not trained knows less than a bag of words.", "above"),
-        (0.66, "level with", "What was not trained is level with a bag of words.", "above"),
-        (0.71, "above", "**This is better than a bag of words**: here accuracy is no sign", "level with"),
-        (0.80, "above", "**This is better than a bag of words**: here accuracy is no sign", "below"),
+        (0.65, "below", BELOW, "above"),
+        (0.66, "level with", LEVEL_WITH, "above"),
+        (0.71, "above", ABOVE, "level with"),
+        (0.80, "above", ABOVE, "below"),
     ],
 )
 def test_random_weights_against_the_bag_of_words_are_told_either_way(accuracy, standing, verdict, beside):
     rival = ("emotion", "random", "mean", "resid", 1, None, 0.9, accuracy)
-    own = section(page(probes(*EMOTION, *RANDOM, rival)), "### emotion")
-    said = [line for line in own.splitlines() if line.startswith("- On random weights")]
-    assert len(said) == 1
-    assert f"best place is the residual stream before layer 1, mean over tokens: {accuracy:.3f} [" in said[0]
-    assert f"above the most frequent class (0.300), {standing} the bag of words (0.680)." in said[0]
-    assert verdict in said[0]
-    assert said[0].endswith(f"The trained network is {beside} it.")
-    assert sum(each in said[0] for each in ("does its work", "is level with a bag", "is better than")) == 1
+    text = section(page(probes(*EMOTION, *RANDOM, rival)), "### emotion")
+    assert points(text)[3:] == [
+        "With random weights the best place is the residual stream before layer 1, mean over tokens: "
+        f"{accuracy:.3f} [{accuracy - 0.02:.3f}, {accuracy + 0.02:.3f}], above the most frequent class (0.300) and "
+        f"{standing} the bag of words (0.680). {verdict} The best place of the trained network is {beside} this one."
+    ]
 
 
 def test_without_a_control_task_nothing_is_said_of_one():
     table = probes(*EMOTION, *RANDOM).assign(control=np.nan, selectivity=np.nan)
-    own = section(page(table), "### emotion")
-    assert "| head 1.3, last token | 0.450 [0.430, 0.470] | 0.350 |  |  |  |" in own
-    assert "nan" not in own
-    assert "On its control task" not in own
+    text = section(page(table), "### emotion")
+    assert "| head 1.3, last token | 0.450 [0.430, 0.470] | 0.350 |  |  |  |" in text
+    assert "nan" not in text
+    assert "On its control task" not in text
 
 
 def test_a_property_of_words_without_random_weights():
     rows = [("negated", "trained", "word", "resid", layer, None, 0.9, 0.9 + layer / 100) for layer in range(3)]
     others = baselines(("negated", "most frequent class", 0.93), ("negated", "word type", 0.95))
-    text = page(probes(*rows).assign(compression=[3.14, np.nan, np.nan]), others)
-    own = section(text, "### negated")
-    assert own.startswith("\n1,234 test words.\n")
-    assert "| the residual stream before layer 0 | 0.900 [0.880, 0.920] | 0.800 | 0.250 | 0.650 | 3.140 |" in own
-    assert "below the most frequent class (0.930), below the word type (0.950)." in own
-    assert "On its control task the same probe reaches 0.250: selectivity 0.650." in own
-    assert "Its best is before layer 0, and nothing earlier is level with that." in own
-    assert "random" not in own.lower()
+    text = section(page(probes(*rows).assign(compression=[3.14, np.nan, np.nan]), others), "### negated")
+    assert text.startswith("\n1,234 test words.\n")
+    assert "| the residual stream before layer 0 | 0.900 [0.880, 0.920] | 0.800 | 0.250 | 0.650 | 3.140 |" in text
+    best, control, stream = points(text)
+    assert best.endswith("below the most frequent class (0.930) and below the word type (0.950).")
+    assert control.endswith("reaches 0.250: selectivity 0.650.")
+    assert stream.startswith("Along the residual stream, accuracy goes from 0.900 before layer 0 to 0.920 after")
+
+
+@pytest.mark.parametrize(
+    ("best", "accuracies", "told"),
+    [
+        (0, (0.9, 0.8, 0.8), "before layer 0."),
+        (1, (0.8, 0.9, 0.9), "before layer 1; all earlier ones are below it."),
+        (2, (0.8, 0.9, 0.9), "after the last layer; the first that is not below it is before layer 1."),
+        (2, (0.99, 0.9, 0.9), "after the last layer; the first that is not below it is before layer 0."),
+    ],
+)
+def test_the_best_layer_is_told_with_those_that_are_not_below_it(best, accuracies, told):
+    rows = [("emotion", "trained", "last", "resid", n, None, n == best, accuracies[n]) for n in range(3)]
+    assert points(section(page(probes(*rows)), "### emotion"))[-1].endswith(f" The best place on val is {told}")
 
 
 def test_what_is_none_or_empty_has_no_section():
@@ -158,11 +173,11 @@ def test_what_is_none_or_empty_has_no_section():
 
 def test_how_many_heads_it_takes():
     scores = ((4, 0.6, 0.0), (1, 0.59, -0.001), (2, 0.5, 0.001))  # the last: where the difference to the largest ends
-    rows = [("emotion", "last", n, "0.3 1.5 0.1 1.4", *own) for n, *own in scores]
+    rows = [("emotion", "last", n, "0.3 1.5 0.1 1.4", *ends) for n, *ends in scores]
     rows += [("negated", "word", 1, "1.2", 0.9, 0.0)]
     table = pd.DataFrame(rows, columns=["property", "reading", "n_heads", "heads", "accuracy", "difference_high"])
-    own = section(page(profiles=table), "### How many heads it takes").splitlines()
-    assert own[-4:] == [
+    lines = section(page(profiles=table), "### How many heads it takes").splitlines()
+    assert lines[-4:] == [
         "| property | 1 | 2 | 4 | enough | first heads |",
         "| --- | --- | --- | --- | --- | --- |",
         "| emotion, last token | 0.590 | 0.500 | 0.600 | 2 | 0.3, 1.5, 0.1 |",
@@ -189,18 +204,19 @@ def test_where_classes_are_decided():
         "fear": (0.1, 0.2, 0.7, 1),
         "none": (np.nan,) * 4,
     }
-    own = section(page(lens=lens_table(decided)), "### Where classes are decided")
+    lines = section(page(lens=lens_table(decided)), "### Where classes are decided").splitlines()
     scores = "66 | 0.100 [0.000, 0.200] | 0.700 [0.600, 0.800]"
-    assert own.splitlines()[-6:] == [
+    assert lines[-7:] == [
         f"| all texts | {scores} | before layer 1 | after the last layer |",
         rf"| a\|b | {scores} | before layer 0 | before layer 1 |",
         f"| joy | {scores} | after the last layer | after the last layer |",
         f"| fear | {scores} | before layer 2 | after the last layer |",
         "",
-        r"Half of the texts are decided first in a\|b (before layer 0), last in joy (after the last layer).",
+        r"Half of the texts are decided earliest in a\|b (before layer 0)",
+        "and latest in joy (after the last layer).",
     ]
     alike = page(lens=lens_table({"all": (0, 0, 0, 1), "no": (0, 0.6, 1, 1), "yes": (0, 0.7, 1, 1)}))
-    assert "Half of the texts are decided in all classes alike: no, yes (before layer 1)." in alike
+    assert "Half of the texts are decided before layer 1 in all classes: no, yes." in alike
 
 
 PARTS = [
@@ -227,32 +243,18 @@ def contributions(values):
     return table.astype({"layer": "Int64", "head": "Int64"})
 
 
-def test_what_a_part_adds_towards_a_class_on_its_own_texts_and_on_others():
-    values = np.random.default_rng(0).normal(size=(6, 3, 3))
-    found = toward(contributions(values).sample(frac=1, random_state=0))
-    assert len(found) == 6 * 3
-    for (i, (kind, layer, head)), (k, label) in zip(
-        [pair for pair in enumerate(PARTS) for _ in range(3)], list(enumerate(["no", "yes", "so"])) * 6, strict=True
-    ):
-        rows = found[(found["kind"] == kind) & (found["class"] == label)]
-        row = rows if head is None else rows[(rows["layer"] == layer) & (rows["head"] == head)]
-        margins = [values[i, j, k] - np.delete(values[i, j], k).mean() for j in range(3)]
-        assert row["own"].item() == pytest.approx(margins[k])
-        assert row["others"].item() == pytest.approx(np.delete(margins, k).mean())
-
-
 def test_what_the_answer_is_made_of():
     values = np.zeros((6, 3, 3))
     values[0, 0] = (0.3, 0, 0)  # the embedding says no in texts of no
     values[2] = (2, 0, 0)  # head 0.1 says no whatever the text
     values[4, 0] = (1, 0.5, 0.5)
     values[4, 1] = (0, 1, 0)
-    own = section(page(contributions=contributions(values)), "### What the answer is made of").splitlines()
-    assert own[-3] == (
+    lines = section(page(contributions=contributions(values)), "### What the answer is made of").splitlines()
+    assert lines[-3] == (
         "| no | 0.30 | 2.00 | 0.00 | 0.50 | 0.00 | 2.80 | "
         "head 0.1 2.00 (2.00), MLP of layer 0 0.50 (-0.25), head 0.0 0.00 (0.00) |"
     )
-    assert own[-2].startswith("| yes | 0.00 | -1.00 | 0.00 | 1.00 | 0.00 | 0.00 | MLP of layer 0 1.00 (-0.12), head")
+    assert lines[-2].startswith("| yes | 0.00 | -1.00 | 0.00 | 1.00 | 0.00 | 0.00 | MLP of layer 0 1.00 (-0.12), head")
 
 
 def test_agreement_with_ablation_is_corrected_for_all_correlations():
@@ -264,18 +266,18 @@ def test_agreement_with_ablation_is_corrected_for_all_correlations():
         ("emotion", "last", "love", "zero", "specific_margin", 0.1, 0.5),
     ]
     table = pd.DataFrame(rows, columns=["property", "reading", "class", "fill", "metric", "spearman", "p"])
-    text = page(agreement=table)
-    own = section(text, "### Probing beside ablation")
-    assert r"| emotion, last token | zero | log prob | 0.50 | 0.50 to 0.50 | 1 | 1 | 0 |" in own
-    assert r"| emotion, last token | zero | specific margin | 0.10 | -0.60 to 0.40 | 3 | 0 | 1 |" in own
-    assert "Of 4 correlations, 2 survive Holm's correction (p < 0.05): 1 positive," in own
-    assert "and 1 negative." in own
-    assert "They ask different things" in own
-    assert "1 correlations cannot be computed (none): " in own
-    assert "make ablate" not in own
-    nothing = section(page(agreement=table[table["class"] == "none"]), "### Probing beside ablation")
-    assert "1 correlations cannot be computed (none): " in nothing
-    assert "survive" not in nothing
+    text = section(page(agreement=table), "### Probing beside ablation").replace("\n", " ")
+    assert r"| emotion, last token | zero | log prob | 0.50 | 0.50 to 0.50 | 1 | 1 | 0 |" in text
+    assert r"| emotion, last token | zero | specific margin | 0.10 | -0.60 to 0.40 | 3 | 0 | 1 |" in text
+    assert "Of 4 correlations, 2 survive Holm's correction (p < 0.05): 1 positive, where" in text
+    assert "and 1 negative." in text
+    assert "Probing and ablation ask different questions" in text
+    assert "1 correlation cannot be computed (none): " in text
+    assert "make ablate" not in text
+    undefined = pd.concat([table[table["class"] == "none"]] * 2)
+    text = section(page(agreement=undefined), "### Probing beside ablation")
+    assert text.startswith("\n2 correlations cannot be computed\n(none):")
+    assert "survive" not in text
 
 
 @pytest.mark.parametrize(("label", "told"), [("a|b", r"a\|b"), ("50 $\nmore", r"50 \$ more"), ("so_*", r"so\_\*")])

@@ -1,5 +1,7 @@
 """The tables of `probe.py`, against cases that are worked out by hand."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,8 +9,8 @@ import torch
 from scipy.stats import t
 
 from experiments.probe import linear, tables
-from experiments.probe.lens import Part
-from experiments.probe.linear import Task, as_text, code_length, probe, with_intervals
+from experiments.probe.lens import Component
+from experiments.probe.linear import Task, bootstrap_means, code_length, encode_correct, probe
 from lab.activations import Site, record
 from lab.device import Device
 
@@ -32,7 +34,7 @@ def test_each_site_has_the_score_of_a_probe_and_the_code_of_texts_not_trained_on
     monkeypatch.setattr(linear, "STRENGTHS", (0.1, 0.1))  # or the control might have another one than the task
     activations, task = read
     chosen, advanced = [Site("resid", 0), Site("head", 1, 2), Site("mlp", 2)], []
-    rows = tables.probed(activations, chosen, task, 0, True, lambda: advanced.append(1))
+    rows = tables.score_sites(activations, chosen, task, 0, True, lambda: advanced.append(1))
     assert len(advanced) == 3
     for site, row in zip(chosen, rows, strict=True):
         x, score = activations.of(site), probe(activations.of(site), task)
@@ -40,13 +42,13 @@ def test_each_site_has_the_score_of_a_probe_and_the_code_of_texts_not_trained_on
         assert (row["accuracy"], row["n"]) == (score.accuracy, 20)
         control = probe(x, Task(task.control, LABELS, task.split, task.text)).accuracy
         assert (row["control"], row["selectivity"]) == (control, score.accuracy - control)
-        _, low, high = with_intervals(score.correct[:, None], np.arange(40, 60) // 3)  # of texts of three rows
+        _, low, high = bootstrap_means(score.correct[:, None], np.arange(40, 60) // 3)  # of texts of three rows
         assert (row["ci_low"], row["ci_high"]) == (low, high)
-        assert row["correct"] == as_text(score.correct)
+        assert row["correct"] == encode_correct(score.correct)
         assert row["bits"] == pytest.approx(code_length(x[20:], task.y[20:], 2, 0))
         assert row["compression"] == pytest.approx(40 / row["bits"])
     task = Task(task.y, LABELS, task.split, task.text)
-    [without] = tables.probed(activations, chosen[:1], task, 0, False, lambda: None)
+    [without] = tables.score_sites(activations, chosen[:1], task, 0, False, lambda: None)
     assert without["bits"] is without["compression"] is without["control"] is without["selectivity"] is None
 
 
@@ -58,19 +60,19 @@ def test_heads_stand_side_by_side_in_the_order_of_val(read):
         for i, (layer, head) in enumerate(order)
     ]
     rows = [{"kind": "mlp", "layer": 0, "head": None, "val_accuracy": 1.0}, *rows[::-1]]
-    found = tables.profile(activations, rows, task)
-    assert [row["heads"] for row in found] == ["2.0", "2.0 0.4"]  # of 3 heads: 1 and 2 together
+    profile = tables.profile_heads(activations, rows, task)
+    assert [row["heads"] for row in profile] == ["2.0", "2.0 0.4"]  # of 3 heads: 1 and 2 together
     both = np.concatenate([activations.of(Site("head", 2, 0)), activations.of(Site("head", 0, 4))], axis=1)
     one, two = probe(activations.of(Site("head", 2, 0)), task), probe(both, task)
-    assert [row["accuracy"] for row in found] == [one.accuracy, two.accuracy]
-    paired = with_intervals((one.correct.astype(int) - two.correct)[:, None], task.tested)
-    assert [found[0][name] for name in ("difference", "difference_low", "difference_high")] == [*paired]
-    assert [found[1][name] for name in ("difference", "difference_low", "difference_high")] == [0, 0, 0]
+    assert [row["accuracy"] for row in profile] == [one.accuracy, two.accuracy]
+    paired = bootstrap_means((one.correct.astype(int) - two.correct)[:, None], task.tested)
+    assert [profile[0][name] for name in ("difference", "difference_low", "difference_high")] == [*paired]
+    assert [profile[1][name] for name in ("difference", "difference_low", "difference_high")] == [0, 0, 0]
 
 
 def probes_of(correct, **columns):
     """Rows of `probes`: correct (places, n), and other columns."""
-    table = pd.DataFrame({"property": "emotion", "reading": "last", "correct": [as_text(own) for own in correct]})
+    table = pd.DataFrame({"property": "emotion", "reading": "last", "correct": map(encode_correct, correct)})
     return table.assign(**columns).astype({"head": "Int64"})
 
 
@@ -90,20 +92,21 @@ def test_places_stand_to_their_rivals_in_pairs():
         val_accuracy=[0.5, 0.6, 0.9, 0.4],  # on val the third is best of the random ones, though not on test
     )
     rivals = {"most frequent class": some, "bag of words": ~some}
-    baselines = pd.DataFrame({"property": "emotion", "baseline": [*rivals], "correct": map(as_text, rivals.values())})
+    columns = {"baseline": [*rivals], "correct": map(encode_correct, rivals.values())}
+    baselines = pd.DataFrame({"property": "emotion", **columns})
     table = tables.differences(probes, baselines, {"emotion": np.arange(400)})
-    found = {(row.network, row.layer, row.rival): row for row in table.itertuples()}
-    assert len(found) == len(table) == 4 * 2 + 2 + 2
-    verdicts = {key: row.verdict for key, row in found.items()}
+    compared = {(row.network, row.layer, row.rival): row for row in table.itertuples()}
+    assert len(compared) == len(table) == 4 * 2 + 2 + 2
+    verdicts = {key: row.verdict for key, row in compared.items()}
     assert [verdicts["trained", layer, "most frequent class"] for layer in (0, 1)] == ["level with", "above"]
     assert [verdicts["trained", layer, "best layer"] for layer in (0, 1)] == ["below", "level with"]
     assert verdicts["random", 0, "most frequent class"] == verdicts["trained", 1, "random weights"] == "level with"
     assert {verdicts[*place, "bag of words"] for place in (("trained", 0), ("random", 1))} == {"above"}
-    assert found["trained", 1, "most frequent class"].difference == pytest.approx(8 / 400)
-    _, low, high = with_intervals((more.astype(int) - some)[:, None], np.arange(400))
-    assert (found["trained", 1, "most frequent class"].ci_low, high) == (low, pytest.approx(high))
-    one = tables.differences(probes, baselines, {"emotion": np.repeat([0, 1], 200)})  # all rows of two texts
-    assert set(one.loc[one["rival"] == "random weights", "ci_low"]) != set(
+    assert compared["trained", 1, "most frequent class"].difference == pytest.approx(8 / 400)
+    _, low, high = bootstrap_means((more.astype(int) - some)[:, None], np.arange(400))
+    assert (compared["trained", 1, "most frequent class"].ci_low, high) == (low, pytest.approx(high))
+    of_two_texts = tables.differences(probes, baselines, {"emotion": np.repeat([0, 1], 200)})
+    assert set(of_two_texts.loc[of_two_texts["rival"] == "random weights", "ci_low"]) != set(
         table.loc[table["rival"] == "random weights", "ci_low"]
     )
 
@@ -114,7 +117,8 @@ def test_with_no_difference_one_in_twenty_says_otherwise():
     right = rng.random((301, 101)) < 0.7
     correct = right[:, texts]
     probes = probes_of(correct[1:], network="trained", kind="head", layer=0, head=np.arange(300), val_accuracy=0.5)
-    baselines = pd.DataFrame({"property": ["emotion"], "baseline": ["bag of words"], "correct": [as_text(correct[0])]})
+    columns = {"property": "emotion", "baseline": "bag of words", "correct": encode_correct(correct[0])}
+    baselines = pd.DataFrame([columns])
     verdicts = tables.differences(probes, baselines, {"emotion": texts})["verdict"]
     assert 0.85 < (verdicts == "level with").mean() < 0.995
     as_if_independent = tables.differences(probes, baselines, {"emotion": np.arange(707)})["verdict"]
@@ -138,13 +142,28 @@ def test_the_lens_counts_what_is_right_and_what_is_decided():
 
 def test_contributions_are_means_over_the_texts_of_a_class():
     values = np.arange(12, dtype=np.float32).reshape(3, 2, 2)  # texts x parts x classes
-    table = tables.contributions(values, [Part("embedding"), Part("head", 1, 0)], np.array([1, 0, 1]), LABELS)
+    table = tables.contributions(values, [Component("embedding"), Component("head", 1, 0)], np.array([1, 0, 1]), LABELS)
     assert table.index.tolist() == list(range(12))
-    own = table.set_index(["class", "kind", "logit"])["mean"]
-    assert own["b", "head", "a"] == (values[0, 1, 0] + values[2, 1, 0]) / 2
-    assert own["a", "embedding", "b"] == values[1, 0, 1]
-    assert own["all", "head", "b"] == values[:, 1, 1].mean()
+    means = table.set_index(["class", "kind", "logit"])["mean"]
+    assert means["b", "head", "a"] == (values[0, 1, 0] + values[2, 1, 0]) / 2
+    assert means["a", "embedding", "b"] == values[1, 0, 1]
+    assert means["all", "head", "b"] == values[:, 1, 1].mean()
     assert table.loc[table["kind"] == "head", ["layer", "head"]].drop_duplicates().to_numpy().tolist() == [[1, 0]]
+
+
+def test_a_contribution_to_a_class_is_contrasted_with_the_other_logits_inside_and_outside_the_class():
+    labels = ["no", "yes", "so"]
+    listed = [Component("embedding"), Component("head", 0, 0), Component("head", 0, 1), Component("mlp", 0)]
+    values = np.random.default_rng(0).normal(size=(3, 4, 3))  # a text of each class
+    table = tables.contributions(values, listed, np.arange(3), labels)
+    contrasts = tables.contrast_classes(table.sample(frac=1, random_state=0))
+    assert len(contrasts) == 4 * 3
+    for (i, component), (k, label) in product(enumerate(listed), enumerate(labels)):
+        rows = contrasts[(contrasts["kind"] == component.kind) & (contrasts["class"] == label)]
+        row = rows if component.head is None else rows[rows["head"] == component.head]
+        by_text = [values[j, i, k] - np.delete(values[j, i], k).mean() for j in range(3)]
+        assert row["inside"].item() == pytest.approx(by_text[k])
+        assert row["outside"].item() == pytest.approx(np.delete(by_text, k).mean())
 
 
 def test_agreement_is_a_rank_correlation_over_the_heads_with_the_size_of_the_effect():
@@ -198,7 +217,7 @@ def test_agreement_is_empty_where_there_is_nothing_to_rank():
     closed = {"kind": "head", "split": "test", "fill": "mean", "layer": 0, "metric": "specific_margin"}
     sizes = {"none": [np.nan] * 4, "same": [0.3] * 4, "b": [0.1, 0.2, 0.3, -0.4]}
     effects = pd.DataFrame(
-        [{**closed, "head": h, "class": label, "effect": own[h]} for label, own in sizes.items() for h in range(4)]
+        [{**closed, "head": h, "class": label, "effect": size[h]} for label, size in sizes.items() for h in range(4)]
     )
     table = tables.agreement(probes, effects).set_index("class")
     assert table["spearman"].isna().to_dict() == table["p"].isna().to_dict() == {"none": True, "same": True, "b": False}

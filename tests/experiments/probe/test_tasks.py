@@ -84,7 +84,7 @@ def test_the_identity_is_another_where_the_network_or_the_seed_is(study, tmp_pat
 @pytest.fixture
 def calls(monkeypatch):
     """How often activations were recorded, and tasks done."""
-    found = {"record": 0, "probed": 0}
+    found = {"record": 0, "score_sites": 0}
 
     def counted(name):
         plain = getattr(tasks, name)
@@ -105,14 +105,14 @@ def test_what_is_kept_is_not_computed_again_and_what_is_not_is(study, tmp_path, 
     probes = Probes(study, tmp_path, 0)
     probes.sites = probes.sites[:1] + probes.sites[4:7]  # one of the stream, three heads
     first = probes.run([source()])
-    assert calls == {"record": 1, "probed": 1}
+    assert calls == {"record": 1, "score_sites": 1}
     again = probes.run([source()])
-    assert calls == {"record": 1, "probed": 1}
+    assert calls == {"record": 1, "score_sites": 1}
     for name, table in first.items():
         pd.testing.assert_frame_equal(again[name], table)
     assert not list(tmp_path.glob(".*"))  # the activations are gone
     other = probes.run([SOURCES["labels"]])
-    assert calls == {"record": 2, "probed": 2}
+    assert calls == {"record": 2, "score_sites": 2}
     assert not other["probes"].equals(first["probes"])
     kept = read_json(tmp_path / "trained-length-word.json")
     assert kept["about"] == probes.identity("trained", SOURCES["labels"], KEY)
@@ -126,7 +126,7 @@ def test_only_what_is_missing_is_computed(study, tmp_path, calls):
     probes.run([one])
     both = replace(one, tasks={**one.tasks, key: task(y=changed(task().y))})
     table = probes.run([both])["probes"]
-    assert calls == {"record": 2, "probed": 2}
+    assert calls == {"record": 2, "score_sites": 2}
     assert set(table["property"]) == {"length", "position"}
     assert (table.groupby("property").size() == 4).all()
 
@@ -147,7 +147,7 @@ def test_a_network_of_random_weights_is_probed_for_some_properties_alone(study, 
     probes.sites = probes.sites[:1] + probes.sites[4:7]
     of_text = replace(source(), name="texts", tasks={("emotion", "word"): task(control=None)})
     found = probes.run([of_text, source()])
-    assert calls == {"record": 3, "probed": 3}
+    assert calls == {"record": 3, "score_sites": 3}
     table = found["probes"]
     assert set(map(tuple, table[["property", "network"]].drop_duplicates().to_numpy())) == {
         ("emotion", "trained"),
