@@ -1,36 +1,44 @@
-# Every target sets up what it needs in .venv. Options: make train MODEL=gpt2 CORPUS=path RUN=name ARGS="--epochs 3"
+# Options: make train MODEL=gpt2 CORPUS=path RUN=name ARGS="--epochs 3"
 PYTHON ?= python3
 BIN := .venv/bin
 OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run "$(RUN)") $(ARGS)
 
-.PHONY: train mini verify paper ablate probe bench bench-quick mutants words test test-slow lint lock
-train verify paper ablate probe: .venv/ready
+.PHONY: help train ablate probe paper mini verify bench bench-quick words test test-slow mutants lint lock
+help: ## list these commands; each one sets up what it needs in .venv
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+train: ## fine-tune a classifier and measure it
+ablate: ## find what each class needs: heads, layers, pieces of attention
+probe: ## find where a class, or a property of words, can be read
+paper: ## train over several corpora and seeds, and make the table of results
+verify: ## check the official weights against recorded facts
+train ablate probe paper verify: .venv/ready
 	@$(BIN)/python $@.py $(OPTIONS)
 
-bench: .venv/ready
-	@$(BIN)/python bench/speed.py $(ARGS)
-
-bench-quick: .venv/ready
-	@$(BIN)/python bench/speed.py --quick $(ARGS)
-
-# Whether the tests notice small faults in lab/, data/ and experiments/: some hours.
-mutants: .venv/ready
-	@$(BIN)/python bench/mutants.py $(ARGS)
-
-mini: .venv/ready
+mini: .venv/ready ## pretrain a small language model: make mini CORPUS=novels.txt
 	@$(BIN)/python pretrain.py $(OPTIONS)
 
-# What data/words.py and data/properties.py read of nltk, into a folder where nltk finds it: once, some 4 MB.
-words: .venv/ready
+bench: .venv/ready ## measure speed beside transformers and TransformerLens
+	@$(BIN)/python -m bench.speed $(ARGS)
+
+bench-quick: .venv/ready ## the same, less exactly, in less time
+	@$(BIN)/python -m bench.speed --quick $(ARGS)
+
+# data/words.py and data/properties.py read these from a folder where nltk finds them.
+words: .venv/ready ## fetch word lists and a tagged corpus (4 MB), once
 	@$(BIN)/python -c 'import sys, nltk; sys.exit(not all(map(nltk.download, sys.argv[1:])))' \
 		stopwords opinion_lexicon brown universal_tagset \
 		|| { echo "nltk could not fetch them all, for the reason above; is there a network?" >&2; exit 1; }
 
-# What takes long has the marker slow: kills, processes, networks of 124M parameters, trainings.
+test: ## run the quick tests
+test-slow: ## run the tests marked slow: kills, processes, networks of 124M parameters, trainings
 test test-slow: .venv/ready
 	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "$(if $(filter test,$@),not )slow" $(ARGS)
 
-lint: .venv/ready
+mutants: .venv/ready ## put small faults into the code and see whether the tests notice: hours
+	@$(BIN)/python -m bench.mutants $(ARGS)
+
+lint: .venv/ready ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 .venv/ready: requirements.txt
@@ -40,8 +48,8 @@ lint: .venv/ready
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-# requirements.txt is made from pyproject.toml; the build of torch is left to the machine.
-lock:
+# The build of torch is left to the machine.
+lock: ## write requirements.txt anew from pyproject.toml
 	$(PYTHON) -m venv .lock
 	.lock/bin/pip install --quiet ".[dev]"
 	.lock/bin/pip freeze --exclude headgate | sed 's/+cpu$$//' > requirements.txt

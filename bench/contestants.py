@@ -1,8 +1,8 @@
-"""Who is measured: headgate, `transformers` and TransformerLens, each doing the same job in its own way.
+"""Who is timed: headgate, `transformers` and TransformerLens, each doing the same job in its own way.
 
-A contestant takes a job and `turn`. It gets ready, calls `turn()`, then does the job chunk by chunk and calls `turn()`
-after each; what it returns can be compared. Libraries are imported inside, for every one runs in a process of its own,
-whose memory is measured.
+A contestant is a function of a job and `end_turn`. It loads its model and calls `end_turn()`; then it does the job
+chunk by chunk and calls `end_turn()` after each. All contestants for one job return the same numbers, up to rounding.
+Each imports its library itself, because it runs in a process whose memory is measured.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,90 +13,91 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from slices import Index, Split
 from torch import Tensor
 
 from data.batches import Batch
 from lab.device import Device
 from lab.optim import adamw, linear_schedule
+from lab.texts import Texts
 from model import GPT2Config, load_classifier
 
+from .slices import Positions, make_batch
+
 LR, WEIGHT_DECAY, WARMUP, CLIP = 1e-4, 0.01, 0.1, 1.0
-Turn = Callable[[], None]
+EndTurn = Callable[[], None]
 Head = tuple[int, int]  # (layer, head)
 
 
 @dataclass(frozen=True)
 class Job:
-    """Fine-tune a classifier, or close its heads one by one, with these batches."""
+    """Fine-tune a classifier, or close its heads one by one."""
 
     folder: str  # the checkpoint, with its vocabulary
     device: Device
-    split: Split
-    chunks: Sequence[Sequence[Index]]  # of each chunk its batches, of each batch the positions of its texts
-    heads: tuple[Head, ...] = ()  # which are closed, in order; none to fine-tune
+    texts: Texts
+    chunks: Sequence[Sequence[Positions]]  # a chunk is a list of batches, a batch the positions of its texts
+    heads: tuple[Head, ...] = ()  # to close, in this order; empty: fine-tune
     dropout: float = 0.1  # in fine-tuning
 
-    @property
-    def batches(self) -> list[list[Batch]]:
-        """Those of each chunk, padded on the CPU."""
-        return [[self.split.batch(index) for index in chunk] for chunk in self.chunks]
+    def make_batches(self) -> list[list[Batch]]:
+        """Return the batches of each chunk, padded, on the CPU."""
+        return [[make_batch(self.texts, positions) for positions in chunk] for chunk in self.chunks]
 
 
-def headgate_training(job: Job, turn: Turn) -> NDArray[np.floating]:
-    """The step of train.py -> the loss of every step."""
+def train_headgate(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
+    """Train with the step of train.py. Returns the loss of every step."""
     from experiments.train.steps import Step
 
     device = job.device
     clf = load_classifier(job.folder, dropout=job.dropout).to(device.device).train()
     optimizer = adamw(clf.parameters(), LR, WEIGHT_DECAY)
-    chunks = job.batches
+    chunks = job.make_batches()
     schedule = linear_schedule(optimizer, sum(map(len, chunks)), WARMUP)
     step = Step(clf, optimizer, CLIP, torch.ones(len(clf.labels)), device, device.compiles("auto"), False)
-    told = []
-    turn()
+    totals = []
+    end_turn()
     for chunk in chunks:
         for batch in chunk:
-            told.append(step(batch) / len(batch.ids))
+            totals.append(step(batch) / len(batch.ids))  # loss first
             schedule.step()
-        turn()
-    return torch.stack(told)[:, 0].cpu().numpy()
+        end_turn()
+    return torch.stack(totals)[:, 0].cpu().numpy()
 
 
-def trainer(job: Job, turn: Turn, compiled: bool = False) -> NDArray[np.floating]:
-    """The Trainer of transformers, which is given the batches ready made -> the loss of every step."""
+def train_hf(job: Job, end_turn: EndTurn, compiled: bool = False) -> NDArray[np.floating]:
+    """Train with the Trainer of transformers, on batches made beforehand. Returns the loss of every step."""
     from transformers import GPT2ForSequenceClassification, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     rates = dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), job.dropout)
     hf: Any = from_pretrained(GPT2ForSequenceClassification, job, **rates)
-    batches = [as_hf(batch, hf.config.pad_token_id) for chunk in job.batches for batch in chunk]
-    ends = set(np.cumsum([len(chunk) for chunk in job.chunks]).tolist())  # steps after which a chunk is done
+    batches = [to_hf(batch, hf.config.pad_token_id) for chunk in job.make_batches() for batch in chunk]
+    last_steps = set(np.cumsum([len(chunk) for chunk in job.chunks]).tolist())  # of the chunks
     losses: list[Tensor] = []
     hf.register_forward_hook(lambda module, inputs, output: losses.append(output.loss.detach()))
 
-    class Pauses(TrainerCallback):
+    class TurnEnds(TrainerCallback):
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-            turn()
+            end_turn()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step in ends:
-                turn()
+            if state.global_step in last_steps:
+                end_turn()
 
-    arguments = TrainingArguments(**settings(job, len(batches)), torch_compile=compiled)
+    arguments = TrainingArguments(**trainer_arguments(job, len(batches)), torch_compile=compiled)
     optimizer = adamw(hf.parameters(), LR, WEIGHT_DECAY)
     optimizers = optimizer, linear_schedule(optimizer, len(batches), WARMUP)
-    one = Trainer(hf, arguments, itemgetter(0), batches, callbacks=[Pauses()], optimizers=optimizers)
-    one.remove_callback(PrinterCallback)
-    one.train()
+    trainer = Trainer(hf, arguments, itemgetter(0), batches, callbacks=[TurnEnds()], optimizers=optimizers)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
     return torch.stack(losses).float().cpu().numpy()
 
 
-def settings(job: Job, steps: int) -> dict[str, Any]:
-    """The Trainer's, for speed: nothing is logged or saved, and nothing waits for the GPU."""
+def trainer_arguments(job: Job, steps: int) -> dict[str, Any]:
+    """Return the Trainer's arguments for speed: it logs and saves nothing, and never waits for the GPU."""
     return {
         "output_dir": f"{job.folder}/trainer",
         "max_steps": steps,
-        "per_device_train_batch_size": 1,  # a batch of ours
+        "per_device_train_batch_size": 1,  # one of our batches
         "train_sampling_strategy": "sequential",
         "max_grad_norm": CLIP,
         "bf16": job.device.precision == "bf16",
@@ -110,31 +111,34 @@ def settings(job: Job, steps: int) -> dict[str, Any]:
     }
 
 
-def as_hf(batch: Batch, pad: int) -> dict[str, Tensor]:
-    """A batch as transformers takes it; it finds the last token by what pads."""
+def to_hf(batch: Batch, pad: int) -> dict[str, Tensor]:
+    """Return a batch as transformers takes it: it finds the last token by the padding, token `pad`."""
     real = torch.arange(batch.ids.shape[1]) < batch.lengths[:, None]  # (B, T)
     return {"input_ids": batch.ids.masked_fill(~real, pad), "attention_mask": real.long(), "labels": batch.targets}
 
 
-def headgate_sweep(job: Job, turn: Turn) -> NDArray[np.floating]:
-    """The sweep of ablate.py, which batches the texts of a chunk by itself -> logits (n, U, K), texts as in chunks."""
+def sweep_headgate(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
+    """Close the heads with the sweep of ablate.py, which makes its own batches of a chunk's texts.
+
+    Returns logits (n, U, K): n texts in the order of the chunks, U heads."""
     from lab.sweep import fill_zeros, sweep
     from lab.units import each_head
 
     device = job.device
     clf = load_classifier(job.folder).to(device.device)
     ablations = [ablation for ablation in each_head(clf.config) if (ablation.layer, ablation.head) in job.heads]
-    logits = np.empty((len(job.split.sequences), len(ablations), len(clf.labels)), np.float32)
-    turn()
+    logits = np.empty((len(job.texts), len(ablations), len(clf.labels)), np.float32)
+    end_turn()
     for chunk in job.chunks:
-        for index, own in sweep(clf, job.split.sequences, ablations, [fill_zeros], device, np.concatenate(chunk)):
-            logits[index] = own[:, :, 0]
-        turn()
-    return logits[np.concatenate([index for chunk in job.chunks for index in chunk])]
+        batches = sweep(clf, job.texts.sequences, ablations, [fill_zeros], device, np.concatenate(chunk))
+        for positions, batch_logits in batches:
+            logits[positions] = batch_logits[:, :, 0]  # (B, U, 1 fill, K)
+        end_turn()
+    return logits[np.concatenate([positions for chunk in job.chunks for positions in chunk])]
 
 
-def hook_sweep(job: Job, turn: Turn) -> NDArray[np.floating]:
-    """A forward pre-hook on the `c_proj` of transformers, once per head -> logits (n, U, K), texts as in chunks."""
+def sweep_hooks(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
+    """Close each head with a forward pre-hook on the `c_proj` of transformers. Returns logits as `sweep_headgate`."""
     from transformers import GPT2ForSequenceClassification
 
     hf: Any = from_pretrained(GPT2ForSequenceClassification, job)
@@ -149,16 +153,16 @@ def hook_sweep(job: Job, turn: Turn) -> NDArray[np.floating]:
         with hf.transformer.h[layer].attn.c_proj.register_forward_pre_hook(zero):
             return hf(ids, use_cache=False).logits
 
-    return one_by_one(job, turn, close)
+    return close_one_by_one(job, end_turn, close)
 
 
-def lens_sweep(job: Job, turn: Turn) -> NDArray[np.floating]:
-    """A hook of TransformerLens on `hook_z`, once per head -> logits (n, U, K), texts as in chunks."""
+def sweep_lens(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
+    """Close each head with a hook of TransformerLens on `hook_z`. Returns logits as `sweep_headgate`."""
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import GPT2LMHeadModel
 
     hf: Any = from_pretrained(GPT2LMHeadModel, job)
-    # It knows no classifier: ours stands where the unembedding was, which is asked for the last token only.
+    # TransformerLens has no classifier: our classification head replaces the unembedding, for the last token only.
     hf.lm_head = load_classifier(job.folder).score.to(job.device.device)
     bridge: Any = TransformerBridge.boot_transformers(job.folder, hf_model=hf, device=job.device.device.type)
 
@@ -171,11 +175,11 @@ def lens_sweep(job: Job, turn: Turn) -> NDArray[np.floating]:
         hooks = [(f"blocks.{layer}.attn.hook_z", zero)]
         return bridge.run_with_hooks(ids, fwd_hooks=hooks, logits_to_keep=1)[:, -1]
 
-    return one_by_one(job, turn, close)
+    return close_one_by_one(job, end_turn, close)
 
 
 def from_pretrained(architecture: Any, job: Job, **config: float) -> Any:
-    """A model of transformers in eval mode, read without a progress bar."""
+    """Load a model of transformers in eval mode, without a progress bar."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -183,23 +187,26 @@ def from_pretrained(architecture: Any, job: Job, **config: float) -> Any:
     return architecture.from_pretrained(job.folder, **config).to(job.device.device).eval()
 
 
-def one_by_one(job: Job, turn: Turn, close: Callable[[Tensor, int, int], Tensor]) -> NDArray[np.floating]:
-    """Every head with every batch; close(ids (B, T), layer, head) -> logits (B, K). Batches hold no padding."""
-    chunks = [[batch.ids.to(job.device.device) for batch in chunk] for chunk in job.batches]
+def close_one_by_one(job: Job, end_turn: EndTurn, close: Callable[[Tensor, int, int], Tensor]) -> NDArray[np.floating]:
+    """Run every batch with every head closed; close(ids (B, T), layer, head) -> logits (B, K). No batch is padded.
+
+    Returns logits as `sweep_headgate`."""
+    chunks = [[batch.ids.to(job.device.device) for batch in chunk] for chunk in job.make_batches()]
     logits = []
-    turn()
+    end_turn()
     for chunk in chunks:
         with torch.inference_mode(), job.device.autocast():
-            closed = [torch.cat([close(ids, *head) for ids in chunk]) for head in job.heads]
-        logits.append(torch.stack(closed, dim=1).float().cpu())  # (n, U, K)
-        turn()
+            by_head = [torch.cat([close(ids, *head) for ids in chunk]) for head in job.heads]
+        logits.append(torch.stack(by_head, dim=1).float().cpu())  # (n, U, K)
+        end_turn()
     return torch.cat(logits).numpy()
 
 
-def every_head(config: GPT2Config) -> tuple[Head, ...]:
+def list_heads(config: GPT2Config) -> tuple[Head, ...]:
+    """Return every head."""
     return tuple((layer, head) for layer in range(config.n_layer) for head in range(config.n_head))
 
 
-def one_per_layer(config: GPT2Config) -> tuple[Head, ...]:
-    """For those who need equally long for every head."""
+def pick_one_per_layer(config: GPT2Config) -> tuple[Head, ...]:
+    """Return one head of each layer, for contestants that take equally long for each head."""
     return tuple((layer, layer % config.n_head) for layer in range(config.n_layer))

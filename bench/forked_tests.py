@@ -1,4 +1,4 @@
-"""Tests of the working folder in a forked process: what each of them calls, or which one fails first."""
+"""Run tests of the working folder in a forked process: record what each test calls, or find the first that fails."""
 
 import os
 import resource
@@ -18,44 +18,50 @@ from typing import Any
 import pytest
 
 FORK = get_context("fork")
-Measured = dict[str, tuple[float, list[str]]]  # a test -> seconds of the CPU, the functions it calls as file::name
+Record = dict[str, tuple[float, list[str]]]  # test -> CPU seconds, and the functions it calls, as file::name
 
 
-def watch(file: str, folders: tuple[str, ...], limit: float) -> Measured:
-    """Run this file's tests, each of them `limit` seconds of the CPU at most -> those that pass. What is called in one
-    of these folders is noted; what a process calls that a test starts is not seen."""
-    measured = in_child(run, Watch(folders, limit), [file], seconds=1800)
-    return measured if isinstance(measured, dict) else {}
+def record_calls(file: str, folders: tuple[str, ...], limit: float) -> Record:
+    """Run this file's tests, with at most `limit` CPU seconds for each. Returns a record of those that pass.
+
+    It holds the calls of functions in these folders, but not those in processes that a test starts."""
+    record = run_in_child(run_pytest, Recorder(folders, limit), [file], seconds=1800)
+    return record if isinstance(record, dict) else {}
 
 
-def first_failure(tests: list[str], seconds: float) -> str:
-    """Run these tests in their order until one fails -> its name, `import` where none could be run, `killed` where
-    one ends the process or takes more than these seconds of the CPU, or nothing."""
-    return in_child(run, First(tests), [*dict.fromkeys(map(file_of, tests))], seconds=seconds) if tests else ""
+def find_first_failure(tests: list[str], seconds: float) -> str:
+    """Run these tests in order until one fails, and return its name, or "" if all pass.
+
+    Returns `import` if pytest could run none of them, and `killed` if the process died or took too many CPU seconds."""
+    files = [*dict.fromkeys(map(file_of, tests))]
+    return run_in_child(run_pytest, Selection(tests), files, seconds=seconds) if tests else ""
 
 
 def file_of(test: str) -> str:
+    """Return the file in the name of a test."""
     return test.split("::")[0]
 
 
-def in_child(function: Callable[..., Any], *arguments: Any, seconds: float) -> Any:
-    """Call it in a forked process -> what it returns, or `killed` where the process dies, takes so many seconds of the
-    CPU, or waits for ten times as long."""
-    here, there = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=child, args=(there, seconds, function, *arguments))
+def run_in_child(function: Callable[..., Any], *arguments: Any, seconds: float) -> Any:
+    """Call a function in a forked process and return its result.
+
+    Returns `killed` if the process dies, uses up these CPU seconds, or takes ten times as long by the clock."""
+    reader, writer = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=serve, args=(writer, seconds, function, *arguments))
     process.start()
-    there.close()
+    writer.close()
     try:
-        return here.recv() if here.poll(10 * seconds) else "killed"
+        return reader.recv() if reader.poll(10 * seconds) else "killed"
     except EOFError:
         return "killed"
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid or 0, signal.SIGKILL)  # with all that it started
+            os.killpg(process.pid or 0, signal.SIGKILL)  # and every process that it started
         process.join()
 
 
-def child(pipe: Connection, seconds: float, function: Callable[..., Any], *arguments: Any) -> None:
+def serve(pipe: Connection, seconds: float, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call the function in the child, without input or output, and send its result."""
     os.setsid()
     resource.setrlimit(resource.RLIMIT_CPU, (ceil(seconds), ceil(seconds)))
     for stream in (0, 1, 2):
@@ -63,23 +69,24 @@ def child(pipe: Connection, seconds: float, function: Callable[..., Any], *argum
     pipe.send(function(*arguments))
 
 
-def run(plugin: Any, files: list[str]) -> Any:
-    """Run files of tests, and ask the plugin what came of it."""
+def run_pytest(plugin: Any, files: list[str]) -> Any:
+    """Run these files of tests with a plugin, and return its outcome."""
     arguments = ["-q", "-p", "no:cacheprovider", "--basetemp=../tmp", *plugin.arguments, *files]
     return plugin.outcome(pytest.main(arguments, [plugin]))
 
 
-class First:
-    """Runs only these tests, and stops at the first one that fails."""
+class Selection:
+    """A pytest plugin that runs only these tests, in this order, up to the first failure."""
 
     arguments = ("-x",)
 
     def __init__(self, tests: list[str]) -> None:
-        self.place = {test: i for i, test in enumerate(tests)}
+        self.order = {test: i for i, test in enumerate(tests)}
         self.failed = ""
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = sorted((i for i in items if i.nodeid in self.place), key=lambda item: self.place[item.nodeid])
+        selected = [item for item in items if item.nodeid in self.order]
+        items[:] = sorted(selected, key=lambda item: self.order[item.nodeid])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
@@ -89,8 +96,8 @@ class First:
         return self.failed or ("" if code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) else "import")
 
 
-class Watch:
-    """Notes the time of each test and what it calls. What a fixture calls counts for each test that uses it."""
+class Recorder:
+    """A pytest plugin that records each test's time and calls. A fixture's calls count for every test that uses it."""
 
     arguments = ()
 
@@ -98,13 +105,13 @@ class Watch:
         self.limit = limit
         self.root = f"{os.getcwd()}/"
         self.folders = tuple(f"{self.root}{folder}/" for folder in folders)
-        self.measured: Measured = {}
+        self.record: Record = {}
         self.not_passed: set[str] = set()
-        self.by_fixture: dict[Any, set[str]] = defaultdict(set)
-        self.open: list[set[str]] = []  # of the test, and of the fixtures that are being set up
+        self.fixture_calls: dict[Any, set[str]] = defaultdict(set)
+        self.open: list[set[str]] = []  # the calls of the running test and of each fixture that is being set up
 
     def trace(self, frame: FrameType, event: str, argument: Any) -> None:
-        """The global trace function of `sys.settrace`: Python calls it where a function begins."""
+        """Note a call. Python calls this at the start of each function, see `sys.settrace`."""
         code = frame.f_code
         if code.co_filename.startswith(self.folders):
             file = code.co_filename.removeprefix(self.root)
@@ -113,7 +120,7 @@ class Watch:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
-        self.open.append(self.by_fixture[fixturedef])
+        self.open.append(self.fixture_calls[fixturedef])
         yield
         self.open.pop()
 
@@ -121,7 +128,7 @@ class Watch:
     def pytest_runtest_protocol(self, item: Any) -> Iterator[None]:
         calls: set[str] = set()
         self.open = [calls]
-        signal.signal(signal.SIGPROF, too_long)
+        signal.signal(signal.SIGPROF, raise_timeout)
         signal.setitimer(signal.ITIMER_PROF, self.limit)
         started = time.process_time()
         sys.settrace(self.trace)
@@ -129,17 +136,17 @@ class Watch:
         yield
         sys.settrace(None)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        fixtures = [fixture for several in item._fixtureinfo.name2fixturedefs.values() for fixture in several]
-        calls.update(*(self.by_fixture[fixture] for fixture in fixtures))
-        self.measured[item.nodeid] = time.process_time() - started, sorted(calls)
+        for fixtures in item._fixtureinfo.name2fixturedefs.values():
+            calls.update(*(self.fixture_calls[fixture] for fixture in fixtures))
+        self.record[item.nodeid] = time.process_time() - started, sorted(calls)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.outcome != "passed":
             self.not_passed.add(report.nodeid)
 
-    def outcome(self, code: int) -> Measured:
-        return {test: measured for test, measured in self.measured.items() if test not in self.not_passed}
+    def outcome(self, code: int) -> Record:
+        return {test: entry for test, entry in self.record.items() if test not in self.not_passed}
 
 
-def too_long(number: int, frame: FrameType | None) -> None:
+def raise_timeout(number: int, frame: FrameType | None) -> None:
     raise TimeoutError("a test takes too long")

@@ -1,8 +1,8 @@
-"""Time and peak memory until the first logits of each published size, beside `transformers`: `python bench/loading.py`.
+"""Time and peak memory until the first logits of each published size, beside `transformers`: `python -m bench.loading`.
 
-The weights are random, in the layout of the official files (no prefix, Conv1D, the old causal masks among them, fp32),
-and written tensor by tensor to a temporary folder, which needs 7 GB for gpt2-xl. Each load has a process of its own.
-Memory is what the load added at its peak (VmHWM of /proc/self/status, so Linux only), to be held against the weights.
+The weights are random, in the layout of the official files (no prefix, Conv1D, fp32, with the old causal masks). They
+are written tensor by tensor to a temporary folder, which needs 7 GB for gpt2-xl. Each load runs in its own process. Its
+memory is the rise of the process's peak (VmHWM of /proc/self/status, so Linux only); compare it with the weights'.
 """
 
 import json
@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from lab import output, runs
 from lab.cli import command
 from lab.progress import console
@@ -33,8 +32,8 @@ SIZES = ("distilgpt2", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 class Options:
     """Load random weights of the published sizes, here and with transformers; results in runs/bench-loading.csv."""
 
-    sizes: tuple[str, ...] = SIZES  # which of them
-    load: Literal["", "headgate", "transformers"] = ""  # only this, from --folder: how the bench calls itself
+    sizes: tuple[str, ...] = SIZES  # which sizes
+    load: Literal["", "headgate", "transformers"] = ""  # load --folder this way and end: the bench calls itself so
     folder: str = ""  # a checkpoint, for --load
 
 
@@ -45,22 +44,21 @@ def main(options: Options) -> int:
     rows = []
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder, console.status(f"{size}: writing, then loading"):
-            bytes_ = write_official(GPT2Config.preset(size), Path(folder))
+            weights_bytes = write_official(GPT2Config.preset(size), Path(folder))
             for loader in 2 * ("headgate", "transformers"):  # the first round warms the disk's cache
-                call = [sys.executable, __file__, "--load", loader, "--folder", folder]
+                call = [sys.executable, "-m", "bench.loading", "--load", loader, "--folder", folder]
                 out = subprocess.run(call, check=True, capture_output=True, text=True).stdout
-                rows.append(
-                    {"size": size, "loader": loader, "weights_bytes": bytes_} | json.loads(out.splitlines()[-1])
-                )
+                row = {"size": size, "loader": loader, "weights_bytes": weights_bytes}
+                rows.append(row | json.loads(out.splitlines()[-1]))
     table = pd.DataFrame(rows).groupby(["size", "loader"], sort=False, as_index=False).min()
     runs.RUNS.mkdir(exist_ok=True)
     output.write_csv(runs.RUNS / "bench-loading.csv", table)
-    console.print(as_table(table))
+    console.print(make_table(table))
     return 0
 
 
 def write_official(config: GPT2Config, folder: Path) -> int:
-    """Write random weights as the published files hold them -> bytes of the parameters alone."""
+    """Write random weights as the published files hold them. Returns the bytes of the parameters alone."""
     with torch.device("meta"):
         parameters = GPT2LM(config).state_dict()
     shapes = {
@@ -82,23 +80,24 @@ def write_official(config: GPT2Config, folder: Path) -> int:
 
 
 def measure(loader: str, folder: str) -> dict[str, float]:
-    """Seconds of a load and a first forward pass in this process, and the bytes that they added at their peak."""
-    import transformers  # in both cases, so that its import is not part of the difference
+    """Load a model and run it once, in this process. Returns the seconds, and by how many bytes the peak rose."""
+    import transformers  # by both loaders, so that the difference does not include this import
 
     load = load_lm if loader == "headgate" else transformers.GPT2LMHeadModel.from_pretrained
-    before, started = peak(), time.perf_counter()
+    before, started = read_peak(), time.perf_counter()
     with torch.inference_mode():
-        load(folder)(torch.zeros(1, 1, dtype=torch.int64))  # transformers reads a weight when it is first used
-    return {"seconds": round(time.perf_counter() - started, 2), "peak_bytes": peak() - before}
+        load(folder)(torch.zeros(1, 1, dtype=torch.int64))  # transformers reads a weight on its first use
+    return {"seconds": round(time.perf_counter() - started, 2), "peak_bytes": read_peak() - before}
 
 
-def peak() -> int:
-    """The most memory that this process had so far, in bytes."""
+def read_peak() -> int:
+    """Return the most memory that this process has had so far, in bytes."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
-def as_table(rows: pd.DataFrame) -> Table:
+def make_table(rows: pd.DataFrame) -> Table:
+    """Return the table for the terminal."""
     table = Table("size", "weights, GB", "loader", "seconds", "peak, GB", "peak / weights", box=None)
     for size, weights, loader, seconds, peak_bytes in zip(
         rows["size"], rows["weights_bytes"], rows["loader"], rows["seconds"], rows["peak_bytes"], strict=True

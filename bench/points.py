@@ -1,8 +1,8 @@
-"""The places where a Python file can be changed by one small step, and what it reads like then.
+"""Find the places where one small change turns a Python file into a mutant, and write the mutant.
 
-The steps are the usual ones of mutation testing: a comparison, an operator, a constant, `and` for `or`, a condition, a
-function for its counterpart, an argument or a statement that is left out. Annotations, decorators and strings stay, and
-`strict` of zip: it only guards."""
+The changes are the usual ones of mutation testing: another comparison, operator or constant, `and` for `or`, a negated
+condition, `min` for `max` and the like, an argument or a statement left out. Annotations, decorators and strings stay
+as they are, and so does zip's `strict`, which only guards."""
 
 import ast
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ class Point(NamedTuple):
     """A field of a node in a file's syntax tree, and another value for it."""
 
     file: str
-    function: str  # or method, that it is in; "": none
+    function: str  # or method, around it; "": none
     line: int
     mutation: str
     tree: ast.Module
@@ -56,7 +56,7 @@ class Point(NamedTuple):
 
 
 class Mutant(NamedTuple):
-    """A file with one change, as its first changed line shows it."""
+    """A file with one change; `before` and `after` are the first line that changes."""
 
     file: str
     function: str
@@ -67,19 +67,21 @@ class Mutant(NamedTuple):
     source: str
 
 
-def points(root: Path, file: str) -> list[Point]:
-    """All of them, in the order of the file."""
+def find_points(root: Path, file: str) -> list[Point]:
+    """Return all points of a file, in its order."""
     tree = ast.parse((root / file).read_bytes())
     return [
         Point(file, function, line, mutation, tree, node, field, value)
-        for node, function, line in nodes(tree, "", 0, False)
-        for step in (changed_operators, changed_operands, dropped_statements)
-        for mutation, field, value in step(node)
+        for node, function, line in walk(tree, "", 0, False)
+        for change in (change_operators, change_operands, drop_statements)
+        for mutation, field, value in change(node)
     ]
 
 
-def nodes(node: ast.AST, name: str, line: int, inside: bool) -> Iterator[tuple[ast.AST, str, int]]:
-    """Each node that may change, the function or method around it, and its line."""
+def walk(node: ast.AST, name: str, line: int, inside: bool) -> Iterator[tuple[ast.AST, str, int]]:
+    """Yield each node that may change, with the function or method around it and its line.
+
+    name: of the class or function that `node` is in; inside: is that a function?"""
     line = getattr(node, "lineno", line)
     if isinstance(node, ast.ClassDef | ast.FunctionDef) and not inside:
         name, inside = f"{name}.{node.name}".lstrip("."), isinstance(node, ast.FunctionDef)
@@ -87,11 +89,11 @@ def nodes(node: ast.AST, name: str, line: int, inside: bool) -> Iterator[tuple[a
     for field, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and field not in UNCHANGED and getattr(child, "arg", "") != "strict":
-                yield from nodes(child, name, line, inside)
+                yield from walk(child, name, line, inside)
 
 
-def changed_operators(node: ast.AST) -> Iterator[Change]:
-    """Other operators, and conditions that say the opposite."""
+def change_operators(node: ast.AST) -> Iterator[Change]:
+    """Yield other operators and negated conditions."""
     match node:
         case ast.Compare(ops=ops):
             for i, op in enumerate(ops):
@@ -100,7 +102,7 @@ def changed_operators(node: ast.AST) -> Iterator[Change]:
         case ast.BinOp(op=op) | ast.AugAssign(op=op) if type(op) in OPERATORS:
             yield "operator", "op", OPERATORS[type(op)]()
         case ast.UnaryOp(op=op, operand=operand):
-            yield "sign", "operand", ast.UnaryOp(op, operand)  # twice is not at all
+            yield "sign", "operand", ast.UnaryOp(op, operand)  # twice: no sign
         case ast.BoolOp(op=op):
             yield "and/or", "op", ast.Or() if isinstance(op, ast.And) else ast.And()
         case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
@@ -110,8 +112,8 @@ def changed_operators(node: ast.AST) -> Iterator[Change]:
                 yield "condition", "ifs", [*ifs[:i], ast.UnaryOp(ast.Not(), test), *ifs[i + 1 :]]
 
 
-def changed_operands(node: ast.AST) -> Iterator[Change]:
-    """Other constants and names, and arguments left out."""
+def change_operands(node: ast.AST) -> Iterator[Change]:
+    """Yield other constants and names, and calls with an argument left out."""
     match node:
         case ast.Constant(value=bool(value)):
             yield "constant", "value", not value
@@ -131,8 +133,8 @@ def changed_operands(node: ast.AST) -> Iterator[Change]:
                     yield "argument", "keywords", keywords[:i] + keywords[i + 1 :]
 
 
-def dropped_statements(node: ast.AST) -> Iterator[Change]:
-    """One statement of its bodies is left out."""
+def drop_statements(node: ast.AST) -> Iterator[Change]:
+    """Yield the node's bodies with one statement left out."""
     for field in ("body", "orelse", "finalbody"):
         body = getattr(node, field, None)
         if isinstance(body, list):
@@ -142,7 +144,7 @@ def dropped_statements(node: ast.AST) -> Iterator[Change]:
 
 
 def has_effect(statement: ast.stmt) -> bool:
-    """Without it the rest would still run: a call, an assignment that changes something."""
+    """Does the statement change something that the rest would run without: a call, an update?"""
     match statement:
         case ast.Expr(value=ast.Call()) | ast.AugAssign() | ast.Raise() | ast.Break() | ast.Continue():
             return True
@@ -153,8 +155,8 @@ def has_effect(statement: ast.stmt) -> bool:
     return False
 
 
-def mutant_at(point: Point) -> Mutant:
-    """The file with this change; its comments and line breaks are lost."""
+def make_mutant(point: Point) -> Mutant:
+    """Write the file with this change; it loses its comments and line breaks."""
     value, original = getattr(point.node, point.field), ast.unparse(point.tree)
     setattr(point.node, point.field, point.value)
     source = ast.unparse(point.tree)

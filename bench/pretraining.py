@@ -1,21 +1,18 @@
-"""Pretraining in tokens per second, in several ways and beside `transformers`: `python bench/pretraining.py`.
+"""Pretraining in tokens per second, in several ways and beside `transformers`: `python -m bench.pretraining`.
 
-All train the same shape from random weights on random tokens, 4 blocks of n_ctx per step and without dropout, one after
-the other in this process. transformers has the loss of its own GPT2LMHeadModel, the full softmax, and AdamW.
+All ways train the same shape from random weights on random tokens, 4 blocks of n_ctx per step, without dropout. They
+run one after the other in this process. transformers uses the loss of its GPT2LMHeadModel, the full softmax, and AdamW.
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import pandas as pd
 import torch
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from data.books import Books
 from experiments.pretrain.training import Options as Settings
 from experiments.pretrain.training import Pretraining
@@ -42,7 +39,7 @@ class Way:
     """One way to train."""
 
     code: str
-    sampled: int
+    sampled: int  # tokens drawn for the softmax; 0: the full softmax
     precision: Precision
     compiled: bool
 
@@ -65,8 +62,8 @@ def main(options: Options) -> int:
     for way in WAYS:
         with console.status(str(way)):
             device = Device.choose(options.device, way.precision)
-            make = peer if way.code == "transformers" else ours
-            rate = tokens_per_second(make(config, way, device), options.steps, 4 * config.n_ctx)
+            prepare = prepare_transformers if way.code == "transformers" else prepare_headgate
+            rate = tokens_per_second(prepare(config, way, device), options.steps, 4 * config.n_ctx)
             rows.append(asdict(way) | {"tokens_per_second": round(rate)})
     runs.RUNS.mkdir(exist_ok=True)
     output.write_csv(runs.RUNS / "bench-pretraining.csv", pd.DataFrame(rows))
@@ -79,16 +76,17 @@ def main(options: Options) -> int:
 
 
 def tokens_per_second(step: Callable[[], object], steps: int, tokens: int) -> float:
-    """How many tokens `step()`, one step of so many tokens, trains on in a second: the median of the timed steps."""
+    """Time `step()`, a training step of `tokens` tokens. Returns tokens per second, the median of the timed steps."""
     seconds = []
     for _ in range(WARM_UP + steps):
         started = time.perf_counter()
-        step()  # reads its loss, and so waits for the device
+        step()  # reads its loss, so it waits for the device
         seconds.append(time.perf_counter() - started)
     return tokens / statistics.median(seconds[WARM_UP:])
 
 
-def ours(config: GPT2Config, way: Way, device: Device) -> Callable[[], object]:
+def prepare_headgate(config: GPT2Config, way: Way, device: Device) -> Callable[[], object]:
+    """Return a function that makes one training step of pretrain.py."""
     tokens = torch.randint(config.vocab_size, (64 * config.n_ctx,), dtype=torch.int32)
     settings = Settings("", epochs=99, sampled=way.sampled, compile="on" if way.compiled else "off")
     lm = GPT2LM(config).to(device.device)
@@ -97,7 +95,8 @@ def ours(config: GPT2Config, way: Way, device: Device) -> Callable[[], object]:
     return lambda: training.train_step().item()
 
 
-def peer(config: GPT2Config, way: Way, device: Device) -> Callable[[], object]:
+def prepare_transformers(config: GPT2Config, way: Way, device: Device) -> Callable[[], object]:
+    """Return a function that makes one training step of a model of transformers."""
     from transformers import GPT2Config as PeerConfig
     from transformers import GPT2LMHeadModel
 

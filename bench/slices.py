@@ -1,39 +1,34 @@
-"""The slice of a corpus that is measured: which texts, in which batches, in which chunk."""
+"""The slice of a corpus that is timed: which texts, in which batches, in which chunk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.batches import Batch, bucket, bucketed
 from lab.device import Device
+from lab.texts import Texts
 from model import GPT2Config
 
 BATCH = 32  # texts
-Index = NDArray[np.integer]  # positions of texts
+Positions = NDArray[np.integer]  # of texts
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The texts of one split."""
+def count_tokens(texts: Texts) -> NDArray[np.integer]:
+    """Return the length of each text in tokens, int64 (N,)."""
+    return np.array([len(ids) for ids in texts.sequences])
 
-    sequences: list[list[int]]  # token ids of N texts
-    targets: Index  # int64 (N,)
 
-    @property
-    def lengths(self) -> Index:
-        return np.array([len(ids) for ids in self.sequences])
-
-    def batch(self, index: Index) -> Batch:
-        """These texts, padded, on the CPU; the shortest first."""
-        return next(bucketed([self.sequences[i] for i in index], self.targets[index], len(index)))
+def make_batch(texts: Texts, positions: Positions) -> Batch:
+    """Return these texts padded, on the CPU, the shortest first."""
+    chosen = texts.select(positions)
+    return next(bucketed(chosen.sequences, chosen.targets, len(chosen)))
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How much is measured."""
+    """How much is timed."""
 
     rounds: int  # timed chunks
     steps: int  # of fine-tuning in each
@@ -41,7 +36,7 @@ class Amount:
 
     @classmethod
     def choose(cls, config: GPT2Config, device: Device, quick: bool) -> "Amount":
-        """Chunks of some seconds on two cores, or on a GPU."""
+        """Return an amount whose chunks take some seconds on two cores, or on a GPU."""
         faster = 20 if device.device.type == "cuda" else 1
         if quick:
             return cls(3, 2 * faster, 24 * faster)
@@ -49,44 +44,41 @@ class Amount:
         return cls(5, (2 if large else 8) * faster, (8 if large else 64) * faster)
 
 
-def grouped(lengths: Index, amount: Amount) -> list[list[Index]]:
-    """Fine-tuning on texts of like length together, as train.py does it."""
-    return dealt(bucket(lengths.tolist(), BATCH, seed=0), lengths, amount)
+def group_by_length(lengths: NDArray[np.integer], amount: Amount) -> list[list[Positions]]:
+    """Return chunks for fine-tuning whose batches hold texts of similar length, as in train.py."""
+    return deal(bucket(lengths.tolist(), BATCH, seed=0), lengths, amount)
 
 
-def shuffled(lengths: Index, amount: Amount) -> list[list[Index]]:
-    """Fine-tuning on texts in random order."""
+def shuffle(lengths: NDArray[np.integer], amount: Amount) -> list[list[Positions]]:
+    """Return chunks for fine-tuning whose batches hold texts in random order."""
     order = np.random.default_rng(0).permutation(len(lengths))
-    return dealt(np.split(order, range(BATCH, len(order), BATCH)), lengths, amount)
+    return deal(np.split(order, range(BATCH, len(order), BATCH)), lengths, amount)
 
 
-def dealt(batches: Sequence[Index], lengths: Index, amount: Amount) -> list[list[Index]]:
-    """Full batches from all over, evenly from short texts to long ones in every chunk; the first chunk is there twice,
-    to warm up."""
-    full = [index for index in batches if len(index) == BATCH] or batches
-    order = sorted(full, key=lambda index: lengths[index].sum())
+def deal(batches: Sequence[Positions], lengths: NDArray[np.integer], amount: Amount) -> list[list[Positions]]:
+    """Return chunks of full batches; each chunk ranges evenly from short texts to long ones.
+
+    The first chunk comes twice, the first time to warm up."""
+    full = [positions for positions in batches if len(positions) == BATCH] or batches
+    order = sorted(full, key=lambda positions: lengths[positions].sum())
     n = amount.rounds * amount.steps
     chosen = [order[(2 * i + 1) * len(order) // (2 * n)] for i in range(n)]
     chunks = [chosen[start :: amount.rounds] for start in range(amount.rounds)]
     return [chunks[0], *chunks]
 
 
-def middling(lengths: Index, n: int) -> Index:
-    """The n texts whose length is nearest to the median, so that few fill batches of equal length; short ones first."""
+def choose_medium(lengths: NDArray[np.integer], n: int) -> Positions:
+    """Return the n texts with lengths nearest to the median, the shortest first: few lengths, so full batches."""
     chosen = np.argsort(np.abs(lengths - np.median(lengths)), kind="stable")[:n]
     return chosen[np.argsort(lengths[chosen], kind="stable")]
 
 
-def unpadded(lengths: Index, amount: Amount, size: int = BATCH) -> list[list[Index]]:
-    """The sweep on texts of middling length, at most `size` of equal length in a batch; one batch to warm up."""
-    index = middling(lengths, amount.rounds * amount.texts)
-    chunks = [
-        [own[start : start + size] for own in equal(part, lengths) for start in range(0, len(own), size)]
-        for part in np.array_split(index, amount.rounds)
-    ]
+def group_without_padding(lengths: NDArray[np.integer], amount: Amount, size: int = BATCH) -> list[list[Positions]]:
+    """Return chunks for the sweep, of texts near the median length: at most `size` texts of one length in a batch.
+
+    A single batch comes first, to warm up."""
+    chunks = []
+    for chunk in np.array_split(choose_medium(lengths, amount.rounds * amount.texts), amount.rounds):
+        groups = [chunk[lengths[chunk] == length] for length in np.unique(lengths[chunk])]
+        chunks.append([group[start : start + size] for group in groups for start in range(0, len(group), size)])
     return [chunks[0][:1], *chunks]
-
-
-def equal(index: Index, lengths: Index) -> list[Index]:
-    """Texts of each length; index: sorted by length."""
-    return [np.array(list(own)) for _, own in groupby(index, key=lambda i: lengths[i])]

@@ -1,20 +1,19 @@
 """Fine-tuning and the sweep over all heads beside `transformers` and TransformerLens: `make bench`, `make bench-quick`.
 
-Weights are random; texts, batches and precision are the same for all. Everyone computes in a process of its own, turn
-by turn (`turns.py`), first a chunk to warm up, then those that are timed; their median counts.
+Weights are random. All contestants get the same texts, batches and precision. Each computes in its own process, and
+they take turns (`turns.py`): first a chunk to warm up, then the timed chunks, whose median counts.
 
-- Fine-tuning: batches of 32 texts from all over the training texts. The update is the same for all; that it is so is
-  shown by the losses of steps without dropout.
-- The sweep: headgate closes every head, for it shares work among them. The others need equally long for each and close
-  one per layer; they get texts of middling length, in batches of equal length, so that they compute no padding.
-- Model FLOP utilisation: the multiply-adds of the plain algorithm, by the fastest matrix product measured in between.
-  The plain algorithm multiplies each real token with each weight of the blocks' matrices, in training three times; the
-  attention's own products, a few percent at most, are left out. What headgate's sweep spares counts as if it were done,
-  so there it may exceed 1.
+- Fine-tuning: batches of 32 texts from the whole training split. All make the same update: a few steps without dropout
+  show that their losses agree.
+- The sweep: headgate closes every head, because it shares work among them. The others take equally long for each head,
+  so they close one per layer. All get texts near the median length, in batches of one length: nobody computes padding.
+- Model FLOP utilisation (MFU): the plain algorithm's multiply-adds per second, divided by the fastest matrix product
+  measured in between. The plain algorithm multiplies each real token with each weight of the blocks' matrices, three
+  times in training; the attention's own products, a few percent at most, do not count. Work that headgate's sweep
+  spares counts as done, so its MFU can exceed 1.
 """
 
 import importlib.util
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,28 +24,28 @@ import pandas as pd
 import torch
 from scipy.stats import spearmanr
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from contestants import (
-    Job,
-    every_head,
-    headgate_sweep,
-    headgate_training,
-    hook_sweep,
-    lens_sweep,
-    one_per_layer,
-    trainer,
-)
-from scaling import measure_scaling, picture
-from slices import BATCH, Amount, Split, grouped, middling, shuffled, unpadded
-from table import as_table, compared
-from turns import Contestant, take_turns
-
-from data import encode, read_corpus
+from data import read_corpus
 from lab import output, runs
 from lab.cli import command
 from lab.device import Device, DeviceName
 from lab.progress import console
+from lab.texts import Texts, read_texts
 from model import GPT2Classifier, GPT2Config, Tokenizer, load_classifier, save
+
+from .contestants import (
+    Job,
+    list_heads,
+    pick_one_per_layer,
+    sweep_headgate,
+    sweep_hooks,
+    sweep_lens,
+    train_headgate,
+    train_hf,
+)
+from .scaling import draw_scaling, measure_scaling
+from .slices import BATCH, Amount, choose_medium, count_tokens, group_by_length, group_without_padding, shuffle
+from .table import compare, make_table
+from .turns import Contestant, take_turns
 
 LENS = "transformer_lens"
 
@@ -56,7 +55,7 @@ class Options:
     """Measure speed beside peers; results in runs/bench: speed.csv, scaling.csv, scaling.png."""
 
     model: tuple[str, ...] = ()  # published shapes; empty: gpt2-mini, and without --quick gpt2
-    corpus: str = "sample"  # whose texts are read: sample, emotion, a file or a folder
+    corpus: str = "sample"  # source of the texts: sample, emotion, a file or a folder
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU; bf16 on CUDA, else fp32
     quick: bool = False  # fewer and shorter chunks, for a first impression
 
@@ -69,81 +68,86 @@ def main(options: Options) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for name in shapes:
             config, path = GPT2Config.preset(name), f"{folder}/{name}"
-            train, test = (
-                Split(encode(tokenizer, corpus.split(split), config.n_ctx)[0], corpus.targets(split))
-                for split in ("train", "test")
-            )
+            texts = read_texts(corpus, tokenizer, config, truncate=False)
             torch.manual_seed(0)
             save(GPT2Classifier(config, corpus.labels), path, tokenizer)
             amount = Amount.choose(config, device, options.quick)
-            for task, split in ((fine_tuning, train), (head_sweep, test)):
-                with console.status(f"{name}: {task.__name__.replace('_', ' ')}"):
-                    rows += [{"shape": name} | row for row in task(config, path, split, amount, device)]
+            with console.status(f"{name}: fine-tuning"):
+                tuned = time_fine_tuning(config, path, texts["train"], amount, device)
+            with console.status(f"{name}: head sweep"):
+                swept = time_head_sweep(config, path, texts["test"], amount, device)
+            rows += [{"shape": name} | row for row in [*tuned, *swept]]
         save(load_classifier("gpt2-mini", corpus.labels), f"{folder}/pretrained", tokenizer)
         with console.status("bf16 beside fp32"):
-            agreement = bf16_agreement(f"{folder}/pretrained", test, 16 if options.quick else 64, device)
+            agreement = correlate_bf16(f"{folder}/pretrained", texts["test"], 16 if options.quick else 64, device)
         with console.status("how time grows"):
             scaling = measure_scaling(Path(folder), device, options.quick)
-    tell(pd.DataFrame(rows).assign(device=str(device), bf16_spearman=agreement), scaling)
+    report(pd.DataFrame(rows).assign(device=str(device), bf16_spearman=agreement), scaling)
     return 0
 
 
-def tell(speed: pd.DataFrame, scaling: pd.DataFrame) -> None:
-    """Write the tables and the picture, and show the first table."""
+def report(speed: pd.DataFrame, scaling: pd.DataFrame) -> None:
+    """Write the tables and the picture, and print the table of speeds."""
     out, device = runs.RUNS / "bench", speed["device"].iloc[0]
     out.mkdir(parents=True, exist_ok=True)
     output.write_csv(out / "speed.csv", speed)
     output.write_csv(out / "scaling.csv", scaling)
-    picture(scaling, out / "scaling.png", f"width of gpt2-mini, {device}")
-    console.print(device, as_table(speed))
+    draw_scaling(scaling, out / "scaling.png", f"width of gpt2-mini, {device}")
+    console.print(device, make_table(speed))
     agreement = speed["bf16_spearman"].iloc[0]
     console.print(f"Rank correlation of all heads' effects, bf16 with fp32, pretrained gpt2-mini: {agreement:.4f}")
     if not importlib.util.find_spec(LENS):
-        console.print("TransformerLens is not here; `.venv/bin/pip install transformer-lens` adds its row")
+        console.print("TransformerLens is not installed; `.venv/bin/pip install transformer-lens` adds its row")
     console.print(f"The tables, and a picture of how time grows, are in {out}")
 
 
-def fine_tuning(config: GPT2Config, folder: str, split: Split, amount: Amount, device: Device) -> list[dict[str, Any]]:
-    """A row for each way to fine-tune."""
-    chunks = grouped(split.lengths, amount)
-    job = Job(folder, device, split, chunks)
+def time_fine_tuning(
+    config: GPT2Config, folder: str, texts: Texts, amount: Amount, device: Device
+) -> list[dict[str, Any]]:
+    """Return a row for each way to fine-tune."""
+    lengths = count_tokens(texts)
+    chunks = group_by_length(lengths, amount)
+    job = Job(folder, device, texts, chunks)
     jobs = {
         "headgate": job,
         "Trainer": job,
-        "Trainer, random order": replace(job, chunks=shuffled(split.lengths, amount)),
+        "Trainer, random order": replace(job, chunks=shuffle(lengths, amount)),
     }
-    contestants: list[Contestant] = [headgate_training, trainer, trainer]
+    contestants: list[Contestant] = [train_headgate, train_hf, train_hf]
     if device.device.type == "cuda":
         jobs["Trainer, compiled"] = job
-        contestants.append(partial(trainer, compiled=True))
+        contestants.append(partial(train_hf, compiled=True))
     check = replace(job, dropout=0.0, chunks=[[*chunks[1], *chunks[-1]][:3]])
     timed, checked = take_turns(contestants, [list(jobs.values()), [check] * len(jobs)])
-    return compared("fine-tuning", config, jobs, timed, [outcome.output for outcome in checked])
+    return compare("fine-tuning", config, jobs, timed, [outcome.output for outcome in checked])
 
 
-def head_sweep(config: GPT2Config, folder: str, split: Split, amount: Amount, device: Device) -> list[dict[str, Any]]:
-    """A row for each way to close heads."""
-    chunks = unpadded(split.lengths, amount, 256 if device.device.type == "cuda" else BATCH)
-    job = Job(folder, device, split, chunks, every_head(config))
-    some = replace(job, heads=one_per_layer(config))
+def time_head_sweep(
+    config: GPT2Config, folder: str, texts: Texts, amount: Amount, device: Device
+) -> list[dict[str, Any]]:
+    """Return a row for each way to close heads."""
+    chunks = group_without_padding(count_tokens(texts), amount, 256 if device.device.type == "cuda" else BATCH)
+    job = Job(folder, device, texts, chunks, list_heads(config))
+    some = replace(job, heads=pick_one_per_layer(config))
     jobs = {"headgate": job, "transformers, hooks": some}
-    contestants: list[Contestant] = [headgate_sweep, hook_sweep]
+    contestants: list[Contestant] = [sweep_headgate, sweep_hooks]
     if importlib.util.find_spec(LENS):
         jobs["TransformerLens"] = some
-        contestants.append(lens_sweep)
+        contestants.append(sweep_lens)
     (timed,) = take_turns(contestants, [list(jobs.values())])
     same = [job.heads.index(head) for head in some.heads]
     logits = [timed[0].output[:, same], *(outcome.output for outcome in timed[1:])]
-    return compared("head sweep", config, jobs, timed, logits)
+    return compare("head sweep", config, jobs, timed, logits)
 
 
-def bf16_agreement(folder: str, split: Split, n: int, device: Device) -> float:
-    """Close every head in fp32 and in bf16 -> Spearman's correlation of their effects on a class's logit, averaged
-    over n texts: the lowest of all classes'."""
-    heads = every_head(load_classifier(folder).config)
-    fp32 = Job(folder, replace(device, precision="fp32"), split, [[middling(split.lengths, n)]], heads)
+def correlate_bf16(folder: str, texts: Texts, n: int, device: Device) -> float:
+    """Close every head in fp32 and in bf16, on n texts, and correlate the heads' mean effects on each class's logit.
+
+    Returns Spearman's correlation for the class where it is lowest."""
+    heads = list_heads(load_classifier(folder).config)
+    fp32 = Job(folder, replace(device, precision="fp32"), texts, [[choose_medium(count_tokens(texts), n)]], heads)
     bf16 = replace(fp32, device=replace(device, precision="bf16"))
-    outcomes = take_turns([headgate_sweep], [[fp32], [bf16]])
+    outcomes = take_turns([sweep_headgate], [[fp32], [bf16]])
     means = [outcome.output.mean(axis=0).T for (outcome,) in outcomes]  # (K, U); the baseline would change no rank
     return min(spearmanr(*effects).statistic for effects in zip(*means, strict=True))
 

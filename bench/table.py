@@ -1,4 +1,4 @@
-"""From the seconds of chunks to the table of speeds."""
+"""The table of speeds, computed from the seconds of chunks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -6,52 +6,53 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from contestants import Job
 from numpy.typing import NDArray
 from rich.table import Table
-from slices import Index
-from turns import Outcome
 
 from model import GPT2Config
+
+from .contestants import Job
+from .slices import Positions, count_tokens
+from .turns import Outcome
 
 WHOLE = {"fine-tuning": 3 * 16_000, "head sweep": 2_000}  # texts of a whole task: three epochs; every head
 
 
-def compared(
+def compare(
     task: str,
     config: GPT2Config,
     jobs: Mapping[str, Job],
     timed: Sequence[Outcome],
     outputs: Sequence[NDArray[np.floating]],
 ) -> list[dict[str, Any]]:
-    """A row for each code, the keys of `jobs`; headgate is the first. outputs: of each for the same inputs."""
+    """Return a row for each code, the keys of `jobs`; headgate comes first. outputs: of each, for the same inputs."""
     product_rate = max(outcome.product_rate for outcome in timed)
     scale = np.abs(outputs[0]).max()
-    rounds = [per_second(job, outcome.seconds) for job, outcome in zip(jobs.values(), timed, strict=True)]
-    return [
-        {
-            "task": task,
-            "code": code,
-            "precision": job.device.precision,
-            **speeds(task, config, job, outcome.seconds, product_rate),
-            # chunks of one round were done right after one another
-            "headgate_times": median(ours / theirs for ours, theirs in zip(rounds[0], own, strict=True)),
-            "peak_bytes": outcome.peak_bytes,
-            "product_rate": product_rate,
-            "largest_difference": np.abs(output - outputs[0]).max() / scale,
-        }
-        for (code, job), outcome, own, output in zip(jobs.items(), timed, rounds, outputs, strict=True)
-    ]
+    rows: list[dict[str, Any]] = []
+    headgate_rates: list[float] = []
+    for (code, job), outcome, output in zip(jobs.items(), timed, outputs, strict=True):
+        rates = per_second(job, outcome.seconds)
+        headgate_rates = headgate_rates or rates
+        ratios = [ours / theirs for ours, theirs in zip(headgate_rates, rates, strict=True)]
+        row: dict[str, Any] = {"task": task, "code": code, "precision": job.device.precision}
+        row |= measure_speed(task, config, job, outcome.seconds, product_rate)
+        row["headgate_times"] = median(ratios)  # of chunks that were done right after one another
+        row |= {"peak_bytes": outcome.peak_bytes, "product_rate": product_rate}
+        rows.append(row | {"largest_difference": np.abs(output - outputs[0]).max() / scale})
+    return rows
 
 
-def speeds(task: str, config: GPT2Config, job: Job, seconds: Sequence[float], product_rate: float) -> dict[str, float]:
-    """Speed in the timed chunks. The seconds of the whole task are in proportion to its tokens."""
+def measure_speed(
+    task: str, config: GPT2Config, job: Job, seconds: Sequence[float], product_rate: float
+) -> dict[str, float]:
+    """Return the speed in the timed chunks. The seconds of the whole task are extrapolated by its tokens."""
     heads = config.n_layer * config.n_head if job.heads else 1
     passes = 1 if job.heads else 3  # a backward pass costs two forward ones
-    lengths = job.split.lengths
-    rates, tokens_per_second = per_second(job, seconds), median(per_second(job, seconds, lambda i: lengths[i].sum()))
+    lengths = count_tokens(job.texts)
+    rates = per_second(job, seconds)
+    tokens_per_second = median(per_second(job, seconds, lambda positions: lengths[positions].sum()))
     return {
-        "texts": sum(len(index) for chunk in job.chunks[1:] for index in chunk),
+        "texts": sum(len(positions) for chunk in job.chunks[1:] for positions in chunk),
         "heads": len(job.heads),
         "per_second": median(rates),
         "slowest": min(rates),
@@ -61,28 +62,29 @@ def speeds(task: str, config: GPT2Config, job: Job, seconds: Sequence[float], pr
     }
 
 
-def per_second(job: Job, seconds: Sequence[float], count: Callable[[Index], int] = len) -> list[float]:
-    """What each chunk counts per second, texts or tokens, once for each head that is closed; the first one, which
-    warms up, is left out."""
+def per_second(job: Job, seconds: Sequence[float], count: Callable[[Positions], int] = len) -> list[float]:
+    """Return how many texts each timed chunk did per second, or what else `count` counts in a batch.
+
+    A text counts once for each head closed. The first chunk, which warms up, is left out."""
     counts = [sum(map(count, chunk)) * max(1, len(job.heads)) for chunk in job.chunks]
     return [n / s for n, s in zip(counts[1:], seconds[1:], strict=True)]
 
 
-def as_table(rows: pd.DataFrame) -> Table:
-    """One for the terminal, with what its headings mean below it."""
-    told = (
+def make_table(rows: pd.DataFrame) -> Table:
+    """Return the table for the terminal, with a caption that explains its headings."""
+    caption = (
         "texts/s: a text counts once for each head closed; headgate: how many times as fast it is. GiB: peak of the "
         "process, or of the GPU. MFU: of the plain algorithm; over 1 where work is spared. whole: extrapolated, three "
         "epochs of 16,000 texts, or every head on 2,000. differs: losses or logits from headgate's, as a share."
     )
     columns = ("texts/s", "headgate", "GiB", "MFU", "whole", "differs")
-    table = Table(box=None, caption=told, caption_justify="left")
+    table = Table(box=None, caption=caption, caption_justify="left")
     table.add_column(no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    for (shape, task), own in rows.groupby(["shape", "task"], sort=False):
+    for (shape, task), codes in rows.groupby(["shape", "task"], sort=False):
         table.add_row(f"{task}, {shape}", style="bold")
-        for row in own.to_dict("records"):
+        for row in codes.to_dict("records"):
             table.add_row(
                 row["code"],
                 f"{row['per_second']:,.1f}",
@@ -90,6 +92,6 @@ def as_table(rows: pd.DataFrame) -> Table:
                 f"{row['peak_bytes'] / 2**30:.2f}",
                 f"{row['utilisation']:.2f}",
                 f"{row['whole_seconds_extrapolated'] / 60:,.1f} min",
-                f"{row['largest_difference']:.0e}" if row["code"] != own["code"].iloc[0] else "",
+                f"{row['largest_difference']:.0e}" if row["code"] != codes["code"].iloc[0] else "",
             )
     return table

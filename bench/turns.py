@@ -1,4 +1,4 @@
-"""Contestants that take turns: each computes in a process of its own, while all the others wait."""
+"""Contestants take turns: each computes in a process of its own while the others wait."""
 
 import multiprocessing
 import signal
@@ -10,77 +10,87 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contestants import Job
-from loading import peak
 from numpy.typing import NDArray
 
 from lab.device import Device
 
-Contestant = Callable[[Job, Callable[[], None]], NDArray[np.floating]]  # calls the second when ready, and per chunk
+from .contestants import EndTurn, Job
+from .loading import read_peak
+
+Contestant = Callable[[Job, EndTurn], NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job."""
+    """How one contestant did one job."""
 
-    seconds: list[float]  # of each of its chunks
+    seconds: list[float]  # per chunk
     output: NDArray[np.floating]  # losses or logits
-    peak_bytes: int  # that the process held so far
-    product_rate: float  # multiply-adds per second of a matrix product, right after
+    peak_bytes: int  # of the process, until the job's end
+    product_rate: float  # multiply-adds per second of a matrix product, measured right afterwards
 
 
 def take_turns(contestants: Sequence[Contestant], jobs: Sequence[Sequence[Job]]) -> list[list[Outcome]]:
-    """jobs[n][c] is the n-th job of contestant c -> its outcome at the same place.
+    """Run jobs[n][c], the n-th job of contestant c. Returns its outcome at the same place.
 
-    The n-th jobs of all have equally many chunks: everyone does the first one, then everyone the second, and so on,
-    so that a machine which slows down slows them all. ChildProcessError where a process dies; it has said why."""
+    The n-th jobs of all contestants have equally many chunks: all do the first chunk, then all do the second, and so
+    on, so that a machine which slows down slows them all. Raises ChildProcessError if a process dies; its traceback is
+    on stderr."""
     context = multiprocessing.get_context("spawn")
-    workers: list[tuple[Any, Connection]] = []
-    for contestant, own in zip(contestants, zip(*jobs, strict=True), strict=True):
-        here, there = context.Pipe()
-        process = context.Process(target=work, args=(there, contestant, own), daemon=True)
+    workers: list[Worker] = []
+    for contestant, contestant_jobs in zip(contestants, zip(*jobs, strict=True), strict=True):
+        pipe, child_pipe = context.Pipe()
+        process = context.Process(target=work, args=(child_pipe, contestant, contestant_jobs), daemon=True)
         process.start()
-        there.close()  # so that its end is noticed
-        workers.append((process, here))
+        child_pipe.close()  # or the parent would not notice when the child's end closes
+        workers.append(Worker(process, pipe))
     try:
-        return [all_in_turn(workers, len(together[0].chunks)) for together in jobs]
+        return [run_round(workers, len(round_jobs[0].chunks)) for round_jobs in jobs]
     finally:
-        for process, _ in workers:  # they have nothing left to do, or nobody to do it for
-            process.kill()
-            process.join()
+        for worker in workers:  # all jobs are done, or one worker died
+            worker.process.kill()
+            worker.process.join()
 
 
-def all_in_turn(workers: Sequence[tuple[Any, Connection]], chunks: int) -> list[Outcome]:
-    """One job of each worker."""
-    for _ in range(1 + chunks):  # to get ready, and each chunk
-        for process, pipe in workers:
-            turn_of(process, pipe)
-    return [turn_of(process, pipe) for process, pipe in workers]  # what is left to do after the last chunk
+@dataclass(frozen=True)
+class Worker:
+    """The parent's view of a contestant's process."""
+
+    process: Any
+    pipe: Connection
+
+    def take_turn(self) -> Any:
+        """Let the process run until its turn ends. Returns what it sends: None or, at the end of a job, its outcome."""
+        try:
+            self.pipe.send(None)
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            message = f"a contestant stopped with exit code {self.process.exitcode}; it says why above"
+            raise ChildProcessError(message) from None
 
 
-def turn_of(process: Any, pipe: Connection) -> Any:
-    """Let one worker go on, and wait until it stops."""
-    try:
-        pipe.send(None)
-        return pipe.recv()
-    except (EOFError, OSError):
-        process.join()
-        raise ChildProcessError(f"a contestant stopped with exit code {process.exitcode}; it says why above") from None
+def run_round(workers: Sequence[Worker], chunks: int) -> list[Outcome]:
+    """Run one job of each worker, turn by turn."""
+    for _ in range(1 + chunks):  # loading, then each chunk
+        for worker in workers:
+            worker.take_turn()
+    return [worker.take_turn() for worker in workers]  # whatever follows the last chunk
 
 
 def work(pipe: Connection, contestant: Contestant, jobs: Sequence[Job]) -> None:
-    """The worker's side."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, whose end is the worker's too
+    """Run one contestant's jobs, in the child process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and kills the workers when it ends
     for job in jobs:
         pipe.recv()
         clock = Clock(pipe, job.device)
         output = contestant(job, clock)
-        held = peak_memory(job.device)  # before the product's operands are there too
-        pipe.send(Outcome(clock.seconds[1:], output, held, job.device.product_rate()))
+        peak_bytes = peak_memory(job.device)  # before product_rate allocates its matrices
+        pipe.send(Outcome(clock.seconds[1:], output, peak_bytes, job.device.product_rate()))
 
 
 class Clock:
-    """Called at the end of each chunk: notes the seconds since it began, and waits for the next turn."""
+    """A contestant's `end_turn`: notes the seconds that the turn took, and waits for the next one."""
 
     def __init__(self, pipe: Connection, device: Device) -> None:
         self.pipe, self.device = pipe, device
@@ -96,7 +106,7 @@ class Clock:
 
 
 def peak_memory(device: Device) -> int:
-    """Bytes held at most so far: of the GPU on CUDA, else of this process."""
+    """Return the most bytes in use so far: on the GPU with CUDA, else in this process."""
     if device.device.type == "cuda" or not Path("/proc/self/status").exists():
         return device.peak_memory()
-    return peak()  # on Linux the peak that `device` knows begins with the parent's
+    return read_peak()  # on Linux, the peak of `Device` would include the parent process's

@@ -10,32 +10,24 @@ import pandas as pd
 import pytest
 import torch
 from commands import exit_code, one_line
+from planted import texts_of
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench import contestants, loading, pretraining, scaling, slices, speed, table, turns
 from lab.device import Device
 from model import GPT2Classifier, GPT2Config, Tokenizer, load_classifier, load_lm, masks, save
 from model.config import PRESETS
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
-import contestants
-import loading
-import pretraining
-import scaling
-import slices
-import speed
-import table
-import turns
 
 CPU = Device(torch.device("cpu"), "fp32")
 TINY = GPT2Config(3, 5, 35, n_ctx=13)
 
 
-def job(folder, chunks, lengths=(3, 5, 5, 2, 7, 5, 11), **options):
-    """Texts of random tokens; `chunks` as lists of lists of positions."""
+def make_job(folder, chunks, lengths=(3, 5, 5, 2, 7, 5, 11), **options):
+    """Return a job on texts of random tokens; `chunks` holds lists of lists of positions."""
     rng = np.random.default_rng(0)
-    split = slices.Split([rng.integers(50_000, size=n).tolist() for n in lengths], np.arange(len(lengths)) % 4)
-    batches = [[np.array(index) for index in chunk] for chunk in chunks]
-    return contestants.Job(str(folder), CPU, split, batches, **options)
+    texts = texts_of("test", [rng.integers(50_000, size=n).tolist() for n in lengths], np.arange(len(lengths)) % 4)
+    batches = [[np.array(positions) for positions in chunk] for chunk in chunks]
+    return contestants.Job(str(folder), CPU, texts, batches, **options)
 
 
 @pytest.fixture
@@ -50,40 +42,40 @@ def checkpoint(tmp_path):
 
 
 @pytest.fixture
-def turn():
+def end_turn():
     """Notes that it was called."""
     calls = []
     return type("Turn", (), {"calls": calls, "__call__": lambda self: calls.append("turn")})()
 
 
-def test_the_trainer_takes_the_same_steps(checkpoint, turn, monkeypatch):
+def test_the_trainer_takes_the_same_steps(checkpoint, end_turn, monkeypatch):
     monkeypatch.setattr(contestants, "LR", 0.02)
-    todo = job(checkpoint, [[[0, 1, 4]], [[5, 3, 2, 6], [0, 1, 4]], [[0, 1, 4]]], dropout=0.0)
-    ours = contestants.headgate_training(todo, turn)
-    theirs = contestants.trainer(todo, turn)
-    assert len(turn.calls) == 2 * (1 + 3)
+    todo = make_job(checkpoint, [[[0, 1, 4]], [[5, 3, 2, 6], [0, 1, 4]], [[0, 1, 4]]], dropout=0.0)
+    ours = contestants.train_headgate(todo, end_turn)
+    theirs = contestants.train_hf(todo, end_turn)
+    assert len(end_turn.calls) == 2 * (1 + 3)
     assert ours.shape == (4,)
     assert ours[3] < ours[2] < ours[0] - 0.1
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
 
 
-def test_both_trainings_have_dropout(checkpoint, turn):
-    for contestant in (contestants.headgate_training, contestants.trainer):
-        with_, without = (contestant(job(checkpoint, [[[0, 1]]], dropout=rate), turn) for rate in (0.5, 0.0))
+def test_both_trainings_have_dropout(checkpoint, end_turn):
+    for contestant in (contestants.train_headgate, contestants.train_hf):
+        with_, without = (contestant(make_job(checkpoint, [[[0, 1]]], dropout=rate), end_turn) for rate in (0.5, 0.0))
         assert abs(with_[0] - without[0]) > 1e-3
 
 
-@pytest.mark.parametrize("contestant", ["headgate_sweep", "hook_sweep", "lens_sweep"])
-def test_every_sweep_closes_the_heads_it_is_told(checkpoint, turn, contestant):
-    if contestant == "lens_sweep":
+@pytest.mark.parametrize("contestant", ["sweep_headgate", "sweep_hooks", "sweep_lens"])
+def test_every_sweep_closes_the_heads_it_is_told(checkpoint, end_turn, contestant):
+    if contestant == "sweep_lens":
         pytest.importorskip("transformer_lens", reason="not among the requirements: the benchmark goes without it")
     heads = ((0, 3), (1, 0), (2, 4))
-    todo = job(checkpoint, [[[1]], [[1, 5, 2], [6]], [[3]]], heads=heads)
-    logits = getattr(contestants, contestant)(todo, turn)
-    assert len(turn.calls) == 1 + 3
+    todo = make_job(checkpoint, [[[1]], [[1, 5, 2], [6]], [[3]]], heads=heads)
+    logits = getattr(contestants, contestant)(todo, end_turn)
+    assert len(end_turn.calls) == 1 + 3
     clf = load_classifier(checkpoint)
     for row, i in enumerate([1, 1, 5, 2, 6, 3]):
-        ids = torch.tensor([todo.split.sequences[i]])
+        ids = torch.tensor([todo.texts.sequences[i]])
         with torch.no_grad():
             wanted = [clf(ids, head_gate=masks.close_heads(TINY, [head]))[0] for head in heads]
             assert all((own - clf(ids)[0]).abs().max() > 1e-3 for own in wanted)
@@ -91,14 +83,14 @@ def test_every_sweep_closes_the_heads_it_is_told(checkpoint, turn, contestant):
 
 
 def test_the_heads_that_are_closed():
-    assert contestants.every_head(GPT2Config(2, 3, 6)) == ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2))
-    assert contestants.one_per_layer(GPT2Config(4, 3, 6)) == ((0, 0), (1, 1), (2, 2), (3, 0))
+    assert contestants.list_heads(GPT2Config(2, 3, 6)) == ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2))
+    assert contestants.pick_one_per_layer(GPT2Config(4, 3, 6)) == ((0, 0), (1, 1), (2, 2), (3, 0))
 
 
 # Contestants for the processes of `take_turns`, which import this file.
 
 
-def noted(job, turn):
+def noted(job, end_turn):
     """Writes what it does into a file."""
 
     def note(what):
@@ -106,21 +98,21 @@ def noted(job, turn):
             log.write(f"{job.dropout:g} {what}\n")
 
     note("ready")
-    turn()
+    end_turn()
     for chunk in job.chunks:
         note(f"{chunk}")
-        turn()
+        end_turn()
     note("end")
     return np.array([job.dropout])
 
 
-def broken(job, turn):
+def broken(job, end_turn):
     sys.exit(7)
 
 
 @pytest.mark.slow
 def test_contestants_take_turns(tmp_path):
-    todo = job(tmp_path, [])
+    todo = make_job(tmp_path, [])
     first = [replace(todo, chunks="ab", dropout=rate) for rate in (0, 1)]
     second = [replace(todo, chunks="c", dropout=rate) for rate in (2, 3)]
     outcomes = turns.take_turns([noted, noted], [first, second])
@@ -139,7 +131,7 @@ def test_contestants_take_turns(tmp_path):
 @pytest.mark.slow
 def test_a_contestant_that_stops_is_told(tmp_path, capsys):
     with pytest.raises(ChildProcessError, match="exit code 7"):
-        turns.take_turns([broken], [[job(tmp_path, [])]])
+        turns.take_turns([broken], [[make_job(tmp_path, [])]])
 
 
 def test_waiting_takes_no_time(monkeypatch):
@@ -164,7 +156,7 @@ def test_chunks_of_fine_tuning_range_from_short_texts_to_long_ones(monkeypatch):
     monkeypatch.setattr(slices, "BATCH", 2)
     lengths = np.repeat(np.arange(12), 2)
     batches = [np.array([2 * i, 2 * i + 1]) for i in (5, 3, 11, 0, 7, 1, 9, 2, 10, 4, 8, 6)]
-    chunks = slices.dealt([*batches, np.array([23])], lengths, slices.Amount(2, 3, 0))
+    chunks = slices.deal([*batches, np.array([23])], lengths, slices.Amount(2, 3, 0))
     assert [[index.tolist() for index in chunk] for chunk in chunks] == [
         [[2, 3], [10, 11], [18, 19]],
         [[2, 3], [10, 11], [18, 19]],
@@ -175,19 +167,19 @@ def test_chunks_of_fine_tuning_range_from_short_texts_to_long_ones(monkeypatch):
 def test_batches_of_fine_tuning_are_full(monkeypatch):
     monkeypatch.setattr(slices, "BATCH", 5)
     lengths = np.random.default_rng(0).integers(1, 40, size=103)
-    for make in (slices.grouped, slices.shuffled):
+    for make in (slices.group_by_length, slices.shuffle):
         chunks = make(lengths, slices.Amount(3, 2, 0))
         assert [[len(index) for index in chunk] for chunk in chunks] == 4 * [[5, 5]]
     spread = [
         np.mean([np.ptp(lengths[index]) for chunk in make(lengths, slices.Amount(3, 6, 0)) for index in chunk])
-        for make in (slices.grouped, slices.shuffled)
+        for make in (slices.group_by_length, slices.shuffle)
     ]
     assert spread[0] < spread[1] / 4
 
 
 def test_batches_of_the_sweep_need_no_padding():
     lengths = np.array([9, 4, 5, 5, 6, 1, 5, 6, 4, 30, 5, 6])  # median 5
-    warm_up, *chunks = slices.unpadded(lengths, slices.Amount(2, 0, 4), 3)
+    warm_up, *chunks = slices.group_without_padding(lengths, slices.Amount(2, 0, 4), 3)
     assert [[index.tolist() for index in chunk] for chunk in chunks] == [[[1, 8], [2, 3]], [[6, 10], [4, 7]]]
     assert [index.tolist() for index in warm_up] == [[1, 8]]
 
@@ -195,25 +187,27 @@ def test_batches_of_the_sweep_need_no_padding():
 def test_speeds_and_what_is_extrapolated(tmp_path):
     config = GPT2Config(2, 3, 6)  # 12 * 2 * 36 = 864 weights
     chunks = [[[0]], [[0, 3], [1]], [[4, 5]], [[6]]]  # timed: 10, 12 and 11 tokens
-    tuned = table.speeds("fine-tuning", config, job(tmp_path, chunks), [9.0, 0.5, 2.0, 1.0], 1e6)
+    tuned = table.measure_speed("fine-tuning", config, make_job(tmp_path, chunks), [9.0, 0.5, 2.0, 1.0], 1e6)
     assert (tuned["slowest"], tuned["per_second"], tuned["fastest"]) == (1, 1, 6)
     assert tuned["utilisation"] == pytest.approx(3 * 864 * 11 / 1e6)  # tokens per second: 20, 6, 11
     assert tuned["whole_seconds_extrapolated"] == pytest.approx(48_000 * (38 / 7) / 11)
-    swept = table.speeds("head sweep", config, job(tmp_path, chunks, heads=((0, 0), (1, 2))), [9.0, 0.5, 2.0, 1.0], 1e6)
+    swept = table.measure_speed(
+        "head sweep", config, make_job(tmp_path, chunks, heads=((0, 0), (1, 2))), [9.0, 0.5, 2.0, 1.0], 1e6
+    )
     assert (swept["slowest"], swept["per_second"], swept["fastest"]) == (2, 2, 12)
     assert swept["utilisation"] == pytest.approx(864 * 22 / 1e6)
     assert swept["whole_seconds_extrapolated"] == pytest.approx(2_000 * (38 / 7) * 6 / 22)
 
 
 def test_codes_are_compared_round_by_round(tmp_path):
-    todo = job(tmp_path, [[[0]], [[0, 3]], [[1]], [[2]]])
+    todo = make_job(tmp_path, [[[0]], [[0, 3]], [[1]], [[2]]])
     outcomes = [
         turns.Outcome([1.0, *seconds], np.array([]), bytes_, rate)
         for seconds, bytes_, rate in (((1.0, 2.0, 3.0), 5, 3e9), ((1.5, 40.0, 3.0), 6, 7e9))
     ]
     jobs = {"headgate": todo, "other": todo}
     outputs = [np.array([-4.0, 2.0]), np.array([-4.0, 2.5])]
-    ours, other = table.compared("fine-tuning", TINY, jobs, outcomes, outputs)
+    ours, other = table.compare("fine-tuning", TINY, jobs, outcomes, outputs)
     assert (ours["code"], ours["headgate_times"], ours["largest_difference"], ours["peak_bytes"]) == (
         "headgate",
         1,
@@ -228,21 +222,21 @@ def test_codes_are_compared_round_by_round(tmp_path):
 def test_utilisation_counts_what_the_plain_network_computes(tmp_path, training):
     import transformers
 
-    todo = job(tmp_path, [[[0]], [[1, 2, 5]]], heads=() if training else ((0, 0),))
+    todo = make_job(tmp_path, [[[0]], [[1, 2, 5]]], heads=() if training else ((0, 0),))
     trunk = transformers.GPT2Model(transformers.GPT2Config(**TINY.to_hf()))
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
-        out = trunk(todo.split.batch(todo.chunks[1][0]).ids).last_hidden_state
+        out = trunk(slices.make_batch(todo.texts, todo.chunks[1][0]).ids).last_hidden_state
         if training:
             out.sum().backward()
     counts = counter.get_flop_counts()["Global"]
     flops = sum(count for op, count in counts.items() if "mm" in str(op) and "bmm" not in str(op))
-    told = table.speeds("fine-tuning" if training else "head sweep", TINY, todo, [9.0, 1.0], product_rate=1.0)
+    told = table.measure_speed("fine-tuning" if training else "head sweep", TINY, todo, [9.0, 1.0], product_rate=1.0)
     assert 2 * told["utilisation"] == flops  # an addition for each multiplication
 
 
 def test_points_differ_from_the_base_in_one_dimension():
     base = scaling.Point(texts=10, tokens=20, layers=30, heads=40)
-    points = scaling.points(base, (0.5, 1, 3))
+    points = scaling.vary(base, (0.5, 1, 3))
     assert len(points) == 12
     assert points["tokens", 60] == scaling.Point(10, 60, 30, 40)
     assert points["heads", 20] == scaling.Point(10, 20, 30, 20)
@@ -251,11 +245,11 @@ def test_points_differ_from_the_base_in_one_dimension():
 
 def test_a_point_becomes_a_job(tmp_path):
     point = scaling.Point(texts=35, tokens=3, layers=2, heads=5)
-    todo = scaling.job_of(point, "head sweep", tmp_path, CPU, repeats=2)
-    assert todo.split.lengths.tolist() == [3] * 35
+    todo = scaling.make_job(point, "head sweep", tmp_path, CPU, repeats=2)
+    assert slices.count_tokens(todo.texts).tolist() == [3] * 35
     assert [[len(index) for index in chunk] for chunk in todo.chunks] == [[32], [32, 3], [32, 3]]
     assert todo.heads == ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1))
-    assert scaling.job_of(point, "fine-tuning", tmp_path, CPU, repeats=2).heads == ()
+    assert scaling.make_job(point, "fine-tuning", tmp_path, CPU, repeats=2).heads == ()
 
 
 def test_the_picture_tells_how_time_grows(saved, tmp_path):
@@ -266,7 +260,7 @@ def test_the_picture_tells_how_time_grows(saved, tmp_path):
         for code, power in zip(scaling.CODES[task], (1, 1.5), strict=True)
         for value in (4, 8, 16)
     ]
-    scaling.picture(
+    scaling.draw_scaling(
         pd.DataFrame(rows, columns=["task", "code", "dimension", "value", "seconds"]), tmp_path / "x.png", "a machine"
     )
     (figure,) = saved
@@ -298,13 +292,13 @@ def here(monkeypatch, tmp_path):
 
 
 def test_the_effects_of_heads_in_bf16_are_ranked_as_in_fp32(here, checkpoint):
-    todo = job(checkpoint, [])
-    assert 0.9 < speed.bf16_agreement(str(checkpoint), todo.split, 5, CPU) < 1
+    todo = make_job(checkpoint, [])
+    assert 0.9 < speed.correlate_bf16(str(checkpoint), todo.texts, 5, CPU) < 1
 
 
 @pytest.mark.slow
 def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(speed, "bf16_agreement", lambda *arguments: 0.98765)
+    monkeypatch.setattr(speed, "correlate_bf16", lambda *arguments: 0.98765)
     monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: None)
     assert exit_code(monkeypatch, speed, "--quick", "--model", "tiny", "--device", "cpu") == 0
     rows = pd.read_csv("runs/bench/speed.csv")
@@ -324,7 +318,7 @@ def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
     assert "fine-tuning, tiny" in out
     assert "3.00 x" in out
     assert "0.9877" in out
-    assert "TransformerLens is not here" in out
+    assert "TransformerLens is not installed" in out
 
 
 def test_an_unknown_shape_is_told(monkeypatch, capsys):
@@ -368,7 +362,7 @@ def test_every_way_of_pretraining_trains(tiny, monkeypatch, way):
     adamw = torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: steps.append(adamw(self)))
     monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
-    make = pretraining.peer if way.code == "transformers" else pretraining.ours
+    make = pretraining.prepare_transformers if way.code == "transformers" else pretraining.prepare_headgate
     step = make(tiny, replace(way, sampled=min(way.sampled, 50)), Device.choose("cpu", way.precision))
     assert step() == pytest.approx(math.log(101), abs=1)
     step()

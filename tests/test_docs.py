@@ -66,8 +66,8 @@ NOT_RUN = {  # commands by their beginning, and why; their targets and options a
     "make mutants": "takes hours; tests/bench/test_mutants.py runs it on a small tree",
     "make bench": "takes minutes; tests/test_bench.py runs it with a pretended clock",
     "make bench-quick": "as make bench",
-    "python bench/loading.py": "takes minutes and 7 GB; tests/test_bench.py runs its parts",
-    "python bench/pretraining.py": "takes minutes; tests/test_bench.py runs its parts",
+    "python -m bench.loading": "takes minutes and 7 GB; tests/test_bench.py runs its parts",
+    "python -m bench.pretraining": "takes minutes; tests/test_bench.py runs its parts",
     "hf download": "needs a network",
     ".venv/bin/pip install": "needs a network",
     "cp runs": "copies what `make mini` has made over the embedded weights",
@@ -166,7 +166,7 @@ def test_the_experiment_of_the_contributors_page_runs(copy, monkeypatch):
 def commands_of(text: str) -> list[str]:
     """Return the commands of a page: each line of its sh blocks, and each span that begins like one."""
     lines = [line for block in fenced(text, "sh") for line in block.splitlines()]
-    begins = rf"make [a-z]|python |\.venv/bin/\w+ |hf |cp |kill |(bench/\w+|{'|'.join(SCRIPTS)})\.py "
+    begins = rf"make [a-z]|python |\.venv/bin/\w+ |hf |cp |kill |({'|'.join(SCRIPTS)})\.py "
     lines += [span for span in spans(text) if re.match(begins, span)]
     return [command.strip() for line in lines for command in line.split("&&")]
 
@@ -183,12 +183,12 @@ def expanded(command: str) -> list[str]:
 
 
 def script_and_options(words: list[str]) -> tuple[str, list[str]]:
-    """Return the script that a command calls, as train or bench/speed, and its options; torchrun's own must exist."""
+    """Return the script that a command calls, as train or bench.speed, and its options; torchrun's own must exist."""
     if Path(words[0]).name == "torchrun":
         end = words.index("--")
         get_args_parser().parse_args([*words[1:end], "train.py"])
         words = words[end:]
-    start = 0 if words[0].endswith(".py") else 1
+    start = 0 if words[0].endswith(".py") else 2 if words[1] == "-m" else 1
     return words[start].removesuffix(".py"), words[start + 1 :]
 
 
@@ -236,13 +236,12 @@ def test_every_command_has_options_that_exist():
 
 
 @pytest.fixture
-def benchmarks(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    return {f"bench/{name}": importlib.import_module(name) for name in BENCHMARKS}
+def benchmarks():
+    return {f"bench.{name}": importlib.import_module(f"bench.{name}") for name in BENCHMARKS}
 
 
 def test_every_benchmark_has_options_that_exist(benchmarks):
-    begins = "make (bench|mutants)|python bench"
+    begins = "make (bench|mutants)|python -m bench"
     calls = [script_and_options(expanded(command)) for command in COMMANDS if re.match(begins, command)]
     assert {script for script, _ in calls} == set(benchmarks)
     for script, options in calls:

@@ -1,4 +1,4 @@
-"""What comes of a forked process, however it ends."""
+"""The result of a forked process, however it ends."""
 
 import os
 import subprocess
@@ -6,8 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-from forked_tests import Watch, in_child
+from bench.forked_tests import Recorder, run_in_child
 
 
 def spin():
@@ -20,16 +19,16 @@ def leave_a_process_behind():
 
 
 def test_what_a_child_returns_and_that_it_is_killed():
-    assert in_child(sum, [1, 2], seconds=5) == 3
-    assert in_child(os._exit, 0, seconds=5) == "killed"
-    assert in_child(spin, seconds=1) == "killed"  # by the CPU's time
+    assert run_in_child(sum, [1, 2], seconds=5) == 3
+    assert run_in_child(os._exit, 0, seconds=5) == "killed"
+    assert run_in_child(spin, seconds=1) == "killed"  # by the CPU's time
     started = time.monotonic()
-    assert in_child(time.sleep, 60, seconds=0.1) == "killed"  # by the clock
+    assert run_in_child(time.sleep, 60, seconds=0.1) == "killed"  # by the clock
     assert time.monotonic() - started < 50
 
 
 def test_nothing_that_a_child_started_goes_on():
-    pid = in_child(leave_a_process_behind, seconds=5)
+    pid = run_in_child(leave_a_process_behind, seconds=5)
     for _ in range(100):
         status = Path(f"/proc/{pid}/stat")
         if not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z":
@@ -39,19 +38,19 @@ def test_nothing_that_a_child_started_goes_on():
 
 
 def test_a_call_counts_for_the_outermost_function_around_it():
-    watch = Watch(("bench",), 1)
-    watch.folders = (f"{Path(__file__).parent}/",)
-    watch.root = f"{Path(__file__).parent}/"
-    watch.open = [set(), set()]
+    recorder = Recorder(("bench",), 1)
+    recorder.folders = (f"{Path(__file__).parent}/",)
+    recorder.root = f"{Path(__file__).parent}/"
+    recorder.open = [set(), set()]
 
     def inner():
         return next(sys._getframe() for _ in "a")
 
-    watch.trace(inner(), "call", None)
-    watch.trace(time_frame(), "call", None)
-    here = "test_forked_tests.py::"
-    expected = {here, f"{here}test_a_call_counts_for_the_outermost_function_around_it", f"{here}time_frame"}
-    assert watch.open == [expected, expected]
+    recorder.trace(inner(), "call", None)
+    recorder.trace(time_frame(), "call", None)
+    file = "test_forked_tests.py::"
+    expected = {file, f"{file}test_a_call_counts_for_the_outermost_function_around_it", f"{file}time_frame"}
+    assert recorder.open == [expected, expected]
 
 
 def time_frame():

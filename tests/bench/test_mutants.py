@@ -2,14 +2,12 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-import mutants
-from points import Mutant
+from bench import mutants
+from bench.points import Mutant
 
 FILES = {
     "pyproject.toml": '[tool.pytest.ini_options]\npythonpath = ["."]\n',
@@ -72,8 +70,8 @@ def project(tmp_path_factory):
 
 
 def run(project, out, *arguments):
-    command = [sys.executable, mutants.__file__, "--tree", project, "--out", out, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=out.parent)
+    command = [sys.executable, "-m", "bench.mutants", "--tree", project, "--out", out, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=mutants.ROOT)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(out / "mutants.csv", keep_default_na=False)
     rows = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines()[2:]}
@@ -148,14 +146,14 @@ def test_the_mirror_comes_first_then_the_cheapest_file_and_the_costly_are_left_o
         "tests/test_cheap.py::another": (0.1, {"lab/y.py::f", "lab/y.py::"}),
         "tests/test_cheap.py::g": (0.5, {"lab/x.py::g", "lab/x.py::"}),
     }
-    chosen, left_out, seconds = mutants.choose(mutant("f"), tests, 10)
+    chosen, left_out, seconds = mutants.choose_tests(mutant("f"), tests, 10)
     assert chosen == [
         "tests/lab/test_x.py::quick", "tests/lab/test_x.py::slow", "tests/test_cheap.py::a", "tests/test_long.py::a",
     ]  # fmt: skip
     assert (left_out, seconds) == (1, 10.0)
     for nowhere in ("", "called_when_imported"):
-        assert len(mutants.choose(mutant(nowhere), tests, 99)[0]) == 6
-    assert mutants.choose(mutant("g"), tests, 0.1) == ([], 1, 0.0)
+        assert len(mutants.choose_tests(mutant(nowhere), tests, 99)[0]) == 6
+    assert mutants.choose_tests(mutant("g"), tests, 0.1) == ([], 1, 0.0)
 
 
 def test_equivalent_ones_count_neither_way(tmp_path, monkeypatch):
@@ -165,8 +163,8 @@ def test_equivalent_ones_count_neither_way(tmp_path, monkeypatch):
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "mutants.csv", index=False)
     pd.DataFrame([rows[2]], columns=columns).to_csv(tmp_path / "equivalent.csv", index=False)
     monkeypatch.setattr(mutants, "EQUIVALENT", tmp_path / "equivalent.csv")
-    found = mutants.summary(drawn, tmp_path / "mutants.csv")
-    assert found.loc["all"].tolist() == found.loc["lab/x.py"].tolist() == [4, 1, 1, 0.33]
+    counts = mutants.summarise(drawn, tmp_path / "mutants.csv")
+    assert counts.loc["all"].tolist() == counts.loc["lab/x.py"].tolist() == [4, 1, 1, 0.33]
 
 
 def test_each_equivalent_fault_is_known_by_all_columns_and_has_a_reason():

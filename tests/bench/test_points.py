@@ -1,17 +1,13 @@
 """Where a file can be changed, by hand."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-from points import mutant_at, points
+from bench.points import find_points, make_mutant
 
 
 def mutants_of(folder, source):
     (folder / "file.py").write_text(source)
-    return [mutant_at(point) for point in points(folder, "file.py")]
+    return [make_mutant(point) for point in find_points(folder, "file.py")]
 
 
 @pytest.mark.parametrize(
