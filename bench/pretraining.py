@@ -94,7 +94,7 @@ def ours(config: GPT2Config, way: Way, device: Device) -> Callable[[], object]:
     lm = GPT2LM(config).to(device.device)
     training = Pretraining(lm, Books(tokens, tokens, {}), settings, device)
     training.lm.train()
-    return lambda: training.train_step().item()
+    return lambda: training.take_step().item()
 
 
 def peer(config: GPT2Config, way: Way, device: Device) -> Callable[[], object]:
