@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.progress import track
 
 from experiments.paper import figures, report, results
-from experiments.paper.plan import Options, Run, left, plan
+from experiments.paper.plan import Options, Run, describe_remaining, plan
 from lab import output, runs
 from lab.cli import command
 from lab.device import Device
@@ -18,41 +18,42 @@ from model.files import read_json
 
 
 def main(options: Options) -> int:
+    options.check()
     device = Device.choose(options.device, options.precision)
     planned = plan(options)
     folder = runs.RUNS / options.run
     folder.mkdir(parents=True, exist_ok=True)
     with runs.lock_folder(folder, "wait, or choose another --run"):
-        make_all(planned, device)
-        each = track(planned, "ROC AUC on the training texts", console=console)
-        finished = [run.measured(device) for run in each]
-        write_results(folder, finished)
+        train_missing(planned, device)
+        shown = track(planned, "ROC AUC on the training texts", console=console)
+        write_results(folder, [run.measure(device) for run in shown])
     differences = ", differences.csv" if len(options.init) == 2 else ""
     console.print(f"{folder}: results.md, results.csv{differences} and results.png are written")
     return 0
 
 
-def make_all(planned: list[Run], device: Device) -> None:
-    """Make the runs that are not there yet."""
-    todo = [run for run in planned if not run.record()]
-    console.print(f"{len(planned)} runs, {len(planned) - len(todo)} of them are there already: {left(planned, device)}")
-    for run in todo:
-        run.make()
+def train_missing(planned: list[Run], device: Device) -> None:
+    """Train the planned runs that are not finished."""
+    missing = [run for run in planned if not run.read_record()]
+    done = f"{len(planned)} runs, {len(planned) - len(missing)} of them are there already"
+    console.print(f"{done}: {describe_remaining(planned, device)}")
+    for run in missing:
+        run.train()
         test = read_json(run.folder / "metrics.json")["test"]
         scores = f"test accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}"
-        console.print(f"{run.folder}: {scores}. {left(planned, device)}")
+        console.print(f"{run.folder}: {scores}. {describe_remaining(planned, device)}")
 
 
-def write_results(folder: Path, finished: list[results.Measured]) -> None:
-    """results.csv, results.md and results.png, and differences.csv where there are two starts."""
-    table, differences = results.tidy(finished), results.differences(finished)
+def write_results(folder: Path, measured: list[results.MeasuredRun]) -> None:
+    """Write results.csv, results.md and results.png, and differences.csv where there are two starts."""
+    table, differences = results.tidy(measured), results.differences(measured)
     accuracies = results.accuracies_on_test(table)
     words = shlex.join(["python", "paper.py", *sys.argv[1:]])
     with output.replace_outputs(folder) as new:
         output.write_csv(new / "results.csv", table)
         if not differences.empty:
             output.write_csv(new / "differences.csv", differences)
-        output.write_text(new / "results.md", report.markdown(finished, table, differences, words))
+        output.write_text(new / "results.md", report.report(measured, table, differences, words))
         figures.forest(accuracies, new / "results.png", "accuracy on the test split, with its 95 % bootstrap interval")
 
 

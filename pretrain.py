@@ -33,7 +33,7 @@ def main(options: Options) -> int:
         books = read_books(options.corpus, tokenizer)
     torch.manual_seed(options.seed)
     lm = GPT2LM(read_config(options.model, options.dropout)).to(device.device)
-    lm.config = config  # what is saved has the rates of its shape, for whoever fine-tunes it
+    lm.config = config  # the checkpoint keeps the dropout of its shape, for whoever fine-tunes it
     training = Pretraining(lm, books, options, device)
     record = manifest.make_manifest(
         options, manifest.describe_weights(options.model, "random"), books.description, device
@@ -49,37 +49,40 @@ def main(options: Options) -> int:
 
 
 def finish(run: Path, record: dict[str, Any], training: Pretraining, books: Books, tokenizer: Tokenizer) -> None:
-    """Measure the weights that were kept, in fp32, and write the tables, the pictures and a sample of their writing."""
+    """Measure the kept weights in fp32, let them write a sample, and complete the manifest."""
     log, device = pd.DataFrame(training.log), Device(training.device.device, "fp32")
-    by = f"train, by {training.options.sampled:,} drawn tokens" if training.softmax else "train"
-    figures.loss_curves(log.replace({"split": {"train": by}}), run / "learning_curves.png", run.name)
+    drawn = f"train, by {training.options.sampled:,} drawn tokens" if training.softmax else "train"
+    figures.loss_curves(log.replace({"split": {"train": drawn}}), run / "learning_curves.png", run.name)
     lm = load_lm(run).to(device.device)
+    measure(run, lm, books, device)
+    torch.manual_seed(training.options.seed)
+    texts = [continue_text(lm, tokenizer, prompt) for prompt in PROMPTS]
+    output.write_text(run / "sample.txt", "\n\n".join(texts) + "\n")
+    console.print(*texts, sep="\n\n", soft_wrap=True)
+    models = {"trained": lm, "random": GPT2LM(lm.config).to(device.device)}
+    scores = pd.concat(
+        heads.table(model, training.closed_on, device).assign(weights=weights) for weights, model in models.items()
+    )
+    output.write_csv(run / "heads.csv", scores)
+    figures.heads(scores, run / "heads.png")
+    seconds, memory = {"training": float(log["seconds"].sum())}, {"all": device.peak_memory()}
+    record = record | {"status": "finished", "seconds": seconds, "peak_memory_bytes": memory}
+    output.write_json(run / "run.json", record)
+    (run / STATE).unlink()
+    console.print(f"{run}: finished")
+
+
+def measure(run: Path, lm: GPT2LM, books: Books, device: Device) -> None:
+    """Write the loss and perplexity on all held-out books to metrics.json."""
     blocks = consecutive_blocks(books.held_out, lm.config.n_ctx)
     loss = held_out_loss(lm, blocks, device)
     scores = {"loss": loss, "perplexity": math.exp(loss), "tokens": blocks[:, 1:].numel()}
     output.write_json(run / "metrics.json", {"held_out": scores})
     console.print(f"held-out loss {loss:.3f}, perplexity {scores['perplexity']:.1f}")
-    torch.manual_seed(training.options.seed)
-    writing = [sample(lm, tokenizer, prompt) for prompt in PROMPTS]
-    output.write_text(run / "sample.txt", "\n\n".join(writing) + "\n")
-    console.print(*writing, sep="\n\n", soft_wrap=True)
-    models = {"trained": lm, "random": GPT2LM(lm.config).to(device.device)}
-    tables = [
-        heads.table(model, training.closed_on, device).assign(weights=weights) for weights, model in models.items()
-    ]
-    output.write_csv(run / "heads.csv", pd.concat(tables))
-    figures.heads(pd.concat(tables), run / "heads.png")
-    seconds = {"training": float(log["seconds"].sum())}
-    memory = {"all": device.peak_memory()}
-    output.write_json(
-        run / "run.json", record | {"status": "finished", "seconds": seconds, "peak_memory_bytes": memory}
-    )
-    (run / STATE).unlink()
-    console.print(f"{run}: finished")
 
 
-def sample(lm: GPT2LM, tokenizer: Tokenizer, prompt: str) -> str:
-    """The prompt and 100 tokens more, as far as n_ctx allows, drawn at temperature 0.8."""
+def continue_text(lm: GPT2LM, tokenizer: Tokenizer, prompt: str) -> str:
+    """Return a prompt and its continuation: 100 tokens drawn at temperature 0.8, or as many as fit into n_ctx."""
     ids = torch.tensor([tokenizer.encode(prompt)], device=lm.trunk.wte.weight.device)
     new = min(100, lm.config.n_ctx - ids.shape[1])
     return tokenizer.decode(lm.generate(ids, new, temperature=0.8)[0].tolist())

@@ -1,4 +1,4 @@
-"""Fine-tune GPT-2 to classify texts, and measure what came out: `make train`, or `python train.py --help`."""
+"""Fine-tune GPT-2 to classify texts, and measure the result: `make train`, or `python train.py --help`."""
 
 import time
 from dataclasses import replace
@@ -30,7 +30,7 @@ def main(options: Options) -> int:
     started = time.perf_counter()
     options.check()
     device = Device.choose(options.device, options.precision)
-    options = device.run_on_first(lambda: chosen(options))
+    options = device.run_on_first(lambda: fill_in(options))
     config = read_config(options.model)
     corpus = read_corpus(options.corpus, options.text_column, options.label_column, options.split_seed)
     tokenizer = Tokenizer.load(options.model)
@@ -52,46 +52,8 @@ def main(options: Options) -> int:
         return device.run_on_first(lambda: finish(run, record, training, corpus, seconds))
 
 
-def finish(run: Path, record: dict[str, Any], training: Training, corpus: Corpus, seconds: float) -> int:
-    """Measure what was trained in so many seconds, and write it down -> the exit code."""
-    started, seconds = time.perf_counter(), seconds + training.seconds_before
-    device = training.device.as_single()
-    scores = measure(run, corpus, training.texts, device)
-    figures.learning_curves(pd.DataFrame(training.log), training.best_epoch, run / "learning_curves.png")
-    console.print(f"Kept: epoch {training.best_epoch}", scores)
-    record["status"] = "interrupted" if training.interrupted else "finished"
-    record["seconds"] = {"training": seconds, "all": seconds + time.perf_counter() - started}
-    record["peak_memory_bytes"]["all"] = device.peak_memory()
-    if training.interrupted:
-        output.write_json(run / "run.json", record)
-        console.print(f"Stopped by Ctrl-C: {run} holds the best epoch so far; runs/latest stays where it was.")
-        return 130
-    runs.point_latest(run)  # before it counts as finished, for then nothing goes on with it
-    output.write_json(run / "run.json", record)
-    (run / STATE).unlink(missing_ok=True)
-    return 0
-
-
-def fit(training: Training, run: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:
-    """Train; where that ends early, say what is left of the run."""
-    try:
-        training.fit(run, tokenizer)
-    except BaseException as error:
-        if isinstance(error, DivergedError):
-            (run / STATE).unlink(missing_ok=True)  # from there it would diverge again
-        if (run / STATE).is_file():
-            console.print(f"{run} is unfinished; the same command with --resume goes on with it.")
-        elif training.device.first and not (run / WEIGHTS).is_file():  # nothing was kept
-            runs.discard_run(run)
-        if isinstance(error, DivergedError):
-            files = corpus.split("train").iloc[error.index].groupby("file")["line"]
-            texts = "; ".join(f"{file} {', '.join(map(str, lines))}" for file, lines in files)
-            raise InputError(f"{error}. The lines of that batch: {texts}") from None
-        raise
-
-
-def chosen(options: Options) -> Options:
-    """With what `auto` stands for, said loudly where it is a substitute, and the defaults that follow."""
+def fill_in(options: Options) -> Options:
+    """Replace `auto` and None by what they stand for; a substitute for the usual model or corpus is announced."""
     model, model_notice = defaults.choose_model(options.model, options.init)
     corpus, corpus_notice = defaults.choose_corpus(options.corpus)
     for notice in filter(None, (model_notice, corpus_notice)):
@@ -100,7 +62,7 @@ def chosen(options: Options) -> Options:
 
 
 def start_model(options: Options, labels: tuple[str, ...]) -> GPT2Classifier:
-    """The classifier to be trained; only what `tune` names is left trainable."""
+    """Load or make the classifier; only the parts that `tune` names are trainable."""
     if options.init == "random":
         model = GPT2Classifier(read_config(options.model, options.dropout), labels)
     else:
@@ -118,11 +80,52 @@ def start_model(options: Options, labels: tuple[str, ...]) -> GPT2Classifier:
 
 def announce(config: GPT2Config, texts: dict[str, Texts], options: Options, device: Device) -> None:
     """Say how long the training will take, where that is long."""
+    assert options.epochs, "Options.resolved fills it in"
     # A backward pass costs two forward ones, and only the trained blocks need it.
     passes = 1 + 2 * options.tuned_blocks(config.n_layer) / config.n_layer
     tokens = options.epochs * sum(map(len, texts["train"].sequences)) / device.world
-    mini = GPT2Config.preset("gpt2-mini").block_weights
-    announce_training(device, passes * tokens * config.block_weights, passes * tokens * mini)
+    shapes = (config, GPT2Config.preset("gpt2-mini"))
+    announce_training(device, *(passes * tokens * shape.block_weights for shape in shapes))
+
+
+def fit(training: Training, run: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:
+    """Train. Where that fails or is interrupted, say what is left of the run, or remove it where nothing was kept.
+
+    Raises InputError with the lines of the texts where the loss is not finite."""
+    try:
+        training.fit(run, tokenizer)
+    except BaseException as error:
+        if isinstance(error, DivergedError):
+            (run / STATE).unlink(missing_ok=True)  # from there it would diverge again
+        if (run / STATE).is_file():
+            console.print(f"{run} is unfinished; the same command with --resume goes on with it.")
+        elif training.device.first and not (run / WEIGHTS).is_file():
+            runs.discard_run(run)
+        if isinstance(error, DivergedError):
+            files = corpus.split("train").iloc[error.index].groupby("file")["line"]
+            places = "; ".join(f"{file} {', '.join(map(str, lines))}" for file, lines in files)
+            raise InputError(f"{error}. The lines of that batch: {places}") from None
+        raise
+
+
+def finish(run: Path, record: dict[str, Any], training: Training, corpus: Corpus, seconds: float) -> int:
+    """Measure the kept weights, complete the manifest and return the exit code. seconds: those of this training."""
+    started, seconds = time.perf_counter(), seconds + training.seconds_before
+    device = training.device.as_single()
+    scores = measure(run, corpus, training.texts, device)
+    figures.learning_curves(pd.DataFrame(training.log), training.best_epoch, run / "learning_curves.png")
+    console.print(f"Kept: epoch {training.best_epoch}", scores)
+    record["status"] = "interrupted" if training.interrupted else "finished"
+    record["seconds"] = {"training": seconds, "all": seconds + time.perf_counter() - started}
+    record["peak_memory_bytes"]["all"] = device.peak_memory()
+    if training.interrupted:
+        output.write_json(run / "run.json", record)
+        console.print(f"Stopped by Ctrl-C: {run} holds the best epoch so far; runs/latest stays where it was.")
+        return 130
+    runs.point_latest(run)  # before the run counts as finished, for no command goes on with a finished run
+    output.write_json(run / "run.json", record)
+    (run / STATE).unlink(missing_ok=True)
+    return 0
 
 
 if __name__ == "__main__":

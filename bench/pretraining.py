@@ -92,7 +92,7 @@ def prepare_headgate(config: GPT2Config, way: Way, device: Device) -> Callable[[
     lm = GPT2LM(config).to(device.device)
     training = Pretraining(lm, Books(tokens, tokens, {}), settings, device)
     training.lm.train()
-    return lambda: training.train_step().item()
+    return lambda: training.take_step().item()
 
 
 def prepare_transformers(config: GPT2Config, way: Way, device: Device) -> Callable[[], object]:

@@ -1,4 +1,4 @@
-"""What options that are left open stand for: the model, the corpus, and the settings of a fine-tuning."""
+"""The defaults that follow from something else: what `auto` stands for, and the settings of a fine-tuning."""
 
 import math
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ Init = Literal["pretrained", "random"]
 
 
 def choose_model(name: str, init: Init) -> tuple[str, str | None]:
-    """(model, notice): `auto` is the official gpt2 where it can be had, else the embedded gpt2-mini."""
+    """Return (model, notice): for `auto` the official gpt2 where it can be had, else the embedded gpt2-mini."""
     if name != "auto":
         return name, None
     if init == "random":  # nothing to fetch
@@ -28,7 +28,7 @@ def choose_model(name: str, init: Init) -> tuple[str, str | None]:
 
 
 def choose_corpus(source: str) -> tuple[str, str | None]:
-    """(corpus, notice): `auto` is the emotion corpus where it can be had, else the embedded sample."""
+    """Return (corpus, notice): for `auto` the emotion corpus where it can be had, else the embedded sample."""
     if source != "auto":
         return source, None
     try:
@@ -46,12 +46,12 @@ class TrainOptions:
 
     model: str = "auto"  # a checkpoint's folder, a published name (gpt2, distilgpt2, ...), gpt2-mini, or auto
     corpus: str = "auto"  # emotion, rotten_tomatoes, sample, owner/name on the hub, a file or a folder with splits
-    run: str = ""  # name of the run; empty: date and time
+    run: str | None = None  # name of the run; None: date and time
     resume: bool = False  # go on with a run that was interrupted: of this name, or the newest with these settings
     init: Init = "pretrained"  # the checkpoint's weights, or only its shape
     tune: Literal["all", "head"] | int = "all"  # all weights, the head alone, or the last N blocks, ln_f and the head
-    epochs: int = 0  # passes over the training texts; 0: 6 from random weights, 10 for the head alone, else 4
-    lr: float = 0  # peak learning rate; 0: by --init, --tune and width, 8.9e-5 for the pretrained gpt2
+    epochs: int | None = None  # passes over the texts; None: 6 from random weights, 10 for the head alone, else 4
+    lr: float | None = None  # peak learning rate; None: by --init, --tune and width, 8.9e-5 for the pretrained gpt2
     weight_decay: float = 0.01  # of AdamW, on matrices only
     warmup: float = 0.1  # share of the steps over which the learning rate rises; then it falls linearly to 0
     batch_size: int = 32  # texts per step
@@ -69,7 +69,7 @@ class TrainOptions:
     recompute: bool = False  # hold less in memory for the backward pass and compute it twice; a third slower
 
     def check(self) -> None:
-        """Raise InputError for a number that makes no sense."""
+        """Raise InputError for a number out of its range."""
         if isinstance(self.tune, int) and self.tune < 1:
             raise InputError(f"--tune {self.tune}: expected all, head, or at least 1 block")
         share, any_, some = (0, 1), (0, math.inf), (1, math.inf)
@@ -77,14 +77,14 @@ class TrainOptions:
         check_ranges(self, batch_size=some, clip=(1e-3, math.inf), seed=(0, 2**32), split_seed=(0, 2**32))
 
     def tuned_blocks(self, n_layer: int) -> int:
-        """How many blocks of `n_layer` are trained; InputError where there are not so many."""
+        """Return how many of `n_layer` blocks are trained. Raises InputError where the model has fewer."""
         blocks = {"all": n_layer, "head": 0}[self.tune] if isinstance(self.tune, str) else self.tune
         if blocks > n_layer:
             raise InputError(f"--tune {blocks}: expected at most the {n_layer} blocks of {self.model}")
         return blocks
 
     def resolved(self, width: int) -> "TrainOptions":
-        """With the epochs, learning rate and dropout that follow from init, tune and width where none are given."""
+        """Fill in the epochs, learning rate and dropout that are None: they follow from init, tune and width."""
         share = 256 / width  # of gpt2-mini's width, at which rates were chosen; how they scale was tried nowhere
         if self.tune == "head":  # few weights: nothing to spoil, and no noise wanted in what they read
             # Rate: level on val of sample, best macro-F1 with seeds 0 and 1: 0.480, 0.486 at 1.5e-3; 0.491, 0.491 at

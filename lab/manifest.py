@@ -1,4 +1,4 @@
-"""run.json: what a reader needs to make a run again."""
+"""run.json: everything that a reader needs to repeat a run."""
 
 import platform
 import shlex
@@ -21,7 +21,7 @@ PACKAGES = ("torch", "numpy", "scikit-learn", "tiktoken", "safetensors")
 
 
 def make_manifest(options: Any, model: dict[str, Any], corpus: dict[str, Any], device: Device) -> dict[str, Any]:
-    """What a reader needs to make this run again; `options` is a script's dataclass."""
+    """Return what a reader needs to repeat a run; `options` is a script's dataclass."""
     return {
         "command": shlex.join(sys.argv),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -35,12 +35,12 @@ def make_manifest(options: Any, model: dict[str, Any], corpus: dict[str, Any], d
 
 
 def describe_settings(options: Any) -> dict[str, Any]:
-    """What a run is made with: all options but the one that says how to begin."""
+    """Return all options but `resume`, which does not change the result."""
     return {name: value for name, value in asdict(options).items() if name != "resume"}
 
 
 def describe_corpus(corpus: Corpus) -> dict[str, Any]:
-    """What a run learns from: name, revision, labels in order, texts per split and SHA-256 per file."""
+    """Return the corpus's name, revision, labels in order, number of texts per split and SHA-256 per file."""
     return {
         "name": corpus.name,
         "revision": corpus.revision,
@@ -51,10 +51,12 @@ def describe_corpus(corpus: Corpus) -> dict[str, Any]:
 
 
 def describe_weights(name: str, init: str) -> dict[str, Any]:
-    """What a run starts from: name and shape; revision, file, bytes and SHA-256 of its weights unless random."""
-    told = {"name": name, "init": init, "shape": asdict(read_config(name))}
+    """Return the name and shape of a model and, unless its weights are random, their revision, file, bytes and SHA-256.
+
+    Raises InputError where a checkpoint has no weights."""
+    description = {"name": name, "init": init, "shape": asdict(read_config(name))}
     if init == "random":
-        return told
+        return description
     path = find(name) / WEIGHTS
     if not path.is_file():
         raise InputError(
@@ -62,16 +64,14 @@ def describe_weights(name: str, init: str) -> dict[str, Any]:
         )
     sha256 = hub.content_hash(path)
     revision = path.parent.name if path.parent.parent.name == "snapshots" else None  # the layout of the hub's cache
-    return told | {"revision": revision, "file": str(path), "bytes": path.stat().st_size, "sha256": sha256}
+    return description | {"revision": revision, "file": str(path), "bytes": path.stat().st_size, "sha256": sha256}
 
 
 def find_commit() -> str | None:
-    """The commit of this code, marked `dirty` where files differ from it; None outside a git checkout."""
-    here = Path(__file__).parent
+    """Return the commit of this code, marked `dirty` where files differ from it; None outside a git checkout."""
+    command, folder = ["git", "describe", "--always", "--dirty", "--abbrev=40"], Path(__file__).parent
     try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=here, capture_output=True, text=True
-        )
+        output = subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout
     except OSError:
         return None
-    return out.stdout.strip() or None
+    return output.strip() or None

@@ -14,7 +14,7 @@ from model import GPT2
 def adamw(
     parameters: Iterable[nn.Parameter], lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)
 ) -> AdamW:
-    """AdamW (Loshchilov & Hutter 2019) on the trainable weights; matrices decay, biases and LayerNorms do not."""
+    """Return AdamW (Loshchilov & Hutter 2019) for the trainable weights; biases and LayerNorms do not decay."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.dim() >= 2]
     vectors = [parameter for parameter in trained if parameter.dim() < 2]
@@ -23,7 +23,7 @@ def adamw(
 
 
 def muon(trunk: GPT2, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) on the blocks' matrices, AdamW on the embeddings, biases and LayerNorms.
+    """Return Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for the embeddings, biases and LayerNorms.
 
     Muon's steps are scaled to the size of AdamW's (Liu et al. 2025), so one learning rate serves both."""
     matrices = [parameter for parameter in trunk.h.parameters() if parameter.dim() == 2]
@@ -35,14 +35,14 @@ def muon(trunk: GPT2, lr: float, weight_decay: float) -> list[torch.optim.Optimi
 
 
 def linear_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> LambdaLR:
-    """The rate rises over the first `warmup` share of the steps, then falls linearly to 0."""
+    """Let the rate rise over the first `warmup` share of the steps, then fall linearly to 0."""
     rise = max(1, round(warmup * steps))
     return LambdaLR(optimizer, lambda step: min((step + 1) / rise, (steps - step) / max(1, steps - rise)))
 
 
 def cosine_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> LambdaLR:
-    """The rate rises over the first `warmup` share of the steps, then falls to 0 along a half cosine
-    (Loshchilov & Hutter 2017)."""
+    """Let the rate rise over the first `warmup` share of the steps, then fall to 0 along a half cosine (Loshchilov &
+    Hutter 2017)."""
     rise = max(1, round(warmup * steps))
 
     def factor(step: int) -> float:

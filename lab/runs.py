@@ -1,4 +1,4 @@
-"""A run's folder: its name, its manifest, its tables, and the pointer to the latest one."""
+"""A run's folder: its name, its lock, how it goes on after an interruption, and the link to the latest run."""
 
 import re
 import shutil
@@ -23,8 +23,8 @@ LOCK = ".lock"
 UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)|\.\w{8}\.tmp")  # of `written_whole`, `replace_outputs` and tempfile
 
 
-def new_run(name: str) -> Path:
-    """Make `runs/<name>/`; without a name, date and time are it. InputError where it exists or cannot be."""
+def new_run(name: str | None) -> Path:
+    """Make `runs/<name>/`, named after date and time by default. Raises InputError where it exists or cannot be."""
     name = name or datetime.now().strftime("%Y-%m-%d-%H%M%S")
     if Path(name).name != name or name in ("latest", ".."):
         raise InputError(f"--run {name}: expected a plain name other than `latest`; it becomes a folder in {RUNS}/")
@@ -34,7 +34,8 @@ def new_run(name: str) -> Path:
     try:
         run.mkdir(parents=True)
     except FileExistsError:
-        if not run.is_dir() or any(not path.name.startswith(".") for path in run.iterdir()):  # or killed at once
+        # A run that was killed at once has left nothing but hidden files, and its name is free.
+        if not run.is_dir() or any(not path.name.startswith(".") for path in run.iterdir()):
             raise InputError(f"{run}: expected a new name, got one that is taken; choose another with --run") from None
     except OSError as error:
         raise InputError(f"{run}: cannot be written to: {error.strerror}; run from a folder that can") from None
@@ -43,30 +44,30 @@ def new_run(name: str) -> Path:
 
 @contextmanager
 def open_run(record: dict[str, Any], resume: bool, device: Device) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The folder and manifest of a run, while nobody else works on it: a new one, or an unfinished one of that name.
+    """Lock a run and yield its folder and manifest: a new run, or the unfinished one of that name.
 
-    With `resume` it may also be one that Ctrl-C ended and, where no name is given, the newest made with these settings.
-    InputError where the run of that name is finished, or has other settings, another shape or another text."""
+    With `resume`, it may also be a run that Ctrl-C ended and, without a name, the newest one with these settings.
+    Raises InputError where the run of that name is finished, or has other settings, another shape or another text."""
     advice = "wait, or choose another --run"
     with ExitStack() as stack:
 
-        def opened() -> tuple[Path, dict[str, Any]]:
-            name = record["settings"]["run"] or (find_unfinished(record["settings"]) if resume else "")
+        def create_or_resume() -> tuple[Path, dict[str, Any]]:
+            name = record["settings"]["run"] or (find_unfinished(record["settings"]) if resume else None)
             if name and Path(name).name == name and (RUNS / name / "run.json").is_file():
                 stack.enter_context(lock_folder(RUNS / name, advice))
                 return RUNS / name, resume_run(RUNS / name, record, resume)
-            run, new = new_run(name), record | {"status": "unfinished"}
+            run, manifest = new_run(name), record | {"status": "unfinished"}
             stack.enter_context(lock_folder(run, advice))
             if resume:
                 console.print(f"--resume: there is no such run yet, {run} begins")
-            write_json(run / "run.json", new)
-            return run, new
+            write_json(run / "run.json", manifest)
+            return run, manifest
 
-        yield device.run_on_first(opened)
+        yield device.run_on_first(create_or_resume)
 
 
-def find_unfinished(settings: dict[str, Any]) -> str:
-    """Name of the newest run that has these settings, and an end to come; empty where there is none."""
+def find_unfinished(settings: dict[str, Any]) -> str | None:
+    """Return the name of the newest run that has these settings and is not finished."""
     started = {}
     for path in RUNS.glob("*/run.json"):
         if path.parent.is_symlink():  # latest
@@ -77,39 +78,48 @@ def find_unfinished(settings: dict[str, Any]) -> str:
             console.print(f"--resume passes over {path.parent}: {error}", soft_wrap=True)
             continue
         made_with = record.get("settings")
-        if record.get("status") != "finished" and isinstance(made_with, dict) and made_with | {"run": ""} == settings:
+        if (
+            record.get("status") != "finished"
+            and isinstance(made_with, dict)
+            and made_with | {"run": settings["run"]} == settings
+        ):
             started[path.parent.name] = record["started"]
-    return max(started, key=lambda name: started[name], default="")
+    return max(started, key=lambda name: started[name], default=None)
 
 
 def resume_run(run: Path, record: dict[str, Any], resume: bool) -> dict[str, Any]:
-    """The manifest of a run that goes on: what it was, and by what command, when and where it goes on now."""
-    former = read_json(run / "run.json")
-    possible = ("unfinished", "interrupted") if resume else ("unfinished",)
-    status = former.get("status", "finished")
-    if status not in possible or former["settings"].keys() != record["settings"].keys():
+    """Write into a run's manifest that `record`'s command goes on with it, and return the manifest.
+
+    Raises InputError where the run is finished, or made with other settings, another shape or another text."""
+    manifest = read_json(run / "run.json")
+    resumable = ("unfinished", "interrupted") if resume else ("unfinished",)
+    status = manifest.get("status", "finished")
+    if status not in resumable or manifest["settings"].keys() != record["settings"].keys():
         hint = "go on with it by --resume, or " if status == "interrupted" else ""
-        found = f"{run} is {status}" if resume else f"{run}: expected a new name, got one that is taken"
-        raise InputError(f"{found}; {hint}choose another with --run")
-    then, now = (
-        one["settings"]
-        | {"run": run.name, "corpus": one["corpus"]["sha256"]}
-        | {"model": one["model"].get("sha256") or one["model"]["shape"]}
-        for one in (former, record)
-    )
-    if differing := [f"--{key.replace('_', '-')} {then[key]}, now {now[key]}" for key in now if then[key] != now[key]]:
+        reason = f"{run} is {status}" if resume else f"{run}: expected a new name, got one that is taken"
+        raise InputError(f"{reason}; {hint}choose another with --run")
+    before, now = identity(run, manifest), identity(run, record)
+    if changes := [
+        f"--{key.replace('_', '-')} {before[key]}, now {now[key]}" for key in now if before[key] != now[key]
+    ]:
         raise InputError(
-            f"{run} is unfinished and was made with {'; '.join(differing)}; the same command as then goes on "
+            f"{run} is unfinished and was made with {'; '.join(changes)}; the same command as then goes on "
             "with it, another --run begins anew"
         )
-    again = {key: record[key] for key in ("command", "started", "device", "versions", "git")}
-    former |= {"status": "unfinished", "resumed": [*former.get("resumed", []), again]}
-    write_json(run / "run.json", former)
-    return former
+    resumed = {key: record[key] for key in ("command", "started", "device", "versions", "git")}
+    manifest |= {"status": "unfinished", "resumed": [*manifest.get("resumed", []), resumed]}
+    write_json(run / "run.json", manifest)
+    return manifest
+
+
+def identity(run: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Return what must be the same for a run to go on: the settings, with the content of corpus and weights."""
+    weights = record["model"].get("sha256") or record["model"]["shape"]
+    return record["settings"] | {"run": run.name, "corpus": record["corpus"]["sha256"], "model": weights}
 
 
 def discard_run(run: Path) -> None:
-    """Remove a run of which nothing was kept, but no file that somebody else has put there."""
+    """Remove a run of which nothing was kept, but no file that somebody else put into its folder."""
     for name in ("run.json", "log.jsonl", LOCK):
         (run / name).unlink(missing_ok=True)
     if not any(run.iterdir()):
@@ -124,7 +134,7 @@ def point_latest(run: Path) -> None:
 
 @contextmanager
 def lock_folder(folder: Path, advice: str) -> Iterator[None]:
-    """Work in a folder while no other process does; InputError at once where one is at it already."""
+    """Lock a folder against other processes. Raises InputError at once where another process holds the lock."""
     try:
         with FileLock(folder / LOCK, timeout=0):
             remove_unfinished(folder)
@@ -134,7 +144,7 @@ def lock_folder(folder: Path, advice: str) -> Iterator[None]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a process was writing into this folder when it was killed."""
+    """Remove the files that a process was writing into this folder when it was killed."""
     for path in folder.glob(".*"):
         if UNFINISHED.fullmatch(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

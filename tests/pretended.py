@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.paper.results import Measured
+from experiments.paper.results import MeasuredRun
 from lab.metrics import classification_metrics, prediction_metrics
 
 LABELS = ["anger", "fear", "joy"]
@@ -12,7 +12,7 @@ SETTINGS = {"model": "tiny", "init": "pretrained", "tune": "all", "seed": 0, "ep
 SPLITS = {"train": 84, "val": 48, "test": 54}
 
 
-def measured(corpus: str = "words", n: int = 54, **changes: Any) -> Measured:
+def measured(corpus: str = "words", n: int = 54, **changes: Any) -> MeasuredRun:
     """A run on a corpus of this name with n texts of test; `changes` replace parts of its manifest."""
     rng = np.random.default_rng(0)
     targets = {split: np.arange(size) % 3 for split, size in SPLITS.items()}
@@ -37,4 +37,4 @@ def measured(corpus: str = "words", n: int = 54, **changes: Any) -> Measured:
         "git": "abc",
         "versions": {"torch": "2"},
     }
-    return Measured(record | changes, metrics, targets["test"], probabilities["test"].argmax(1))
+    return MeasuredRun(record | changes, metrics, targets["test"], probabilities["test"].argmax(1))

@@ -372,16 +372,16 @@ def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch)
     other = Path("runs", again["run"])
     other.mkdir()
     (other / "run.json").write_text(json.dumps(record | {"settings": again}))
-    assert paper.left(paper.plan(options), cpu) == f"3 to do, which takes about 12 min on {cpu}"
+    assert paper.describe_remaining(paper.plan(options), cpu) == f"3 to do, which takes about 12 min on {cpu}"
     (HEAD / "run.json").write_text(json.dumps(head | {"status": "unfinished"}))
-    assert paper.left(paper.plan(options), cpu) == f"4 to do, which takes about 40 min on {cpu}"
+    assert paper.describe_remaining(paper.plan(options), cpu) == f"4 to do, which takes about 40 min on {cpu}"
     (HEAD / "run.json").write_text(json.dumps(head | {"seconds": {"all": 60}}))
     with_random = replace(options, init=("pretrained", "random"))  # of which nothing is known: the mean of 600, 600, 60
-    assert paper.left(paper.plan(with_random), cpu) == f"9 to do, which takes about 54 min on {cpu}"
+    assert paper.describe_remaining(paper.plan(with_random), cpu) == f"9 to do, which takes about 54 min on {cpu}"
     (HEAD / "run.json").write_text(json.dumps(head | {"status": "unfinished"}))
     for run in (ALL, other):
         shutil.rmtree(run)
-    assert paper.left(paper.plan(options), cpu) == "6 to do"
+    assert paper.describe_remaining(paper.plan(options), cpu) == "6 to do"
 
 
 MISTAKES = {
@@ -418,7 +418,7 @@ def measured(made, corpus, n=54, run=ALL, **changes):
     words = read_corpus(made / "words")
     predicted = results.read_predicted(made / run / "predictions.csv", words)
     metrics["train"] = {"n": 84, "macro_roc_auc": 0.75}
-    return results.Measured(record, metrics, words.targets("test"), predicted)
+    return results.MeasuredRun(record, metrics, words.targets("test"), predicted)
 
 
 def test_both_starts_are_run_and_compared(here, pretended, monkeypatch, capsys):
@@ -449,7 +449,8 @@ def test_both_starts_are_run_and_compared(here, pretended, monkeypatch, capsys):
 def test_the_page_has_the_difference_of_each_seed(here, pretended, monkeypatch):
     assert run_paper(monkeypatch, *TINY, "--run", "two", "--seeds", "2", *BOTH) == 0
     _, section = Path("runs/two/results.md").read_text().split("## Pretrained minus random weights, the same texts")
-    rows = [row for row in section.splitlines() if row.startswith("|")]
+    lines = [row for row in section.splitlines() if row.startswith("|")]
+    settings, rows = lines[:6], lines[6:]
     assert rows[2].startswith(
         "| words (54) | all weights tuned | accuracy | 0.560 | 0.515 | **+0.045** [+0.000, +0.000]"
     )
@@ -459,15 +460,23 @@ def test_the_page_has_the_difference_of_each_seed(here, pretended, monkeypatch):
     assert rows[4].startswith("| words (54) | head alone tuned | accuracy | 0.550 | 0.505 | **+0.045** ")
     assert len(rows) == 6
     lr = 256 / 10  # of the mini's width, by that of the tiny
-    same = f"the same epochs (2), learning rate {8e-4 * lr:g} and {1e-3 * lr:g}, dropout 0.1 and 0.3;"
-    assert f"each with its own defaults: all weights tuned, {same} head alone tuned, the same epochs (2)" in section
+    assert settings[2:] == [
+        f"| all weights tuned | pretrained | 2 | {8e-4 * lr:g} | 0.1 |",
+        f"| all weights tuned | random | 2 | {1e-3 * lr:g} | 0.3 |",
+        f"| head alone tuned | pretrained | 2 | {3e-3 * lr:g} | 0 |",
+        f"| head alone tuned | random | 2 | {3e-3 * lr:g} | 0 |",
+    ]
 
 
 def test_the_page_says_where_the_epochs_differ(here, pretended, monkeypatch):
     assert run_paper(monkeypatch, *TINY, "--run", "two", "--epochs", "0", *BOTH) == 0
     text = Path("runs/two/results.md").read_text()
-    assert "all weights tuned, epochs 4 and 6, learning rate" in text
-    assert "head alone tuned, the same epochs (10), learning rate" in text
+    for start in (
+        "all weights tuned | pretrained | 4",
+        "all weights tuned | random | 6",
+        "head alone tuned | random | 10",
+    ):
+        assert f"| {start} |" in text
 
 
 def test_with_one_start_nothing_is_compared(here, pretended, monkeypatch, capsys):

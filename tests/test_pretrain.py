@@ -306,8 +306,8 @@ def test_what_follows_from_the_device():
     cpu, gpu = options.resolved(False, 50257), options.resolved(True, 50257)
     assert (cpu.epochs, cpu.dropout, cpu.sampled) == (1.2, 0.0, 4096)
     assert (gpu.epochs, gpu.dropout, gpu.sampled) == (20, 0.1, 0)
-    given = pretrain.Options("books.txt", epochs=5, dropout=0.0, sampled=7)
-    assert given.resolved(False, 50257) == given == given.resolved(True, 50257)
+    complete = pretrain.Options("books.txt", epochs=5, dropout=0.0, sampled=7)
+    assert complete.resolved(False, 50257) == complete == complete.resolved(True, 50257)
     assert options.resolved(False, 300).sampled == 0  # all of them
 
 
@@ -318,8 +318,8 @@ def test_the_arithmetic_of_a_step_is_what_torch_counts(here):
     )
     for sampled in (0, 64):
         config = GPT2Config(2, 2, 64, n_ctx=31, dropout=0.0, attn_dropout=0.0)
-        own = replace(options, sampled=sampled, batch_size=2)
-        training = pretrain.Pretraining(pretrain.GPT2LM(config), books, own, Device(torch.device("cpu"), "fp32"))
+        settings = replace(options, sampled=sampled, batch_size=2)
+        training = pretrain.Pretraining(pretrain.GPT2LM(config), books, settings, Device(torch.device("cpu"), "fp32"))
         drawn = training.softmax.draw() if sampled else None
         with FlopCounterMode(display=False) as counted:
             training.batch_loss(torch.randint(50257, (2, 32)), drawn).backward()
@@ -332,7 +332,8 @@ def test_a_long_training_on_a_cpu_is_announced(here, monkeypatch, capsys, only_t
     assert pretrain_tiny(monkeypatch, "slow", *options) == 0
     said = re.search(r"of (\d+) steps to do.*about (\d+) min on cpu", " ".join(capsys.readouterr().out.split()))
     steps, minutes = map(int, said.groups())
-    books, settings = read_books("books.txt", Tokenizer.load("tiny")), pretrain.Options("", batch_size=2, sampled=4096)
+    books = read_books("books.txt", Tokenizer.load("tiny"))
+    settings = pretrain.Options("", batch_size=2, epochs=1, sampled=4096)
     config = GPT2Config(2, 2, 16, n_ctx=31)
     training = pretrain.Pretraining(pretrain.GPT2LM(config), books, settings, Device(torch.device("cpu"), "fp32"))
     assert minutes == round(steps * 62 * training.multiply_adds(config) / 0.6e4 / 60)
@@ -354,5 +355,5 @@ def test_every_option_is_explained_with_its_default(capsys):
     for name, default in vars(pretrain.Options("")).items():
         said = re.search(rf" --{name.replace('_', '-')}[ ,](.*?)\((default: (.*?)|required)\)", shown)
         assert said, name
-        assert said[2] == "required" if name == "corpus" else said[3] == (str(default) or "''"), name
+        assert said[2] == "required" if name == "corpus" else said[3] == str(default), name
         assert len(said[1]) > 15, name

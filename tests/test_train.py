@@ -173,8 +173,8 @@ def test_tune_moves_what_it_names_and_nothing_else(here, unmeasured, monkeypatch
 def test_the_epoch_of_best_macro_f1_is_kept(here, unmeasured, monkeypatch):
     kept = []
     scores = iter([0.2, 0.9, 0.5])
-    validate = train.Training.validate
-    monkeypatch.setattr(train.Training, "validate", lambda self: validate(self) | {"macro_f1": next(scores)})
+    evaluate = train.Training.evaluate
+    monkeypatch.setattr(train.Training, "evaluate", lambda self: evaluate(self) | {"macro_f1": next(scores)})
 
     def recording_save(model, folder, tokenizer):
         kept.append(model.score.weight.clone())
@@ -187,14 +187,14 @@ def test_the_epoch_of_best_macro_f1_is_kept(here, unmeasured, monkeypatch):
 
 
 def interrupt_in(monkeypatch, epoch):
-    train_epoch = train.Training.train_epoch
+    train_epoch = train.Training.train
 
     def interrupted(self, *rest):
         if self.epoch == epoch:
             raise KeyboardInterrupt
         return train_epoch(self, *rest)
 
-    monkeypatch.setattr(train.Training, "train_epoch", interrupted)
+    monkeypatch.setattr(train.Training, "train", interrupted)
 
 
 @pytest.mark.usefixtures("saved")
@@ -233,8 +233,9 @@ def test_a_loss_that_is_not_finite_stops_training(here, monkeypatch, capsys):
 def test_defaults_follow_from_init_tune_and_width(width, init, tune, epochs, lr, dropout):
     options = train.Options(init=init, tune=tune).resolved(width)
     assert (options.epochs, options.lr, options.dropout) == (epochs, pytest.approx(lr), dropout)
-    given = train.Options(init=init, tune=tune, epochs=7, lr=0.1, dropout=0.2)
-    assert given.resolved(width) == given
+    assert train.Options(init=init, tune=tune, epochs=0, lr=0).resolved(width) == options  # 0 is None, as it once was
+    complete = train.Options(init=init, tune=tune, epochs=7, lr=0.1, dropout=0.2)
+    assert complete.resolved(width) == complete
 
 
 @pytest.mark.usefixtures("saved")
@@ -503,5 +504,5 @@ def test_every_option_is_explained_with_its_default(capsys):
     for name, default in vars(train.Options()).items():
         said = re.search(rf" --{name.replace('_', '-')}[ ,](.*?)\(default: (.*?)\)", shown)
         assert said, name
-        assert said[2] == (str(default) or "''"), name
+        assert said[2] == str(default), name
         assert len(said[1]) > 15, name

@@ -1,15 +1,19 @@
-"""Training runs side by side as a page of Markdown: what was run, their scores, and their differences."""
+"""Training runs side by side as a page of Markdown: the values and tables of `report.md.jinja`."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
 
+from lab.report import label, render
 from model.config import PRESETS
 
-from .results import COMPARED, TUNED, Measured, Pair, pairs, published, start_of
+from .results import COMPARED, TUNED, MeasuredRun, Pair, pairs, published, start_of
 
-COLUMNS = {  # of the Markdown table
+T = TypeVar("T")
+COLUMNS = {  # of the table of scores: split and metric
     "val accuracy": ("val", "accuracy"),
     "test accuracy": ("test", "accuracy"),
     "test macro-F1": ("test", "macro_f1"),
@@ -17,120 +21,82 @@ COLUMNS = {  # of the Markdown table
     "test ROC AUC": ("test", "macro_roc_auc"),
 }
 IN_FULL = ("test accuracy", "test macro-F1")  # each seed with its interval; of the others the mean alone
-LEGEND = """\
-Each run keeps the epoch of best validation macro-F1. Bold: the mean over the seeds; in brackets: the 95 % bootstrap
-interval over the texts. ROC AUC: one class against the rest, mean over the classes. Columns without intervals hold
-the mean over the seeds. In italics: numbers that others published, not measured here."""
-ABOUT_DIFFERENCES = """\
-Means over the seeds; in brackets the 95 % bootstrap interval over the texts, paired: it says how far other texts would
-move the difference of these runs, and nothing of other seeds. The last column shows how much those matter."""
 
 
-def markdown(runs: Sequence[Measured], results: pd.DataFrame, compared: pd.DataFrame, command: str) -> str:
-    """What was run, the table of its `tidy` results, a row per corpus and kind of classifier, and its `differences`."""
-    table = [["corpus (texts: train / val / test)", "classifier", *COLUMNS], ["---"] * (2 + len(COLUMNS))]
-    for corpus, rows in results.groupby("corpus", sort=False):
-        first = next(run for run in runs if run.corpus == corpus)
-        texts = " / ".join(f"{n:,}" for n in first.record["corpus"]["texts"].values())
-        names = {name: baseline["name"] for name, baseline in first.metrics["baselines"].items()}
-        start = len(table)
-        for kind, own in rows.groupby(["model", "init", "tune"], sort=False):
-            model, init, tune = map(str, kind)
-            name = f"{start_of(model, init)}, {TUNED[tune]}" if tune else names[model]
-            table.append(["", name, *(_cell(own, column) for column in COLUMNS)])
-        for model, what, numbers in published(str(corpus), first.record["corpus"]["texts"]["test"]):
-            cells = [f"*{numbers[column]}*" if column in numbers else "" for column in COLUMNS]
-            table.append(["", f"*{model}: {what}*", *cells])
-        table[start][0] = f"{corpus} ({texts})"
-    section = [] if compared.empty else _section(runs, compared)
-    lines = [*_provenance(runs, command), "", LEGEND, *_undefined(runs), "", *_lines(table), "", *section]
-    return "\n".join(lines)
+def report(runs: Sequence[MeasuredRun], results: pd.DataFrame, differences: pd.DataFrame, command: str) -> str:
+    """Return the page about these runs, their `tidy` results and their `differences`, which may be empty."""
+    first: dict[str, MeasuredRun] = {}  # run of each corpus
+    for run in runs:
+        first.setdefault(run.corpus, run)
+    records, matched = [run.record for run in runs], pairs(runs)
+    groups = results.groupby("corpus", sort=False)
+    return render(
+        Path(__file__).with_name("report.md.jinja"),
+        starts=distinct(map(describe_start, records)),
+        revisions={corpus: run.record["corpus"].get("revision") for corpus, run in first.items()},
+        devices=distinct(record["device"] for record in records),
+        commits=distinct(record["git"] or "unknown" for record in records),
+        versions=distinct(", ".join(map(" ".join, record["versions"].items())) for record in records),
+        command=command,
+        official=[is_official(record) for record in records],
+        splits_without_a_class=[split for run in first.values() for split in find_splits_without_a_class(run)],
+        columns=list(COLUMNS),
+        scores=[row for corpus, rows in groups for row in score_rows(first[str(corpus)], rows)],
+        settings=settings_rows(matched),
+        differences=[difference_row(row, matched[row["corpus"], row["tune"]]) for _, row in differences.iterrows()],
+    )
 
 
-def _undefined(runs: Sequence[Measured]) -> list[str]:
-    """A line for each corpus and split that has no text of some class."""
-    lines = []
-    for name, run in {run.corpus: run for run in runs}.items():
-        for split in ("val", "test"):
-            missing = [label for label, scores in run.metrics[split]["per_class"].items() if not scores["n"]]
-            if missing:
-                labels = ", ".join(missing)
-                lines.append(f"- {name}: {split} has no text of {labels}; means over the classes leave that out")
-    return ["", *lines] if lines else []
+def distinct(values: Iterable[T]) -> list[T]:
+    """Return each value once, in order."""
+    seen: list[T] = []
+    for value in values:
+        if value not in seen:
+            seen.append(value)
+    return seen
 
 
-def _section(runs: Sequence[Measured], compared: pd.DataFrame) -> list[str]:
-    """The lines about the `differences` of these runs."""
-    matched = pairs(runs)
-    header = ["corpus (test texts)", "what is tuned", "metric", "pretrained", "random", "difference", "each seed's"]
-    table = [header, ["---"] * len(header)]
-    for row in compared.itertuples():
-        corpus, tune, metric = str(row.corpus), str(row.tune), str(row.metric)
-        seeds = []
-        for pretrained, random in matched[corpus, tune]:
-            difference = pretrained.metrics["test"][metric] - random.metrics["test"][metric]
-            seeds.append(f"seed {pretrained.record['settings']['seed']}: {difference:+z.3f}")
-        scores = [f"{row.pretrained:.3f}", f"{row.random:.3f}"]
-        scores += [f"**{row.difference:+z.3f}** [{row.ci_low:+z.3f}, {row.ci_high:+z.3f}]", "<br>".join(seeds)]
-        table.append([f"{corpus} ({row.n:,})", TUNED[tune], COMPARED[metric], *scores])
-    title = "## Pretrained minus random weights, the same texts and seeds"
-    return [title, "", _unlike(matched), "", ABOUT_DIFFERENCES, "", *_lines(table), ""]
+def describe_start(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run starts from, and the revision and SHA-256 of its weights unless these are random."""
+    model = record["model"]
+    pretrained = model if record["settings"]["init"] == "pretrained" else {}
+    name = start_of(model["name"], record["settings"]["init"])
+    return {"name": name, "revision": pretrained.get("revision"), "sha256": pretrained.get("sha256")}
 
 
-def _unlike(pairs: dict[tuple[str, str], list[Pair]]) -> str:
-    """In one line, how the two starts were trained, by what was tuned."""
-    told = {}
-    for (_, tune), same in pairs.items():
-        one, other = (run.record["settings"] for run in same[0])
-        epochs, lr, dropout = (f"{one[name]:g} and {other[name]:g}" for name in ("epochs", "lr", "dropout"))
-        epochs = f"the same epochs ({one['epochs']})" if one["epochs"] == other["epochs"] else f"epochs {epochs}"
-        told[tune] = f"{TUNED[tune]}, {epochs}, learning rate {lr}, dropout {dropout}"
-    return f"Pretrained and random weights, each with its own defaults: {'; '.join(told.values())}."
+def is_official(record: dict[str, Any]) -> bool:
+    """Does a run start from published weights? Neither a folder nor random weights have a revision."""
+    return record["model"]["name"] in PRESETS and bool(record["model"].get("revision"))
 
 
-def _lines(table: list[list[str]]) -> list[str]:
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
+def find_splits_without_a_class(run: MeasuredRun) -> Iterator[dict[str, Any]]:
+    """Yield the splits of a run's corpus that have no text of some classes, and the labels of these."""
+    for split in ("val", "test"):
+        absent = [name for name, scores in run.metrics[split]["per_class"].items() if not scores["n"]]
+        if absent:
+            yield {"corpus": run.corpus, "name": split, "labels": absent}
 
 
-def _provenance(runs: Sequence[Measured], command: str) -> list[str]:
-    """The lines above the table: what these runs start from, and what is needed to make them again."""
-    starts = dict.fromkeys(map(_start, runs))
-    revisions = {run.corpus: run.record["corpus"].get("revision") for run in runs}
-    corpora = [f"{name}, {f'revision {commit}' if commit else 'local files'}" for name, commit in revisions.items()]
-    lines = [
-        f"- model: {'; '.join(starts)}",
-        f"- corpora: {'; '.join(corpora)}",
-        f"- device: {_differing(run.record['device'] for run in runs)}",
-        f"- commit: {_differing(run.record['git'] or 'unknown' for run in runs)}",
-        f"- versions: {_differing(', '.join(map(' '.join, run.record['versions'].items())) for run in runs)}",
-        f"- command: `{command}`",
-    ]
-    # neither a folder nor random weights have a revision
-    official = [run.record["model"]["name"] in PRESETS and bool(run.record["model"].get("revision")) for run in runs]
-    if not all(official):
-        which = "Not all of these are" if any(official) else "These are not"
-        lines += ["", f"**{which} results of the official GPT-2 weights.**"]
-    return lines
+def score_rows(run: MeasuredRun, results: pd.DataFrame) -> list[list[str]]:
+    """Return a corpus's part of the table of scores. run: any of this corpus; results: the `tidy` rows of all."""
+    texts = run.record["corpus"]["texts"]
+    baselines = {name: baseline["name"] for name, baseline in run.metrics["baselines"].items()}
+    rows = []
+    for kind, of_kind in results.groupby(["model", "init", "tune"], sort=False):
+        model, init, tune = map(str, kind)
+        name = f"{label(start_of(model, init))}, {TUNED[tune]}" if tune else baselines[model]
+        rows.append(["", name, *(score_cell(of_kind, column) for column in COLUMNS)])
+    for other in published(run.corpus, texts["test"]):
+        cells = [f"*{other.scores[column]}*" if column in other.scores else "" for column in COLUMNS]
+        rows.append(["", f"*{other.model}: {other.source}*", *cells])
+    rows[0][0] = f"{label(run.corpus)} ({' / '.join(f'{n:,}' for n in texts.values())})"
+    return rows
 
 
-def _start(run: Measured) -> str:
-    """What it starts from, with what tells these weights from others."""
-    model, init = run.record["model"], run.record["settings"]["init"]
-    start = start_of(model["name"], init)
-    if init == "pretrained":
-        start += f", revision {model['revision'] or 'unknown'}, SHA-256 of the weights {model['sha256']}"
-    return start
-
-
-def _differing(values: Iterable[str]) -> str:
-    first, *others = dict.fromkeys(values)
-    return first + "".join(f"; for some of the runs: {other}" for other in others)
-
-
-def _cell(rows: pd.DataFrame, column: str) -> str:
-    """The scores of one kind of run, or of a baseline, in a column."""
+def score_cell(results: pd.DataFrame, column: str) -> str:
+    """Return the scores of one kind of run, or of a baseline, in a column."""
     split, metric = COLUMNS[column]
-    rows = rows[(rows["split"] == split) & (rows["metric"] == metric)]
+    rows = results[(results["split"] == split) & (results["metric"] == metric)]
     mean = rows["value"].mean()
     if math.isnan(mean):
         return ""
@@ -141,3 +107,26 @@ def _cell(rows: pd.DataFrame, column: str) -> str:
         return scores[0]
     seeds = [f"seed {seed}: {score}" for seed, score in zip(rows["seed"], scores, strict=True)]
     return "<br>".join([f"**{mean:.3f}**", *seeds])
+
+
+def settings_rows(matched: dict[tuple[str, str], list[Pair]]) -> list[list[str]]:
+    """Return the table of the settings that follow from what is tuned and from the start."""
+    rows = []
+    for (_, tune), same in matched.items():
+        for run in (same[0].pretrained, same[0].random):
+            settings = run.record["settings"]
+            rates = [f"{settings[name]:g}" for name in ("epochs", "lr", "dropout")]
+            rows.append([TUNED[tune], settings["init"], *rates])
+    return distinct(rows)
+
+
+def difference_row(row: pd.Series, matched: Sequence[Pair]) -> list[str]:
+    """Return a row of the table of differences. row: of `differences`; matched: the pairs of its corpus and tune."""
+    metric, seeds = row["metric"], []
+    for pair in matched:
+        difference = pair.pretrained.metrics["test"][metric] - pair.random.metrics["test"][metric]
+        seeds.append(f"seed {pair.random.record['settings']['seed']}: {difference:+z.3f}")
+    means = [f"{row['pretrained']:.3f}", f"{row['random']:.3f}"]
+    interval = f"**{row['difference']:+z.3f}** [{row['ci_low']:+z.3f}, {row['ci_high']:+z.3f}]"
+    corpus = f"{label(row['corpus'])} ({row['n']:,})"
+    return [corpus, TUNED[row["tune"]], COMPARED[metric], *means, interval, "<br>".join(seeds)]

@@ -11,10 +11,10 @@ from lab.figures import COLOURS, GREY, STYLE, save
 
 @STYLE
 def loss_curves(log: pd.DataFrame, path: Path, title: str) -> None:
-    """A language model's losses by tokens read; a line marks the lowest held-out one, whose weights were kept.
+    """Draw a language model's losses by tokens read; a line marks the lowest held-out loss, whose weights were kept.
 
-    log: one row per evaluation and split, of which one is `held-out`; columns `tokens, split, loss`. What was measured
-    before the first token is left out: a uniform guess would flatten all that follows.
+    log: one row per evaluation and split, of which one is `held-out`; columns `tokens, split, loss`. The loss before
+    the first token is left out: that of a uniform guess would flatten all that follows.
     """
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -31,7 +31,7 @@ def loss_curves(log: pd.DataFrame, path: Path, title: str) -> None:
 
 @STYLE
 def heads(table: pd.DataFrame, path: Path) -> None:
-    """Layers by heads, a row of maps for each kind of weights and a column for each score.
+    """Draw maps of layers by heads: a row for each kind of weights and a column for each score.
 
     table: one row per head and kind; columns `layer, head, previous_token, induction, loss_increase, weights`."""
     kinds = list(table.groupby("weights", sort=False))

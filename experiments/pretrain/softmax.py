@@ -1,4 +1,4 @@
-"""A softmax over drawn tokens, which spares most of the output layer in training."""
+"""A softmax over drawn tokens, which saves most of the output layer's work in training."""
 
 import numpy as np
 import torch
@@ -31,11 +31,11 @@ class SampledSoftmax(nn.Module):
         self.register_buffer("log_p", torch.tensor(np.log(-np.expm1(-time * weights)), dtype=torch.float32))  # (V,)
 
     def draw(self) -> Tensor:
-        """Different tokens from torch's global generator, int64 (size,)."""
+        """Draw different tokens from torch's global generator, int64 (size,)."""
         return self.weights.multinomial(self.size)
 
     def forward(self, x: Tensor, targets: Tensor, wte: Tensor, drawn: Tensor) -> Tensor:
-        """The normed stream x (N, C), targets int64 (N,), output layer wte (V, C), drawn (size,) -> mean loss ()."""
+        """Return the mean loss () of a normed stream x (N, C). targets: int64 (N,); wte: (V, C); drawn: (size,)."""
         true = (x * F.embedding(targets, wte)).sum(dim=-1).float()  # (N,)
         others = F.linear(x, F.embedding(drawn, wte)).float() - self.log_p[drawn]  # (N, size)
         others = others.masked_fill(drawn == targets[:, None], -torch.inf).logsumexp(dim=-1)  # (N,)

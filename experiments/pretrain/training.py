@@ -24,9 +24,10 @@ from model import GPT2LM, GPT2Config, InputError, Tokenizer, save
 
 from .softmax import SampledSoftmax
 
-EVALUATIONS = 25  # in a training; each also writes what a resume needs
+EVALUATIONS = 25  # in a training
 EVALUATED_BLOCKS = 32  # of the held-out books, while training; all of them at the end
 CLOSED_BLOCKS = 8  # of those, on which each head is closed once
+READ_EVERY = 10  # steps; reading a number waits for the GPU
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,9 @@ class Options:
 
     corpus: str  # a text file in UTF-8 (or .xz of one), with a line <|endoftext|> between books
     model: str = "gpt2-mini"  # whose shape and tokenizer: a published name, or a checkpoint's folder
-    run: str = ""  # name of the run; empty: date and time
+    run: str | None = None  # name of the run; None: date and time
     resume: bool = False  # go on with a run that was interrupted: of this name, or the newest with these settings
-    epochs: float = 0  # passes over the text; 0: 20 on a GPU, 1.2 on a CPU
+    epochs: float | None = None  # passes over the text; None: 20 on a GPU, 1.2 on a CPU
     lr: float = 3e-3  # peak learning rate; not tuned
     weight_decay: float = 0.1  # on matrices only
     warmup: float = 0.05  # share of the steps over which the learning rate rises; then a half cosine to 0
@@ -53,13 +54,13 @@ class Options:
     compile: Compile = "auto"  # torch.compile; auto: on CUDA
 
     def check(self) -> None:
-        """Raise InputError for a number that makes no sense."""
+        """Raise InputError for a number out of its range."""
         share, any_, some = (0, 1), (0, math.inf), (1, math.inf)
         check_ranges(self, epochs=any_, lr=(1e-9, math.inf), weight_decay=any_, warmup=share, batch_size=some)
         check_ranges(self, clip=(1e-3, math.inf), dropout=share, sampled=any_, seed=(0, 2**32))
 
     def resolved(self, on_gpu: bool, vocab_size: int) -> "Options":
-        """With the epochs, dropout and drawn tokens that follow from the device where none are given."""
+        """Fill in the epochs, dropout and drawn tokens that are None: they follow from the device."""
         # Not tuned: 1.2 passes over 18 million tokens take two cores two hours; dropout is for a text read often.
         epochs = self.epochs or (20 if on_gpu else 1.2)
         dropout = (0.1 if epochs >= 3 else 0.0) if self.dropout is None else self.dropout
@@ -68,76 +69,78 @@ class Options:
 
 
 class Pretraining:
-    """The training of one language model. The weights of the lowest held-out loss so far are in the run's folder, in
-    fp16, and beside them all that the next step depends on."""
+    """The training of one language model. The run's folder holds the weights of lowest held-out loss so far, in fp16,
+    and all that the next step depends on, written at each evaluation."""
+
+    counters = ("step", "log")  # that a state holds, besides the parts
 
     def __init__(self, lm: GPT2LM, books: Books, options: Options, device: Device) -> None:
         self.lm, self.options, self.device, self.tokens = lm, options, device, books.train
+        assert options.epochs, "Options.resolved fills it in"
         per_epoch = steps_per_epoch(self.tokens, lm.config.n_ctx, options.batch_size)
         self.steps = max(1, round(options.epochs * per_epoch))
+        self.optimizers = muon(lm.trunk, options.lr, options.weight_decay)
+        self.schedules = [cosine_schedule(optimizer, self.steps, options.warmup) for optimizer in self.optimizers]
+        self.parts: tuple[Any, ...] = (lm, *self.optimizers, *self.schedules)  # what changes from step to step
         blocks = consecutive_blocks(books.held_out, lm.config.n_ctx)
         self.evaluated = blocks[:: max(1, len(blocks) // EVALUATED_BLOCKS)][:EVALUATED_BLOCKS]
         self.closed_on = self.evaluated[:: max(1, len(self.evaluated) // CLOSED_BLOCKS)][:CLOSED_BLOCKS]
         heads.different_tokens(self.closed_on, lm.config.n_ctx)  # raises now, rather than when all is trained
-        self.optimizers = muon(lm.trunk, options.lr, options.weight_decay)
-        self.schedules = [cosine_schedule(optimizer, self.steps, options.warmup) for optimizer in self.optimizers]
         counts = self.tokens.bincount(minlength=lm.config.vocab_size).numpy()
         self.softmax = SampledSoftmax(counts, options.sampled).to(device.device) if options.sampled else None
         self.loss = torch.compile(self.batch_loss) if device.compiles(options.compile) else self.batch_loss
-        self.step, self.log = 0, list[dict[str, Any]]()
-        self.parts: tuple[Any, ...] = (lm, *self.optimizers, *self.schedules)  # what changes from step to step
-
-    def announce(self) -> None:
-        """Say how many steps are left, and on a CPU how long they take where that is long."""
-        left = self.steps - self.step
-        console.print(f"{left:,} of {self.steps:,} steps to do, on {self.device}")
-        tokens = left * self.options.batch_size * self.lm.config.n_ctx
-        per_token = map(self.multiply_adds, (self.lm.config, GPT2Config.preset("gpt2-mini")))
-        announce_training(self.device, *(tokens * each for each in per_token))
-
-    def multiply_adds(self, config: GPT2Config) -> int:
-        """Of training on one token at this shape; a backward pass costs two forward ones."""
-        attention = config.n_layer * config.n_ctx * config.n_embd  # half of the map, for q k and for weights v
-        output = config.n_embd * (self.options.sampled or config.vocab_size)
-        return 3 * (config.block_weights + attention + output)
-
-    def batch_loss(self, blocks: Tensor, drawn: Tensor | None) -> Tensor:
-        """blocks int64 (B, n_ctx + 1) -> mean loss of their next tokens, by the full softmax unless some are drawn."""
-        x = self.lm.trunk(blocks[:, :-1]).flatten(0, 1)  # (B * n_ctx, C)
-        targets = blocks[:, 1:].flatten()  # (B * n_ctx,)
-        if self.softmax is None:
-            return F.cross_entropy(self.lm.read(x).float(), targets)
-        return self.softmax(x, targets, self.lm.trunk.wte.weight, drawn)
+        self.step = 0  # how many steps are done
+        self.log: list[dict[str, Any]] = []  # a row `held-out` per evaluation, after a row `train` for the steps before
 
     def fit(self, run: Path, tokenizer: Tokenizer) -> None:
         """Train to the end, from where an earlier call in this folder stopped."""
         if (run / STATE).is_file():
             self.restore(run / STATE)
         self.announce()
-        every = math.ceil(self.steps / EVALUATIONS)
         with progress_bar("steps") as bar:
+
+            def show(note: str) -> None:
+                bar.update(task, completed=self.step, note=note)
+
             task = bar.add_task(run.name, total=self.steps, completed=self.step, note="")
-            if not self.log:
-                self.evaluate(run, tokenizer)
-            while self.step < self.steps:
-                self.train(every, lambda note: bar.update(task, completed=self.step, note=note))
-                self.evaluate(run, tokenizer)
+            while self.step < self.steps or not self.log:
+                trained = [self.train(show)] if self.log else []  # the first evaluation comes before the first step
+                self.log += [*trained, self.evaluate()]
+                console.print(f"step {self.step:,}: held-out loss {self.log[-1]['loss']:.3f}")
+                self.keep(run, tokenizer)
+                self.write_state(run)
 
-    def train(self, steps: int, tell: Callable[[str], None]) -> None:
-        """So many steps, or those that are left, and a row of the log: their mean loss, while the weights move."""
+    def announce(self) -> None:
+        """Say how many steps are left, and on a CPU how long they take where that is long."""
+        left = self.steps - self.step
+        console.print(f"{left:,} of {self.steps:,} steps to do, on {self.device}")
+        tokens = left * self.options.batch_size * self.lm.config.n_ctx
+        shapes = (self.lm.config, GPT2Config.preset("gpt2-mini"))
+        announce_training(self.device, *(tokens * self.multiply_adds(shape) for shape in shapes))
+
+    def multiply_adds(self, config: GPT2Config) -> int:
+        """Count those of training on one token at this shape; a backward pass costs two forward ones."""
+        attention = config.n_layer * config.n_ctx * config.n_embd  # half of the map, for q k and for weights v
+        output_layer = config.n_embd * (self.options.sampled or config.vocab_size)
+        return 3 * (config.block_weights + attention + output_layer)
+
+    def train(self, show: Callable[[str], None]) -> dict[str, Any]:
+        """Take the steps up to the next evaluation. Return a row of the log: their mean loss, measured while the
+        weights move. Raises InputError where a loss that is read is not finite."""
         self.lm.train()
-        started, losses, last = time.perf_counter(), [], min(self.step + steps, self.steps)
+        started, losses = time.perf_counter(), []
+        last = min(self.step + math.ceil(self.steps / EVALUATIONS), self.steps)
         while self.step < last:
-            losses.append(self.train_step())
-            if self.step % 10 == 0 or self.step == last:  # reading a number waits for the GPU
-                tell(f"loss {self.finite(losses[-1].item()):.3f}")
-        self.add("train", torch.stack(losses).mean().item(), started)
+            losses.append(self.take_step())
+            if self.step % READ_EVERY == 0 or self.step == last:
+                show(f"loss {self.check_loss(losses[-1].item()):.3f}")
+        return self.row("train", torch.stack(losses).mean().item(), started)
 
-    def train_step(self) -> Tensor:
-        """One step -> its loss ()."""
+    def take_step(self) -> Tensor:
+        """Take one step and return its loss, float32 ()."""
         config, options = self.lm.config, self.options
         blocks = block_batch(self.tokens, config.n_ctx, options.batch_size, options.seed, self.step)
-        # Each step has random numbers of its own, of dropout and of draws, so that a resume needs none of the earlier.
+        # Each step seeds the generator of dropout and of the drawn tokens, so a resume needs none of the earlier draws.
         torch.manual_seed(int(np.random.SeedSequence((options.seed, self.step)).generate_state(1)[0]))
         drawn = self.softmax.draw() if self.softmax else None
         with self.device.autocast():
@@ -151,34 +154,50 @@ class Pretraining:
         self.step += 1
         return loss.detach()
 
-    def finite(self, loss: float) -> float:
+    def batch_loss(self, blocks: Tensor, drawn: Tensor | None) -> Tensor:
+        """Return the mean loss of the next tokens of blocks int64 (B, n_ctx + 1), by the full softmax unless some
+        tokens are drawn, int64 (size,)."""
+        x = self.lm.trunk(blocks[:, :-1]).flatten(0, 1)  # (B * n_ctx, C)
+        targets = blocks[:, 1:].flatten()  # (B * n_ctx,)
+        if self.softmax is None:
+            return F.cross_entropy(self.lm.read(x).float(), targets)
+        return self.softmax(x, targets, self.lm.trunk.wte.weight, drawn)
+
+    def check_loss(self, loss: float) -> float:
+        """Return a loss. Raises InputError where it is not finite."""
         if not math.isfinite(loss):
             raise InputError(f"the loss became {loss} before step {self.step}; begin anew with a lower --lr")
         return loss
 
-    def evaluate(self, run: Path, tokenizer: Tokenizer) -> None:
-        """A row of the log: the held-out loss. Write the weights where it is the lowest yet, and the state."""
+    def evaluate(self) -> dict[str, Any]:
+        """Return a row of the log: the held-out loss. Raises InputError where it is not finite."""
         started = time.perf_counter()
-        best = min((row["loss"] for row in self.log if row["split"] == "held-out"), default=math.inf)
-        loss = self.finite(held_out_loss(self.lm, self.evaluated, self.device))
-        if loss < best:
+        loss = self.check_loss(held_out_loss(self.lm, self.evaluated, self.device))
+        return self.row("held-out", loss, started)
+
+    def row(self, split: str, loss: float, started: float) -> dict[str, Any]:
+        """Return a row of the log."""
+        tokens = self.step * self.options.batch_size * self.lm.config.n_ctx
+        seconds = round(time.perf_counter() - started, 1)
+        return {"step": self.step, "tokens": tokens, "split": split, "loss": loss, "seconds": seconds}
+
+    def keep(self, run: Path, tokenizer: Tokenizer) -> None:
+        """Write the log, and the weights where their held-out loss is the lowest so far."""
+        losses = [row["loss"] for row in self.log if row["split"] == "held-out"]
+        if losses[-1] < min(losses[:-1], default=math.inf):
             save(self.lm, run, tokenizer, torch.float16)
-        self.add("held-out", loss, started)
-        console.print(f"step {self.step:,}: held-out loss {loss:.3f}")
         output.write_jsonl(run / "log.jsonl", self.log)
-        parts = [part.state_dict() for part in self.parts]
-        write_state(run / STATE, {"step": self.step, "log": self.log, "parts": parts})
+
+    def write_state(self, run: Path) -> None:
+        """Write all that the next step depends on."""
+        state = {name: getattr(self, name) for name in self.counters}
+        write_state(run / STATE, state | {"parts": [part.state_dict() for part in self.parts]})
 
     def restore(self, path: Path) -> None:
-        """Take up what `evaluate` wrote: the next step is then the one that an undisturbed training would have made
-        (on a GPU up to the order of its sums)."""
+        """Read what `write_state` wrote: the next step is then that of an undisturbed training (on a GPU up to the
+        order of its sums)."""
         state = read_state(path)
-        self.step, self.log = state["step"], state["log"]
+        for name in self.counters:
+            setattr(self, name, state[name])
         for part, values in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(values)
-
-    def add(self, split: str, loss: float, started: float) -> None:
-        """A row of the log."""
-        seconds = round(time.perf_counter() - started, 1)
-        tokens = self.step * self.options.batch_size * self.lm.config.n_ctx
-        self.log.append({"step": self.step, "tokens": tokens, "split": split, "loss": loss, "seconds": seconds})

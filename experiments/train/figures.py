@@ -17,7 +17,7 @@ from lab.metrics import CALIBRATION_BINS, calibration_bins, expected_calibration
 
 @STYLE
 def learning_curves(log: pd.DataFrame, best_epoch: int, path: Path) -> None:
-    """Loss, accuracy and macro-F1 by epoch; `best_epoch` is the one that was kept.
+    """Draw loss, accuracy and macro-F1 by epoch; `best_epoch` is the one that was kept.
 
     log: one row per epoch and split (train, val); columns `epoch, split, loss, accuracy, macro_f1`, NaN where not
     measured.
@@ -38,7 +38,7 @@ def learning_curves(log: pd.DataFrame, best_epoch: int, path: Path) -> None:
 
 @STYLE
 def confusion_matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str], path: Path, title: str) -> None:
-    """Counts of texts (K, K), true classes as rows; the colour is the share of the row."""
+    """Draw counts of texts (K, K), true classes as rows; the colour is the share of the row."""
     counts = np.asarray(matrix)
     K = len(labels)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -63,7 +63,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str], pat
 def roc_and_precision_recall(
     targets: NDArray[np.integer], probabilities: NDArray[np.floating], labels: Sequence[str], path: Path, title: str
 ) -> None:
-    """One curve per class against the rest, with its area: targets int (N,), probabilities float (N, K)."""
+    """Draw a curve per class against the rest, with its area: targets int (N,), probabilities float (N, K)."""
     figure = Figure(figsize=(13, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="chance")
@@ -94,7 +94,7 @@ def roc_and_precision_recall(
 
 @STYLE
 def calibration(targets: NDArray[np.integer], probabilities: NDArray[np.floating], path: Path, title: str) -> None:
-    """Reliability diagram (Guo et al. 2017, fig. 1) of targets int (N,) and probabilities float (N, K)."""
+    """Draw the reliability diagram (Guo et al. 2017, fig. 1) of targets int (N,) and probabilities float (N, K)."""
     bins = calibration_bins(targets, probabilities)
     figure = Figure(figsize=(6, 6.5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -115,7 +115,7 @@ def calibration(targets: NDArray[np.integer], probabilities: NDArray[np.floating
 
 
 def _curves(axes: Axes, log: pd.DataFrame, metrics: dict[str, str]) -> None:
-    """One line per split (colour) and metric (line style), of what was measured."""
+    """Draw a line per split (colour) and metric (line style) through the epochs that were measured."""
     for metric, line in metrics.items():
         for colour, (split, rows) in zip(COLOURS, log.groupby("split"), strict=False):
             measured = rows.dropna(subset=metric)

@@ -21,9 +21,9 @@ from . import figures
 
 
 def measure(run: Path, corpus: Corpus, texts: dict[str, Texts], device: Device) -> Table:
-    """Measure the checkpoint of a run on val and test: metrics.json, predictions.csv and pictures in its folder.
+    """Measure the checkpoint of a run on val and test. Write metrics.json, predictions.csv and pictures to its folder.
 
-    Returns the scores on test, with their intervals and beside the baselines, to be printed."""
+    Return the scores on test, with their intervals and beside the baselines, as a table to print."""
     model = load_classifier(run).to(device.device)
     probabilities = {split: predict(model, texts[split].sequences, device) for split in ("val", "test")}
     output.write_csv(run / "predictions.csv", predictions(corpus, probabilities))
@@ -43,7 +43,7 @@ def measure(run: Path, corpus: Corpus, texts: dict[str, Texts], device: Device) 
 
 
 def predictions(corpus: Corpus, probabilities: dict[str, np.ndarray]) -> pd.DataFrame:
-    """One row per text of these splits: split, index, text, label, predicted, and p_<label> for each class."""
+    """Return one row per text of these splits: split, index, text, label, predicted, and p_<label> for each class."""
     tables = []
     for split, p in probabilities.items():
         table = corpus.split(split)[["split", "index", "text", "label"]]
@@ -54,7 +54,7 @@ def predictions(corpus: Corpus, probabilities: dict[str, np.ndarray]) -> pd.Data
 
 
 def scores(metrics: dict[str, Any], corpus: str) -> Table:
-    """Accuracy and macro-F1 on test with their 95 % intervals, the network beside the baselines."""
+    """Return accuracy and macro-F1 on test with their 95 % intervals, the network beside the baselines."""
     table = Table(f"{corpus}, test split", "accuracy [95 % interval]", "macro-F1", box=None)
     bag, majority = metrics["baselines"]["bag_of_words"], metrics["baselines"]["majority"]
     rows = {"this model": metrics["test"], bag["name"]: bag["test"], majority["name"]: majority["test"]}

@@ -15,9 +15,9 @@ from model import GPT2Classifier
 class Step:
     """`step(batch)` takes one step of an optimizer on a classifier.
 
-    The loss is the mean over the texts of the whole batch, weighted by class, however they are shared out: over the
-    processes of `torchrun`, and within each over pieces that fit into memory, whose gradients add up. A GPU that runs
-    out of memory gets smaller pieces, and the step is taken again. class_weights: float32 (K,), on the CPU."""
+    The loss is the mean over the texts of the whole batch, weighted by class. The processes of `torchrun` share the
+    batch, and each cuts its share into pieces that fit into memory; gradients add up to those of the whole. Where a
+    GPU runs out of memory, the step is taken again in smaller pieces. class_weights: float32 (K,), on the CPU."""
 
     def __init__(
         self,
@@ -33,31 +33,31 @@ class Step:
         self.class_weights, self.class_weights_on_device = class_weights, class_weights.to(device.device)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.forward: Callable[..., Tensor] = torch.compile(model, dynamic=True) if compiled else model
-        self.tokens = device.tokens  # at once, padding included
+        self.tokens = device.tokens  # that a piece may hold, padding included
 
     def __call__(self, batch: Batch) -> Tensor:
-        """A batch on the CPU -> float32 (2,): the sum of its texts' losses, each with weight 1 as on val, and how many
-        are classified right; of this process's share."""
+        """Take a step on a batch that lies on the CPU. Return float32 (2,), of this process's share of the texts: the
+        sum of their losses, unweighted as on val, and how many are classified right."""
         weight = self.class_weights[batch.targets].sum().item()
         if self.device.rank < len(batch.ids):
-            totals = self.gradients(batch.rows(slice(self.device.rank, None, self.device.world)), weight)
-        else:  # one batch of an epoch may have few texts
-            totals = self.accumulated([], weight)
+            totals = self.backward(batch.rows(slice(self.device.rank, None, self.device.world)), weight)
+        else:  # the last batch of an epoch may have fewer texts than there are processes
+            totals = self.accumulate([], weight)
         self.device.add_up(parameter.grad for parameter in self.trained if parameter.grad is not None)
         nn.utils.clip_grad_norm_(self.trained, self.clip)
         self.optimizer.step()
         return totals
 
-    def gradients(self, batch: Batch, weight: float) -> Tensor:
-        """Leave the gradients of these texts' part of the loss -> what `__call__` returns."""
+    def backward(self, batch: Batch, weight: float) -> Tensor:
+        """Compute the gradients of these texts' part of the loss, in pieces that fit. Return what `__call__` does."""
         B, T = batch.ids.shape
         totals, self.tokens = fitting(
-            lambda tokens: self.accumulated(batch.split(tokens), weight), self.tokens, B * T, T
+            lambda tokens: self.accumulate(batch.split(tokens), weight), self.tokens, B * T, T
         )
         return totals
 
-    def accumulated(self, pieces: list[Batch], weight: float) -> Tensor:
-        """Gradients of the pieces, added up."""
+    def accumulate(self, pieces: list[Batch], weight: float) -> Tensor:
+        """Add up the gradients of the pieces, from 0. weight: sum of the class weights of all texts of the batch."""
         self.optimizer.zero_grad()
         totals = torch.zeros(2, device=self.device.device)
         for piece in pieces:
@@ -69,6 +69,6 @@ class Step:
             losses = F.cross_entropy(logits, piece.targets, reduction="sum")
             totals += torch.stack([losses, (logits.argmax(dim=1) == piece.targets).sum()])
         for parameter in self.trained:
-            if parameter.grad is None:  # no texts for this process
+            if parameter.grad is None:  # this process has no texts
                 parameter.grad = torch.zeros_like(parameter)
         return totals

@@ -25,7 +25,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_a_run_without_a_name_is_called_after_the_time():
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}", runs.new_run("").name)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d-\d{6}", runs.new_run(None).name)
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "latest", "/tmp"])

@@ -6,11 +6,11 @@ import pytest
 from pretended import SETTINGS, measured
 
 from experiments.paper import results
-from experiments.paper.report import markdown
+from experiments.paper.report import report
 
 
 def page(*runs):
-    return markdown(runs, results.tidy(runs), results.differences(runs), "python paper.py")
+    return report(runs, results.tidy(runs), results.differences(runs), "python paper.py")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_page_names_both_starts():
     settings = SETTINGS
     random = measured("words", model={"name": "gpt2"}, settings=settings | {"init": "random"})
     text = page(measured("words", model=gpt2), random)
-    assert "- model: gpt2, revision 607a30d, SHA-256 of the weights 248dfc; gpt2 from random weights\n" in text
+    assert "- model: gpt2, revision 607a30d, SHA-256 of the weights 248dfc\n- model: gpt2 from random weights\n" in text
     assert "**Not all of these are results of the official GPT-2 weights.**" in text
     assert "**These are not results of the official GPT-2 weights.**" in page(measured("words"), random)
 

@@ -26,7 +26,7 @@ def run_of(init, targets, predicted, seed=0, tune="all"):
         "settings": {"model": "tiny", "init": init, "tune": tune, "seed": seed},
     }
     test = {"accuracy": accuracy_score(targets, predicted), "macro_f1": f1_score(targets, predicted, average="macro")}
-    return results.Measured(record, {"test": test}, targets, predicted)
+    return results.MeasuredRun(record, {"test": test}, targets, predicted)
 
 
 def pretend_pairs(n=90, seeds=(0, 1), tune="all"):
@@ -70,7 +70,7 @@ def test_the_interval_is_that_of_a_plain_loop_over_the_same_resamples(monkeypatc
 def test_the_same_predictions_differ_by_nothing():
     """So the two are compared on the same resamples: each alone has an interval."""
     pretrained = pretend_pairs()[:2]
-    random = [run_of("random", *run[2:], seed=seed) for seed, run in enumerate(pretrained)]
+    random = [run_of("random", run.targets, run.predicted, seed=seed) for seed, run in enumerate(pretrained)]
     table = results.differences([*pretrained, *random])
     assert (table[["difference", "ci_low", "ci_high"]] == 0).all(axis=None)
     assert (table["pretrained"] > 0.5).all()
@@ -78,7 +78,10 @@ def test_the_same_predictions_differ_by_nothing():
 
 def test_swapping_the_starts_turns_the_sign():
     pairs = pretend_pairs()
-    swapped = [run_of("random" if k < 2 else "pretrained", *run[2:], seed=k % 2) for k, run in enumerate(pairs)]
+    swapped = [
+        run_of("random" if k < 2 else "pretrained", run.targets, run.predicted, seed=k % 2)
+        for k, run in enumerate(pairs)
+    ]
     table, other = results.differences(pairs), results.differences(swapped)
     assert (table["difference"] > 0).all()
     np.testing.assert_allclose(other["difference"], -table["difference"])
