@@ -1,2 +1,2 @@
 """How do training runs compare over corpora, starts and seeds? Read plan.py (which runs), results.py (their scores and
-differences), report.py, figures.py."""
+differences), report.md.jinja and report.py, figures.py."""
