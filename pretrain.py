@@ -61,7 +61,8 @@ def finish(run: Path, record: dict[str, Any], training: Pretraining, books: Book
     console.print(*texts, sep="\n\n", soft_wrap=True)
     models = {"trained": lm, "random": GPT2LM(lm.config).to(device.device)}
     scores = pd.concat(
-        heads.table(model, training.closed_on, device).assign(weights=weights) for weights, model in models.items()
+        heads.score_heads(model, training.closed_on, device).assign(weights=weights)
+        for weights, model in models.items()
     )
     output.write_csv(run / "heads.csv", scores)
     figures.heads(scores, run / "heads.png")

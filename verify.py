@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from lab.cli import command
 from lab.device import Device, DeviceName
-from lab.heads import looking_back
+from lab.heads import score_looking_back
 from lab.progress import console
 from model import GPT2LM, GPT2Config, InputError, Interventions, Tokenizer, Trace, load_lm
 from model.checkpoint import read_config
@@ -119,7 +119,7 @@ def repetition_score(lm: GPT2LM, tokenizer: Tokenizer, head: Head, back: int) ->
     draw other tokens."""
     tokens = torch.randint(100, 20_000, (2, 100), generator=torch.Generator().manual_seed(0))
     layer, h = head
-    return looking_back(lm, tokens, back)[layer, h].item()
+    return score_looking_back(lm, tokens, back)[layer, h].item()
 
 
 def direct_effect(lm: GPT2LM, tokenizer: Tokenizer, prompts: list[Prompt], head: Head) -> float:

@@ -35,7 +35,7 @@ def command(main: Callable[[Config], int], config: type[Config], processes: bool
     try:
         if not processes and os.environ.get("WORLD_SIZE", "1") != "1":
             raise InputError(f"{Path(sys.argv[0]).name} works in one process: start it with python, not torchrun")
-        sys.exit(main(parsed(config)))
+        sys.exit(main(parse_options(config)))
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -61,8 +61,8 @@ def check_ranges(options: object, **ranges: tuple[float, float]) -> None:
             raise InputError(f"--{name.replace('_', '-')} {value}: expected at least {low:g}{below}")
 
 
-def parsed(config: type[Config]) -> Config:
-    """The options of the command line. Of the box that tyro draws around a mistake, its first sentence is kept."""
+def parse_options(config: type[Config]) -> Config:
+    """Parse the command line. Of the box that tyro draws around a mistake, keep the first sentence."""
     box = StringIO()
     try:
         with redirect_stderr(box):

@@ -39,16 +39,19 @@ class Device:
 
     @classmethod
     def choose(cls, device: DeviceName, precision: Precision) -> "Device":
-        """`auto` is CUDA before MPS before the CPU, and bf16 where CUDA has it. InputError where it is not here."""
-        many = distributed.is_torchelastic_launched()
-        mps = torch.backends.mps.is_available() and not many  # whose tensors processes cannot exchange
-        there = {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
-        name = next(name for name in there if there[name]) if device == "auto" else device
-        if not there[name]:
-            raise InputError(f"--device {name}: not on this machine; there is {', '.join(filter(there.get, there))}")
+        """Choose a device: for `auto`, CUDA before MPS before the CPU, and bf16 where CUDA has it.
+
+        Under `torchrun`, join the process group. Raises InputError for a device that this machine does not have."""
+        several = distributed.is_torchelastic_launched()
+        mps = torch.backends.mps.is_available() and not several  # processes cannot exchange its tensors
+        available = {"cuda": torch.cuda.is_available(), "mps": mps, "cpu": True}
+        name = next(name for name in available if available[name]) if device == "auto" else device
+        if not available[name]:
+            others = ", ".join(filter(available.get, available))
+            raise InputError(f"--device {name}: not on this machine; there is {others}")
         if precision == "auto":
             precision = "bf16" if name == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-        if not many:
+        if not several:
             return cls(torch.device(name), precision)
         if name == "cuda":
             local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
@@ -62,44 +65,44 @@ class Device:
 
     @property
     def tokens(self) -> int:
-        """How many tokens, padding included, may be in flight at once."""
+        """Return how many tokens, padding included, may be in flight at once."""
         return TOKENS * (16 if self.device.type == "cuda" else 1)
 
     @property
     def first(self) -> bool:
-        """Is this the process that writes the files? Without `torchrun` it is the only one."""
+        """Whether this is rank 0, which writes the files. Without `torchrun` it is the only process."""
         return self.rank == 0
 
     def as_single(self) -> "Device":
-        """The same for work that this process does without the others."""
+        """Return the same device for work that this process does without the others."""
         return replace(self, rank=0, world=1)
 
     def share(self, items: Iterable[T]) -> Iterator[T]:
-        """Those of all items that are this process's: every `world`-th."""
+        """Yield this rank's share of the items: every `world`-th."""
         return islice(items, self.rank, None, self.world)
 
     def gather_rounds(self, items: Iterable[T]) -> Iterator[T]:
-        """What all processes make, for each of them, in rounds: the first item of each process, the second, ..."""
+        """Collective. Yield the items of all ranks, round-robin, on every rank."""
         if self.world == 1:
             yield from items
             return
-        own = iter(items)
+        remaining = iter(items)
         while True:
-            made: list[tuple[T, ...]] = [()] * self.world
-            distributed.all_gather_object(made, tuple(islice(own, 1)))
-            if not any(made):
+            gathered: list[tuple[T, ...]] = [()] * self.world  # one item of each rank, or none
+            distributed.all_gather_object(gathered, tuple(islice(remaining, 1)))
+            if not any(gathered):
                 return
-            for item in made:
+            for item in gathered:
                 yield from item
 
     def run_on_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process, for all; the others do not call it. Where it raises, they end."""
+        """Collective. Run `make` on rank 0 and return its result on every rank; if it raises, all ranks exit."""
         try:
-            made = [make()] if self.first else []
+            results = [make()] if self.first else []
         except Exception:
             list(self.gather_rounds([]))  # the others are waiting
             raise
-        for result in self.gather_rounds(made):
+        for result in self.gather_rounds(results):
             return result
         sys.exit(2)  # the first process says why
 
@@ -113,7 +116,7 @@ class Device:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def compiles(self, choice: Compile) -> bool:
-        """Is torch.compile wanted? `auto`: on CUDA."""
+        """Whether to use torch.compile; `auto`: on CUDA."""
         return choice == "on" or (choice == "auto" and self.device.type == "cuda")
 
     def __str__(self) -> str:
@@ -125,18 +128,18 @@ class Device:
         return f"{name}, {self.precision}" + (f", {self.world} processes" if self.world > 1 else "")
 
     def peak_memory(self) -> int:
-        """Bytes held at most so far: of the GPU on CUDA, else of this process."""
+        """Return the most bytes held so far: by the GPU on CUDA, else by this process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that it was asked for: a GPU computes while the program goes on."""
+        """Wait until the device has finished: a GPU computes while the program goes on."""
         torch.get_device_module(self.device).synchronize()
 
     def product_rate(self) -> float:
-        """Multiply-adds per second of a matrix product of random numbers in this precision, median of 10.
+        """Measure the multiply-adds per second of a matrix product of random numbers in this precision, median of 10.
 
         On a CPU it takes as many threads as torch does, and a fraction of a second."""
         n = 8192 if self.device.type == "cuda" else 1024

@@ -1,24 +1,24 @@
-"""What each attention head of a language model does: where it looks, and what is lost without it."""
+"""Score each attention head of a language model: where it looks, and what is lost without it."""
 
 from itertools import product
 
 import pandas as pd
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from model import GPT2LM, InputError, Trace, masks
 
 from .device import Device
 from .language import held_out_loss
-from .progress import console
+from .progress import progress_bar
+from .units import always
 
 ROWS = 4  # of random tokens
 
 
-def different_tokens(blocks: Tensor, n_ctx: int) -> Tensor:
-    """Random ones of the tokens in blocks int (n, T + 1), none twice, as many as can stand twice in n_ctx and at most
-    100: int64 (ROWS, T). InputError where the text does not have 2 for each row."""
+def draw_different_tokens(blocks: Tensor, n_ctx: int) -> Tensor:
+    """Draw tokens of blocks int (n, T + 1) at random, none twice -> int64 (ROWS, T): T is 100, or as many as fit twice
+    into n_ctx. Raises InputError where the text does not have 2 different tokens for each row."""
     kinds = blocks.unique().long()
     shuffled = kinds[torch.randperm(len(kinds), generator=torch.Generator().manual_seed(0))]
     T = min(100, n_ctx // 2, len(kinds) // ROWS)
@@ -31,9 +31,9 @@ def different_tokens(blocks: Tensor, n_ctx: int) -> Tensor:
 
 
 @torch.no_grad()
-def looking_back(lm: GPT2LM, tokens: Tensor, back: int) -> Tensor:
-    """How much each head looks `back` tokens back, 0 to 1, on average over rows of random tokens that are said twice:
-    tokens int64 (n, T) -> (L, H).
+def score_looking_back(lm: GPT2LM, tokens: Tensor, back: int) -> Tensor:
+    """Return how much each head looks `back` tokens back, 0 to 1: (L, H), the mean over rows of random tokens int64
+    (n, T), each row said twice.
 
     A previous-token head looks 1 back, a duplicate-token head T, to where the same token stood, an induction head
     T - 1, to what came next there (Olsson et al. 2022)."""
@@ -42,27 +42,22 @@ def looking_back(lm: GPT2LM, tokens: Tensor, back: int) -> Tensor:
     return trace.stacked("weights").diagonal(-back, dim1=-2, dim2=-1).mean(dim=(0, -1)).cpu()  # (n, L, H, 2T, 2T)
 
 
-def table(lm: GPT2LM, blocks: Tensor, device: Device) -> pd.DataFrame:
-    """One row per head: `layer, head, previous_token, induction, loss_increase`.
+def score_heads(lm: GPT2LM, blocks: Tensor, device: Device) -> pd.DataFrame:
+    """Return one row per head: `layer, head, previous_token, induction, loss_increase`.
 
     `loss_increase` is how much closing the head, z = 0, raises the mean next-token loss of blocks int (n, T + 1) of
-    text, in nats. The other two are measured on `different_tokens` of this text, which may raise InputError."""
-    tokens = different_tokens(blocks, lm.config.n_ctx)
-    previous, induction = looking_back(lm, tokens, 1), looking_back(lm, tokens, tokens.shape[1] - 1)
+    text, in nats. The other two are measured on `draw_different_tokens` of this text, which may raise InputError."""
+    tokens = draw_different_tokens(blocks, lm.config.n_ctx)
+    previous, induction = score_looking_back(lm, tokens, 1), score_looking_back(lm, tokens, tokens.shape[1] - 1)
     whole = held_out_loss(lm, blocks, device)
     heads = list(product(range(lm.config.n_layer), range(lm.config.n_head)))
-
-    def loss_increase(layer: int, head: int) -> float:
-        gate = masks.close_heads(lm.config, [(layer, head)]).to(device.device)
-        return held_out_loss(lm, blocks, device, lambda ids, lengths: {"head_gate": gate}) - whole
-
-    return pd.DataFrame(
-        {
-            "layer": layer,
-            "head": head,
-            "previous_token": previous[layer, head].item(),
-            "induction": induction[layer, head].item(),
-            "loss_increase": loss_increase(layer, head),
-        }
-        for layer, head in track(heads, "closing each head", console=console)
-    )
+    rows = []
+    with progress_bar("heads closed") as bar:
+        task = bar.add_task("", total=len(heads), note="")
+        for layer, head in heads:
+            gate = masks.close_heads(lm.config, [(layer, head)]).to(device.device)
+            closed = held_out_loss(lm, blocks, device, always({"head_gate": gate}))
+            scores = (previous[layer, head].item(), induction[layer, head].item(), closed - whole)
+            rows.append((layer, head, *scores))
+            bar.advance(task)
+    return pd.DataFrame(rows, columns=["layer", "head", "previous_token", "induction", "loss_increase"])

@@ -13,7 +13,8 @@ BLOCKS = 2  # at once: 1,024 tokens' logits are 200 MB
 
 @torch.no_grad()
 def held_out_loss(lm: GPT2LM, blocks: Tensor, device: Device, intervention: Intervention | None = None) -> float:
-    """Mean next-token loss of blocks int (n, T + 1), in nats, by the full softmax; the model is left in eval mode."""
+    """Return the mean next-token loss of blocks int (n, T + 1), in nats, by the full softmax. Puts the model into eval
+    mode."""
     lm.eval()
     total = 0.0
     for block in blocks.split(BLOCKS):

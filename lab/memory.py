@@ -1,4 +1,4 @@
-"""How much is computed at once: as much as `device.tokens` allows, and less where a GPU runs out of memory."""
+"""Compute as much at once as `device.tokens` allows, and less where a GPU runs out of memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -16,7 +16,7 @@ from .progress import console, progress_bar
 T = TypeVar("T")
 
 
-def fitting(compute: Callable[[int], T], tokens: int, available: int, minimum: int) -> tuple[T, int]:
+def halve_until_it_fits(compute: Callable[[int], T], tokens: int, available: int, minimum: int) -> tuple[T, int]:
     """Call `compute(min(tokens, available))`; where a GPU runs out of memory, halve that number and call it again.
 
     compute: gets the number of tokens that it may process at once. tokens: how many are allowed; available: how many
@@ -41,7 +41,7 @@ def map_batches(compute: Callable[[Batch], T], batches: Iterable[Batch], device:
     tokens = device.tokens
     for batch in batches:
         n_texts, length = batch.ids.shape
-        pieces, tokens = fitting(partial(_pieces, compute, batch), tokens, n_texts * length, length)
+        pieces, tokens = halve_until_it_fits(partial(_pieces, compute, batch), tokens, n_texts * length, length)
         yield from pieces
 
 
@@ -49,18 +49,18 @@ def map_texts(
     compute: Callable[[Batch], T],
     sequences: Sequence[list[int]],
     device: Device,
-    doing: str,
+    title: str,
     targets: NDArray[np.integer] | None = None,
 ) -> Iterator[tuple[Batch, T]]:
-    """`map_batches` for all texts, at most `device.tokens` tokens at once, with a progress bar entitled `doing`.
+    """Call `map_batches` on all texts, at most `device.tokens` tokens at once, with a progress bar called `title`.
 
     sequences: token ids of N texts; targets: int64 (N,), the class numbers where `compute` asks for them."""
     targets = np.zeros(len(sequences), dtype=np.int64) if targets is None else targets
     batches = list(token_batches(sequences, targets, device.tokens, np.arange(len(sequences))))
-    # Not rich's `track`: where `compute` fails, that is left to garbage collection, which may happen in the thread that
+    # Not rich's `track`: where `compute` fails, its bar is left to garbage collection. That may run in the thread that
     # draws another bar, and the two would wait for each other for ever.
     with progress_bar("texts") as bar:
-        task = bar.add_task(doing, total=len(sequences), note="")
+        task = bar.add_task(title, total=len(sequences), note="")
         for batch, result in map_batches(compute, batches, device):
             yield batch, result
             bar.advance(task, len(batch.ids))

@@ -17,7 +17,7 @@ console = Console(highlight=False, markup=False, emoji=False, quiet=os.environ.g
 
 
 def progress_bar(unit: str) -> Progress:
-    """What is done, how fast it goes on, and how long it will take; each task carries a `note`."""
+    """Make a bar that shows what is done, and how long the rest will take; each task carries a `note`."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -31,7 +31,7 @@ def progress_bar(unit: str) -> Progress:
 
 
 def forecast(work_takes: str, work: float, rate: float, device: Device) -> str:
-    """How long work takes on the device that does it, as a line: "100 probes take about 3 min on cpu (...), fp32".
+    """Say how long work takes on the device that does it: "100 probes take about 3 min on cpu (...), fp32".
 
     work_takes: the beginning, e.g. "100 probes take"; work: how much there is to do, in any unit; rate: how many such
     units the device does per second. Less than a minute is "about 1 min"."""

@@ -28,7 +28,7 @@ from data.batches import Batch, token_batches
 from model import GPT2Classifier, Intervention, Interventions, Trace
 
 from .device import Device
-from .memory import fitting
+from .memory import halve_until_it_fits
 
 COPIES = 16  # of a batch of texts that fit into `device.tokens`
 
@@ -97,7 +97,7 @@ def sweep(
         compute = partial(run_ablations, clf, on_device, ablations, fills)
         wanted = len(ablations) * len(fills) * batch.ids.numel()
         with torch.inference_mode(), device.autocast():
-            logits, tokens = fitting(compute, tokens, wanted, batch.ids.numel())
+            logits, tokens = halve_until_it_fits(compute, tokens, wanted, batch.ids.numel())
         yield batch.index.numpy(), logits.numpy()
 
 

@@ -18,7 +18,7 @@ from model import GPT2Classifier, InputError
 from . import fills
 from .device import Device
 from .kept import Identity, open_array
-from .memory import fitting
+from .memory import halve_until_it_fits
 from .progress import progress_bar
 from .study import Study
 from .sweep import BASELINE, COPIES, Ablation, Fill, fill_zeros, run_ablations, sweep
@@ -178,4 +178,4 @@ class Sweeps:
     def ablate_batch(batch: Batch, ablations: list[Ablation], clf: GPT2Classifier, device: Device) -> torch.Tensor:
         compute = partial(run_ablations, clf, batch.to(device.device), ablations, [fill_zeros])
         with torch.inference_mode(), device.autocast():
-            return fitting(compute, device.tokens, device.tokens, batch.ids.numel())[0]
+            return halve_until_it_fits(compute, device.tokens, device.tokens, batch.ids.numel())[0]

@@ -171,7 +171,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(here, monkeypatc
 POINTS = {
     "weights": (pretraining, "save", 3),
     "state": (lab.state, "save_file", 3),
-    "heads": (lab.heads, "table", 2),
+    "heads": (lab.heads, "score_heads", 2),
 }
 
 

@@ -85,7 +85,7 @@ class Pretraining:
         blocks = consecutive_blocks(books.held_out, lm.config.n_ctx)
         self.evaluated = blocks[:: max(1, len(blocks) // EVALUATED_BLOCKS)][:EVALUATED_BLOCKS]
         self.closed_on = self.evaluated[:: max(1, len(self.evaluated) // CLOSED_BLOCKS)][:CLOSED_BLOCKS]
-        heads.different_tokens(self.closed_on, lm.config.n_ctx)  # raises now, rather than when all is trained
+        heads.draw_different_tokens(self.closed_on, lm.config.n_ctx)  # raises now, rather than when all is trained
         counts = self.tokens.bincount(minlength=lm.config.vocab_size).numpy()
         self.softmax = SampledSoftmax(counts, options.sampled).to(device.device) if options.sampled else None
         self.loss = torch.compile(self.batch_loss) if device.compiles(options.compile) else self.batch_loss

@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from data.batches import Batch
 from lab.device import Device
-from lab.memory import fitting
-from model import GPT2Classifier
+from lab.memory import halve_until_it_fits
+from lab.sweep import change_nothing
+from model import GPT2Classifier, Intervention
 
 
 class Step:
@@ -17,7 +18,8 @@ class Step:
 
     The loss is the mean over the texts of the whole batch, weighted by class. The processes of `torchrun` share the
     batch, and each cuts its share into pieces that fit into memory; gradients add up to those of the whole. Where a
-    GPU runs out of memory, the step is taken again in smaller pieces. class_weights: float32 (K,), on the CPU."""
+    GPU runs out of memory, the step is taken again in smaller pieces. class_weights: float32 (K,), on the CPU.
+    intervention: acts on every forward pass of the training."""
 
     def __init__(
         self,
@@ -28,8 +30,10 @@ class Step:
         device: Device,
         compiled: bool,
         recompute: bool,
+        intervention: Intervention = change_nothing,
     ) -> None:
-        self.optimizer, self.clip, self.device, self.recompute = optimizer, clip, device, recompute
+        self.optimizer, self.clip, self.device = optimizer, clip, device
+        self.recompute, self.intervention = recompute, intervention
         self.class_weights, self.class_weights_on_device = class_weights, class_weights.to(device.device)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.forward: Callable[..., Tensor] = torch.compile(model, dynamic=True) if compiled else model
@@ -51,7 +55,7 @@ class Step:
     def backward(self, batch: Batch, weight: float) -> Tensor:
         """Compute the gradients of these texts' part of the loss, in pieces that fit. Return what `__call__` does."""
         B, T = batch.ids.shape
-        totals, self.tokens = fitting(
+        totals, self.tokens = halve_until_it_fits(
             lambda tokens: self.accumulate(batch.split(tokens), weight), self.tokens, B * T, T
         )
         return totals
@@ -63,7 +67,8 @@ class Step:
         for piece in pieces:
             piece = piece.to(self.device.device)
             with self.device.autocast():
-                logits = self.forward(piece.ids, piece.lengths, recompute=self.recompute).float()  # (B, K)
+                arguments = self.intervention(piece.ids, piece.lengths)
+                logits = self.forward(piece.ids, piece.lengths, recompute=self.recompute, **arguments).float()  # (B, K)
             (F.cross_entropy(logits, piece.targets, self.class_weights_on_device, reduction="sum") / weight).backward()
             logits = logits.detach()
             losses = F.cross_entropy(logits, piece.targets, reduction="sum")

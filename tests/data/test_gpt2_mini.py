@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch.nn import functional as F
 
-from lab.heads import looking_back
+from lab.heads import score_looking_back
 from model import GPT2LM, Tokenizer, load_lm, masks
 from model.names import EMBEDDED
 
@@ -60,8 +60,8 @@ def test_it_knows_english(mini, ids):
 
 def test_some_of_its_heads_look_at_the_previous_token(mini):
     tokens = torch.tensor(Tokenizer.load("gpt2-mini").encode(TEXT)).unique()[None, :32]
-    assert looking_back(mini, tokens, 1).max() > 0.3
-    assert looking_back(GPT2LM(mini.config).eval(), tokens, 1).max() < 0.15
+    assert score_looking_back(mini, tokens, 1).max() > 0.3
+    assert score_looking_back(GPT2LM(mini.config).eval(), tokens, 1).max() < 0.15
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from commands import line_of
 from torch.nn import functional as F
 
 from lab.device import Device
-from lab.heads import different_tokens, looking_back, table
+from lab.heads import draw_different_tokens, score_looking_back, table
 from model import GPT2LM, GPT2Config
 
 CPU = Device(torch.device("cpu"), "fp32")
@@ -30,13 +30,13 @@ def previous_token_lm():
 
 def test_a_previous_token_head_is_found(previous_token_lm):
     tokens = torch.randperm(53)[:22].view(2, 11)
-    scores = looking_back(previous_token_lm, tokens, 1)
+    scores = score_looking_back(previous_token_lm, tokens, 1)
     assert scores.shape == (2, 3)
     assert scores[1, 2] > 0.99
     evenly = sum(1 / (t + 1) for t in range(1, 22)) / 21
     others = scores.flatten()[:-1]
     torch.testing.assert_close(others, torch.full_like(others, evenly))
-    assert looking_back(previous_token_lm, tokens, 10)[1, 2] < 0.01
+    assert score_looking_back(previous_token_lm, tokens, 10)[1, 2] < 0.01
 
 
 def test_scores_are_those_of_the_attention_maps_of_transformers(lm_reference):
@@ -49,14 +49,14 @@ def test_scores_are_those_of_the_attention_maps_of_transformers(lm_reference):
             [[m[row, h, t, t - back] for row in range(4) for t in range(back, 12)] for h in range(5)] for m in maps
         ]
         expected = torch.tensor(looked).mean(dim=-1)
-        torch.testing.assert_close(looking_back(lm_reference.ours, tokens, back), expected)
+        torch.testing.assert_close(score_looking_back(lm_reference.ours, tokens, back), expected)
 
 
 def test_the_table_has_each_head_once_and_what_is_lost_without_it(lm, lm_reference):
     torch.manual_seed(0)
     blocks = torch.randint(101, (3, 14), dtype=torch.int32)
     heads = table(lm, blocks, CPU)
-    twice = different_tokens(blocks, lm.config.n_ctx).repeat(1, 2)
+    twice = draw_different_tokens(blocks, lm.config.n_ctx).repeat(1, 2)
     T = twice.shape[1] // 2
     with torch.no_grad():
         maps = torch.stack(lm_reference.hf(twice, output_attentions=True).attentions, dim=1)  # (4, L, H, 2T, 2T)
@@ -82,19 +82,19 @@ def test_the_table_has_each_head_once_and_what_is_lost_without_it(lm, lm_referen
 @pytest.mark.parametrize(("kinds", "n_ctx"), [(7, 13), (1, 13), (101, 3)])
 def test_a_text_of_too_few_different_tokens_is_refused(kinds, n_ctx):
     blocks = torch.arange(3 * 14, dtype=torch.int32).view(3, 14) % kinds
-    assert "at least 8 different tokens" in line_of(different_tokens, blocks, n_ctx)
+    assert "at least 8 different tokens" in line_of(draw_different_tokens, blocks, n_ctx)
 
 
 def test_eight_different_tokens_are_enough(lm):
     blocks = torch.arange(3 * 14, dtype=torch.int32).view(3, 14) % 8
-    assert different_tokens(blocks, 13).shape == (4, 2)
+    assert draw_different_tokens(blocks, 13).shape == (4, 2)
     assert table(lm, blocks, CPU).notna().all(axis=None)
 
 
 def test_the_random_tokens_are_of_the_text_and_none_comes_twice(lm, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "lab.heads.looking_back", lambda lm, tokens, back: seen.append((tokens, back)) or torch.zeros(3, 5)
+        "lab.heads.score_looking_back", lambda lm, tokens, back: seen.append((tokens, back)) or torch.zeros(3, 5)
     )
     blocks = torch.arange(42, dtype=torch.int32).view(3, 14) * 2
     table(lm, blocks, CPU)

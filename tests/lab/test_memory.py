@@ -14,7 +14,7 @@ from experiments.probe.lens import class_lens, contributions
 from lab import fills
 from lab.activations import record, sites
 from lab.device import Device
-from lab.memory import fitting, map_texts
+from lab.memory import halve_until_it_fits, map_texts
 from lab.predict import predict
 from lab.sweep import fill_zeros
 
@@ -36,7 +36,7 @@ def holding(room: int, asked: list[int]):
 @pytest.mark.parametrize(("room", "asked"), [(100, [97]), (97, [97]), (96, [97, 48]), (13, [97, 48, 24, 12])])
 def test_it_halves_until_it_fits_and_says_so_each_time(capsys, room, asked):
     tried: list[int] = []
-    assert fitting(holding(room, tried), 97, 97, 5) == (f"made with {asked[-1]}", asked[-1])
+    assert halve_until_it_fits(holding(room, tried), 97, 97, 5) == (f"made with {asked[-1]}", asked[-1])
     assert tried == asked
     said = [f"out of memory: going on with at most {tokens} tokens at once" for tokens in asked[1:]]
     assert capsys.readouterr().out.splitlines() == said
@@ -46,7 +46,7 @@ def test_it_halves_until_it_fits_and_says_so_each_time(capsys, room, asked):
 def test_below_the_least_it_is_out_of_memory(least, asked):
     tried: list[int] = []
     with pytest.raises(torch.OutOfMemoryError):
-        fitting(holding(1, tried), 97, 97, least)
+        halve_until_it_fits(holding(1, tried), 97, 97, least)
     assert tried == asked
 
 
@@ -60,7 +60,7 @@ def test_nothing_of_the_failed_pass_is_held_when_memory_is_freed(monkeypatch):
             raise torch.OutOfMemoryError
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append([ref() is not None for ref in made]))
-    fitting(compute, 40, 40, 1)
+    halve_until_it_fits(compute, 40, 40, 1)
     assert alive == [[False], [False, False]]
 
 
@@ -69,13 +69,13 @@ def test_other_errors_are_not_taken_for_it():
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        fitting(wrong, 97, 97, 1)
+        halve_until_it_fits(wrong, 97, 97, 1)
 
 
 def test_where_fewer_are_there_it_begins_with_those():
     tried = []
-    assert fitting(holding(1000, tried), 97, 60, 5) == ("made with 60", 97)  # the next ones may be more
-    assert fitting(holding(29, tried), 97, 60, 5) == ("made with 15", 15)
+    assert halve_until_it_fits(holding(1000, tried), 97, 60, 5) == ("made with 60", 97)  # the next ones may be more
+    assert halve_until_it_fits(holding(29, tried), 97, 60, 5) == ("made with 15", 15)
     assert tried == [60, 60, 30, 15]
 
 

@@ -13,7 +13,7 @@ from two_processes import in_two
 from data import bucketed
 from experiments.train.steps import Step
 from lab.device import Device
-from model import GPT2Classifier, GPT2Config, load_classifier
+from model import GPT2Classifier, GPT2Config, load_classifier, masks
 
 CPU = Device(torch.device("cpu"), "fp32")
 CLASS_WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 3.0])
@@ -29,9 +29,10 @@ def batch_of(lengths=LENGTHS, seed=0):
     return batch
 
 
-def step_of(clf, clip=NO_CLIP, device=CPU, compiled=False, recompute=False):
+def step_of(clf, clip=NO_CLIP, device=CPU, compiled=False, recompute=False, **intervention):
     """Plain gradient descent at a rate of 1: what a weight loses is its gradient."""
-    return Step(clf, torch.optim.SGD(clf.parameters(), lr=1.0), clip, CLASS_WEIGHTS, device, compiled, recompute)
+    optimizer = torch.optim.SGD(clf.parameters(), lr=1.0)
+    return Step(clf, optimizer, clip, CLASS_WEIGHTS, device, compiled, recompute, **intervention)
 
 
 def lost(clf, step, batch):
@@ -41,9 +42,9 @@ def lost(clf, step, batch):
     return {name: before[name] - parameter.detach() for name, parameter in clf.named_parameters()}, told
 
 
-def gradients(clf, batch):
+def gradients(clf, batch, **arguments):
     """Of the weighted mean over the batch, in one plain backward pass; None for what is not trained."""
-    loss = F.cross_entropy(clf(batch.ids, batch.lengths), batch.targets, weight=CLASS_WEIGHTS)
+    loss = F.cross_entropy(clf(batch.ids, batch.lengths, **arguments), batch.targets, weight=CLASS_WEIGHTS)
     named = {name: parameter for name, parameter in clf.named_parameters() if parameter.requires_grad}
     return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
 
@@ -73,6 +74,16 @@ def test_the_pieces_make_the_gradient_of_the_whole_batch(clf, monkeypatch, token
     assert_equal(lost(clf, step, batch)[0], expected)
     assert len(seen) == pieces
     assert all(B == 1 or tokens >= B * T for B, T in seen)
+
+
+def test_an_intervention_acts_on_every_piece_of_a_step(clf, monkeypatch):
+    monkeypatch.setattr("lab.device.TOKENS", 39)
+    batch, window = batch_of(), masks.last_tokens(2)
+    expected, whole = gradients(clf, batch, **window(batch.ids, batch.lengths)), gradients(clf, batch)
+    got, _ = lost(clf, step_of(clf, intervention=window), batch)
+    assert_equal(got, expected)
+    with pytest.raises(AssertionError):
+        assert_equal(got, whole)
 
 
 def test_a_second_step_starts_from_nothing(clf):
