@@ -4,7 +4,7 @@ from commands import line_of
 from torch.nn import functional as F
 
 from lab.device import Device
-from lab.heads import draw_different_tokens, score_looking_back, table
+from lab.heads import draw_different_tokens, score_heads, score_looking_back
 from model import GPT2LM, GPT2Config
 
 CPU = Device(torch.device("cpu"), "fp32")
@@ -55,7 +55,7 @@ def test_scores_are_those_of_the_attention_maps_of_transformers(lm_reference):
 def test_the_table_has_each_head_once_and_what_is_lost_without_it(lm, lm_reference):
     torch.manual_seed(0)
     blocks = torch.randint(101, (3, 14), dtype=torch.int32)
-    heads = table(lm, blocks, CPU)
+    heads = score_heads(lm, blocks, CPU)
     twice = draw_different_tokens(blocks, lm.config.n_ctx).repeat(1, 2)
     T = twice.shape[1] // 2
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_a_text_of_too_few_different_tokens_is_refused(kinds, n_ctx):
 def test_eight_different_tokens_are_enough(lm):
     blocks = torch.arange(3 * 14, dtype=torch.int32).view(3, 14) % 8
     assert draw_different_tokens(blocks, 13).shape == (4, 2)
-    assert table(lm, blocks, CPU).notna().all(axis=None)
+    assert score_heads(lm, blocks, CPU).notna().all(axis=None)
 
 
 def test_the_random_tokens_are_of_the_text_and_none_comes_twice(lm, monkeypatch):
@@ -97,7 +97,7 @@ def test_the_random_tokens_are_of_the_text_and_none_comes_twice(lm, monkeypatch)
         "lab.heads.score_looking_back", lambda lm, tokens, back: seen.append((tokens, back)) or torch.zeros(3, 5)
     )
     blocks = torch.arange(42, dtype=torch.int32).view(3, 14) * 2
-    table(lm, blocks, CPU)
+    score_heads(lm, blocks, CPU)
     (tokens, one), (same, back) = seen
     assert torch.equal(tokens, same)
     assert tokens.shape == (4, 6)  # n_ctx 13 holds 6 tokens twice
