@@ -19,6 +19,7 @@ from experiments.ablate.report import report
 from lab import output
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName, Precision
+from lab.fills import FillName
 from lab.kept import open_analysis
 from lab.progress import console, forecast
 from lab.study import open_study
@@ -27,7 +28,6 @@ from lab.units import head_name
 from model import GPT2Config, InputError
 
 UnitName = Literal["heads", "layers", "regions", "words", "curves", "pairs", "smallest"]
-FillName = Literal["zero", "mean", "resample", "class_mean"]
 FOLLOW_UPS = {"curves", "pairs", "smallest"}  # units that are chosen by the effects of heads
 PAIRED = 8  # heads, of which all pairs are closed
 Tables = dict[str, pd.DataFrame]  # by the name of their file

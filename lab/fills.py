@@ -8,6 +8,7 @@ al. 2022, arXiv 2211.00593; Chan et al. 2022, causal scrubbing). Compare fills b
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from .device import Device
 from .memory import map_batches, map_texts
 from .sweep import Fill
 
+# A new fill is a function here, a name, a case of `Sweeps.fills`, and a sentence in experiments/ablate/report.md.jinja.
+FillName = Literal["zero", "mean", "resample", "class_mean"]
 DRAWS = 10  # donors of each text
 
 

@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -63,12 +64,17 @@ class Sweeps:
 
     def fills(self, name: str, split: str) -> list[Fill]:
         """Return what closed heads and MLPs emit: one fill, or ten for `resample`."""
-        if name == "resample":
-            clf, donors = self.study.clf, self.study.texts["train"].sequences
-            return fills.resample(clf, self.texts[split].sequences, donors, self.study.device, self.seed)
-        if name == "zero":
-            return [fill_zeros]
-        return [fills.mean(self.means) if name == "mean" else fills.class_mean(self.means, self.predicted(split))]
+        match name:
+            case "zero":
+                return [fill_zeros]
+            case "mean":
+                return [fills.mean(self.means)]
+            case "class_mean":
+                return [fills.class_mean(self.means, self.predicted(split))]
+            case "resample":
+                clf, donors = self.study.clf, self.study.texts["train"].sequences
+                return fills.resample(clf, self.texts[split].sequences, donors, self.study.device, self.seed)
+        raise ValueError(f"expected a fill of {get_args(fills.FillName)}, got {name!r}")
 
     def predicted(self, split: str) -> NDArray[np.int64]:
         """Return the classes (N,) that the network predicts with nothing taken out."""
@@ -83,8 +89,8 @@ class Sweeps:
         steps = [(plan, split) for plan in plans for split in plan.ablations]
         total = sum(len(self.texts[split]) * len(plan.ablations[split]) for plan, split in steps)
         logits = {}
-        if any(plan.fill in ("mean", "class_mean") for plan in plans):
-            _ = self.means  # has a progress bar of its own
+        for plan, split in steps:
+            self.fills(plan.fill, split)  # what they are made of has a progress bar of its own
         with progress_bar("texts x ablations") as bar:
             task = bar.add_task("", total=total, note="")
             for plan, split in steps:

@@ -63,6 +63,10 @@ def test_each_import_points_down():
 
 
 def test_an_import_that_points_up_or_sideways_is_noticed():
-    up = {"model.gpt2": {"data.words"}, "lab.study": {"experiments.ablate.units"}, "data": {"train"}}
-    sideways = {"experiments.probe.tasks": {"experiments.ablate.units"}, "paper": {"train"}, "train": {"bench.speed"}}
+    up = {"model.gpt2": {"data.words"}, "lab.study": {"experiments.ablate.findings"}, "data": {"train"}}
+    sideways = {
+        "experiments.probe.tasks": {"experiments.ablate.findings"},
+        "paper": {"train"},
+        "train": {"bench.speed"},
+    }
     assert len(wrong(up | sideways)) == 6

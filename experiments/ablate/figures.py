@@ -31,8 +31,8 @@ from lab.figures import (
 )
 from lab.stats import LEVEL
 from lab.texts import OVERALL
+from lab.units import RANDOM
 
-from .units import RANDOM
 from .wording import ORDERS
 
 LAYER_PARTS = {"heads": "all heads", "mlp": "MLP", "layer": "heads and MLP"}  # by kind

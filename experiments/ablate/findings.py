@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lab import units
 from lab.effects import confirm_on_test, correct_p_values, count_flips, measure_effects, read_logits
 from lab.progress import console, progress_bar
 from lab.sweep import Ablation
@@ -14,7 +15,6 @@ from lab.sweeps import Plan, Sweeps
 from lab.texts import OVERALL
 from lab.units import Head, head_name, parse_head
 
-from . import units
 from .importance import KEEP, Smallest, curve_points, find_superfluous, gate_gradients, order_heads, tabulate_importance
 from .interactions import measure_interactions
 

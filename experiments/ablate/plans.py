@@ -12,9 +12,7 @@ from lab.study import Study
 from lab.sweep import Ablation
 from lab.sweeps import Plan, Sweeps
 from lab.texts import Texts
-from lab.units import each_head, each_layer
-
-from .units import each_region, each_word_class
+from lab.units import each_head, each_layer, each_region, each_word_class
 
 Hidden = dict[str, list[NDArray[np.bool_]]]  # by class of words, one bool (T,) per text: True where a token is of it
 

@@ -13,9 +13,9 @@ from lab.fills import DRAWS
 from lab.report import number, render
 from lab.stats import LEVEL, PERMUTATIONS
 from lab.texts import OVERALL
+from lab.units import RANDOM
 
 from .importance import KEEP, Smallest
-from .units import RANDOM
 from .wording import ACTIONS, KINDS, ORDERS, add_names
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")

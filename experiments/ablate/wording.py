@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from .units import RANDOM
+from lab.units import RANDOM
 
 KINDS = {
     "head": "Heads",

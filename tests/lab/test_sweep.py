@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from data.batches import Batch
-from experiments.ablate import units
-from lab import fills
+from lab import fills, units
 from lab.device import Device
 from lab.sweep import BASELINE, Ablation, fill_zeros, sweep
 from lab.units import each_head, each_layer

@@ -12,7 +12,8 @@ from planted import fit, learnt, planted, planted_texts, sweeps_of
 from torch.nn import functional as F
 
 import lab.effects
-from experiments.ablate import findings, importance, units
+from experiments.ablate import findings, importance
+from lab import units
 from lab.stats import permutation_p, resamples
 from lab.sweeps import Plan, Sweeps
 from lab.units import each_head, each_layer, parse_head

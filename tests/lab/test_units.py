@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.ablate import units
+from lab import units
 from lab.units import each_head, each_layer, head_name, parse_head
 
 T = 5
