@@ -52,11 +52,9 @@ def find(folder_or_name: str | Path, choose: hub.Choice = checkpoint_files) -> P
         raise InputError(
             f"model {name!r}: neither a folder, nor owner/name on the hub, nor one of {', '.join(PRESETS)}"
         )
-    by_short_name = (
-        hub.find_cached("model", name, choose, revision) if name in HUB else None
-    )  # as transformers caches it
+    cached = hub.find_cached("model", name, choose, revision) if name in HUB else None  # under transformers' short name
     try:
-        folder = by_short_name or hub.fetch("model", repository, choose, revision)
+        folder = cached or hub.fetch("model", repository, choose, revision)
     except hub.UnavailableError as error:
         shape_alone = "train.py --init random needs no weights, only its shape"
         advice = shape_alone if name in HUB else f"there is no folder {name} either"

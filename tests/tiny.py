@@ -1,7 +1,14 @@
-"""Sizes of the tiny model, random texts and random interventions, for all tests."""
+"""The tiny model of all tests: its sizes, weights and files, random texts and random interventions."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from model import GPT2Classifier, GPT2Config
 
 B, T, L, H, D, K, V = 2, 11, 3, 5, 7, 4, 101
 C = H * D
@@ -14,6 +21,21 @@ SHAPES = {
     "mlp_fill": (B, L, T, C),
 }
 CASES = (*SHAPES, "all")  # one set of arguments for each: the argument, with its gate where it is a fill
+
+
+def random_classifier(config: GPT2Config, labels: Sequence[str], seed: int = 0) -> GPT2Classifier:
+    """Return a classifier in eval mode, with weights of N(0, 0.3)."""
+    torch.manual_seed(seed)
+    classifier = GPT2Classifier(config, labels).eval()
+    for parameter in classifier.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return classifier
+
+
+def set_config(folder: Path, **changes: Any) -> None:
+    """Change some settings in the config.json of a checkpoint."""
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | changes))
 
 
 def texts(*lengths: int, seed: int = 0, pad: int = 0) -> tuple[Tensor, Tensor]:

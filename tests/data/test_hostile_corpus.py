@@ -185,44 +185,6 @@ def test_a_header_of_a_million_columns_is_refused_without_printing_it(tmp_path):
 
 # What parses, and is no corpus
 
-ROW = '{"text": "a", "label": "x"}\n'
-ODD = [
-    (".jsonl", '{"text": "a", "label": "x", "text": "b"}', ":2: expected one JSON object per line: duplicate key"),
-    (".jsonl", '{"text": "a", "label": "x", "more": {"a": 1, "a": 2}}', "duplicate key 'a'"),
-    (".jsonl", '{"text": "a", "label": NaN}', ":2: the label should be a string, it is of type float"),
-    (".jsonl", '{"text": "a", "label": 1e999}', ":2: the label should be a string, it is of type float"),
-    (".jsonl", '{"text": "a", "label": ' + "9" * 5000 + "}", ":2: expected one JSON object per line"),
-    (".jsonl", '{"a":' * 100_000, "too many brackets"),
-    (".jsonl", "\ufeff" + ROW, ":2: expected one JSON object per line"),
-    (".jsonl", '{"text": "a", "label": "x\\u001b[2J"}', ":2: the label 'x\\x1b[2J' has control characters"),
-    (".jsonl", '{"text": "a", "label": "x\\ny"}', ":2: the label 'x\\ny' has control characters"),
-    (".jsonl", '{"text": "a", "label": "x\\u2028y"}', ":2: the label 'x\\u2028y' has control characters"),
-    (".jsonl", '{"text": "a", "label": ["x"]}', ":2: the label should be a string, it is of type list"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("ending", "row", "message"), ODD, ids=range(len(ODD)))
-def test_odd_rows_are_refused(tmp_path, ending, row, message):
-    path = tmp_path / f"odd{ending}"
-    path.write_text(ROW + row)
-    assert message in line_of(read_table, path, "text", "label")
-
-
-def test_utf16_is_refused_with_the_command_that_converts_it(tmp_path):
-    path = tmp_path / "excel.csv"
-    path.write_bytes("text,label\na,x\n".encode("utf-16"))
-    assert f":1: expected UTF-8, got another encoding; convert it, e.g. iconv -f utf16 -t utf8 {path}" in line_of(
-        read_table, path, "text", "label"
-    )
-
-
-def test_control_characters_in_a_text_are_kept(tmp_path):
-    text = "\x1b[31mred\x1b[0m \u202eright\u202c \x07 \u200b🙂\ufe0f"
-    path = tmp_path / "odd.txt"
-    path.write_text(f"{text};x\n")
-    assert read_table(path, "text", "label").rows["text"].tolist() == [text]
-
-
 COLUMNS = {
     "lists": pa.array([["x"]]),
     "structs": pa.array([{"a": 1}]),

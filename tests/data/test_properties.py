@@ -1,11 +1,8 @@
-import nltk
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from nltk.corpus import brown, opinion_lexicon
-from nltk.tag import mapping
-from nltk_files import put
+from nltk_files import nltk_files
 
 from data.properties import LENGTH, POSITION, in_scope, parts_of_speech, word_properties
 from data.words import words
@@ -33,14 +30,6 @@ TAGGED = {
 }
 
 
-def unload():
-    """Make nltk look for its data anew, which it otherwise does but once."""
-    brown._unload()
-    opinion_lexicon._unload()
-    mapping._MAPPINGS.pop("en-brown", None)
-    nltk.data.clear_cache()
-
-
 @pytest.fixture
 def nltk_data(tmp_path, monkeypatch):
     """A Brown corpus of three sentences and a lexicon of six words, in the only folder where nltk looks."""
@@ -57,10 +46,8 @@ def nltk_data(tmp_path, monkeypatch):
         "corpora/opinion_lexicon/positive-words.txt": head + "happy\nlike\nenvious\n",
         "corpora/opinion_lexicon/negative-words.txt": head + "sad\nill-fated\nenvious\n",
     }
-    put(files, tmp_path, monkeypatch)
-    unload()
-    yield tmp_path
-    unload()
+    with nltk_files(files, tmp_path, monkeypatch) as folder:
+        yield folder
 
 
 def of(labelled):

@@ -2,14 +2,12 @@ import re
 import runpy
 import sys
 
-import nltk
 import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from nltk.corpus import opinion_lexicon, stopwords
 from nltk.tokenize import TweetTokenizer
-from nltk_files import put
+from nltk_files import nltk_files
 
 from data.words import Word, tokens_of_class, word_classes, word_of_token, words
 from model import Tokenizer
@@ -137,12 +135,6 @@ def test_every_word_knows_its_tokens_and_every_token_its_word(text):
     assert word_of_token(text_words, pieces).tolist() == expected
 
 
-def unload():
-    """Make nltk look for its lists anew, which it otherwise does but once."""
-    opinion_lexicon._unload()
-    stopwords._unload()
-
-
 @pytest.fixture
 def nltk_data(tmp_path, monkeypatch):
     """nltk's lists of words, in short, in the only folder where nltk looks."""
@@ -151,10 +143,9 @@ def nltk_data(tmp_path, monkeypatch):
         "opinion_lexicon/positive-words.txt": HEADER.format("Positive") + "happy\nlike\n",
         "opinion_lexicon/negative-words.txt": HEADER.format("Negative") + "sad\nwell-worn\n",
     }
-    put({f"corpora/{name}": content for name, content in files.items()}, tmp_path, monkeypatch)
-    unload()
-    yield tmp_path
-    unload()
+    files = {f"corpora/{name}": content for name, content in files.items()}
+    with nltk_files(files, tmp_path, monkeypatch) as folder:
+        yield folder
 
 
 def of_class(text, vocabulary):
@@ -233,15 +224,6 @@ def test_only_the_classes_without_data_are_left_out(nltk_data, package, name, ot
     assert "`make words`" in message
     assert str(nltk_data) in message
     assert "\n" not in message
-
-
-def test_without_any_data_both_are_named(tmp_path, monkeypatch):
-    unload()
-    monkeypatch.setattr(nltk.data, "path", [str(tmp_path / "one"), str(tmp_path / "two")])
-    classes, missing = word_classes(["joy"])
-    assert set(classes) == {"negation", "pronoun", "label", "feel"}
-    assert ["opinion_lexicon" in message for message in missing] == [True, False]
-    assert all(str(tmp_path / "one") + ", " + str(tmp_path / "two") in message for message in missing)
 
 
 def test_the_module_is_there_without_nltk(monkeypatch):

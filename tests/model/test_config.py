@@ -19,10 +19,6 @@ def test_a_config_is_frozen():
         GPT2Config(**SIZES).n_layer = 4
 
 
-def test_a_head_has_its_share_of_the_width():
-    assert GPT2Config(**SIZES).head_width == 7
-
-
 WHOLE, RATES = ("n_layer", "n_head", "n_embd", "n_ctx", "vocab_size"), ("layer_norm_epsilon", "dropout", "attn_dropout")
 BAD = [(name, value) for name in WHOLE for value in (0, -1, 2.0, "3", True, None)]
 BAD += [(name, value) for name in RATES for value in (-0.1, 1.0, float("nan"), float("inf"), "0.1", None)]

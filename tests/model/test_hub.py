@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import line_of
 from huggingface_hub import constants, hf_hub_download, snapshot_download, try_to_load_from_cache
 from stand_in import COMMIT
 from tiny import difference, real, texts
@@ -53,17 +54,16 @@ def someone(hub, lm_reference, tmp_path):
 
 
 @pytest.fixture
-def published(hub, lm_reference, tmp_path, monkeypatch):
-    """Publish one folder under every published name, its files as the official ones of gpt2; return it."""
-    folder = shutil.copytree(lm_reference.folder, tmp_path / "published")
+def published(hub, someone, monkeypatch):
+    """Publish SOMEONE's folder under every published name, its files as the official ones of gpt2; return it."""
     for name in ("vocab.json", "merges.txt"):
-        (folder / name).write_text(f"the {name} of nobody")
+        (someone / name).write_text(f"the {name} of nobody")
     for name, repository in PUBLISHED.items():
-        hub.repositories["model", repository] = folder
+        hub.repositories["model", repository] = someone
         hub.commits[repository] = OFFICIAL if name == "gpt2" else COMMIT
-    pins = {name: (None, hashlib.sha256((folder / name).read_bytes()).hexdigest()) for name in FILES[1:]}
+    pins = {name: (None, hashlib.sha256((someone / name).read_bytes()).hexdigest()) for name in FILES[1:]}
     monkeypatch.setattr(model.names, "OFFICIAL", pins)
-    return folder
+    return someone
 
 
 def same(loaded, reference) -> bool:
@@ -80,11 +80,7 @@ def blob_of(path: Path) -> Path:
 
 
 def refusal(name: str = SOMEONE) -> str:
-    """Return the message of the InputError that loading raises: always one line."""
-    with pytest.raises(InputError) as caught:
-        load_lm(name)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return line_of(load_lm, name)
 
 
 def nothing_kept() -> bool:
@@ -111,12 +107,6 @@ def test_a_published_name_is_downloaded_from_its_repository_and_only_once(hub, p
     hub.requests.clear()
     assert same(load_lm(name), lm_reference)
     assert hub.requests == []
-
-
-def test_only_the_files_of_a_checkpoint_are_downloaded(hub, someone, lm_reference):
-    assert same(load_lm(SOMEONE), lm_reference)
-    assert set(hub.sent) == {"config.json", WEIGHTS}
-    assert hub.sent[WEIGHTS] == (someone / WEIGHTS).stat().st_size
 
 
 def test_a_cached_model_is_used_though_the_hub_has_a_newer_one(hub, someone, lm_reference):
@@ -217,9 +207,9 @@ def test_a_download_that_broke_once_resumes(hub, someone, lm_reference):
     assert hub.sent[WEIGHTS] == (someone / WEIGHTS).stat().st_size + 500
 
 
-@pytest.mark.parametrize("how", ["drop", "reset", "end"])
-def test_a_download_that_keeps_breaking_is_one_line_and_leaves_nothing(hub, someone, lm_reference, how):
-    hub.misbehave(WEIGHTS, **{how: 50_500})
+@pytest.mark.parametrize("fault", [{"drop": 50_500}, {"reset": 50_500}, {"end": 50_500}, {"html": True}], ids=str)
+def test_a_download_that_keeps_breaking_is_one_line_and_leaves_nothing(hub, someone, lm_reference, fault):
+    hub.misbehave(WEIGHTS, **fault)
     assert f"{WEIGHTS} did not arrive" in refusal()
     assert nothing_kept()
     hub.behave()
@@ -237,14 +227,6 @@ def test_a_flipped_byte_is_noticed_and_the_file_not_kept(hub, someone, lm_refere
     assert nothing_kept()
     assert same(load_lm(SOMEONE), lm_reference)
     assert ranges(hub) == [None, None]
-
-
-def test_a_page_instead_of_the_weights_is_not_kept(hub, someone, lm_reference):
-    hub.misbehave(WEIGHTS, html=True)
-    assert "did not arrive" in refusal()
-    assert nothing_kept()
-    hub.behave()
-    assert same(load_lm(SOMEONE), lm_reference)
 
 
 # The hub refuses, or does not answer.
@@ -326,10 +308,15 @@ def test_an_address_that_accepts_no_connection_is_one_line_within_seconds(hub, i
         assert "no answer within 1 seconds" in refusal()
 
 
-@pytest.mark.parametrize("endpoint", ["huggingface", "ftp://127.0.0.1", "http://no.such.host.invalid"])
+@pytest.mark.parametrize(
+    "endpoint",
+    ["huggingface", "ftp://127.0.0.1", "http://no.such.host.invalid", "http://host:notaport", "http://[::1"],
+)
 def test_an_endpoint_that_is_no_address_is_one_line(hub, monkeypatch, endpoint):
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    assert endpoint in refusal()
+    assert re.search(
+        f"{re.escape(endpoint)} (does not answer as the hub does|failed .*); check your network", refusal()
+    )
 
 
 def first_file(**changes):
@@ -349,18 +336,14 @@ def test_a_listing_that_no_hub_would_send_is_refused_before_anything_is_written(
     before = sorted(tmp_path.rglob("*"))
     hub.misbehave("api", edit=edit)
     with pytest.raises(InputError, match="does not answer as the hub does"):
-        client.fetch("model", SOMEONE, lambda names: names or refuse())
+        client.fetch("model", SOMEONE, list)
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def refuse():
-    raise InputError("nothing there")
 
 
 def test_a_small_file_with_another_hash_than_listed_is_noticed(hub, someone):
     hub.misbehave("api", edit=first_file(blobId="0" * 40))
     with pytest.raises(InputError, match=f"arrived damaged: its hash is not {'0' * 40}, as the hub lists it"):
-        client.fetch("model", SOMEONE, lambda names: names or refuse())
+        client.fetch("model", SOMEONE, list)
 
 
 def test_a_full_disk_is_reported_as_such_and_leaves_no_weights(hub, someone, lm_reference, monkeypatch):
@@ -399,12 +382,6 @@ def test_a_file_that_was_damaged_in_the_cache_is_refused_until_it_is_removed(hub
     hub.sent.clear()
     assert same(load_lm(SOMEONE), lm_reference)
     assert set(hub.sent) == {WEIGHTS}
-
-
-def test_a_file_that_was_cut_in_the_cache_is_refused(hub, someone):
-    load_lm(SOMEONE)
-    os.truncate(blob_of(someone / WEIGHTS), 100_000)
-    assert "is damaged" in refusal()
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff", b"../snapshots"])
@@ -467,12 +444,6 @@ def test_a_model_of_another_kind_is_refused_by_its_config_alone(hub, someone):
     with pytest.raises(InputError, match="does not implement model_type = 'llama'"):
         model.checkpoint.read_config(SOMEONE)
     assert set(hub.sent) == {"config.json"}
-
-
-@pytest.mark.parametrize("endpoint", ["http://host:notaport", "http://[::1"])
-def test_a_mirror_without_a_valid_port_is_one_line(monkeypatch, hub, endpoint):
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    assert "does not answer as the hub does; check your network, HF_ENDPOINT" in refusal()
 
 
 def test_links_without_their_content_are_repaired(hub, someone, lm_reference):
@@ -576,15 +547,8 @@ def test_a_folder_goes_before_the_hub(hub, someone, clf_reference, tmp_path, mon
     assert hub.requests == []
 
 
-@pytest.mark.parametrize("name", ["runs/nothing", "runs/first--try", "runs/läuft", "runs/x..y", "runs/x."])
-def test_a_mistyped_folder_is_reported_as_neither_a_folder_nor_on_the_hub(hub, name):
-    message = refusal(name)
-    if name == "runs/nothing":
-        assert f"there is no folder {name} either" in message
-        assert "check the name" in message
-    else:
-        assert f"model {name!r}: neither a folder, nor owner/name on the hub" in message
-        assert hub.requests == []
+def test_a_mistyped_folder_is_reported_as_neither_a_folder_nor_on_the_hub(hub):
+    assert re.search("check the name.*there is no folder runs/nothing either", refusal("runs/nothing"))
 
 
 # Programs of their own, steered by environment variables.
@@ -632,20 +596,6 @@ def test_a_program_ends_although_the_hub_is_silent(hub, someone, tmp_path):
     hub.misbehave("api", hang=True)
     _, err = start(LOAD, hub, tmp_path / "home", HF_HUB_ETAG_TIMEOUT="1").communicate(timeout=600)
     assert "no answer within 1 seconds" in err
-
-
-@pytest.mark.slow
-def test_a_script_with_other_weights_than_the_official_gpt2_exits_with_2(hub, published, tmp_path):
-    """Against the published hash, which the tiny checkpoint cannot have."""
-    (tmp_path / "corpus.txt").write_text("".join(f"so happy {i};joy\nso sad {i};sadness\n" for i in range(10)))
-    argv = ["train.py", "--model", "gpt2", "--corpus", str(tmp_path / "corpus.txt"), "--device", "cpu"]
-    code = f"import os, runpy, sys; os.chdir({str(tmp_path)!r}); sys.argv = {argv}; sys.path.insert(0, {str(ROOT)!r})"
-    process = start(f"{code}; runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')", hub, tmp_path / "home")
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 2
-    assert err.count("\n") == 1
-    assert "expected SHA-256 248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707, got " in err
-    assert list(tmp_path.glob("runs/*")) == []
 
 
 # The published sizes.

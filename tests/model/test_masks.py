@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import B, D, H, L, T, difference, texts
+from tiny import B, H, L, T, difference, texts
 
 from model import Trace, masks
 
@@ -59,37 +59,22 @@ def test_a_region_is_where_the_model_attends_or_where_it_does_not(clf_reference,
     assert torch.equal(got, expected.expand(B, L, H, 5, 5))
 
 
-def test_a_cut_region_removes_its_part_of_z(clf_reference):
-    """One weight cut in layer 0: z loses weight times v of that key, and nothing else."""
-    model, (ids, _) = clf_reference.ours, texts(5, 5)
-    region = masks.queries(5, [3]) & masks.keys(5, [1])
-    plain, cut = Trace("weights", "v", "z"), Trace("z")
-    model.trunk(ids, trace=plain)
-    model.trunk(ids, trace=cut, attn_gate=(~region).float())
-    lost = torch.zeros(B, H, 5, D)
-    lost[:, :, 3] = plain.weights[0][:, :, 3, 1, None] * plain.v[0][:, :, 1]
-    assert difference(plain.z[0] - cut.z[0], lost) < 1e-5
-
-
 # Gates.
 
 
-def test_close_heads_closes_these_pairs(tiny):
-    gate = masks.close_heads(tiny, [(0, 1), (2, 4)])
-    assert gate.shape == (1, L, H, 1)
-    assert gate[0, :, :, 0].tolist() == [[1, 0, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+GATES = {
+    "close_heads": ([(0, 1), (2, 4)], (1, L, H, 1), [1, 0, 1, 1, 1, *[1] * H, 1, 1, 1, 1, 0]),
+    "close_attention": ([2, 0], (1, L, 1, 1), [0, 1, 0]),
+    "close_mlps": ([1], (1, L, 1), [1, 0, 1]),
+}
 
 
-def test_close_attention_closes_all_their_heads(tiny):
-    gate = masks.close_attention(tiny, [2, 0])
-    assert gate.shape == (1, L, 1, 1)
-    assert gate.flatten().tolist() == [0, 1, 0]
-
-
-def test_close_mlps_closes_these_mlps(tiny):
-    gate = masks.close_mlps(tiny, [1])
-    assert gate.shape == (1, L, 1)
-    assert gate.flatten().tolist() == [1, 0, 1]
+@pytest.mark.parametrize("name", GATES)
+def test_a_gate_is_closed_where_it_was_asked_to_be(tiny, name):
+    where, shape, values = GATES[name]
+    gate = getattr(masks, name)(tiny, where)
+    assert gate.shape == shape
+    assert gate.flatten().tolist() == values
 
 
 def test_each_head_has_one_closed_head_per_row(tiny):
@@ -98,36 +83,7 @@ def test_each_head_has_one_closed_head_per_row(tiny):
     assert [row.nonzero().tolist() for row in 1 - gate[..., 0]] == [[[i // H, i % H]] for i in range(L * H)]
 
 
-def test_closed_heads_emit_nothing_and_the_others_something(clf_reference):
-    trace = Trace("z")
-    clf_reference.ours(*TEXTS, trace=trace, head_gate=masks.close_heads(clf_reference.ours.config, [(0, 1), (2, 4)]))
-    silent = ~trace.stacked("z").any(-1).any(-1)
-    assert silent.nonzero().tolist() == [[b, *pair] for b in range(B) for pair in ([0, 1], [2, 4])]
-
-
-@pytest.mark.parametrize("name", ["close_attention", "close_mlps"])
-def test_closed_layers_emit_nothing_and_the_others_something(clf_reference, name):
-    record, argument = {"close_attention": ("z", "head_gate"), "close_mlps": ("mlp", "mlp_gate")}[name]
-    trace = Trace(record)
-    clf_reference.ours(*TEXTS, trace=trace, **{argument: getattr(masks, name)(clf_reference.ours.config, [1])})
-    assert [bool(layer.any()) for layer in getattr(trace, record)] == [True, False, True]
-
-
 # Masks from other masks, and from tokens.
-
-
-def test_hide_tokens_hides_them_as_keys_in_each_text_of_its_own(clf_reference):
-    hidden = matrix("00100 10001")
-    mask = masks.hide_tokens(hidden)
-    assert mask.shape == (2, 1, 1, 1, 5)
-    expected = CAUSAL & ~hidden[:, None, None, None]
-    assert torch.equal(seen(clf_reference.ours, texts(5, 5)[0], attn_mask=mask), expected.expand(2, L, H, 5, 5))
-
-
-@pytest.mark.parametrize("hidden", [torch.zeros(2, 5), torch.zeros(5, dtype=torch.bool)], ids=["float", "one axis"])
-def test_hide_tokens_refuses_another_type_or_shape(hidden):
-    with pytest.raises(ValueError, match=r"hidden: expected bool \(B, T\), got"):
-        masks.hide_tokens(hidden)
 
 
 def test_combine_broadcasts():
@@ -137,11 +93,6 @@ def test_combine_broadcasts():
     assert both.shape == (2, 1, H, 5, 5)
     assert not both[:, :, 2].any()
     assert torch.equal(both[1, 0, 3], matrix("00000 01000 00100 00010 00000"))
-
-
-def test_combine_wants_a_mask():
-    with pytest.raises(ValueError, match="at least one"):
-        masks.combine()
 
 
 WHERE = [dict(layers=[1]), dict(heads=[(0, 2), (2, 0)]), dict(layers=[]), dict(heads=[])]
@@ -166,13 +117,7 @@ def test_restrict_keeps_the_axes_of_its_mask(tiny):
     assert got.sum() == got.numel() - (~mask).sum()
 
 
-@pytest.mark.parametrize("where", [{}, dict(layers=[1], heads=[(1, 1)])], ids=str)
-def test_restrict_wants_layers_or_heads(tiny, where):
-    with pytest.raises(ValueError, match="either layers or heads"):
-        masks.restrict(masks.self_token(5), tiny, **where)
-
-
-OUT_OF_RANGE = [
+REFUSED = [
     (lambda c: masks.close_heads(c, [(L, 0)]), rf"layer {L}: expected 0 .. {L - 1}"),
     (lambda c: masks.close_heads(c, [(0, H)]), rf"head {H}: expected 0 .. {H - 1}"),
     (lambda c: masks.close_heads(c, [(0, -1)]), "head -1"),
@@ -183,11 +128,17 @@ OUT_OF_RANGE = [
     (lambda c: masks.keys(5, [5]), "position 5: expected 0 .. 4"),
     (lambda c: masks.queries(5, [-1]), "position -1"),
     (lambda c: masks.band(5, 0), "width of at least 1, got 0"),
+    (lambda c: masks.last_tokens(0), "last_tokens: expected at least 1, got 0"),
+    (lambda c: masks.combine(), "at least one mask"),
+    (lambda c: masks.hide_tokens(torch.zeros(2, 5)), r"hidden: expected bool \(B, T\), got torch.float32"),
+    (lambda c: masks.hide_tokens(torch.zeros(5, dtype=torch.bool)), r"hidden: expected bool \(B, T\), got torch.bool"),
+    (lambda c: masks.restrict(masks.self_token(5), c), "either layers or heads"),
+    (lambda c: masks.restrict(masks.self_token(5), c, layers=[1], heads=[(1, 1)]), "restrict: give either"),
 ]
 
 
-@pytest.mark.parametrize(("build", "message"), OUT_OF_RANGE, ids=[message for _, message in OUT_OF_RANGE])
-def test_what_is_out_of_range_is_refused(tiny, build, message):
+@pytest.mark.parametrize(("build", "message"), REFUSED, ids=[message for _, message in REFUSED])
+def test_what_cannot_be_is_refused(tiny, build, message):
     with pytest.raises(ValueError, match=message):
         build(tiny)
 
@@ -214,14 +165,6 @@ def test_an_intervention_hides_this_in_a_padded_batch(clf_reference, name):
     got = seen(clf_reference.ours, IDS, LENGTHS, **intervention(IDS, LENGTHS))
     for text, expected in enumerate(rows):
         assert torch.equal(got[text], matrix(expected).expand(L, H, 5, 5))
-
-
-@pytest.mark.parametrize("name", INTERVENTIONS)
-def test_an_intervention_does_to_a_batch_what_it_does_to_each_text(clf_reference, name):
-    intervention, model = INTERVENTIONS[name][0], clf_reference.ours
-    alone = [(IDS[i : i + 1, :n], LENGTHS[i : i + 1]) for i, n in enumerate(LENGTHS.tolist())]
-    expected = torch.cat([model(*text, **intervention(*text)) for text in alone])
-    assert difference(model(IDS, LENGTHS, **intervention(IDS, LENGTHS)), expected) < 1e-6
 
 
 @pytest.mark.parametrize("name", INTERVENTIONS)

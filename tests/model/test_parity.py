@@ -3,17 +3,15 @@
 import math
 import shutil
 import types
-import warnings
-from collections.abc import Callable
 
 import pytest
 import torch
-from tiny import C, D, H, L, V, difference, real, texts
+from tiny import C, D, H, V, difference, real, texts
 from torch.nn import functional as F
 
 import model.gpt2
 import model.readout
-from model import GPT2LM, Trace, load_lm
+from model import GPT2LM, GPT2Config, Trace, load_lm
 
 TOLERANCE = 1e-5  # of the largest logit
 
@@ -46,17 +44,11 @@ def check_parity(ours, hf, ids, lengths) -> None:
         raise AssertionError(f"{distance:.1e} of the logits' scale; the residual stream differs first in {where}")
 
 
-BATCHES = pytest.mark.parametrize("lengths", [(1,), (13,), (7, 11), (5, 1, 13)], ids=str)
-
-
-@BATCHES
-def test_language_model_equals_transformers(lm_reference, lengths):
-    check_parity(lm_reference.ours, lm_reference.hf, *texts(*lengths))
-
-
-@BATCHES
-def test_classifier_equals_transformers(clf_reference, lengths):
-    check_parity(clf_reference.ours, clf_reference.hf, *texts(*lengths))
+@pytest.mark.parametrize("kind", ["lm_reference", "clf_reference"])
+@pytest.mark.parametrize("lengths", [(1,), (13,), (7, 11), (5, 1, 13)], ids=str)
+def test_logits_equal_those_of_transformers(request, kind, lengths):
+    hf, ours, _ = request.getfixturevalue(kind)
+    check_parity(ours, hf, *texts(*lengths))
 
 
 @pytest.mark.parametrize("sizes", [dict(n_layer=1, n_head=1, n_embd=3), dict(n_layer=5, n_head=2, n_embd=22)], ids=str)
@@ -70,9 +62,7 @@ def full_size(reference):
     """The 124M shape with random weights, once: a classifier and a language model from one folder, ours and HF's."""
     import transformers
 
-    full = transformers.GPT2Config().to_dict() | {"initializer_range": 0.1, "pad_token_id": 50256, "num_labels": 6}
-    full = {name: full[name] for name in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size", "num_labels",
-                                          "layer_norm_epsilon", "initializer_range", "pad_token_id")}  # fmt: skip
+    full = GPT2Config.preset("gpt2").to_hf() | {"initializer_range": 0.1, "num_labels": 6}
     hf, ours, folder = reference("GPT2ForSequenceClassification", **full)
     hf_lm = transformers.GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager").eval()
     lm = load_lm(folder)
@@ -176,25 +166,21 @@ MUTANTS = {
     unscaled_scores: "block 0",
     heads_interleaved: "block 1",
     no_final_layer_norm: "block 2 or ln_f",
+    token_before_the_last: "None",
 }
 
 
-def assert_noticed(ours, hf, mutate: Callable, monkeypatch, where: str) -> None:
-    check_parity(ours, hf, *texts(7, 11))  # before the mutation nothing differs
+EVERY_MUTANT = [(kind, mutate) for mutate in MUTANTS for kind in ("lm", "clf")]
+EVERY_MUTANT.remove(("lm", token_before_the_last))  # a language model reads every token
+
+
+@pytest.mark.parametrize(("kind", "mutate"), EVERY_MUTANT, ids=lambda value: getattr(value, "__name__", value))
+def test_parity_notices_and_locates(request, kind, mutate, monkeypatch):
+    ours, hf = request.getfixturevalue(kind), request.getfixturevalue(f"{kind}_reference").hf
     with torch.no_grad():
         mutate(ours, monkeypatch)
-    with pytest.raises(AssertionError, match=f"first in {where}$"):
+    with pytest.raises(AssertionError, match=f"first in {MUTANTS[mutate]}$"):
         check_parity(ours, hf, *texts(7, 11))
-
-
-@pytest.mark.parametrize("mutate", MUTANTS, ids=lambda mutate: mutate.__name__)
-def test_parity_notices_and_locates(lm, lm_reference, mutate, monkeypatch):
-    assert_noticed(lm, lm_reference.hf, mutate, monkeypatch, MUTANTS[mutate])
-
-
-@pytest.mark.parametrize("mutate", [*MUTANTS, token_before_the_last], ids=lambda mutate: mutate.__name__)
-def test_parity_of_the_classifier_notices_and_locates(clf, clf_reference, mutate, monkeypatch):
-    assert_noticed(clf, clf_reference.hf, mutate, monkeypatch, MUTANTS.get(mutate, "None"))
 
 
 def test_loading_notices_a_square_weight_that_was_not_transposed(lm_reference, monkeypatch):
@@ -212,6 +198,7 @@ def continued(hf, ids, new, **settings):
     return hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, **full)
 
 
+@pytest.mark.filterwarnings("error")  # what fits into the context says nothing
 def test_greedy_generation_equals_transformers(lm_reference):
     ids, _ = texts(4, 4, 4)
     got = lm_reference.ours.generate(ids, max_new_tokens=9)
@@ -245,12 +232,6 @@ def test_generation_says_when_the_context_is_full(lm_reference):
     with pytest.warns(UserWarning, match="n_ctx = 13"):
         got = lm_reference.ours.generate(ids, max_new_tokens=10)
     assert got.shape == (2, 13)
-
-
-def test_generation_that_fits_says_nothing(lm_reference):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert lm_reference.ours.generate(texts(4)[0], max_new_tokens=9).shape == (1, 13)
 
 
 def test_no_new_tokens_leave_the_prompt(lm_reference):
@@ -287,24 +268,3 @@ def test_a_low_temperature_is_greedy(lm_reference):
     ids, _ = texts(4, 4)
     cold = lm_reference.ours.generate(ids, 5, temperature=1e-6)
     assert cold.tolist() == continued(lm_reference.hf, ids, 5).tolist()
-
-
-def close_and_steer(ids, lengths):
-    """Arguments that grow with T: two heads closed at the last token, and the first key hidden."""
-    t = ids.shape[1]
-    gate, mask = torch.ones(1, L, H, t), torch.ones(1, 1, 1, 1, t, dtype=torch.bool)
-    gate[:, 1, 2:4, -1] = 0
-    mask[..., 0] = False
-    return {"head_gate": gate, "attn_mask": mask}
-
-
-def test_generation_asks_the_intervention_anew_for_every_token(lm_reference):
-    ids, _ = texts(4, 4, 4)
-    expected = ids
-    with torch.no_grad():
-        for _ in range(7):  # by hand, every position computed
-            lengths = torch.full((3,), expected.shape[1])
-            logits = lm_reference.ours(expected, lengths, **close_and_steer(expected, lengths), trace=Trace("weights"))
-            expected = torch.cat([expected, logits[:, -1].argmax(-1, keepdim=True)], dim=1)
-    got = lm_reference.ours.generate(ids, 7, intervention=close_and_steer)
-    assert got.tolist() == expected.tolist() != continued(lm_reference.hf, ids, 7).tolist()

@@ -9,12 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model import InputError, Tokenizer
-from model.names import EMBEDDED
-
-SHA256 = {
-    "vocab.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
-    "merges.txt": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-}
+from model.names import EMBEDDED, OFFICIAL
+from model.tokenizer import FILES
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +28,9 @@ def theirs():
     return lambda text: tokenizer(text, split_special_tokens=True)["input_ids"]
 
 
-@pytest.mark.parametrize("name", SHA256)
+@pytest.mark.parametrize("name", FILES)
 def test_the_embedded_files_are_the_official_ones(name):
-    assert hashlib.sha256((EMBEDDED / name).read_bytes()).hexdigest() == SHA256[name]
-
-
-def test_the_vocabulary_has_its_size(ours):
-    assert len(ours) == 50257
+    assert hashlib.sha256((EMBEDDED / name).read_bytes()).hexdigest() == OFFICIAL[name][1]
 
 
 KNOWN = {
@@ -96,12 +88,8 @@ def test_pieces_of_ascii_are_the_tokens_themselves(ours, text):
     assert [piece for piece, _, _ in ours.pieces(text)] == [ours.decode([token]) for token in ours.encode(text)]
 
 
-def test_pieces_of_a_plain_text(ours):
-    assert ours.pieces("i feel tired") == [("i", 0, 1), (" feel", 1, 6), (" tired", 6, 12)]
-
-
 def test_each_part_of_an_emoji_covers_all_of_it(ours):
-    assert ours.decode(ours.encode("🙂")[:1]) != "🙂"  # several tokens, none of which is text by itself
+    assert ours.decode(ours.encode("🙂")[:1]) == "\ufffd"  # several tokens, none of which is text by itself
     pieces = ours.pieces("a🙂b")
     assert [piece for piece, _, _ in pieces] == ["a", *["🙂"] * len(ours.encode("🙂")), "b"]
     assert {(start, end) for piece, start, end in pieces if piece == "🙂"} == {(1, 2)}
@@ -123,16 +111,12 @@ def test_the_special_token_can_be_decoded(ours):
     assert ours.decode([64, 50256, 65]) == "a<|endoftext|>b"
 
 
-def test_bytes_that_are_no_character_become_the_replacement_character(ours):
-    assert ours.decode(ours.encode("🙂")[:1]) == "\ufffd"
-
-
 # Files that are not there, or not a tokenizer.
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in SHA256:
+    for name in FILES:
         shutil.copy(EMBEDDED / name, tmp_path)
     return tmp_path
 
@@ -153,7 +137,7 @@ def test_missing_files_are_named(folder, missing):
 GARBAGE = [b"", b"\xff\xfe", b"{}", b"[1, 2]", b"null", b'{"a": "b"}', b"a b\nc d e\n"]
 
 
-@pytest.mark.parametrize("name", SHA256)
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("content", GARBAGE, ids=str)
 def test_garbage_is_refused(folder, name, content):
     (folder / name).write_bytes(content)
@@ -161,38 +145,23 @@ def test_garbage_is_refused(folder, name, content):
         Tokenizer.load(folder)
 
 
-def swap_two_ids(folder):
-    vocab = json.loads((folder / "vocab.json").read_text())
-    vocab["Ġthe"], vocab["Ġa"] = vocab["Ġa"], vocab["Ġthe"]
-    (folder / "vocab.json").write_text(json.dumps(vocab))
+UNFIT = {
+    "two ids swapped": ("vocab.json", lambda vocab: vocab | {"Ġthe": vocab["Ġa"], "Ġa": vocab["Ġthe"]}),
+    "a token added": ("vocab.json", lambda vocab: vocab | {"Ġheadgate": len(vocab)}),
+    "a merge dropped": ("merges.txt", lambda lines: [*lines[:100], *lines[101:]]),
+    "two merges swapped": ("merges.txt", lambda lines: [*lines[:5], lines[6], lines[5], *lines[7:]]),
+    "the last merges dropped": ("merges.txt", lambda lines: lines[:1000]),
+}
 
 
-def drop_a_merge(folder):
-    lines = (folder / "merges.txt").read_text().split("\n")
-    (folder / "merges.txt").write_text("\n".join([*lines[:100], *lines[101:]]))
-
-
-def swap_two_merges(folder):
-    lines = (folder / "merges.txt").read_text().split("\n")
-    lines[5], lines[6] = lines[6], lines[5]
-    (folder / "merges.txt").write_text("\n".join(lines))
-
-
-def drop_the_last_merges(folder):
-    lines = (folder / "merges.txt").read_text().split("\n")
-    (folder / "merges.txt").write_text("\n".join(lines[:1000]))
-
-
-def add_a_token(folder):
-    vocab = json.loads((folder / "vocab.json").read_text())
-    (folder / "vocab.json").write_text(json.dumps(vocab | {"Ġheadgate": len(vocab)}))
-
-
-@pytest.mark.parametrize(
-    "change", [swap_two_ids, drop_a_merge, swap_two_merges, drop_the_last_merges, add_a_token], ids=lambda f: f.__name__
-)
-def test_files_that_do_not_belong_together_are_refused(folder, change):
-    change(folder)
+@pytest.mark.parametrize("name", UNFIT)
+def test_files_that_do_not_belong_together_are_refused(folder, name):
+    file, change = UNFIT[name]
+    content = (folder / file).read_text()
+    if file == "vocab.json":
+        (folder / file).write_text(json.dumps(change(json.loads(content))))
+    else:
+        (folder / file).write_text("\n".join(change(content.split("\n"))))
     with pytest.raises(InputError, match="do not belong together"):
         Tokenizer.load(folder)
 
