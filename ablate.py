@@ -140,18 +140,18 @@ def draw(folder: Path, tables: dict[str, pd.DataFrame], majority: float, title: 
     effects, significance = tables["effects"], tables["significance"]
     for kind, fill in effects[["kind", "fill"]].drop_duplicates().itertuples(index=False):
         if kind == "head":
-            figures.heads(effects, significance, fill, folder / f"heads_{fill}.png", title)
+            figures.draw_heads(effects, significance, fill, folder / f"heads_{fill}.png", title)
         elif kind == "layer":
-            figures.layers(effects, significance, fill, folder / f"layers_{fill}.png", title)
+            figures.draw_layers(effects, significance, fill, folder / f"layers_{fill}.png", title)
         elif kind == "mask":
-            figures.regions(effects, folder / "regions.png", title)
+            figures.draw_regions(effects, folder / "regions.png", title)
         elif kind == "words":
-            figures.words(effects, folder / "words.png", title)
+            figures.draw_words(effects, folder / "words.png", title)
         elif kind == "pair":
-            figures.interactions(tables["interactions"], fill, folder / "interactions.png", title)
+            figures.draw_interactions(tables["interactions"], fill, folder / "interactions.png", title)
     if "curves" in tables:
         fill = effects.loc[effects["kind"] == "head", "fill"].iloc[0]
-        figures.curves(tables["curves"], fill, majority, folder / "curves.png", title)
+        figures.draw_curves(tables["curves"], fill, majority, folder / "curves.png", title)
 
 
 if __name__ == "__main__":

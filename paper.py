@@ -54,7 +54,9 @@ def write_results(folder: Path, measured: list[results.MeasuredRun]) -> None:
         if not differences.empty:
             output.write_csv(new / "differences.csv", differences)
         output.write_text(new / "results.md", report.report(measured, table, differences, words))
-        figures.forest(accuracies, new / "results.png", "accuracy on the test split, with its 95 % bootstrap interval")
+        figures.draw_forest(
+            accuracies, new / "results.png", "accuracy on the test split, with its 95 % bootstrap interval"
+        )
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def finish(run: Path, record: dict[str, Any], training: Pretraining, books: Book
     """Measure the kept weights in fp32, let them write a sample, and complete the manifest."""
     log, device = pd.DataFrame(training.log), Device(training.device.device, "fp32")
     drawn = f"train, by {training.options.sampled:,} drawn tokens" if training.softmax else "train"
-    figures.loss_curves(log.replace({"split": {"train": drawn}}), run / "learning_curves.png", run.name)
+    figures.draw_loss_curves(log.replace({"split": {"train": drawn}}), run / "learning_curves.png", run.name)
     lm = load_lm(run).to(device.device)
     measure(run, lm, books, device)
     torch.manual_seed(training.options.seed)
@@ -65,7 +65,7 @@ def finish(run: Path, record: dict[str, Any], training: Pretraining, books: Book
         for weights, model in models.items()
     )
     output.write_csv(run / "heads.csv", scores)
-    figures.heads(scores, run / "heads.png")
+    figures.draw_heads(scores, run / "heads.png")
     seconds, memory = {"training": float(log["seconds"].sum())}, {"all": device.peak_memory()}
     record = record | {"status": "finished", "seconds": seconds, "peak_memory_bytes": memory}
     output.write_json(run / "run.json", record)

@@ -113,7 +113,7 @@ def finish(run: Path, record: dict[str, Any], training: Training, corpus: Corpus
     started, seconds = time.perf_counter(), seconds + training.seconds_before
     device = training.device.as_single()
     scores = measure(run, corpus, training.texts, device)
-    figures.learning_curves(pd.DataFrame(training.log), training.best_epoch, run / "learning_curves.png")
+    figures.draw_learning_curves(pd.DataFrame(training.log), training.best_epoch, run / "learning_curves.png")
     console.print(f"Kept: epoch {training.best_epoch}", scores)
     record["status"] = "interrupted" if training.interrupted else "finished"
     record["seconds"] = {"training": seconds, "all": seconds + time.perf_counter() - started}

@@ -1,4 +1,6 @@
-"""Every picture of a training run: drawn without pyplot, so nothing is kept between two of them, and saved whole."""
+"""The drawing toolkit: colours, heat maps, grids of panels, and pictures saved whole.
+
+It goes without pyplot, so nothing is kept between two pictures."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -20,6 +22,7 @@ from .texts import OVERALL
 # Okabe & Ito's colours without the yellow, which is lost on white; classes beyond the seventh change the line style.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000")
 GREY = "#767676"
+SIGNED, UNSIGNED = "RdBu", "Blues"  # colour maps of heat maps: around 0, where losses are red, and from 0 on
 STYLE = matplotlib.rc_context(
     {
         "font.size": 11,
@@ -38,7 +41,7 @@ STYLE = matplotlib.rc_context(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """As a PNG, whole or not at all."""
+    """Save a picture as PNG, whole or not at all."""
     if any(axes.get_aspect() != "auto" for axes in figure.axes):
         figure.draw_without_rendering()  # where cells are square, one pass of the layout lets texts overlap
     with written_whole(path) as [temporary]:
@@ -51,31 +54,33 @@ CELL = 0.5  # inches of the largest cell
 TICK = 0.18  # inches from one name of a layer or head to the next
 
 
-def by_head(rows: pd.DataFrame, values: str) -> pd.DataFrame:
+def pivot_heads(rows: pd.DataFrame, values: str) -> pd.DataFrame:
     return rows.pivot(index="layer", columns="head", values=values)
 
 
-def heat_maps(
+def draw_heat_maps(
     maps: Mapping[str, pd.DataFrame], colours: str, scales: tuple[str, str], p: Mapping[str, pd.DataFrame]
 ) -> tuple[Figure, list[Axes]]:
-    """One heat map each: the first in these colours on a scale of its own, the others share one."""
+    """Draw one heat map each: the first in these colours on a scale of its own; the others, SIGNED, share one."""
     whole, *others = maps.values()
-    cell = min(CELL, (layout(len(maps))[2] - 0.6) / whole.shape[1])
-    figure, grid = panel_grid(len(maps), cell * whole.shape[0] + 0.9)
-    limits = [colour_limit([whole]), *[colour_limit(others)] * len(others)]
+    cell = min(CELL, (grid_shape(len(maps))[2] - 0.6) / whole.shape[1])
+    figure, grid = make_panels(len(maps), cell * whole.shape[0] + 0.9)
+    limits = [find_colour_limit([whole]), *[find_colour_limit(others)] * len(others)]
     for axes, (label, values), limit in zip(grid, maps.items(), limits, strict=True):
-        heat_map(axes, values, colours if axes is grid[0] else "RdBu", limit, cell, p.get(label))
-        axes.set_title(short(label, len(maps)))
-    bar(figure, grid[:1], wrapped(scales[0], 36), location="left")
-    bar(figure, grid[1:], scales[1])
+        draw_heat_map(axes, values, colours if axes is grid[0] else SIGNED, limit, cell, p.get(label))
+        axes.set_title(panel_title(label, len(maps)))
+    draw_scale(figure, grid[:1], wrapped(scales[0], 36), location="left")
+    draw_scale(figure, grid[1:], scales[1])
     return figure, grid
 
 
-def heat_map(axes: Axes, values: pd.DataFrame, colours: str, limit: float, cell: float, p: pd.DataFrame | None) -> None:
-    """A heat map, 0 in the middle of two colours; numbers where a cell (inches) has room, and a dot where p is low."""
+def draw_heat_map(
+    axes: Axes, values: pd.DataFrame, colours: str, limit: float, cell: float, p: pd.DataFrame | None
+) -> None:
+    """Draw a heat map, with numbers where a cell (inches) has room, and a dot where p is low."""
     numbers, legible = values.to_numpy(float), cell >= NUMBER
     ink = np.where(np.abs(numbers) > 0.6 * limit, "white", "black")
-    axes.imshow(numbers, cmap=colours, vmin=-limit if colours == "RdBu" else 0, vmax=limit)
+    axes.imshow(numbers, cmap=colours, vmin=-limit if colours == SIGNED else 0, vmax=limit)
     step, size = math.ceil(TICK / cell), 11 if legible else 8
     axes.set_xticks(range(0, values.shape[1], step), values.columns[::step], fontsize=size)
     axes.set_yticks(range(0, values.shape[0], step), values.index[::step], fontsize=size)
@@ -92,8 +97,8 @@ def heat_map(axes: Axes, values: pd.DataFrame, colours: str, limit: float, cell:
         axes.scatter(columns + corner, rows - corner, s=5, c=ink[survives])
 
 
-def bar(figure: Figure, grid: list[Axes], label: str, location: str = "right") -> None:
-    """The scale that these heat maps share, with arrows where there are values beyond it."""
+def draw_scale(figure: Figure, grid: list[Axes], label: str, location: str = "right") -> None:
+    """Draw the scale that these heat maps share, with arrows where there are values beyond it."""
     images = [axes.images[0] for axes in grid]
     low, high = images[0].get_clim()
     beyond = any(np.abs(np.ma.filled(cast(np.ma.MaskedArray, image.get_array()), 0)).max() > high for image in images)
@@ -102,43 +107,43 @@ def bar(figure: Figure, grid: list[Axes], label: str, location: str = "right") -
     figure.colorbar(images[0], ax=grid, location=location, extend=extend, shrink=shrink, aspect=30, label=label)
 
 
-def colour_limit(tables: Iterable[pd.DataFrame]) -> float:
-    """Where the colours end: at the largest absolute value or, of very many, the 99th percentile, so that one head
-    does not turn all others white. 1 where there is nothing but 0."""
+def find_colour_limit(tables: Iterable[pd.DataFrame]) -> float:
+    """Return the value at which the colours end: the largest absolute value or, of very many, the 99th percentile, so
+    that one head does not turn all others white; 1 where there is nothing but 0."""
     values = np.abs(np.concatenate([table.to_numpy(float).ravel() for table in tables]))
     values = values[~np.isnan(values)]
     return float(np.quantile(values, 0.99, method="higher")) or 1 if len(values) else 1
 
 
-def layout(n: int) -> tuple[int, int, float]:
-    """Rows and columns of n panels, and the width of one in inches."""
+def grid_shape(n: int) -> tuple[int, int, float]:
+    """Return the rows and columns of n panels, and the width of one in inches."""
     most, width = (4, 3.5) if n <= MANY else (6, 2.6)
     return math.ceil(n / most), min(n, most), width
 
 
-def _wrap(figure: FigureBase, n: int) -> list[Axes]:
-    """n panels, as many in a row as `layout` says."""
-    rows, columns, _ = layout(n)
+def add_panels(figure: FigureBase, n: int) -> list[Axes]:
+    """Add n panels to a figure, as many in a row as `grid_shape` says."""
+    rows, columns, _ = grid_shape(n)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in grid[n:]:
         axes.remove()
     return grid[:n]
 
 
-def panel_grid(n: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of n panels, each so many inches high."""
-    rows, columns, width = layout(n)
+def make_panels(n: int, height: float) -> tuple[Figure, list[Axes]]:
+    """Make a figure of n panels, each `height` inches high."""
+    rows, columns, width = grid_shape(n)
     figure = Figure(figsize=(columns * width + 2, rows * height + 0.9), layout="constrained")
-    return figure, _wrap(figure, n)
+    return figure, add_panels(figure, n)
 
 
-def short(label: str, n: int) -> str:
-    """The title of one of n panels, on as many lines as it takes."""
+def panel_title(label: str, n: int) -> str:
+    """Return the title of one of n panels, on as many lines as it takes."""
     return wrapped("all texts" if label == OVERALL else label, 28 if n <= MANY else 20)
 
 
-def frame(figure: Figure, title: str, caption: str) -> None:
-    """What is said above and below all panels, in lines that fit in."""
+def add_heading(figure: Figure, title: str, caption: str) -> None:
+    """Write a title above and a caption below all panels, in lines that fit in."""
     width = figure.get_figwidth()
     figure.suptitle("\n".join(wrapped(line, int(11 * width)) for line in title.split("\n")), fontsize=12)
     figure.supxlabel(wrapped(caption, int(13 * width)), fontsize=10)

@@ -17,17 +17,19 @@ from lab import figures
 from lab.figures import (
     COLOURS,
     GREY,
+    SIGNED,
     STYLE,
-    _wrap,
-    bar,
-    by_head,
-    colour_limit,
-    frame,
-    heat_map,
-    heat_maps,
-    layout,
-    panel_grid,
-    short,
+    UNSIGNED,
+    add_heading,
+    add_panels,
+    draw_heat_map,
+    draw_heat_maps,
+    draw_scale,
+    find_colour_limit,
+    grid_shape,
+    make_panels,
+    panel_title,
+    pivot_heads,
 )
 from lab.stats import LEVEL
 from lab.texts import OVERALL
@@ -43,24 +45,24 @@ MARGIN = "change of the specific margin (nats)"
 
 
 @STYLE
-def heads(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: Path, title: str) -> None:
+def draw_heads(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: Path, title: str) -> None:
     """Draw layers by heads: the log-probability over all texts, then the specific margin of each class, on one scale.
 
     effects: columns `kind, layer, head, fill, split, class, metric, effect`; significance: `kind, layer, head, fill,
     class, p_holm`."""
     panels = _split_panels(_select_test(effects, ["head"], fill))
-    maps = {label: by_head(rows, "effect") for label, rows in panels.items()}
+    maps = {label: pivot_heads(rows, "effect") for label, rows in panels.items()}
     tested = significance[(significance["kind"] == "head") & (significance["fill"] == fill)]
-    p = {str(label): by_head(rows, "p_holm") for label, rows in tested.groupby("class")}
-    figure, grid = heat_maps(maps, "RdBu", (LOG_PROB, MARGIN), p)
+    p = {str(label): pivot_heads(rows, "p_holm") for label, rows in tested.groupby("class")}
+    figure, grid = draw_heat_maps(maps, SIGNED, (LOG_PROB, MARGIN), p)
     for axes in grid:
         axes.set(xlabel="head", ylabel="layer")
-    frame(figure, f"{title}\neach head closed alone, fill: {fill}", _explain_dots(tested))
+    add_heading(figure, f"{title}\neach head closed alone, fill: {fill}", _explain_dots(tested))
     figures.save(figure, path)
 
 
 @STYLE
-def layers(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: Path, title: str) -> None:
+def draw_layers(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: Path, title: str) -> None:
     """Draw what closing the heads of each layer, its MLP or both does, with 95 % intervals; panels as in `heads`.
 
     effects: columns `kind, layer, fill, split, class, metric, effect, ci_low, ci_high`; significance: `kind, layer,
@@ -68,7 +70,7 @@ def layers(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: P
     panels = _split_panels(_select_test(effects, LAYER_PARTS, fill))
     tested = significance[significance["kind"].isin(LAYER_PARTS) & (significance["fill"] == fill)]
     p = tested.set_index(["kind", "layer", "class"])["p_holm"]
-    figure, grid = panel_grid(len(panels), 2.8)
+    figure, grid = make_panels(len(panels), 2.8)
     for axes, (label, rows) in zip(grid, panels.items(), strict=True):
         for colour, (kind, name) in zip(COLOURS, LAYER_PARTS.items(), strict=False):
             part = rows[rows["kind"] == kind].set_index("layer")
@@ -77,7 +79,7 @@ def layers(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: P
             survives = [p.get((kind, layer, label), 1) < LEVEL for layer in part.index]
             axes.plot(part.index[survives], part["effect"][survives], "o", markersize=5, color=colour)
         axes.axhline(0, color=GREY, linewidth=1)
-        axes.set(title=short(label, len(panels)), xlabel="layer")
+        axes.set(title=panel_title(label, len(panels)), xlabel="layer")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     limits = np.array([axes.get_ylim() for axes in grid[1:]])
     for axes in grid[1:]:
@@ -86,12 +88,12 @@ def layers(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: P
     grid[1].set_ylabel(wrapped(MARGIN, 20))
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
     caption = f"Bands: 95 % intervals. {_explain_dots(tested)}"
-    frame(figure, f"{title}\nparts of each layer closed, fill: {fill}", caption)
+    add_heading(figure, f"{title}\nparts of each layer closed, fill: {fill}", caption)
     figures.save(figure, path)
 
 
 @STYLE
-def regions(effects: pd.DataFrame, path: Path, title: str) -> None:
+def draw_regions(effects: pd.DataFrame, path: Path, title: str) -> None:
     """Draw regions of the attention maps by layer, masked before the softmax and cut after it. The first column is all
     layers at once. effects: columns `kind, layer, region, split, class, metric, effect`."""
     rows = _select_test(effects, ATTENTION_KINDS)
@@ -101,18 +103,18 @@ def regions(effects: pd.DataFrame, path: Path, title: str) -> None:
     cell = max(0.36, 2.8 / len(columns))
     figure = Figure(figsize=(3.5 + 2 * cell * len(columns), 0.3 * len(names) + 1.9), layout="constrained")
     grid = figure.subplots(1, len(ATTENTION_KINDS), sharey=True)
-    for axes, (kind, panel_title) in zip(grid, ATTENTION_KINDS.items(), strict=True):
+    for axes, (kind, kind_title) in zip(grid, ATTENTION_KINDS.items(), strict=True):
         values = rows[rows["kind"] == kind].pivot(index="region", columns="layer", values="effect")
         values = values.reindex(index=names, columns=columns).rename(columns={-1: "all"})
-        heat_map(axes, values, "RdBu", colour_limit([rows[["effect"]]]), cell, None)
-        axes.set(title=panel_title, xlabel="layer", aspect="auto")
-    bar(figure, list(grid), wrapped(LOG_PROB, 36))
-    frame(figure, f"{title}\nattention without a region", "all: in all layers at once. Grey: not measured.")
+        draw_heat_map(axes, values, SIGNED, find_colour_limit([rows[["effect"]]]), cell, None)
+        axes.set(title=kind_title, xlabel="layer", aspect="auto")
+    draw_scale(figure, list(grid), wrapped(LOG_PROB, 36))
+    add_heading(figure, f"{title}\nattention without a region", "all: in all layers at once. Grey: not measured.")
     figures.save(figure, path)
 
 
 @STYLE
-def words(effects: pd.DataFrame, path: Path, title: str) -> None:
+def draw_words(effects: pd.DataFrame, path: Path, title: str) -> None:
     """Draw what hiding each class of words does, and hiding as many random tokens, with 95 % intervals.
 
     effects: columns `kind, region, split, class, metric, effect, ci_low, ci_high`."""
@@ -135,19 +137,19 @@ def words(effects: pd.DataFrame, path: Path, title: str) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(visible=False, axis="y")
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
-    frame(figure, f"{title}\nwords hidden from all queries, by class of words", "Lines: 95 % intervals.")
+    add_heading(figure, f"{title}\nwords hidden from all queries, by class of words", "Lines: 95 % intervals.")
     figures.save(figure, path)
 
 
 @STYLE
-def curves(table: pd.DataFrame, fill: str, majority: float, path: Path, title: str) -> None:
+def draw_curves(table: pd.DataFrame, fill: str, majority: float, path: Path, title: str) -> None:
     """Draw the accuracy, and the recall of each class, by the number of heads closed, in each order.
 
     table: columns `order, closed, class, metric, value`; `majority` is the accuracy of always naming the most
     frequent class."""
     recalls = table[table["metric"] == "recall"]
     labels = list(recalls["class"].unique())
-    rows, columns, width = layout(len(labels))
+    rows, columns, width = grid_shape(len(labels))
     figure = Figure(figsize=(max(8, columns * width), 3.6 + 2 * rows), layout="constrained")
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(3.6, 2 * rows)))
     axes = top.subplots()
@@ -156,17 +158,17 @@ def curves(table: pd.DataFrame, fill: str, majority: float, path: Path, title: s
     axes.axhline(majority, color="black", linestyle=":", linewidth=1, label="most frequent class")
     axes.set(xlabel=f"heads closed, of {accuracy['closed'].max()}", ylabel="accuracy", ylim=(0, 1.02))
     top.legend(loc="outside right center")
-    for axes, label in zip(_wrap(bottom, len(labels)), labels, strict=True):
+    for axes, label in zip(add_panels(bottom, len(labels)), labels, strict=True):
         _draw_orders(axes, recalls[recalls["class"] == label])
-        axes.set(title=short(label, len(labels)), ylim=(0, 1.02))
+        axes.set(title=panel_title(label, len(labels)), ylim=(0, 1.02))
     bottom.supylabel("recall", fontsize=11)
     heading = f"{title}\nheads closed one after another, those that matter least first, fill: {fill}"
-    frame(figure, heading, "Below: recall of each class, as many heads closed. Dots: measured.")
+    add_heading(figure, heading, "Below: recall of each class, as many heads closed. Dots: measured.")
     figures.save(figure, path)
 
 
 @STYLE
-def interactions(table: pd.DataFrame, fill: str, path: Path, title: str) -> None:
+def draw_interactions(table: pd.DataFrame, fill: str, path: Path, title: str) -> None:
     """Draw heads by heads how two interact: the mean over the classes of the absolute value, then each class.
 
     table: columns `first, second, fill, class, interaction`; heads are named layer.head."""
@@ -175,11 +177,11 @@ def interactions(table: pd.DataFrame, fill: str, path: Path, title: str) -> None
     names = sorted(rows["first"].unique(), key=lambda name: [int(number) for number in name.split(".")])
     maps = {"mean over the classes, absolute": _square(rows.assign(interaction=rows["interaction"].abs()), names)}
     maps |= {str(label): _square(of_class, names) for label, of_class in rows.groupby("class", sort=False)}
-    figure, grid = heat_maps(maps, "Blues", ("absolute interaction (nats)", "interaction (nats)"), {})
+    figure, grid = draw_heat_maps(maps, UNSIGNED, ("absolute interaction (nats)", "interaction (nats)"), {})
     for axes in grid:
         axes.tick_params(axis="x", rotation=90)
     meaning = "Interaction: what two heads closed together do to the margin of the class, minus what each does alone."
-    frame(figure, f"{title}\npairs of heads (layer.head) closed, fill: {fill}", f"{meaning} Not tested.")
+    add_heading(figure, f"{title}\npairs of heads (layer.head) closed, fill: {fill}", f"{meaning} Not tested.")
     figures.save(figure, path)
 
 

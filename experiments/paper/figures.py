@@ -11,7 +11,7 @@ from lab.figures import COLOURS, STYLE, save
 
 
 @STYLE
-def forest(scores: pd.DataFrame, path: Path, xlabel: str) -> None:
+def draw_forest(scores: pd.DataFrame, path: Path, xlabel: str) -> None:
     """Forest plot: one row per score with its interval, in panels; a reference goes on as a line through its panel.
 
     scores: from top to bottom, columns `panel, kind, name, value, low, high, reference`. `kind` is the colour,

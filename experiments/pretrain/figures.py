@@ -10,7 +10,7 @@ from lab.figures import COLOURS, GREY, STYLE, save
 
 
 @STYLE
-def loss_curves(log: pd.DataFrame, path: Path, title: str) -> None:
+def draw_loss_curves(log: pd.DataFrame, path: Path, title: str) -> None:
     """Draw a language model's losses by tokens read; a line marks the lowest held-out loss, whose weights were kept.
 
     log: one row per evaluation and split, of which one is `held-out`; columns `tokens, split, loss`. The loss before
@@ -30,7 +30,7 @@ def loss_curves(log: pd.DataFrame, path: Path, title: str) -> None:
 
 
 @STYLE
-def heads(table: pd.DataFrame, path: Path) -> None:
+def draw_heads(table: pd.DataFrame, path: Path) -> None:
     """Draw maps of layers by heads: a row for each kind of weights and a column for each score.
 
     table: one row per head and kind; columns `layer, head, previous_token, induction, loss_increase, weights`."""

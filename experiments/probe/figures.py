@@ -23,15 +23,17 @@ from lab.figures import (
     CELL,
     COLOURS,
     GREY,
+    SIGNED,
     STYLE,
-    by_head,
-    colour_limit,
-    frame,
-    heat_map,
-    heat_maps,
-    layout,
-    panel_grid,
-    short,
+    UNSIGNED,
+    add_heading,
+    draw_heat_map,
+    draw_heat_maps,
+    find_colour_limit,
+    grid_shape,
+    make_panels,
+    panel_title,
+    pivot_heads,
 )
 
 from .sources import BAG_OF_WORDS, MAJORITY, WORD_TYPE
@@ -62,7 +64,7 @@ def draw_layers(probes: pd.DataFrame, baselines: pd.DataFrame, path: Path, title
     for axes in grid:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     about = f"{title}\nprobes of the residual stream before each layer, and after the last"
-    frame(figure, about, "Bands: 95 % intervals. A probe says what can be read there, not what is used.")
+    add_heading(figure, about, "Bands: 95 % intervals. A probe says what can be read there, not what is used.")
     figures.save(figure, path)
 
 
@@ -79,7 +81,7 @@ def draw_profiles(profiles: pd.DataFrame, baselines: pd.DataFrame, path: Path, t
         axes.set_xticks(numbers, numbers)
         axes.set_xlabel("heads")
     about = f"{title}\nprobes of the best heads of each property, side by side"
-    frame(figure, about, "Heads are ranked by the accuracy of each alone on val. Bands: 95 % intervals.")
+    add_heading(figure, about, "Heads are ranked by the accuracy of each alone on val. Bands: 95 % intervals.")
     figures.save(figure, path)
 
 
@@ -90,22 +92,22 @@ def draw_heads(probes: pd.DataFrame, baselines: pd.DataFrame, path: Path, title:
     probes: columns `property, network, reading, kind, layer, head, accuracy`; baselines as in `draw_layers`."""
     rows = probes[(probes["kind"] == "head") & (probes["network"] == "trained") & (probes["reading"] != "mean")]
     majority = baselines[baselines["baseline"] == MAJORITY].set_index("property")["accuracy"]
-    maps = {str(name): by_head(accuracies, "accuracy") for name, accuracies in rows.groupby("property", sort=False)}
+    maps = {str(name): pivot_heads(accuracies, "accuracy") for name, accuracies in rows.groupby("property", sort=False)}
     n_layer, n_head = next(iter(maps.values())).shape
-    _, columns, width = layout(len(maps))
+    _, columns, width = grid_shape(len(maps))
     cell = min(CELL, (width + 2 / columns - 0.6) / n_head)  # there is no scale in the 2 inches beside the panels
-    figure, grid = panel_grid(len(maps), cell * n_layer + 1.2)
+    figure, grid = make_panels(len(maps), cell * n_layer + 1.2)
     for axes, (name, accuracy) in zip(grid, maps.items(), strict=True):
         lowest, gain = majority[name], accuracy - majority[name]
-        limit = colour_limit([gain.clip(lower=0)])
-        heat_map(axes, gain, "Blues", limit, cell, None)
+        limit = find_colour_limit([gain.clip(lower=0)])
+        draw_heat_map(axes, gain, UNSIGNED, limit, cell, None)
         scale = f"{lowest:.2f} (white) to {lowest + limit:.2f}" if (gain > 0).any(axis=None) else "none is better"
-        axes.set(title=f"{short(name, len(maps))}\n{scale}", xlabel="head", ylabel="layer")
+        axes.set(title=f"{panel_title(name, len(maps))}\n{scale}", xlabel="head", ylabel="layer")
     caption = (
         "Accuracy of a probe of each head's output at the last token; white: no better than the most frequent class. "
         "The number in a cell says how far above that the probe is."
     )
-    frame(figure, f"{title}\nprobes of each head alone", caption)
+    add_heading(figure, f"{title}\nprobes of each head alone", caption)
     figures.save(figure, path)
 
 
@@ -115,16 +117,18 @@ def draw_lens(lens: pd.DataFrame, path: Path, title: str) -> None:
 
     lens: columns `class, layer, accuracy, ci_low, ci_high, decided`."""
     panels = list(lens.sort_values("layer", kind="stable").groupby("class", sort=False))
-    figure, grid = panel_grid(len(panels), 2.6)
+    figure, grid = make_panels(len(panels), 2.6)
     for axes, (label, rows) in zip(grid, panels, strict=True):
         _draw_curve(axes, rows, "layer", COLOURS[0], "-", "right class")
         axes.plot(rows["layer"], rows["decided"], "--", color=COLOURS[1], label="decided: stays\nso up to the end")
-        axes.set(title=short(str(label), len(panels)), xlabel="layer", ylim=(0, 1.02))
+        axes.set(title=panel_title(str(label), len(panels)), xlabel="layer", ylim=(0, 1.02))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     grid[0].set_ylabel("share of the texts")
     _add_legend(figure, grid)
     about = f"{title}\nclass lens: the trained head on the residual stream before each layer, and after the last"
-    frame(figure, about, "At the last token. Band: 95 % interval. The head was trained on what leaves the last layer.")
+    add_heading(
+        figure, about, "At the last token. Band: 95 % interval. The head was trained on what leaves the last layer."
+    )
     figures.save(figure, path)
 
 
@@ -137,8 +141,8 @@ def draw_contributions(table: pd.DataFrame, labels: Sequence[str], path: Path, t
     rows = rows.assign(head=rows["head"].fillna(-1))  # the MLPs
     panels = {"mean over the classes": rows.groupby(["layer", "head"])[["inside"]].mean().reset_index()}
     panels |= {label: rows[rows["class"] == label] for label in labels if label in set(rows["class"])}
-    maps = {name: by_head(added, "inside").rename(columns={-1: "MLP"}) for name, added in panels.items()}
-    figure, grid = heat_maps(maps, "RdBu", (ADDED, ADDED), {})
+    maps = {name: pivot_heads(added, "inside").rename(columns={-1: "MLP"}) for name, added in panels.items()}
+    figure, grid = draw_heat_maps(maps, SIGNED, (ADDED, ADDED), {})
     for axes in grid:
         axes.axvline(0.5, color="black", linewidth=1)  # between the MLPs and the heads
         axes.set(xlabel="head", ylabel="layer")
@@ -147,7 +151,7 @@ def draw_contributions(table: pd.DataFrame, labels: Sequence[str], path: Path, t
         "Mean over the texts of each class. Direct: through the final LayerNorm, its scale frozen; not through later "
         "layers. The embedding and the biases are not shown."
     )
-    frame(figure, about, caption)
+    add_heading(figure, about, caption)
     figures.save(figure, path)
 
 
@@ -181,7 +185,7 @@ def draw_texts(
         "The likeliest class by the residual stream before each layer; the stronger a colour, the likelier. "
         f"Layer {last}: after the last; its lowest row is the answer."
     )
-    frame(figure, about, caption)
+    add_heading(figure, about, caption)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # an emoji that the font does not have is drawn as a box
         figures.save(figure, path)
@@ -207,7 +211,7 @@ def _draw_text(axes: Axes, pieces: Sequence[str], logits: NDArray[np.floating], 
 def _draw_by_property(rows: pd.DataFrame, x: str, baselines: pd.DataFrame) -> tuple[Figure, list[Axes]]:
     """Draw a panel for each property: accuracy by column x for each network and reading, and a line per baseline."""
     names = list(rows["property"].unique())
-    figure, grid = panel_grid(len(names), 3)
+    figure, grid = make_panels(len(names), 3)
     for axes, name in zip(grid, names, strict=True):
         probes = rows[rows["property"] == name]
         for (network, reading), curve in probes.groupby(["network", "reading"], sort=False):
@@ -216,7 +220,7 @@ def _draw_by_property(rows: pd.DataFrame, x: str, baselines: pd.DataFrame) -> tu
         for row in baselines[baselines["property"] == name].itertuples():
             colour, line = BASELINES[row.baseline]
             axes.axhline(row.accuracy, color=colour, linestyle=line, linewidth=1.2, label=row.baseline)
-        axes.set(title=short(name, len(names)), xlabel=x)
+        axes.set(title=panel_title(name, len(names)), xlabel=x)
     grid[0].set_ylabel("accuracy")
     _add_legend(figure, grid)
     return figure, grid

@@ -11,12 +11,12 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from lab.figures import COLOURS, GREY, STYLE, save
+from lab.figures import COLOURS, GREY, STYLE, UNSIGNED, save
 from lab.metrics import CALIBRATION_BINS, calibration_bins, expected_calibration_error, ranking_metrics
 
 
 @STYLE
-def learning_curves(log: pd.DataFrame, best_epoch: int, path: Path) -> None:
+def draw_learning_curves(log: pd.DataFrame, best_epoch: int, path: Path) -> None:
     """Draw loss, accuracy and macro-F1 by epoch; `best_epoch` is the one that was kept.
 
     log: one row per epoch and split (train, val); columns `epoch, split, loss, accuracy, macro_f1`, NaN where not
@@ -37,7 +37,7 @@ def learning_curves(log: pd.DataFrame, best_epoch: int, path: Path) -> None:
 
 
 @STYLE
-def confusion_matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str], path: Path, title: str) -> None:
+def draw_confusion_matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str], path: Path, title: str) -> None:
     """Draw counts of texts (K, K), true classes as rows; the colour is the share of the row."""
     counts = np.asarray(matrix)
     K = len(labels)
@@ -45,7 +45,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str], pat
     side = 0.6 * min(max(K, 5), MAX_ANNOTATED) + 1.5  # inches
     figure = Figure(figsize=(side + 1.3, side), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap=UNSIGNED, vmin=0, vmax=1)
     axes.set(title=title, xlabel="predicted", ylabel="true", xticks=range(K), yticks=range(K), yticklabels=labels)
     axes.set_xticklabels(labels, rotation=45, ha="right", rotation_mode="anchor")
     axes.grid(visible=False)
@@ -60,7 +60,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], labels: Sequence[str], pat
 
 
 @STYLE
-def roc_and_precision_recall(
+def draw_roc_and_precision_recall(
     targets: NDArray[np.integer], probabilities: NDArray[np.floating], labels: Sequence[str], path: Path, title: str
 ) -> None:
     """Draw a curve per class against the rest, with its area: targets int (N,), probabilities float (N, K)."""
@@ -93,7 +93,7 @@ def roc_and_precision_recall(
 
 
 @STYLE
-def calibration(targets: NDArray[np.integer], probabilities: NDArray[np.floating], path: Path, title: str) -> None:
+def draw_calibration(targets: NDArray[np.integer], probabilities: NDArray[np.floating], path: Path, title: str) -> None:
     """Draw the reliability diagram (Guo et al. 2017, fig. 1) of targets int (N,) and probabilities float (N, K)."""
     bins = calibration_bins(targets, probabilities)
     figure = Figure(figsize=(6, 6.5), layout="constrained")

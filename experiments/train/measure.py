@@ -32,9 +32,9 @@ def measure(run: Path, corpus: Corpus, texts: dict[str, Texts], device: Device) 
         targets, title = texts[split].targets, f"{run.name}\n{corpus.name}, {split} ({len(p):,} texts)"
         metrics[split] = classification_metrics(targets, p, model.labels)
         matrix = metrics[split]["confusion_matrix"]
-        figures.confusion_matrix(matrix, model.labels, run / f"confusion_{split}.png", title)
-        figures.roc_and_precision_recall(targets, p, model.labels, run / f"roc_pr_{split}.png", title)
-        figures.calibration(targets, p, run / f"calibration_{split}.png", title)
+        figures.draw_confusion_matrix(matrix, model.labels, run / f"confusion_{split}.png", title)
+        figures.draw_roc_and_precision_recall(targets, p, model.labels, run / f"roc_pr_{split}.png", title)
+        figures.draw_calibration(targets, p, run / f"calibration_{split}.png", title)
     train, val, test = ((list(corpus.split(split)["text"]), texts[split].targets) for split in SPLITS)
     with console.status("fitting the bag-of-words baselines"):
         metrics["baselines"] = baselines(train, val, test, model.labels)

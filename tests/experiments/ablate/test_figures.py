@@ -71,13 +71,13 @@ def interaction_table(labels, names=("0.3", "1.2", "1.10")):
 def draw_all(folder, seed):
     labels = ["embarrassment and shame", "50 $ and 60 $ | 70 $"]
     effects, significance = tables(3, 5, labels, seed)
-    figures.heads(effects, significance, "zero", folder / "heads.png", TITLE)
-    figures.layers(effects, significance, "zero", folder / "layers.png", TITLE)
-    figures.regions(effects, folder / "regions.png", TITLE)
-    figures.words(effects, folder / "words.png", TITLE)
-    figures.curves(curve_table(labels, heads=10 + 2 * seed), "zero", 0.3, folder / "curves.png", TITLE)
+    figures.draw_heads(effects, significance, "zero", folder / "heads.png", TITLE)
+    figures.draw_layers(effects, significance, "zero", folder / "layers.png", TITLE)
+    figures.draw_regions(effects, folder / "regions.png", TITLE)
+    figures.draw_words(effects, folder / "words.png", TITLE)
+    figures.draw_curves(curve_table(labels, heads=10 + 2 * seed), "zero", 0.3, folder / "curves.png", TITLE)
     names = (("0.3", "1.2", "1.10"), ("0.3", "1.2", "2.4"))[seed]
-    figures.interactions(interaction_table(labels, names), "zero", folder / "interactions.png", TITLE)
+    figures.draw_interactions(interaction_table(labels, names), "zero", folder / "interactions.png", TITLE)
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_heads_have_a_panel_for_all_texts_and_for_each_class_and_dots_where_it_s
 ):
     labels = [f"class {i}" for i in range(k)]
     effects, significance = tables(layers, heads, labels)
-    figures.heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
+    figures.draw_heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
     maps = panels(saved[0])
     assert [axes.get_title() for axes in maps] == ["all texts", *labels]
     assert len(scales(saved[0])) == 2
@@ -121,7 +121,7 @@ def test_heads_have_a_panel_for_all_texts_and_for_each_class_and_dots_where_it_s
 def test_heads_stand_by_layer_and_head_on_scales_with_0_in_the_middle(tmp_path, saved):
     effects, significance = tables(2, 3, ["no", "yes"])
     shuffled = effects.sample(frac=1, random_state=1).sort_values("class", kind="stable")
-    figures.heads(shuffled, significance.sample(frac=1, random_state=1), "zero", tmp_path / "x.png", TITLE)
+    figures.draw_heads(shuffled, significance.sample(frac=1, random_state=1), "zero", tmp_path / "x.png", TITLE)
     measured = effects[(effects["kind"] == "head") & (effects["fill"] == "zero") & (effects["split"] == "test")]
     limits = []
     for axes, label, metric in zip(
@@ -148,8 +148,8 @@ def test_a_class_without_texts_is_grey_and_unmarked(tmp_path, saved):
     effects, significance = tables(2, 3, ["no", "yes"])
     effects.loc[(effects["class"] == "yes") & (effects["metric"] == "specific_margin"), "effect"] = np.nan
     significance.loc[significance["class"] == "yes", "p_holm"] = np.nan
-    figures.heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
-    figures.layers(effects, significance, "zero", tmp_path / "x.png", TITLE)
+    figures.draw_heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
+    figures.draw_layers(effects, significance, "zero", tmp_path / "x.png", TITLE)
     empty = panels(saved[0])[2]
     assert empty.images[0].get_array().mask.all()
     assert dots(empty) == []
@@ -160,11 +160,11 @@ def test_one_head_does_not_turn_all_others_white(tmp_path, saved):
     effects, significance = tables(12, 12, ["no", "yes"])
     margins = (effects["kind"] == "head") & (effects["metric"] == "specific_margin") & (effects["split"] == "test")
     margins &= effects["fill"] == "zero"
-    figures.heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
+    figures.draw_heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
     effects.loc[effects.index[margins][0], "effect"] = 80
-    figures.heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
+    figures.draw_heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
     effects.loc[margins, "effect"] = 0
-    figures.heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
+    figures.draw_heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
     plain, outlier, nothing = (panels(figure)[1].images[0].get_clim()[1] for figure in saved)
     assert 0.9 < plain <= outlier < 1
     assert nothing == 1
@@ -175,7 +175,7 @@ def test_one_head_does_not_turn_all_others_white(tmp_path, saved):
 def test_layers_have_a_line_for_each_part_and_dots_where_it_survives(tmp_path, saved):
     labels = ["no", "yes", "well"]
     effects, significance = tables(4, 2, labels)
-    figures.layers(effects, significance, "zero", tmp_path / "x.png", TITLE)
+    figures.draw_layers(effects, significance, "zero", tmp_path / "x.png", TITLE)
     overall, *by_class = saved[0].axes
     assert [axes.get_title() for axes in saved[0].axes] == ["all texts", *labels]
     tested = significance[significance["kind"].isin(LAYER_KINDS) & (significance["fill"] == "zero")]
@@ -195,7 +195,7 @@ def test_layers_have_a_line_for_each_part_and_dots_where_it_survives(tmp_path, s
 
 def test_regions_stand_by_layer_after_all_layers_at_once(tmp_path, saved):
     effects, _ = tables(3, 2, ["no", "yes"])
-    figures.regions(effects, tmp_path / "x.png", TITLE)
+    figures.draw_regions(effects, tmp_path / "x.png", TITLE)
     masked, cut = panels(saved[0])
     assert (masked.get_title(), cut.get_title()) == ("masked, the rest of the row rescaled", "cut, the rest as it was")
     assert [label.get_text() for label in masked.get_yticklabels()] == ["self", "all but self", "last query"]
@@ -210,7 +210,7 @@ def test_regions_stand_by_layer_after_all_layers_at_once(tmp_path, saved):
 
 def test_words_stand_beside_as_many_random_tokens(tmp_path, saved):
     effects, _ = tables(1, 2, ["no", "yes"])
-    figures.words(effects, tmp_path / "x.png", TITLE)
+    figures.draw_words(effects, tmp_path / "x.png", TITLE)
     assert [label.get_text() for label in saved[0].axes[0].get_yticklabels()] == WORDS
     for axes, metric in zip(saved[0].axes, ("log_prob", "accuracy"), strict=True):
         effect = effects[(effects["kind"] == "words") & (effects["metric"] == metric) & (effects["split"] == "test")]
@@ -227,7 +227,7 @@ def test_words_stand_beside_as_many_random_tokens(tmp_path, saved):
 
 
 def test_curves_show_each_order_and_the_range_of_the_random_ones(tmp_path, saved):
-    figures.curves(curve_table(["no", "yes", "well"]), "mean", 0.3, tmp_path / "x.png", TITLE)
+    figures.draw_curves(curve_table(["no", "yes", "well"]), "mean", 0.3, tmp_path / "x.png", TITLE)
     accuracy, *recalls = saved[0].axes
     assert [axes.get_title() for axes in recalls] == ["no", "yes", "well"]
     lines = {line.get_label(): line for line in accuracy.get_lines()}
@@ -244,7 +244,7 @@ def test_curves_show_each_order_and_the_range_of_the_random_ones(tmp_path, saved
 
 
 def test_interactions_are_symmetric_and_empty_on_the_diagonal(tmp_path, saved):
-    figures.interactions(interaction_table(["no", "yes"]), "zero", tmp_path / "x.png", TITLE)
+    figures.draw_interactions(interaction_table(["no", "yes"]), "zero", tmp_path / "x.png", TITLE)
     strength, no, yes = panels(saved[0])
     assert [label.get_text() for label in no.get_yticklabels()] == ["0.3", "1.2", "1.10"]  # by number
     expected = np.array([[np.nan, 0.1, 0.2], [0.1, np.nan, 0.3], [0.2, 0.3, np.nan]])

@@ -20,14 +20,14 @@ SCORES = pd.DataFrame(
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("panels", [["one", "two"], ["two"]])
 def test_a_forest_has_a_panel_for_each_corpus(tmp_path, panels):
-    figures.forest(SCORES[SCORES["panel"].isin(panels)], tmp_path / "x.png", "accuracy")
+    figures.draw_forest(SCORES[SCORES["panel"].isin(panels)], tmp_path / "x.png", "accuracy")
     height, width, _ = imread(tmp_path / "x.png").shape
     assert width == 1500
     assert (height > 450) == (len(panels) == 2)
 
 
 def test_a_forest_shows_each_score_in_its_row_and_references_across(tmp_path, saved):
-    figures.forest(SCORES, tmp_path / "x.png", "accuracy")
+    figures.draw_forest(SCORES, tmp_path / "x.png", "accuracy")
     one, two = saved[0].axes
     assert [one.get_title(), two.get_title(), two.get_xlabel()] == ["one", "two", "accuracy"]
     assert [label.get_text() for label in one.get_yticklabels()] == ["seed 0", "seed 1", "theirs"]

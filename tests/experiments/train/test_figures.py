@@ -16,10 +16,10 @@ def draw_all(folder, k, seed):
     labels = ["embarrassment and shame", "50 $ and 60 $", *(f"label {i}" for i in range(2, k))]
     matrix = confusion_matrix(targets, probabilities.argmax(1)).tolist()
     train = pd.DataFrame({"epoch": [1, 2], "split": "train", "loss": [0.9, 0.4 + 0.1 * seed], "accuracy": [0.6, 0.8]})
-    figures.learning_curves(pd.concat([train, train.assign(split="val", macro_f1=0.7)]), 2, folder / "curves.png")
-    figures.confusion_matrix(matrix, labels, folder / "confusion.png", "test")
-    figures.roc_and_precision_recall(targets, probabilities, labels, folder / "roc.png", "test")
-    figures.calibration(targets, probabilities, folder / "calibration.png", "test")
+    figures.draw_learning_curves(pd.concat([train, train.assign(split="val", macro_f1=0.7)]), 2, folder / "curves.png")
+    figures.draw_confusion_matrix(matrix, labels, folder / "confusion.png", "test")
+    figures.draw_roc_and_precision_recall(targets, probabilities, labels, folder / "roc.png", "test")
+    figures.draw_calibration(targets, probabilities, folder / "calibration.png", "test")
 
 
 @pytest.mark.filterwarnings("error")
@@ -36,14 +36,14 @@ def test_the_data_and_the_title_show(tmp_path):
     targets = np.array([0, 1] * 50)
     for name, title, shares in [("a", "val", 0.8), ("b", "test", 0.8), ("c", "val", 0.6)]:
         probabilities = np.where(np.eye(2)[targets] == 1, shares, 1 - shares)
-        figures.calibration(targets, probabilities, tmp_path / name, title)
+        figures.draw_calibration(targets, probabilities, tmp_path / name, title)
     a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
     assert a != b
     assert a != c
 
 
 def test_confusion_cells_hold_count_and_row_percent(tmp_path, saved):
-    figures.confusion_matrix([[3, 1], [0, 0]], ["no", "yes"], tmp_path / "x.png", "test")
+    figures.draw_confusion_matrix([[3, 1], [0, 0]], ["no", "yes"], tmp_path / "x.png", "test")
     axes = saved[0].axes[0]
     assert [text.get_text() for text in axes.texts] == ["3\n75.0%", "1\n25.0%", "0\n0.0%", "0\n0.0%"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["no", "yes"]
@@ -51,7 +51,9 @@ def test_confusion_cells_hold_count_and_row_percent(tmp_path, saved):
 
 def test_more_than_20_classes_go_without_numbers(tmp_path, saved):
     for K in (20, 21):
-        figures.confusion_matrix(np.eye(K, dtype=int).tolist(), [str(k) for k in range(K)], tmp_path / "x.png", "test")
+        figures.draw_confusion_matrix(
+            np.eye(K, dtype=int).tolist(), [str(k) for k in range(K)], tmp_path / "x.png", "test"
+        )
     twenty, more = saved
     assert len(twenty.axes[0].texts) == 400
     assert not more.axes[0].texts
@@ -62,7 +64,7 @@ def test_more_than_20_classes_go_without_numbers(tmp_path, saved):
 def test_20_classes_have_20_styles_and_one_without_texts_has_no_curve(tmp_path, saved):
     rng = np.random.default_rng(0)
     targets, labels = np.arange(400) % 20, [f"class {k}" for k in range(21)]
-    figures.roc_and_precision_recall(targets, rng.dirichlet(np.ones(21), 400), labels, tmp_path / "x.png", "test")
+    figures.draw_roc_and_precision_recall(targets, rng.dirichlet(np.ones(21), 400), labels, tmp_path / "x.png", "test")
     chance, *curves = saved[0].axes[0].get_lines()
     assert chance.get_label() == "chance"
     assert [curve.get_label().split("  ")[0] for curve in curves] == labels[:20]
@@ -71,8 +73,8 @@ def test_20_classes_have_20_styles_and_one_without_texts_has_no_curve(tmp_path, 
 
 def test_the_kept_epoch_and_the_ece_are_written(tmp_path, saved):
     log = pd.DataFrame({"epoch": [1, 2, 3], "split": "val", "loss": 0.5, "accuracy": 0.9, "macro_f1": 0.8})
-    figures.learning_curves(log, 2, tmp_path / "x.png")
-    figures.calibration(np.array([0, 1]), np.array([[0.75, 0.25], [0.75, 0.25]]), tmp_path / "x.png", "val")
+    figures.draw_learning_curves(log, 2, tmp_path / "x.png")
+    figures.draw_calibration(np.array([0, 1]), np.array([[0.75, 0.25], [0.75, 0.25]]), tmp_path / "x.png", "val")
     curves, calibration = saved
     marks = [line for line in curves.axes[0].get_lines() if line.get_label() == "kept: epoch 2"]
     assert [set(mark.get_xdata()) for mark in marks] == [{2}]
@@ -92,7 +94,7 @@ def words_of(axes):
 def test_learning_curves_hold_what_was_measured(tmp_path, saved):
     train = pd.DataFrame({"epoch": [1, 2], "split": "train", "loss": [0.9, 0.4], "accuracy": [0.6, 0.8]})
     val = pd.DataFrame({"epoch": [1, 2], "split": "val", "loss": [0.8, 0.7], "accuracy": [0.5, 0.7], "macro_f1": 0.3})
-    figures.learning_curves(pd.concat([train, val]), 2, tmp_path / "x.png")
+    figures.draw_learning_curves(pd.concat([train, val]), 2, tmp_path / "x.png")
     left, right = saved[0].axes
     kept = {"kept: epoch 2": ([2, 2], [0, 1])}
     losses = {"train loss": ([1, 2], [0.9, 0.4]), "val loss": ([1, 2], [0.8, 0.7])}
@@ -112,7 +114,9 @@ def test_roc_and_precision_recall_by_hand(tmp_path, saved):
     """Scores of the second class: a text of it, one of the first, and two more of it."""
     second = np.array([0.9, 0.7, 0.6, 0.2])
     probabilities = np.stack([1 - second, second], axis=1)
-    figures.roc_and_precision_recall(np.array([1, 0, 1, 1]), probabilities, ["no", "yes"], tmp_path / "x.png", "val")
+    figures.draw_roc_and_precision_recall(
+        np.array([1, 0, 1, 1]), probabilities, ["no", "yes"], tmp_path / "x.png", "val"
+    )
     left, right = saved[0].axes
     average_precision = (1 + 2 / 3 + 3 / 4) / 3
     curves = lines_of(left)
@@ -134,7 +138,7 @@ def test_roc_and_precision_recall_by_hand(tmp_path, saved):
 def test_calibration_by_hand(tmp_path, saved):
     """Two texts of confidence 0.71, one of them right, and one of 0.95, right."""
     probabilities = np.array([[0.71, 0.29], [0.71, 0.29], [0.05, 0.95]])
-    figures.calibration(np.array([0, 1, 1]), probabilities, tmp_path / "x.png", "val")
+    figures.draw_calibration(np.array([0, 1, 1]), probabilities, tmp_path / "x.png", "val")
     above, below = saved[0].axes
     assert lines_of(above)["perfect calibration"] == ([0, 1], [0, 1])
     assert lines_of(above)["texts by confidence"] == (pytest.approx([0.71, 0.95]), [0.5, 1])
@@ -155,6 +159,6 @@ def test_a_failing_save_leaves_nothing_and_keeps_what_was_there(tmp_path, monkey
     path = tmp_path / "confusion.png"
     path.write_bytes(b"the one before")
     with pytest.raises(OSError, match="no space"):
-        figures.confusion_matrix([[1, 0], [0, 1]], ["no", "yes"], path, "test")
+        figures.draw_confusion_matrix([[1, 0], [0, 1]], ["no", "yes"], path, "test")
     assert [p.name for p in tmp_path.iterdir()] == ["confusion.png"]
     assert path.read_bytes() == b"the one before"
