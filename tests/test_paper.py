@@ -26,6 +26,7 @@ import train
 from data import read_corpus
 from experiments.paper import plan, results
 from lab import manifest, output
+from lab.report import label
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, save
 
 WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
@@ -548,7 +549,9 @@ def test_a_corpus_at_the_edge_runs_to_its_end_and_the_page_says_what_is_undefine
     arguments = ("--model", "tiny", "--corpus", name, "--epochs", "1", "--seeds", "1", "--device", "cpu", "--run", name)
     assert run_paper(monkeypatch, *arguments, *BOTH) == 0
     text = Path("runs", name, "results.md").read_text()
-    lines = {f"- {name}: {line[:-1]}; means over the classes leave that out" for line in odd_corpora.CORPORA[name][1]}
+    lines = {
+        f"- {name}: {label(line[:-1])}; means over the classes leave that out" for line in odd_corpora.CORPORA[name][1]
+    }
     assert {line for line in text.splitlines() if "has no text of" in line} == lines
     assert "nan" not in text.replace(", nan;", "")
     table = pd.read_csv(Path("runs", name, "results.csv"), keep_default_na=False)
