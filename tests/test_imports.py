@@ -31,16 +31,6 @@ def imported(name: str, file: Path, known: set[str]) -> set[str]:
     return names & known
 
 
-def graph() -> dict[str, set[str]]:
-    files = modules()
-    return {name: imported(name, file, set(files)) for name, file in files.items()}
-
-
-def wrong(edges: dict[str, set[str]]) -> list[tuple[str, str]]:
-    """The imports that do not point down: (module, what it imports)."""
-    return [(name, other) for name, others in edges.items() for other in others if not points_down(name, other)]
-
-
 def points_down(name: str, other: str) -> bool:
     floor, below = name.split(".")[0], other.split(".")[0]
     if below not in FLOORS:  # a script, or bench
@@ -50,19 +40,17 @@ def points_down(name: str, other: str) -> bool:
     return floor not in FLOORS or FLOORS.index(below) <= FLOORS.index(floor)
 
 
-def test_no_module_imports_itself_through_others():
-    edges = graph()
+def test_each_import_points_down_and_no_module_imports_itself_through_others():
+    files = modules()
+    edges = {name: imported(name, file, set(files)) for name, file in files.items()}
     assert "model.config" in edges["model.tokenizer"]  # or the test would see nothing
     assert "lab.device" in edges["train"]
     assert "model" in edges["experiments.train.training"]
+    assert not [(name, other) for name in edges for other in edges[name] if not points_down(name, other)]
     graphlib.TopologicalSorter(edges).prepare()  # raises CycleError
 
 
-def test_each_import_points_down():
-    assert wrong(graph()) == []
-
-
 def test_an_import_that_points_up_or_sideways_is_noticed():
-    up = {"model.gpt2": {"data.words"}, "lab.study": {"experiments.ablate.units"}, "data": {"train"}}
-    sideways = {"experiments.probe.tasks": {"experiments.ablate.units"}, "paper": {"train"}, "train": {"bench.speed"}}
-    assert len(wrong(up | sideways)) == 6
+    up = [("model.gpt2", "data.words"), ("lab.study", "experiments.ablate.units"), ("data", "train")]
+    sideways = [("experiments.probe.tasks", "experiments.ablate.units"), ("paper", "train"), ("train", "bench.speed")]
+    assert not [edge for edge in up + sideways if points_down(*edge)]

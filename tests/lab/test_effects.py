@@ -222,14 +222,6 @@ def test_flips_by_hand():
     pd.testing.assert_frame_equal(table, pd.DataFrame(expected, columns=columns))
 
 
-def test_flips_add_up_to_the_flip_rate():
-    baseline, ablated, targets = sample(8, 3)
-    summed = count_flips(baseline, ablated, targets, LABELS).groupby(["unit", "class"])["share"].sum()
-    table = measure_effects(baseline, ablated, targets, LABELS, test=False)
-    rates = table[(table["metric"] == "flip_rate") & (table["class"] != "all")].set_index(["unit", "class"])["effect"]
-    assert summed.to_dict() == pytest.approx(rates[rates > 0].to_dict())
-
-
 def test_margins_are_ranked_on_val_and_tested_on_test():
     keys = {"unit": [0, 0, 1, 1], "class": ["joy", "love"] * 2, "metric": ["specific_margin"] * 4}
     val = pd.DataFrame(keys | {"effect": [0.1, np.nan, -0.7, 0.3]})
