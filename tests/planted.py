@@ -49,23 +49,22 @@ def planted() -> GPT2Classifier:
 
 def planted_texts() -> tuple[Sequences, Targets]:
     """Token ids of 200 texts of train, val and test, and their classes."""
-    rng, n = np.random.default_rng(0), 200
-    targets = {split: rng.integers(0, 4, n) for split in ("train", "val", "test")}
-    sequences = {
-        split: [
-            [*rng.permutation([int(k != 0), *rng.integers(5, 11, 4)]), k + 1 if k else rng.integers(2, 5)] for k in own
-        ]
-        for split, own in targets.items()
-    }
-    sequences = {split: [[int(token) for token in ids] for ids in own] for split, own in sequences.items()}
+    rng = np.random.default_rng(0)
+    targets = {split: rng.integers(0, 4, 200) for split in ("train", "val", "test")}
+    sequences: Sequences = {}
+    for split, classes in targets.items():
+        sequences[split] = []
+        for k in classes.tolist():
+            tokens = rng.permutation([int(k != 0), *rng.integers(5, 11, 4)]).tolist()
+            sequences[split].append([*tokens, k + 1 if k else int(rng.integers(2, 5))])
     return sequences, targets
 
 
 def learnt() -> tuple[GPT2Classifier, Sequences, Targets]:
     """A classifier that has learnt to tell four classes by key words, from all of its parts, and 151 texts of each
     split, nearly all of which it gets right."""
-    rng, n = np.random.default_rng(0), 151
-    targets = {split: rng.integers(0, 4, n) for split in ("train", "val", "test")}
+    rng = np.random.default_rng(0)
+    targets = {split: rng.integers(0, 4, 151) for split in ("train", "val", "test")}
     sequences = {
         split: [[int(t) for t in rng.permutation([k + 4 * rng.integers(2), *rng.integers(8, 23, 6)])] for k in classes]
         for split, classes in targets.items()
@@ -94,10 +93,8 @@ def texts_of(split: str, sequences: list[list[int]], targets: np.ndarray) -> Tex
 
 def sweeps_of(clf: GPT2Classifier, sequences: Sequences, targets: Targets, folder: Path) -> Sweeps:
     """Sweeps over these texts of train, val and test."""
-    corpus, texts = (
-        SimpleNamespace(files={}),
-        {split: texts_of(split, sequences[split], targets[split]) for split in sequences},
-    )
-    study = Study(folder, {}, clf.eval(), None, corpus, texts, Device(torch.device("cpu"), "fp32"), "")
+    texts = {split: texts_of(split, sequences[split], targets[split]) for split in sequences}
+    device = Device(torch.device("cpu"), "fp32")
+    study = Study(folder, {}, clf.eval(), None, SimpleNamespace(files={}), texts, device, "")
     (folder / "logits").mkdir(parents=True)
     return Sweeps(study, folder / "logits", 0, 0)
