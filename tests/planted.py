@@ -29,6 +29,7 @@ def planted() -> GPT2Classifier:
         clf.trunk.wte.weight[1, 9] = 1  # stands in its place elsewhere
         for k in (1, 2, 3):  # tokens 2, 3, 4: a class
             clf.trunk.wte.weight[k + 1, k] = 1
+            clf.score.weight[k, k] = 3
         for n, (dim, sign) in enumerate((dim, sign) for dim in (4, 5, 6) for sign in (1, -1)):  # fillers, in pairs
             clf.trunk.wte.weight[5 + n, dim] = sign
         for layer, head in [(layer, head) for layer in range(2) for head in range(3)]:
@@ -42,8 +43,6 @@ def planted() -> GPT2Classifier:
                 attn.c_attn.weight[value, 4 + (head + 1) % 3] = -1
                 attn.c_proj.weight[:, head * D] = 0.01 * torch.randn(C, generator=torch.Generator().manual_seed(head))
         clf.score.weight[0, 8] = 3
-        for k in (1, 2, 3):
-            clf.score.weight[k, k] = 3
     return clf
 
 
@@ -71,19 +70,13 @@ def learnt() -> tuple[GPT2Classifier, Sequences, Targets]:
     }
     torch.manual_seed(0)
     clf = GPT2Classifier(GPT2Config(2, 3, 24, n_ctx=7, vocab_size=23, dropout=0.0, attn_dropout=0.0), list("abcd"))
-    fit(clf, sequences["train"], targets["train"], lr=0.01)
-    return clf, sequences, targets
-
-
-def fit(clf: GPT2Classifier, sequences: list[list[int]], targets: np.ndarray, lr: float) -> float:
-    """Train on these texts of one length, in 60 steps of Adam -> the last loss."""
-    optimizer = torch.optim.Adam(clf.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(clf.parameters(), lr=0.01)
     for _ in range(60):
-        loss = F.cross_entropy(clf(torch.tensor(sequences)), torch.tensor(targets))
+        loss = F.cross_entropy(clf(torch.tensor(sequences["train"])), torch.tensor(targets["train"]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return loss.item()
+    return clf, sequences, targets
 
 
 def texts_of(split: str, sequences: list[list[int]], targets: np.ndarray) -> Texts:

@@ -128,9 +128,6 @@ FULL = {  # script, where it is killed to leave something, bytes that a file may
 }
 
 
-KEPT = r"^(?!.*\.tmp).*\.(safetensors|npy|json)$"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("what", FULL)
 def test_on_a_full_disk_it_ends_in_one_line_and_goes_on_when_there_is_room(here, what):
@@ -139,7 +136,8 @@ def test_on_a_full_disk_it_ends_in_one_line_and_goes_on_when_there_is_room(here,
     undisturbed = shutil.copytree(here, here.with_name("undisturbed"), symlinks=True)
     assert run(undisturbed, script) == (0, "")
     assert run(here, script, before=death) == (KILLED, "")
-    before = {name: content for name, content in left_in(here).items() if re.search(KEPT, name)}
+    kept = r"^(?!.*\.tmp).*\.(safetensors|npy|json)$"
+    before = {name: content for name, content in left_in(here).items() if re.search(kept, name)}
     code, said = run(here, script, before=partial(full, size))
     assert code == 2
     assert re.fullmatch(rf"error: .*{expected}.*\n", said)

@@ -3,6 +3,7 @@ follow them. No experiment imports another, and no script imports a script."""
 
 import ast
 import graphlib
+from importlib.util import resolve_name
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -24,8 +25,7 @@ def imported(name: str, file: Path, known: set[str]) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            module = ".".join([*parents, *([node.module] if node.module else [])])
+            module = resolve_name("." * node.level + (node.module or ""), package)
             parts = {f"{module}.{alias.name}" for alias in node.names}
             names |= parts & known or {module}
     return names & known

@@ -61,22 +61,18 @@ def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
     assert len(differences) == 2 * len(probes) + 2 * 11 + 7 * 3  # two baselines; random weights; the streams
     assert set(table("baselines")["baseline"]) == {"most frequent class", "word type", "bag of words"}
     assert list(table("profiles").groupby(["property", "reading"])["n_heads"].apply(list).iloc[0]) == [1, 2, 4]
-    assert set(table("lens")["class"]) == {"all", *WORDS}
-    assert not (folder / "agreement.csv").exists()
-    pictures = {"layers.png", "heads.png", "profiles.png", "lens.png", "contributions.png", "texts.png"}
-    assert {path.name for path in folder.glob("*.png")} == pictures
-    assert "python probe.py --device cpu --words 500" in (folder / "report.md").read_text()
-
-
-@pytest.mark.slow
-def test_the_class_lens_ends_at_the_runs_own_predictions(here, monkeypatch):
-    assert run_probe(monkeypatch) == 0
-    last = table("lens").query("layer == 2").set_index("class")
+    lens = table("lens")
+    assert set(lens["class"]) == {"all", *WORDS}
+    last = lens[lens["layer"] == 2].set_index("class")  # where the lens ends at the run's own predictions
     metrics = json.loads(Path("runs/one/metrics.json").read_text())["test"]
     assert last.loc["all", "accuracy"] == pytest.approx(metrics["accuracy"])
     for label in WORDS:
         assert last.loc[label, "accuracy"] == pytest.approx(metrics["per_class"][label]["recall"])
     assert (last["decided"] == 1).all()
+    assert not (folder / "agreement.csv").exists()
+    pictures = {"layers.png", "heads.png", "profiles.png", "lens.png", "contributions.png", "texts.png"}
+    assert {path.name for path in folder.glob("*.png")} == pictures
+    assert "python probe.py --device cpu --words 500" in (folder / "report.md").read_text()
 
 
 @pytest.mark.slow

@@ -14,21 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lab import figures
-from lab.figures import (
-    COLOURS,
-    GREY,
-    STYLE,
-    _wrap,
-    bar,
-    by_head,
-    colour_limit,
-    frame,
-    heat_map,
-    heat_maps,
-    layout,
-    panel_grid,
-    short,
-)
+from lab.figures import COLOURS, GREY, STYLE, by_head, colour_limit, frame, heat_maps, panel_grid, short
 from lab.stats import LEVEL
 from lab.texts import OVERALL
 
@@ -104,9 +90,9 @@ def regions(effects: pd.DataFrame, path: Path, title: str) -> None:
     for axes, (kind, panel_title) in zip(grid, ATTENTION_KINDS.items(), strict=True):
         values = rows[rows["kind"] == kind].pivot(index="region", columns="layer", values="effect")
         values = values.reindex(index=names, columns=columns).rename(columns={-1: "all"})
-        heat_map(axes, values, "RdBu", colour_limit([rows[["effect"]]]), cell, None)
+        figures.heat_map(axes, values, "RdBu", colour_limit([rows[["effect"]]]), cell, None)
         axes.set(title=panel_title, xlabel="layer", aspect="auto")
-    bar(figure, list(grid), wrapped(LOG_PROB, 36))
+    figures.bar(figure, list(grid), wrapped(LOG_PROB, 36))
     frame(figure, f"{title}\nattention without a region", "all: in all layers at once. Grey: not measured.")
     figures.save(figure, path)
 
@@ -147,7 +133,7 @@ def curves(table: pd.DataFrame, fill: str, majority: float, path: Path, title: s
     frequent class."""
     recalls = table[table["metric"] == "recall"]
     labels = list(recalls["class"].unique())
-    rows, columns, width = layout(len(labels))
+    rows, columns, width = figures.layout(len(labels))
     figure = Figure(figsize=(max(8, columns * width), 3.6 + 2 * rows), layout="constrained")
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(3.6, 2 * rows)))
     axes = top.subplots()
@@ -156,7 +142,7 @@ def curves(table: pd.DataFrame, fill: str, majority: float, path: Path, title: s
     axes.axhline(majority, color="black", linestyle=":", linewidth=1, label="most frequent class")
     axes.set(xlabel=f"heads closed, of {accuracy['closed'].max()}", ylabel="accuracy", ylim=(0, 1.02))
     top.legend(loc="outside right center")
-    for axes, label in zip(_wrap(bottom, len(labels)), labels, strict=True):
+    for axes, label in zip(figures._wrap(bottom, len(labels)), labels, strict=True):
         _draw_orders(axes, recalls[recalls["class"] == label])
         axes.set(title=short(label, len(labels)), ylim=(0, 1.02))
     bottom.supylabel("recall", fontsize=11)

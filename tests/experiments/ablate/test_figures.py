@@ -27,11 +27,7 @@ def units(layers, heads):
 def tables(layers, heads, labels, seed=0):
     """Effects and significance; what belongs to val or to the other fill is far too large, and must not be seen."""
     rng = np.random.default_rng(seed)
-    measured = [
-        ("all", "log_prob"),
-        ("all", "accuracy"),
-        *((k, m) for k in labels for m in ("specific_margin", "recall")),
-    ]
+    measured = [("all", "log_prob"), ("all", "accuracy"), *product(labels, ("specific_margin", "recall"))]
     effects = []
     for (label, metric), split, fill in product(measured, ("val", "test"), ("zero", "mean")):
         rows = units(layers, heads)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from experiments.ablate import units
-from lab.units import each_layer, head_name, parse_head
+from lab.units import each_layer
 
 T = 5
 TEXTS = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0]]), torch.tensor([T, 3])  # ids, lengths
@@ -85,7 +85,3 @@ def test_pairs_and_growing_sets_close_all_their_heads(tiny):
     assert [own.start for own in closed] == [2, 2, 0]
     gates = [own.intervention(*TEXTS)["head_gate"][0, :, :, 0] for own in closed]
     assert [(gate == 0).nonzero().tolist() for gate in gates] == [[], [[2, 1]], sorted(map(list, order))]
-
-
-def test_heads_are_named_as_they_are_read():
-    assert parse_head(head_name((3, 11))) == (3, 11)
