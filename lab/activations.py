@@ -1,7 +1,6 @@
 """Record what each place in the network emits, on disk: the inputs of the probes.
 
-Letters: N rows, a text or a word each, and those of the forward pass.
-"""
+Letters: N rows, a text or a word each, and those of the forward pass."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -78,7 +77,10 @@ def record(
     The caller moves the model to `device` and sets eval mode. Raises ValueError for positions that a text does not
     have, InputError where the folder has too little space."""
     positions = {name: _check_positions(name, kept, sequences) for name, kept in positions.items()}
-    starts = {name: np.cumsum([0, *_count_rows(kept, sequences)]) for name, kept in positions.items()}
+    starts = {}  # by reading, the first row of each text, and the number of rows
+    for name, kept in positions.items():
+        rows_of_texts = [1] * len(sequences) if kept is None else [len(tokens) for tokens in kept]
+        starts[name] = np.cumsum([0, *rows_of_texts])
     activations = _create_files(trunk.config, {name: int(start[-1]) for name, start in starts.items()}, folder)
 
     def run_batch(batch: Batch) -> dict[tuple[str, str], NDArray[np.float32]]:
@@ -110,11 +112,6 @@ def _select_rows(x: Tensor, batch: Batch, positions: Positions | None) -> Tensor
     kept = [positions[i] for i in batch.index.tolist()]
     text = np.repeat(np.arange(len(kept)), [len(tokens) for tokens in kept])
     return x[torch.from_numpy(text), torch.from_numpy(np.concatenate(kept))]
-
-
-def _count_rows(positions: Positions | None, sequences: Sequence[list[int]]) -> list[int]:
-    """Count the rows of each text."""
-    return [1] * len(sequences) if positions is None else [len(kept) for kept in positions]
 
 
 def _check_positions(name: str, positions: Positions | None, sequences: Sequence[list[int]]) -> Positions | None:

@@ -52,8 +52,7 @@ def baselines(train: Split, val: Split, test: Split, labels: Sequence[str]) -> d
     """Fit on train, choose the bag of words by macro-F1 on val, and return the metrics of val and test; JSON-able.
 
     Returns `{"majority": {"name", "val": prediction_metrics, "test": ...},
-    "bag_of_words": {the same for the chosen one, "candidates": {name: {"val_macro_f1"}}}}`.
-    """
+    "bag_of_words": {the same for the chosen one, "candidates": {name: {"val_macro_f1"}}}}`."""
     majority = DummyClassifier(strategy="most_frequent").fit(*train)
     best, fitted, val_f1 = best_bag_of_words(train, val)
     return {

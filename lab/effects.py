@@ -4,8 +4,7 @@ An ablated network is compared with the whole one on the same texts, so everythi
 ablated minus baseline.
 
 Letters: U units that were ablated one at a time, N texts, R draws (the donors of a resample ablation, else 1), K
-classes.
-"""
+classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,8 +80,7 @@ def measure_effects(
     The interval is a 95 % paired bootstrap over texts: baseline and all units share each resample. It covers that
     other texts might have been drawn, not other seeds of training. With `test`, p is `permutation_p` of the change of
     the specific margin and, where R is 1, `mcnemar_p` of accuracy; `correct_p_values` makes p_corrected.
-    Raises ValueError where shapes do not fit, targets are not in 0..K-1 or logits are not finite.
-    """
+    Raises ValueError where shapes do not fit, targets are not in 0..K-1 or logits are not finite."""
     _check(baseline, ablated, targets, labels)
     starts = range(0, len(ablated), UNITS)
     blocks = [_measure_block(baseline, ablated[start : start + UNITS], targets, labels, test) for start in starts]
@@ -110,8 +108,7 @@ def confirm_on_test(val: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
 
     Columns `unit, class, n, baseline, val_effect, test_effect, ci_low, ci_high, p, p_holm, p_bh, rank`. Rank 1 has the
     largest effect on val, in either direction. All other columns come from test, which had no say in the ranking. The
-    p-values of all rows are one family for `holm` and `benjamini_hochberg`.
-    """
+    p-values of all rows are one family for `holm` and `benjamini_hochberg`."""
     key = ["unit", "class"]
     val, test = (table[table["metric"] == "specific_margin"] for table in (val, test))
     val_effects = val[[*key, "effect"]].rename(columns={"effect": "val_effect"})
@@ -128,8 +125,7 @@ def count_flips(baseline: Floats, ablated: Floats, targets: Ints, labels: Sequen
     share, n`.
 
     `class` is the true label. The whole network predicts `before` for `share` of its n texts and the ablated one
-    `after`, mean over the draws. Only changes that occur have a row.
-    """
+    `after`, mean over the draws. Only changes that occur have a row."""
     _check(baseline, ablated, targets, labels)
     K, n = len(labels), np.bincount(targets, minlength=len(labels))
     groups = np.eye(K * K)[targets * K + baseline.argmax(1)].T  # (true, before) x texts

@@ -2,8 +2,7 @@
 
 Zero depends on how the weights are written down: a bias may be moved from one place to another, and the network stays
 the same, but not what is left of it without a head. A mean or another text's output does not depend on that (Wang et
-al. 2022, arXiv 2211.00593; Chan et al. 2022, causal scrubbing). Compare fills before you believe an ablation.
-"""
+al. 2022, arXiv 2211.00593; Chan et al. 2022, causal scrubbing). Compare fills before you believe an ablation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,7 @@ The point estimates are scikit-learn's. The intervals need every metric on a tho
 `resampled_` functions compute them for all draws at once, from weights (draws, N): how often each text was drawn.
 The tests hold the two together.
 
-Letters: N texts, K classes.
-"""
+Letters: N texts, K classes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -39,8 +38,7 @@ def classification_metrics(targets: Ints, probabilities: Floats, labels: Sequenc
     (`expected_calibration_error`). JSON-able: None where a metric is undefined. Raises ValueError where targets or
     probabilities do not fit the labels.
 
-    Resampling noise only ever adds to a calibration error, so the interval of a small `ece` lies high.
-    """
+    Resampling noise only ever adds to a calibration error, so the interval of a small `ece` lies high."""
     _check(targets, labels, probabilities.shape, (len(targets), len(labels)))
     probabilities = probabilities.astype(np.float64)
     metrics = _point_estimates(targets, probabilities.argmax(1), labels)
@@ -64,8 +62,7 @@ def prediction_metrics(targets: Ints, predicted: Ints, labels: Sequence[str]) ->
     "per_class.joy.f1": ...}. The precision of a class that is never predicted is 0. A metric that the texts leave
     undefined is None: recall without texts of the class, specificity without texts of others, F1 without texts and
     predictions. Balanced accuracy and macro-F1 are means over the classes where recall and F1 are defined; so are their
-    intervals, in draws that leave a rare class out. Raises ValueError where targets or predictions do not fit.
-    """
+    intervals, in draws that leave a rare class out. Raises ValueError where targets or predictions do not fit."""
     _check(targets, labels, predicted.shape, targets.shape)
     intervals = bootstrap(lambda w: resampled_prediction_metrics(w, targets, predicted, labels), len(targets))
     return _point_estimates(targets, predicted, labels) | {"intervals": intervals}
@@ -84,8 +81,7 @@ def ranking_metrics(positive: NDArray[np.bool_], scores: Floats) -> dict[str, fl
 def calibration_bins(targets: Ints, probabilities: Floats) -> pd.DataFrame:
     """Group texts by confidence, the top class's probability, in 15 bins of equal width (Guo et al. 2017, section 2).
 
-    Return one row per bin: `count`, `accuracy` and mean `confidence`, the last two NaN in an empty bin.
-    """
+    Return one row per bin: `count`, `accuracy` and mean `confidence`, the last two NaN in an empty bin."""
     texts = _read_confidence(targets, probabilities).groupby("bin")
     table = texts.agg(count=("correct", "size"), accuracy=("correct", "mean"), confidence=("confidence", "mean"))
     return table.reindex(range(CALIBRATION_BINS)).fillna({"count": 0}).astype({"count": int})

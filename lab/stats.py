@@ -20,8 +20,7 @@ ROUNDING = 1e-6  # and of their squares about the class means, where all squares
 def resamples(n: int, seed: int = 0) -> Iterator[NDArray[np.floating]]:
     """Yield DRAWS resamples of n texts with replacement, in chunks: how often each was drawn, float64 (draws, n).
 
-    The same n and seed give the same resamples, so two quantities that are computed on them are paired.
-    """
+    The same n and seed give the same resamples, so two quantities that are computed on them are paired."""
     rng = np.random.default_rng(seed)
     chunk = max(1, CHUNK // n)
     for start in range(0, DRAWS, chunk):
@@ -38,8 +37,7 @@ def bootstrap(
     The interval holds the middle 95 % of the results (percentile interval: Efron & Tibshirani 1993, ch. 13).
 
     metrics: takes weights (draws, n) and returns name -> (draws,), NaN in a draw where the metric is undefined (a class
-    of which no text was drawn). Such draws are left out; where all are, the interval is None.
-    """
+    of which no text was drawn). Such draws are left out; where all are, the interval is None."""
     chunks = [metrics(weights) for weights in resamples(n, seed)]
     intervals = {name: interval(np.concatenate([chunk[name] for chunk in chunks])) for name in chunks[0]}
     return {name: None if np.isnan(ends).any() else ends.tolist() for name, ends in intervals.items()}
@@ -48,8 +46,7 @@ def bootstrap(
 def interval(values: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the middle 95 % of the draws: values (draws, ...) -> (2, ...), low and high.
 
-    Draws that are NaN are left out; where all are NaN, the ends are NaN too.
-    """
+    Draws that are NaN are left out; where all are NaN, the ends are NaN too."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
         return np.nanpercentile(values, [2.5, 97.5], axis=0)
@@ -72,8 +69,7 @@ def permutation_p(
     differs from another, NaN for a class of no texts or of all. Raises ValueError where a value is not finite.
 
     Why so many draws: the smallest p is 1e-5, and GPT-2's 144 heads times 6 classes are 864 tests. Times 864 it is
-    0.009, so a real effect can survive `holm`; with 10,000 draws none could.
-    """
+    0.009, so a real effect can survive `holm`; with 10,000 draws none could."""
     if not np.isfinite(values).all():
         raise ValueError("expected finite values to permute, got NaN or infinity")
     _, U, K = values.shape
@@ -142,8 +138,7 @@ def mcnemar_p(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> NDArray[np
 
     Texts that are right both times, or wrong both times, say nothing about a change. If accuracy had not changed, each
     of the others would be lost or won by the toss of a fair coin. p is the binomial probability of a split at least as
-    uneven as the one seen, in either direction (McNemar 1947, in its exact form); it is 1 where no text changes.
-    """
+    uneven as the one seen, in either direction (McNemar 1947, in its exact form); it is 1 where no text changes."""
     lost, won = (before[:, None] & ~after).sum(0), (~before[:, None] & after).sum(0)
     return np.minimum(1, 2 * binom.cdf(np.minimum(lost, won), lost + won, 0.5))
 
@@ -155,8 +150,7 @@ def holm(p: NDArray[np.floating]) -> NDArray[np.floating]:
     p-values by m, the next by m - 1, and so on, and lets none become smaller than the one before. If all tests that are
     then below 0.05 count as discoveries, at most one in twenty such families has any false one.
 
-    NaN stays NaN and is no member of the family.
-    """
+    NaN stays NaN and is no member of the family."""
     adjusted, defined = np.full(p.shape, np.nan), np.flatnonzero(~np.isnan(p))
     order = defined[np.argsort(p[defined])]
     hypotheses_left = np.arange(len(order), 0, -1)
@@ -171,8 +165,7 @@ def benjamini_hochberg(p: NDArray[np.floating]) -> NDArray[np.floating]:
     share instead: the i-th smallest of m p-values is multiplied by m / i, and none may exceed the next larger one. Of
     what is then below 0.05, at most one in twenty is expected to be false.
 
-    NaN stays NaN and is no member of the family.
-    """
+    NaN stays NaN and is no member of the family."""
     adjusted, defined = np.full(p.shape, np.nan), ~np.isnan(p)
     adjusted[defined] = false_discovery_control(p[defined])
     return adjusted

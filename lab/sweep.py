@@ -10,8 +10,7 @@ What is left runs in parallel. Ablations that begin at the same layer share the 
 row. Texts of similar length share a batch, and at most `device.tokens` tokens are in flight: memory does not grow with
 the number of texts or ablations.
 
-Letters: N texts, U ablations, R draws of a fill, K classes, and those of the forward pass.
-"""
+Letters: N texts, U ablations, R draws of a fill, K classes, and those of the forward pass."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

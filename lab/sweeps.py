@@ -23,7 +23,6 @@ from .memory import halve_until_it_fits
 from .progress import progress_bar
 from .study import Study
 from .sweep import BASELINE, COPIES, Ablation, Fill, fill_zeros, run_ablations, sweep
-from .texts import Texts
 from .units import each_head
 
 AGREEMENT = {"fp32": 1e-3, "bf16": 0.1}  # how far logits may be off the CPU's in fp32, as a share of the largest
@@ -39,15 +38,6 @@ class Plan:
     fill: str
     ablations: dict[str, list[Ablation]]
     made_of: str = ""
-
-    def work(self, texts: dict[str, Texts], n_layer: int) -> int:
-        """Count what there is to compute, in layers times tokens."""
-        draws = fills.DRAWS if self.fill == "resample" else 1
-        total = 0
-        for split, ablations in self.ablations.items():
-            layers = sum(n_layer - ablation.start for ablation in ablations)
-            total += draws * layers * sum(map(len, texts[split].sequences))
-        return total
 
 
 class Sweeps:
@@ -134,8 +124,7 @@ class Sweeps:
         }
 
     def hash_choice(self, fill: str, split: str) -> str:
-        """Return the SHA-256 of what a fill chooses for each text: its donors, or the class left out; empty for other
-        fills."""
+        """Return the SHA-256 of what a fill chooses for each text, its donors or the class left out; else nothing."""
         if fill == "resample":
             donors = self.study.texts["train"].sequences
             choice = fills.choose_donors(self.texts[split].sequences, donors, self.seed)
@@ -147,7 +136,13 @@ class Sweeps:
 
     def work(self, plans: Sequence[Plan]) -> int:
         """Count what these plans have to compute, in layers times tokens."""
-        return sum(plan.work(self.texts, self.study.clf.config.n_layer) for plan in plans)
+        work = 0
+        for plan in plans:
+            draws = fills.DRAWS if plan.fill == "resample" else 1
+            for split, ablations in plan.ablations.items():
+                layers = sum(self.study.clf.config.n_layer - ablation.start for ablation in ablations)
+                work += draws * layers * sum(map(len, self.texts[split].sequences))
+        return work
 
     def rate(self) -> float:
         """Measure how much of that all processes compute per second: every third head, on texts of middling length."""

@@ -29,6 +29,7 @@ def planted() -> GPT2Classifier:
         clf.trunk.wte.weight[1, 9] = 1  # stands in its place elsewhere
         for k in (1, 2, 3):  # tokens 2, 3, 4: a class
             clf.trunk.wte.weight[k + 1, k] = 1
+            clf.score.weight[k, k] = 3
         for n, (dim, sign) in enumerate((dim, sign) for dim in (4, 5, 6) for sign in (1, -1)):  # fillers, in pairs
             clf.trunk.wte.weight[5 + n, dim] = sign
         for layer, head in [(layer, head) for layer in range(2) for head in range(3)]:
@@ -42,49 +43,40 @@ def planted() -> GPT2Classifier:
                 attn.c_attn.weight[value, 4 + (head + 1) % 3] = -1
                 attn.c_proj.weight[:, head * D] = 0.01 * torch.randn(C, generator=torch.Generator().manual_seed(head))
         clf.score.weight[0, 8] = 3
-        for k in (1, 2, 3):
-            clf.score.weight[k, k] = 3
     return clf
 
 
 def planted_texts() -> tuple[Sequences, Targets]:
     """Token ids of 200 texts of train, val and test, and their classes."""
-    rng, n = np.random.default_rng(0), 200
-    targets = {split: rng.integers(0, 4, n) for split in ("train", "val", "test")}
-    sequences = {
-        split: [
-            [*rng.permutation([int(k != 0), *rng.integers(5, 11, 4)]), k + 1 if k else rng.integers(2, 5)] for k in own
-        ]
-        for split, own in targets.items()
-    }
-    sequences = {split: [[int(token) for token in ids] for ids in own] for split, own in sequences.items()}
+    rng = np.random.default_rng(0)
+    targets = {split: rng.integers(0, 4, 200) for split in ("train", "val", "test")}
+    sequences: Sequences = {}
+    for split, classes in targets.items():
+        sequences[split] = []
+        for k in classes.tolist():
+            tokens = rng.permutation([int(k != 0), *rng.integers(5, 11, 4)]).tolist()
+            sequences[split].append([*tokens, k + 1 if k else int(rng.integers(2, 5))])
     return sequences, targets
 
 
 def learnt() -> tuple[GPT2Classifier, Sequences, Targets]:
     """A classifier that has learnt to tell four classes by key words, from all of its parts, and 151 texts of each
     split, nearly all of which it gets right."""
-    rng, n = np.random.default_rng(0), 151
-    targets = {split: rng.integers(0, 4, n) for split in ("train", "val", "test")}
+    rng = np.random.default_rng(0)
+    targets = {split: rng.integers(0, 4, 151) for split in ("train", "val", "test")}
     sequences = {
         split: [[int(t) for t in rng.permutation([k + 4 * rng.integers(2), *rng.integers(8, 23, 6)])] for k in classes]
         for split, classes in targets.items()
     }
     torch.manual_seed(0)
     clf = GPT2Classifier(GPT2Config(2, 3, 24, n_ctx=7, vocab_size=23, dropout=0.0, attn_dropout=0.0), list("abcd"))
-    fit(clf, sequences["train"], targets["train"], lr=0.01)
-    return clf, sequences, targets
-
-
-def fit(clf: GPT2Classifier, sequences: list[list[int]], targets: np.ndarray, lr: float) -> float:
-    """Train on these texts of one length, in 60 steps of Adam -> the last loss."""
-    optimizer = torch.optim.Adam(clf.parameters(), lr=lr)
+    optimizer = torch.optim.Adam(clf.parameters(), lr=0.01)
     for _ in range(60):
-        loss = F.cross_entropy(clf(torch.tensor(sequences)), torch.tensor(targets))
+        loss = F.cross_entropy(clf(torch.tensor(sequences["train"])), torch.tensor(targets["train"]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return loss.item()
+    return clf, sequences, targets
 
 
 def texts_of(split: str, sequences: list[list[int]], targets: np.ndarray) -> Texts:
@@ -94,10 +86,8 @@ def texts_of(split: str, sequences: list[list[int]], targets: np.ndarray) -> Tex
 
 def sweeps_of(clf: GPT2Classifier, sequences: Sequences, targets: Targets, folder: Path) -> Sweeps:
     """Sweeps over these texts of train, val and test."""
-    corpus, texts = (
-        SimpleNamespace(files={}),
-        {split: texts_of(split, sequences[split], targets[split]) for split in sequences},
-    )
-    study = Study(folder, {}, clf.eval(), None, corpus, texts, Device(torch.device("cpu"), "fp32"), "")
+    texts = {split: texts_of(split, sequences[split], targets[split]) for split in sequences}
+    device = Device(torch.device("cpu"), "fp32")
+    study = Study(folder, {}, clf.eval(), None, SimpleNamespace(files={}), texts, device, "")
     (folder / "logits").mkdir(parents=True)
     return Sweeps(study, folder / "logits", 0, 0)

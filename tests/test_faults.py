@@ -128,9 +128,6 @@ FULL = {  # script, where it is killed to leave something, bytes that a file may
 }
 
 
-KEPT = r"^(?!.*\.tmp).*\.(safetensors|npy|json)$"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("what", FULL)
 def test_on_a_full_disk_it_ends_in_one_line_and_goes_on_when_there_is_room(here, what):
@@ -139,7 +136,8 @@ def test_on_a_full_disk_it_ends_in_one_line_and_goes_on_when_there_is_room(here,
     undisturbed = shutil.copytree(here, here.with_name("undisturbed"), symlinks=True)
     assert run(undisturbed, script) == (0, "")
     assert run(here, script, before=death) == (KILLED, "")
-    before = {name: content for name, content in left_in(here).items() if re.search(KEPT, name)}
+    kept = r"^(?!.*\.tmp).*\.(safetensors|npy|json)$"
+    before = {name: content for name, content in left_in(here).items() if re.search(kept, name)}
     code, said = run(here, script, before=partial(full, size))
     assert code == 2
     assert re.fullmatch(rf"error: .*{expected}.*\n", said)
@@ -201,6 +199,7 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_texts(here, unmeasured, m
     rise, total = 7, 4 * STEPS  # a tenth of all steps
     rate = 0.0005 * min((done + 1) / rise, (total - done) / (total - rise))
     assert f"in epoch {epoch}, step {step}, at a learning rate of {rate:.3g};" in told
+    assert ("is kept" in told) == Path("runs/two").exists() == (epoch > 1)  # nothing kept, nothing left
 
     corpus, tokenizer = read_corpus("corpus.txt"), Tokenizer.load("tiny")
     texts = corpus.split("train")["text"].tolist()
@@ -223,13 +222,6 @@ def test_after_a_loss_that_is_not_finite_the_best_epoch_is_there(here, unmeasure
     sequences = [tokenizer.encode(text) for text in corpus.split("val")["text"]]
     p = predict(clf, sequences, Device(torch.device("cpu"), "fp32"))[np.arange(len(sequences)), corpus.targets("val")]
     assert -np.log(p).mean() == pytest.approx(best["loss"], rel=1e-6)
-
-
-def test_where_nothing_was_kept_nothing_is_left(here, unmeasured, monkeypatch, capsys):
-    at_step(monkeypatch, 5, lambda logits: logits * math.nan)
-    assert run_train(monkeypatch) == 2
-    assert "is kept" not in one_line(capsys)
-    assert not Path("runs/two").exists()
 
 
 # Too little memory: a stand-in for a GPU that cannot hold so many tokens.
@@ -261,14 +253,6 @@ def test_a_training_that_runs_out_of_memory_goes_on_in_smaller_pieces(here, unme
         torch.testing.assert_close(ours[name], weight, rtol=0, atol=1e-5)
     logs = [pd.read_json(f"runs/{name}/log.jsonl", lines=True).drop(columns="seconds") for name in ("two", "whole")]
     pd.testing.assert_frame_equal(*logs, atol=1e-5)
-
-
-def test_predictions_that_run_out_of_memory_are_the_same(here, monkeypatch):
-    clf, device = load_classifier("runs/one"), Device.choose("cpu", "fp32")
-    sequences = [[7] * length for length in (3, 11, 5, 2, 7)]
-    whole = predict(clf, sequences, device)
-    no_room_for(monkeypatch, 13)
-    np.testing.assert_allclose(predict(clf, sequences, device), whole, rtol=0, atol=1e-6)
 
 
 def test_a_text_that_does_not_fit_alone_is_one_line(here, unmeasured, monkeypatch, capsys):

@@ -5,7 +5,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 
@@ -86,14 +86,12 @@ def working_folder(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> C
 @pytest.fixture(scope="module")
 def undisturbed(working_folder: Callable[[], Path]) -> Callable[[str], dict[str, object]]:
     """What a script leaves in runs/ without being disturbed."""
-    known: dict[str, dict[str, object]] = {}
 
+    @cache
     def left(script: str) -> dict[str, object]:
-        if script not in known:
-            here = working_folder()
-            assert run(here, script) == (0, "")
-            known[script] = left_in(here)
-        return known[script]
+        here = working_folder()
+        assert run(here, script) == (0, "")
+        return left_in(here)
 
     return left
 

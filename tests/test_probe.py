@@ -61,22 +61,18 @@ def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
     assert len(differences) == 2 * len(probes) + 2 * 11 + 7 * 3  # two baselines; random weights; the streams
     assert set(table("baselines")["baseline"]) == {"most frequent class", "word type", "bag of words"}
     assert list(table("profiles").groupby(["property", "reading"])["n_heads"].apply(list).iloc[0]) == [1, 2, 4]
-    assert set(table("lens")["class"]) == {"all", *WORDS}
-    assert not (folder / "agreement.csv").exists()
-    pictures = {"layers.png", "heads.png", "profiles.png", "lens.png", "contributions.png", "texts.png"}
-    assert {path.name for path in folder.glob("*.png")} == pictures
-    assert "python probe.py --device cpu --words 500" in (folder / "report.md").read_text()
-
-
-@pytest.mark.slow
-def test_the_class_lens_ends_at_the_runs_own_predictions(here, monkeypatch):
-    assert run_probe(monkeypatch) == 0
-    last = table("lens").query("layer == 2").set_index("class")
+    lens = table("lens")
+    assert set(lens["class"]) == {"all", *WORDS}
+    last = lens[lens["layer"] == 2].set_index("class")  # where the lens ends at the run's own predictions
     metrics = json.loads(Path("runs/one/metrics.json").read_text())["test"]
     assert last.loc["all", "accuracy"] == pytest.approx(metrics["accuracy"])
     for label in WORDS:
         assert last.loc[label, "accuracy"] == pytest.approx(metrics["per_class"][label]["recall"])
     assert (last["decided"] == 1).all()
+    assert not (folder / "agreement.csv").exists()
+    pictures = {"layers.png", "heads.png", "profiles.png", "lens.png", "contributions.png", "texts.png"}
+    assert {path.name for path in folder.glob("*.png")} == pictures
+    assert "python probe.py --device cpu --words 500" in (folder / "report.md").read_text()
 
 
 @pytest.mark.slow
@@ -96,21 +92,18 @@ def test_beside_ablation_it_says_whether_the_two_agree(here, monkeypatch):
 
 
 HEADS = ("--units", "heads", "--fill", "zero")
-APART = {
-    "is of other classes; ": (*HEADS, "--class", "joy"),
-    "is of other texts of test; ": (*HEADS, "--texts", "13"),
-    "is of other corpus, texts of test; ": (*HEADS, "--corpus", "other.txt"),
-    "closed no heads": ("--units", "layers", "--fill", "zero"),
-}
 
 
 @pytest.mark.slow
-def test_an_read_ablation_other_texts_or_classes_is_left_out(here, monkeypatch):
-    lines = Path("corpus.txt").read_text().splitlines()
-    Path("other.txt").write_text("\n".join(f"so {line}" for line in lines) + "\n")
+def test_an_ablation_of_other_texts_or_without_heads_is_left_out(here, monkeypatch):
+    Path("other.txt").write_text(Path("corpus.txt").read_text().replace("i felt", "so i felt"))
     study = open_study("one", Device(torch.device("cpu"), "fp32"))
     assert "run `make ablate`, and then this once more" in probe.read_ablation(study, False)
-    for line, arguments in APART.items():
+    for line, arguments in (
+        ("is of other texts of test; ", (*HEADS, "--texts", "13")),
+        ("is of other corpus, texts of test; ", (*HEADS, "--corpus", "other.txt")),
+        ("closed no heads", ("--units", "layers", "--fill", "zero")),
+    ):
         assert run_ablate(monkeypatch, *arguments) == 0
         assert line in probe.read_ablation(study, False)
 
@@ -226,15 +219,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(here, monkeypatch, capsys, mistak
 def test_a_property_that_is_planted_in_one_head_is_found_there(tmp_path):
     sequences, targets = planted_texts()
     clf, y = planted().eval(), np.concatenate([own == 0 for own in targets.values()]).astype(int)
-    split = np.repeat(list(targets), [len(own) for own in targets.values()])
+    split = np.repeat(list(targets), 200)
     task = Task(y, ("other", "a"), split, np.arange(len(y)))
     texts = [ids for own in sequences.values() for ids in own]
     last = [np.array([len(ids) - 1]) for ids in texts]
     read = record(clf.trunk, texts, {"last": last}, tmp_path, Device(torch.device("cpu"), "fp32"))["last"]
     heads = [site for site in sites(clf.config) if site.kind == "head"]
-    found = dict(zip(heads, probe_sites(read, heads, task, lambda: None), strict=True))
     most = max((y[split == "test"] == k).mean() for k in (0, 1))
-    for site, score in found.items():
+    for site, score in zip(heads, probe_sites(read, heads, task, lambda: None), strict=True):
         if (site.layer, site.head) == (1, 2):
             assert score.accuracy == 1
         else:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lab.effects import Readings
-from lab.metrics import Floats, Ints
+from lab.metrics import Ints
 from lab.stats import interval, resamples
 
 
@@ -35,11 +35,12 @@ def measure_interactions(
         single = singles.log_odds[:, chosen, k] - baseline.log_odds[0, chosen, k]  # (S, n)
         both = pairs.log_odds[:, chosen, k] - baseline.log_odds[0, chosen, k]  # (P, n)
         beyond = both - single[first] - single[second]
-        low, high = interval(_resample_means(beyond))
+        n = int(chosen.sum())
+        low, high = interval(np.concatenate([weights @ beyond.T / n for weights in resamples(n)]))
         rows = {
             "pair": np.arange(len(both)),
             "class": label,
-            "n": chosen.sum(),
+            "n": n,
             "pair_effect": both.mean(axis=1),
             "first_effect": single.mean(axis=1)[first],
             "second_effect": single.mean(axis=1)[second],
@@ -49,9 +50,3 @@ def measure_interactions(
         }
         tables.append(pd.DataFrame(rows))
     return pd.concat(tables, ignore_index=True)
-
-
-def _resample_means(values: Floats) -> Floats:
-    """Average values (P, n) on each resample of the n texts: (draws, P)."""
-    n = values.shape[1]
-    return np.concatenate([weights @ values.T / n for weights in resamples(n)])

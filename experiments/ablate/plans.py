@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from data.words import tokens_of_class, word_classes, words
 from lab.progress import console
 from lab.study import Study
-from lab.sweep import Ablation
 from lab.sweeps import Plan, Sweeps
 from lab.texts import Texts
 from lab.units import each_head, each_layer, each_region, each_word_class
@@ -19,20 +18,16 @@ Hidden = dict[str, list[NDArray[np.bool_]]]  # by class of words, one bool (T,) 
 
 def first_plans(sweeps: Sweeps, units: Sequence[str], fills: Sequence[str], rows: Sequence[int]) -> Iterator[Plan]:
     """Yield the plans of heads and layers with each fill, of regions, and of words where nltk has its data."""
-    config = sweeps.study.clf.config
+    config, splits = sweeps.study.clf.config, ("val", "test")
     for fill in fills:
         if "heads" in units:
-            yield Plan("heads", fill, on_both_splits(each_head(config)))
+            yield Plan("heads", fill, dict.fromkeys(splits, each_head(config)))
         if "layers" in units:
-            yield Plan("layers", fill, on_both_splits(each_layer(config)))
+            yield Plan("layers", fill, dict.fromkeys(splits, each_layer(config)))
     if "regions" in units:
-        yield Plan("regions", "zero", on_both_splits(each_region(config, rows)))
+        yield Plan("regions", "zero", dict.fromkeys(splits, each_region(config, rows)))
     if "words" in units and any((plan := plan_words(sweeps)).ablations.values()):
         yield plan
-
-
-def on_both_splits(ablations: list[Ablation]) -> dict[str, list[Ablation]]:
-    return {"val": ablations, "test": ablations}
 
 
 def plan_words(sweeps: Sweeps) -> Plan:

@@ -102,19 +102,6 @@ def test_intervals_are_those_of_a_plain_loop_over_the_same_resamples():
         assert ends[0] <= measured.effect <= ends[1] or metric == "flip_rate" or label == "love"
 
 
-def test_two_texts_and_three_draws_by_hand():
-    baseline = np.log([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]])
-    draws = np.log([[[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.2, 0.2, 0.6]], [[0.25, 0.5, 0.25]] * 3])
-    table = measure_effects(baseline, draws[None], np.array([0, 1]), LABELS, test=False)
-    assert row(table, 0, "all", "accuracy").ablated == pytest.approx((1 / 3 + 1) / 2)
-    assert row(table, 0, "sadness", "recall").effect == pytest.approx(-2 / 3)
-    assert row(table, 0, "joy", "precision").ablated == pytest.approx(1 / (1 + 1 / 3))
-    assert row(table, 0, "all", "flip_rate").effect == pytest.approx(1 / 3)
-    assert row(table, 0, "sadness", "log_prob").ablated == pytest.approx(np.log(0.5 * 0.25 * 0.2) / 3)
-    assert row(table, 0, "sadness", "margin").ablated == pytest.approx(np.log(1 / 3 * 1 / 4) / 3)  # odds 1, 1/3, 1/4
-    assert row(table, 0, "sadness", "specific_margin").baseline == pytest.approx(np.log(3))  # odds 1 against 1/3
-
-
 def test_a_class_without_texts():
     baseline, ablated, targets = sample(3)
     targets[-2:] = 0
@@ -130,23 +117,6 @@ def test_a_class_without_texts():
     f1 = [row(table, 0, label, "f1") for label in LABELS[:2]]  # love is skipped
     assert macro_f1.baseline == pytest.approx((f1[0].baseline + f1[1].baseline) / 2)
     assert macro_f1.ablated == pytest.approx((f1[0].ablated + f1[1].ablated) / 2)
-    specific = table[(table["metric"] == "specific_margin") & (table["class"] != "love")]
-    np.testing.assert_allclose(specific["p_corrected"], holm(specific["p"].to_numpy()))
-
-
-def test_a_shift_of_a_class_everywhere_is_not_specific_to_it():
-    baseline, ablated, targets = sample(4)
-    baseline = np.round(baseline * 64) / 64  # so that the shift is exact in float32
-    ablated[:] = baseline[:, None]
-    ablated[1, :, :, 0] -= 0.75
-    table = measure_effects(baseline, ablated, targets, LABELS, test=True)
-    margin, specific = row(table, 1, "sadness", "margin"), row(table, 1, "sadness", "specific_margin")
-    assert [margin.effect, margin.ci_low, margin.ci_high] == pytest.approx([-0.75] * 3)
-    assert [specific.effect, specific.ci_low, specific.ci_high] == pytest.approx([0] * 3, abs=1e-12)
-    assert specific.p == 1
-    same = table[table["unit"] == 0]
-    np.testing.assert_allclose(same[["effect", "ci_low", "ci_high"]], 0, atol=1e-12)
-    assert (same["p"].dropna() == 1).all()
 
 
 @pytest.mark.parametrize("R", [1, 3])
@@ -158,7 +128,7 @@ def test_p_values_and_their_families(R):
     change = read_logits(ablated).log_odds - read_logits(baseline[None, :, None]).log_odds
     np.testing.assert_allclose(specific["p"], permutation_p(change.transpose(1, 0, 2), targets).ravel())
     np.testing.assert_allclose(specific["p_corrected"], holm(specific["p"].to_numpy()))
-    assert row(table, 3, "joy", "specific_margin").p_corrected < 0.01
+    assert row(table, 3, "joy", "specific_margin").p_corrected == pytest.approx(U * K * 1e-5)
     accuracy = table[table["metric"] == "accuracy"]
     if R == 1:
         p = mcnemar_p(baseline.argmax(1) == targets, (ablated[:, :, 0].argmax(-1) == targets).T)
@@ -169,16 +139,8 @@ def test_p_values_and_their_families(R):
         assert accuracy[["p", "p_corrected"]].isna().all(axis=None)
     others = table[~table["metric"].isin(["accuracy", "specific_margin"])]
     assert others[["p", "p_corrected"]].isna().all(axis=None)
-
-
-def test_the_rows_of_the_table_are_the_family():
-    baseline, ablated, targets = sample(10)
-    ablated[3, targets == 1, :, 1] -= 5
-    table = measure_effects(baseline, ablated, targets, LABELS, test=True)
-    joy = correct_p_values(table[table["class"].isin(["all", "joy"])])
-    assert set(joy["class"]) == {"all", "joy"}
+    joy = correct_p_values(table[table["class"].isin(["all", "joy"])])  # the rows of the table are the family
     assert row(joy, 3, "joy", "specific_margin").p_corrected == pytest.approx(U * 1e-5)
-    assert row(table, 3, "joy", "specific_margin").p_corrected == pytest.approx(U * K * 1e-5)
     pd.testing.assert_frame_equal(joy[joy["class"] == "all"], table[table["class"] == "all"])
 
 
@@ -197,16 +159,6 @@ def test_readings_of_large_logits():
     np.testing.assert_array_equal(readings.predicted, [[[1, 0, 0]]])
 
 
-def test_readings_average_over_the_draws_and_keep_units_and_texts_apart():
-    logits = np.random.default_rng(7).normal(size=(2, 5, 3, 7))
-    readings = read_logits(logits)
-    assert readings.log_probs.shape == readings.log_odds.shape == readings.predicted.shape == (2, 5, 7)
-    p = np.exp(log_softmax(logits, axis=-1))
-    np.testing.assert_allclose(readings.log_probs, np.log(p).mean(2))
-    np.testing.assert_allclose(readings.log_odds, np.log(p / (1 - p)).mean(2))
-    np.testing.assert_allclose(readings.predicted, (logits == logits.max(-1, keepdims=True)).mean(2))
-
-
 def test_flips_by_hand():
     one_hot = np.eye(K)
     targets = np.array([0, 0, 0, 1, 1])
@@ -222,43 +174,22 @@ def test_flips_by_hand():
     pd.testing.assert_frame_equal(table, pd.DataFrame(expected, columns=columns))
 
 
-def test_flips_add_up_to_the_flip_rate():
-    baseline, ablated, targets = sample(8, 3)
-    summed = count_flips(baseline, ablated, targets, LABELS).groupby(["unit", "class"])["share"].sum()
-    table = measure_effects(baseline, ablated, targets, LABELS, test=False)
-    rates = table[(table["metric"] == "flip_rate") & (table["class"] != "all")].set_index(["unit", "class"])["effect"]
-    assert summed.to_dict() == pytest.approx(rates[rates > 0].to_dict())
-
-
 def test_margins_are_ranked_on_val_and_tested_on_test():
     keys = {"unit": [0, 0, 1, 1], "class": ["joy", "love"] * 2, "metric": ["specific_margin"] * 4}
     val = pd.DataFrame(keys | {"effect": [0.1, np.nan, -0.7, 0.3]})
-    measured = {
-        "n": [5, 3] * 2,
-        "baseline": [8.0, 6] * 2,
-        "effect": [0.2, 9, -0.6, 0.0],
-        "ci_low": -1.0,
-        "ci_high": [2.0, 3, 5, 7],
-    }
-    test = pd.DataFrame(keys | measured | {"p": [0.03, 0.04, 0.005, 0.01]})
+    measured = {"n": [5, 3] * 2, "baseline": [8.0, 6] * 2, "effect": [0.2, 9, -0.6, 0.0]}
+    intervals = {"ci_low": -1.0, "ci_high": [2.0, 3, 5, 7]}
+    test = pd.DataFrame(keys | measured | intervals | {"p": [0.03, 0.04, 0.005, 0.01]})
     other = test.assign(metric="accuracy", p=1e-9)
-    expected = pd.DataFrame(
-        {
-            "unit": [1, 1, 0, 0],
-            "class": ["joy", "love", "joy", "love"],
-            "n": [5, 3, 5, 3],
-            "baseline": [8.0, 6, 8, 6],
-            "val_effect": [-0.7, 0.3, 0.1, np.nan],
-            "test_effect": [-0.6, 0.0, 0.2, 9],
-            "ci_low": -1.0,
-            "ci_high": [5.0, 7, 2, 3],
-            "p": [0.005, 0.01, 0.03, 0.04],
-            "p_holm": [0.02, 0.03, 0.06, 0.06],
-            "p_bh": [0.02, 0.02, 0.04, 0.04],
-            "rank": [1, 2, 3, 4],
-        }
-    )
-    pd.testing.assert_frame_equal(confirm_on_test(val.iloc[::-1], pd.concat([other, test])), expected)
+    expected = [
+        (1, "joy", 5, 8.0, -0.7, -0.6, -1.0, 5.0, 0.005, 0.02, 0.02, 1),
+        (1, "love", 3, 6.0, 0.3, 0.0, -1.0, 7.0, 0.01, 0.03, 0.02, 2),
+        (0, "joy", 5, 8.0, 0.1, 0.2, -1.0, 2.0, 0.03, 0.06, 0.04, 3),
+        (0, "love", 3, 6.0, np.nan, 9.0, -1.0, 3.0, 0.04, 0.06, 0.04, 4),
+    ]
+    table = confirm_on_test(val.iloc[::-1], pd.concat([other, test]))
+    assert " ".join(table) == "unit class n baseline val_effect test_effect ci_low ci_high p p_holm p_bh rank"
+    pd.testing.assert_frame_equal(table, pd.DataFrame(expected, columns=table.columns))
 
 
 def test_equal_effects_on_val_keep_their_order():

@@ -30,7 +30,17 @@ def swept(clf, texts, ablations, given=(fill_zeros,), among=None):
     return logits
 
 
+MASKS = {
+    "hide_ids": masks.hide_ids(range(0, V, 3)),
+    "last_tokens": masks.last_tokens(2),
+    "close_query": masks.close_query(1),
+    "close_last_query": masks.close_last_query,
+    "keys": lambda ids, lengths: {"attn_gate": 1 - masks.keys(ids.shape[1], [0]).float()},
+}
+
+
 def everything(config, texts):
+    """Ablations of every kind, and functions of `masks` as they stand."""
     hidden = {"some": [np.random.default_rng(len(ids)).random(len(ids)) < 0.3 for ids in texts[0]]}
     return [
         BASELINE,
@@ -40,6 +50,7 @@ def everything(config, texts):
         *units.each_word_class(texts[0], hidden, np.random.default_rng(0)),
         *units.each_pair(config, [((0, 1), (2, 3)), ((1, 0), (1, 4))]),
         *units.closing_one_by_one(config, [(1, 2), (2, 0), (0, 1)], [0, 1, 2, 3]),
+        *(Ablation(name, mask) for name, mask in MASKS.items()),
     ]
 
 
@@ -99,26 +110,6 @@ def test_closing_a_head_is_surgery_on_the_input_columns_of_c_proj(clf_reference,
                 want = np.stack([cut(torch.tensor([ids]))[0].numpy() for ids in texts[0]])
             np.testing.assert_allclose(got[:, u, 0], want, atol=1e-5 * np.abs(want).max())
             assert np.abs(got[:, u, 0] - swept(clf, texts, [BASELINE])[:, 0, 0]).max() > 1e-2  # and it does something
-
-
-MASKS = {
-    "hide_ids": masks.hide_ids(range(0, V, 3)),
-    "last_tokens": masks.last_tokens(2),
-    "close_query": masks.close_query(1),
-    "close_last_query": masks.close_last_query,
-    "keys": lambda ids, lengths: {"attn_gate": 1 - masks.keys(ids.shape[1], [0]).float()},
-}
-
-
-@pytest.mark.parametrize("name", MASKS)
-def test_an_intervention_of_masks_is_swept_as_it_stands(clf, texts, name):
-    got, whole = swept(clf, texts, [Ablation(name, MASKS[name]), BASELINE])[:, :, 0].swapaxes(0, 1)
-    for i, ids in enumerate(texts[0]):
-        alone = torch.tensor([ids]), torch.tensor([len(ids)])
-        with torch.no_grad():
-            want = clf(*alone, **MASKS[name](*alone))[0].numpy()
-        np.testing.assert_allclose(got[i], want, atol=1e-5 * np.abs(want).max())
-    assert np.abs(got - whole).max() > 1e-2  # and it does something
 
 
 def test_memory_does_not_grow_with_the_number_of_ablations(clf, texts, monkeypatch):

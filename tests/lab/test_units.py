@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lab import units
-from lab.units import each_head, each_layer, head_name, parse_head
+from lab.units import each_layer
 
 T = 5
 TEXTS = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0]]), torch.tensor([T, 3])  # ids, lengths
@@ -14,15 +14,6 @@ TEXTS = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0]]), torch.tensor([T, 3])  
 def find(ablations, **names):
     [ablation] = [each for each in ablations if all(getattr(each, name) == value for name, value in names.items())]
     return ablation
-
-
-def test_every_head_is_closed_alone(tiny):
-    ablations = each_head(tiny)
-    assert [(own.layer, own.head) for own in ablations] == [(layer, head) for layer in range(3) for head in range(5)]
-    for own in ablations:
-        gate = own.intervention(*TEXTS)["head_gate"][0, :, :, 0]
-        assert (gate == 0).nonzero().tolist() == [[own.layer, own.head]]
-        assert own.start == own.layer
 
 
 def test_a_layer_is_its_heads_its_mlp_and_both(tiny):
@@ -94,7 +85,3 @@ def test_pairs_and_growing_sets_close_all_their_heads(tiny):
     assert [own.start for own in closed] == [2, 2, 0]
     gates = [own.intervention(*TEXTS)["head_gate"][0, :, :, 0] for own in closed]
     assert [(gate == 0).nonzero().tolist() for gate in gates] == [[], [[2, 1]], sorted(map(list, order))]
-
-
-def test_heads_are_named_as_they_are_read():
-    assert parse_head(head_name((3, 11))) == (3, 11)

@@ -27,11 +27,7 @@ def units(layers, heads):
 def tables(layers, heads, labels, seed=0):
     """Effects and significance; what belongs to val or to the other fill is far too large, and must not be seen."""
     rng = np.random.default_rng(seed)
-    measured = [
-        ("all", "log_prob"),
-        ("all", "accuracy"),
-        *((k, m) for k in labels for m in ("specific_margin", "recall")),
-    ]
+    measured = [("all", "log_prob"), ("all", "accuracy"), *product(labels, ("specific_margin", "recall"))]
     effects = []
     for (label, metric), split, fill in product(measured, ("val", "test"), ("zero", "mean")):
         rows = units(layers, heads)
@@ -100,46 +96,39 @@ def dots(axes):
     return [tuple(map(round, at)) for marks in axes.collections for at in marks.get_offsets()]
 
 
-@pytest.mark.parametrize(("layers", "heads", "k"), [(3, 5, 2), (6, 8, 6), (12, 12, 6), (24, 16, 8), (1, 2, 28)])
-def test_heads_have_a_panel_for_all_texts_and_for_each_class_and_dots_where_it_survives(
+@pytest.mark.parametrize(
+    ("layers", "heads", "k"), [(2, 3, 2), (3, 5, 2), (6, 8, 6), (12, 12, 6), (24, 16, 8), (1, 2, 28)]
+)
+def test_heads_stand_by_layer_and_head_for_all_texts_and_for_each_class_with_dots_where_it_survives(
     tmp_path, saved, layers, heads, k
 ):
     labels = [f"class {i}" for i in range(k)]
     effects, significance = tables(layers, heads, labels)
-    figures.draw_heads(effects, significance, "zero", tmp_path / "x.png", TITLE)
-    maps = panels(saved[0])
-    assert [axes.get_title() for axes in maps] == ["all texts", *labels]
-    assert len(scales(saved[0])) == 2
-    tested = significance[(significance["kind"] == "head") & (significance["fill"] == "zero")]
-    survive = tested[tested["p_holm"] < 0.05]
-    assert [len(dots(axes)) for axes in maps] == [0, *(sum(survive["class"] == label) for label in labels)]
-    assert f"{len(survive):,} of {len(tested):,}" in saved[0].get_supxlabel().replace("\n", " ")
-    numbers = sum(len(axes.texts) for axes in maps)
-    assert numbers == (layers * heads * (k + 1) if heads <= 8 else 0)
-
-
-def test_heads_stand_by_layer_and_head_on_scales_with_0_in_the_middle(tmp_path, saved):
-    effects, significance = tables(2, 3, ["no", "yes"])
     shuffled = effects.sample(frac=1, random_state=1).sort_values("class", kind="stable")
     figures.draw_heads(shuffled, significance.sample(frac=1, random_state=1), "zero", tmp_path / "x.png", TITLE)
+    [figure], maps = saved, panels(saved[0])
+    assert [axes.get_title() for axes in maps] == ["all texts", *sorted(labels)]
     measured = effects[(effects["kind"] == "head") & (effects["fill"] == "zero") & (effects["split"] == "test")]
+    tested = significance[(significance["kind"] == "head") & (significance["fill"] == "zero")]
+    survive = tested[tested["p_holm"] < 0.05]
+    assert f"{len(survive):,} of {len(tested):,}" in figure.get_supxlabel().replace("\n", " ")
     limits = []
-    for axes, label, metric in zip(
-        panels(saved[0]), ("all", "no", "yes"), ("log_prob", *["specific_margin"] * 2), strict=True
-    ):
+    for axes, label in zip(maps, ["all", *sorted(labels)], strict=True):
+        metric = "log_prob" if label == "all" else "specific_margin"
         rows = measured[(measured["class"] == label) & (measured["metric"] == metric)]
-        expected = rows.sort_values(["layer", "head"])["effect"].to_numpy().reshape(2, 3)
+        expected = rows.sort_values(["layer", "head"])["effect"].to_numpy().reshape(layers, heads)
         np.testing.assert_array_equal(axes.images[0].get_array(), expected)
-        assert [text.get_text() for text in axes.texts] == [f"{value:z.2f}" for value in expected.ravel()]
+        numbers = [f"{value:z.2f}" for value in expected.ravel()] if heads <= 8 else []
+        assert [text.get_text() for text in axes.texts] == numbers
         low, high = axes.images[0].get_clim()
-        assert low == -high
+        assert low == -high  # 0 is in the middle
         limits.append(high)
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("head", "layer")
-        p = significance[(significance["kind"] == "head") & (significance["fill"] == "zero")]
-        p = p[(p["class"] == label) & (p["p_holm"] < 0.05)]
+        p = survive[survive["class"] == label]
         assert sorted(dots(axes)) == sorted(zip(p["head"], p["layer"], strict=True))
-    assert limits[1] == limits[2] != limits[0]
-    title = saved[0].get_suptitle()
+    assert len(scales(figure)) == len(set(limits)) == 2
+    assert len(set(limits[1:])) == 1
+    title = figure.get_suptitle()
     assert TITLE in title
     assert "fill: zero" in title
 

@@ -43,9 +43,3 @@ def test_the_interval_is_over_the_texts_of_the_class():
     assert love["interaction"] == beyond.mean()
     drawn = np.concatenate([weights @ beyond / 3 for weights in resamples(3)])
     assert [love["ci_low"], love["ci_high"]] == np.percentile(drawn, [2.5, 97.5]).tolist()
-
-
-def test_heads_that_add_up_do_not_interact():
-    both = readings_of([0, 1, 1, 1, 1])  # effects -1 -1 -2 -3 -4: those of the first two singles together
-    table = measure_interactions(BASELINE, SINGLES, both, [(0, 1)], TARGETS, LABELS)
-    assert (table[["interaction", "ci_low", "ci_high"]] == 0).all(axis=None)
