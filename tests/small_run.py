@@ -14,23 +14,26 @@ from model import GPT2Config
 from model.names import EMBEDDED
 
 WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
-
-
 ODD = ["all", "NA", "nan", "1", "no test", "one text", "one and one", "joy"]  # classes
 COUNTS = {"no test": (20, 5, 0), "one text": (1, 0, 0), "one and one": (1, 0, 1)}  # texts of train, val and test
 
 
 def train_in(here: Path) -> None:
     """Leaves runs/one in this folder, trained on texts that single words give away."""
+    write_corpus(here / "corpus.txt", 60)
+    train_on(here, "corpus.txt", GPT2Config(2, 3, 12, n_ctx=17))
+
+
+def write_corpus(path: Path, n: int) -> None:
+    """Leaves a corpus of at most n different texts of each class, which single words give away."""
     rng = np.random.default_rng(0)
     fillers = ["today", "again", "at", "work", "with", "my", "friend", "not", "town"]
     lines = {
         f"i felt {' '.join(rng.choice(fillers, size=rng.integers(1, 6)))} {rng.choice(words.split())};{label}"
         for label, words in WORDS.items()
-        for _ in range(60)
+        for _ in range(n)
     }
-    (here / "corpus.txt").write_text("\n".join(sorted(lines)) + "\n")
-    train_on(here, "corpus.txt", GPT2Config(2, 3, 12, n_ctx=17))
+    path.write_text("\n".join(sorted(lines)) + "\n")
 
 
 def train_odd_in(here: Path, labels: Sequence[str]) -> None:
@@ -47,11 +50,16 @@ def train_odd_in(here: Path, labels: Sequence[str]) -> None:
     train_on(here, "odd", GPT2Config(1, 3, 12, n_ctx=17))
 
 
-def train_on(here: Path, corpus: str, config: GPT2Config) -> None:
-    (here / "tiny").mkdir()
-    (here / "tiny" / "config.json").write_text(json.dumps(config.to_hf()))
+def write_shape(folder: Path, config: GPT2Config) -> None:
+    """Leaves a checkpoint without weights: a shape and a vocabulary."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config.to_hf()))
     for name in ("vocab.json", "merges.txt"):
-        shutil.copy(EMBEDDED / name, here / "tiny")
+        shutil.copy(EMBEDDED / name, folder)
+
+
+def train_on(here: Path, corpus: str, config: GPT2Config) -> None:
+    write_shape(here / "tiny", config)
     options = f"--model tiny --corpus {corpus} --init random --epochs 3 --lr 0.02 --dropout 0 --device cpu --run one"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)

@@ -20,6 +20,7 @@ import tyro
 from commands import one_line
 from filelock import FileLock
 from sklearn.metrics import accuracy_score, roc_auc_score
+from small_run import WORDS
 
 import paper
 import train
@@ -29,7 +30,6 @@ from lab import manifest, output
 from lab.report import label
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, save
 
-WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
 FILLERS = ["today", "again", "at", "work", "with", "my", "friend"]
 TINY = ("--model", "tiny", "--corpus", "words", "--epochs", "2", "--seeds", "1", "--device", "cpu")
 ALL, HEAD = Path("runs/paper-words-pretrained-all-0"), Path("runs/paper-words-pretrained-head-0")
@@ -279,8 +279,7 @@ def test_every_corpus_tune_and_seed_is_run_and_averaged(here, pretended, monkeyp
     assert [asked.run for asked in pretended] == names
     assert [asked.seed for asked in pretended] == [0, 1, 2] * 4
     assert {(asked.model, asked.device, asked.tune) for asked in pretended} == {
-        ("tiny", "cpu", "all"),
-        ("tiny", "cpu", "head"),
+        ("tiny", "cpu", tune) for tune in ("all", "head")
     }
     assert [asked.epochs for asked in pretended] == [4, 4, 4, 10, 10, 10] * 2
     table = pd.read_csv("runs/all/results.csv")
@@ -411,17 +410,6 @@ def test_a_mistake_is_one_line_before_anything_starts(here, pretended, monkeypat
     assert set(here.rglob("*")) == before
 
 
-def measured(made, corpus, n=54, run=ALL, **changes):
-    record, metrics = read("run.json", made / run), read("metrics.json", made / run)
-    texts = record["corpus"]["texts"] | {"test": n}
-    record |= {"corpus": record["corpus"] | {"name": corpus, "texts": texts}} | changes
-    metrics["test"]["n"] = n
-    words = read_corpus(made / "words")
-    predicted = results.read_predicted(made / run / "predictions.csv", words)
-    metrics["train"] = {"n": 84, "macro_roc_auc": 0.75}
-    return results.MeasuredRun(record, metrics, words.targets("test"), predicted)
-
-
 def test_both_starts_are_run_and_compared(here, pretended, monkeypatch, capsys):
     shutil.copytree("words", "my words")
     arguments = ("--model", "tiny", "--corpus", "words", "my words", "--run", "two", "--epochs", "3", "--device", "cpu")
@@ -508,11 +496,14 @@ def test_auto_is_asked_once_for_both(here, monkeypatch):
 
 
 def test_predictions_are_those_that_were_measured(made):
-    runs_ = [measured(made, "words", run=run) for run in (ALL, HEAD)]
-    for run in runs_:
-        assert accuracy_score(run.targets, run.predicted) == run.metrics["test"]["accuracy"]
-        assert run.metrics["test"]["confusion_matrix"][2][1] == ((run.targets == 2) & (run.predicted == 1)).sum()
-    assert len(runs_[0].targets) == 54
+    words = read_corpus(made / "words")
+    targets = words.targets("test")
+    assert len(targets) == 54
+    for run in (ALL, HEAD):
+        predicted = results.read_predicted(made / run / "predictions.csv", words)
+        test = read("metrics.json", made / run)["test"]
+        assert accuracy_score(targets, predicted) == test["accuracy"]
+        assert test["confusion_matrix"][2][1] == ((targets == 2) & (predicted == 1)).sum()
 
 
 def swap_rows(lines):
@@ -545,7 +536,7 @@ def test_predictions_of_other_texts_are_one_line(here, monkeypatch, capsys, medd
 @pytest.mark.parametrize("name", ["thirteen", "apart"])
 def test_a_corpus_at_the_edge_runs_to_its_end_and_the_page_says_what_is_undefined(here, monkeypatch, name):
     odd_corpora.write_corpus(here, name)
-    monkeypatch.setattr(plan, "call", lambda arguments: commands.exit_code(monkeypatch, train, *arguments[2:]))
+    monkeypatch.setattr(plan, "call", run_here)
     arguments = ("--model", "tiny", "--corpus", name, "--epochs", "1", "--seeds", "1", "--device", "cpu", "--run", name)
     assert run_paper(monkeypatch, *arguments, *BOTH) == 0
     text = Path("runs", name, "results.md").read_text()
@@ -570,14 +561,3 @@ def test_a_single_file_is_split_alike_for_each_seed(here, pretended, monkeypatch
     assert len({id(run.corpus) for run in planned}) == 1
     pd.testing.assert_frame_equal(planned[0].corpus.examples, read_corpus("words.txt", seed=0).examples)
     assert planned[1].folder == Path("runs/paper-words.txt-pretrained-all-1")
-
-
-def test_every_option_is_explained_with_its_default(capsys):
-    with pytest.raises(SystemExit):
-        tyro.cli(paper.Options, args=["--help"])
-    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
-    for name, default in vars(paper.Options()).items():
-        said = re.search(rf" --{name}[ ,](.*?)\(default: (.*?)\)", shown)
-        assert said, name
-        assert said[2] == (" ".join(default) if isinstance(default, tuple) else str(default)), name
-        assert len(said[1]) > 15, name

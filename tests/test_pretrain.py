@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import commands
@@ -12,9 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import tyro
 from commands import one_line
-from filelock import FileLock
+from small_run import write_shape
 from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,7 +26,6 @@ from lab import output
 from lab.device import Device
 from lab.state import read_state
 from model import GPT2Config, Tokenizer, load_lm
-from model.names import EMBEDDED
 
 FAST = ("--batch-size", "2", "--epochs", "2", "--lr", "0.02", "--device", "cpu")
 FILES = {
@@ -47,10 +43,7 @@ def here(tmp_path, monkeypatch):
     sentences = ["the cat sat on a mat.", "my old dog ran home.", "she said that it rained."]
     book = "\n".join(sentences[i] for i in order)
     (tmp_path / "books.txt").write_text(f"{book}\n<|endoftext|>\n{book[6000:8000]}\n")
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "config.json").write_text(json.dumps(GPT2Config(2, 2, 16, n_ctx=31).to_hf()))
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(EMBEDDED / name, tmp_path / "tiny")
+    write_shape(tmp_path / "tiny", GPT2Config(2, 2, 16, n_ctx=31))
     return tmp_path
 
 
@@ -114,9 +107,7 @@ def test_the_scores_are_those_of_the_weights_that_were_kept(here, monkeypatch):
 @pytest.mark.slow
 def test_the_lowest_held_out_loss_is_kept(here, monkeypatch, only_trained):
     losses, measured, kept = [5.0, 3.0, 4.0, 2.0, 6.0], [], []
-    monkeypatch.setattr(
-        "experiments.pretrain.training.held_out_loss", lambda *_: measured.append(losses[len(measured)]) or measured[-1]
-    )
+    monkeypatch.setattr(pretraining, "held_out_loss", lambda *_: measured.append(losses[len(measured)]) or measured[-1])
     monkeypatch.setattr(pretraining, "save", lambda *_: kept.append(measured[-1]))
     assert pretrain_tiny(monkeypatch, "one") == 0
     assert kept == [5, 3, 2]
@@ -143,11 +134,7 @@ def same_training(one, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [("--sampled", "64"), ("--sampled", "0", "--dropout", "0.3")],
-    ids=str,
-)
+@pytest.mark.parametrize("options", [("--sampled", "64"), ("--sampled", "0", "--dropout", "0.3")], ids=str)
 def test_an_interrupted_training_goes_on_as_if_nothing_had_been(here, monkeypatch, capsys, only_trained, options):
     assert pretrain_tiny(monkeypatch, "whole", *options) == 0
     steps = interrupted_at(monkeypatch, torch.Tensor, "backward", 100)
@@ -186,29 +173,6 @@ def test_wherever_it_is_interrupted_the_run_ends_whole(here, monkeypatch, point)
     same_training("parts", "whole")
     for name in ("metrics.json", "heads.csv", "sample.txt"):
         assert Path("runs/parts", name).read_bytes() == Path("runs/whole", name).read_bytes()
-
-
-@pytest.mark.slow
-def test_a_run_without_a_name_goes_on_under_the_one_it_got(here, monkeypatch, capsys, only_trained):
-    interrupted_at(monkeypatch, torch.Tensor, "backward", 100)
-    base = ("--model", "tiny", "--corpus", "books.txt", *FAST)
-    assert run_pretrain(monkeypatch, *base) == 130
-    (run,) = Path("runs").iterdir()
-    name = run.name
-    assert run_pretrain(monkeypatch, *base, "--resume", "--lr", "0.5") == 0  # other settings: another run
-    assert run_pretrain(monkeypatch, *base, "--resume") == 0
-    assert len(list(Path("runs").iterdir())) == 2
-    assert log_of(name)["step"].max() > 100
-
-
-@pytest.mark.slow
-def test_two_at_once_do_not_meet(here, monkeypatch, capsys, only_trained):
-    assert pretrain_tiny(monkeypatch, "one") == 0  # never finished: `finish` is left out
-    before = Path("runs/one/state.safetensors").read_bytes()
-    with FileLock("runs/one/.lock"):
-        assert pretrain_tiny(monkeypatch, "one") == 2
-    assert "another pretrain.py is at work on it" in one_line(capsys)
-    assert Path("runs/one/state.safetensors").read_bytes() == before
 
 
 def test_every_step_and_seed_draws_other_tokens(here, monkeypatch, only_trained):
@@ -272,7 +236,7 @@ def test_a_loss_that_explodes_is_one_line(here, monkeypatch, capsys):
 
 def test_weights_that_explode_in_the_last_step_do_not_replace_good_ones(here, monkeypatch, capsys):
     losses = iter([5.0, math.nan])
-    monkeypatch.setattr("experiments.pretrain.training.held_out_loss", lambda *_: next(losses))
+    monkeypatch.setattr(pretraining, "held_out_loss", lambda *_: next(losses))
     assert pretrain_tiny(monkeypatch, "one") == 2
     assert "the loss became nan before step" in one_line(capsys)
     assert read_state(Path("runs/one/state.safetensors"))["step"] == 0
@@ -296,12 +260,7 @@ def test_training_compiles_to_one_graph(here, monkeypatch, only_trained):
     torch._dynamo.reset()
 
 
-def test_without_a_corpus_it_says_what_is_missing(here, monkeypatch, capsys):
-    assert run_pretrain(monkeypatch) == 2
-    assert "--corpus" in one_line(capsys)
-
-
-def test_what_follows_from_the_device():
+def test_defaults_follow_from_the_device():
     options = pretrain.Options("books.txt")
     cpu, gpu = options.resolved(False, 50257), options.resolved(True, 50257)
     assert (cpu.epochs, cpu.dropout, cpu.sampled) == (1.2, 0.0, 4096)
@@ -311,15 +270,17 @@ def test_what_follows_from_the_device():
     assert options.resolved(False, 300).sampled == 0  # all of them
 
 
+def untrained(config, sampled):
+    """A training of this shape that has not begun."""
+    books = read_books("books.txt", Tokenizer.load("tiny"))
+    options = pretrain.Options("books.txt", batch_size=2, sampled=sampled).resolved(False, 50257)
+    return pretrain.Pretraining(pretrain.GPT2LM(config), books, options, Device(torch.device("cpu"), "fp32"))
+
+
 def test_the_arithmetic_of_a_step_is_what_torch_counts(here):
-    books, options = (
-        read_books("books.txt", Tokenizer.load("tiny")),
-        pretrain.Options("books.txt").resolved(False, 50257),
-    )
+    config = GPT2Config(2, 2, 64, n_ctx=31, dropout=0.0, attn_dropout=0.0)
     for sampled in (0, 64):
-        config = GPT2Config(2, 2, 64, n_ctx=31, dropout=0.0, attn_dropout=0.0)
-        settings = replace(options, sampled=sampled, batch_size=2)
-        training = pretrain.Pretraining(pretrain.GPT2LM(config), books, settings, Device(torch.device("cpu"), "fp32"))
+        training = untrained(config, sampled)
         drawn = training.softmax.draw() if sampled else None
         with FlopCounterMode(display=False) as counted:
             training.batch_loss(torch.randint(50257, (2, 32)), drawn).backward()
@@ -332,11 +293,8 @@ def test_a_long_training_on_a_cpu_is_announced(here, monkeypatch, capsys, only_t
     assert pretrain_tiny(monkeypatch, "slow", *options) == 0
     said = re.search(r"of (\d+) steps to do.*about (\d+) min on cpu", " ".join(capsys.readouterr().out.split()))
     steps, minutes = map(int, said.groups())
-    books = read_books("books.txt", Tokenizer.load("tiny"))
-    settings = pretrain.Options("", batch_size=2, epochs=1, sampled=4096)
     config = GPT2Config(2, 2, 16, n_ctx=31)
-    training = pretrain.Pretraining(pretrain.GPT2LM(config), books, settings, Device(torch.device("cpu"), "fp32"))
-    assert minutes == round(steps * 62 * training.multiply_adds(config) / 0.6e4 / 60)
+    assert minutes == round(steps * 62 * untrained(config, 4096).multiply_adds(config) / 0.6e4 / 60)
     monkeypatch.setattr(Device, "product_rate", lambda self: 1e9)
     assert pretrain_tiny(monkeypatch, "fast", *options) == 0
     assert "takes about" not in capsys.readouterr().out
@@ -346,14 +304,3 @@ def test_a_long_training_on_a_cpu_is_announced(here, monkeypatch, capsys, only_t
 def test_bf16_learns_too(here, monkeypatch, only_trained):
     assert pretrain_tiny(monkeypatch, "one", "--precision", "bf16", "--epochs", "0.5") == 0
     assert log_of("one")["loss"].iloc[-1] < 8
-
-
-def test_every_option_is_explained_with_its_default(capsys):
-    with pytest.raises(SystemExit):
-        tyro.cli(pretrain.Options, args=["--help"])
-    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out.partition("options")[2]).split())
-    for name, default in vars(pretrain.Options("")).items():
-        said = re.search(rf" --{name.replace('_', '-')}[ ,](.*?)\((default: (.*?)|required)\)", shown)
-        assert said, name
-        assert said[2] == "required" if name == "corpus" else said[3] == str(default), name
-        assert len(said[1]) > 15, name

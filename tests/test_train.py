@@ -16,11 +16,10 @@ import pandas as pd
 import pytest
 import stand_in
 import torch
-import tyro
 from commands import one_line
 from huggingface_hub import constants
-from planted import texts_of
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
+from small_run import WORDS, write_corpus, write_shape
 
 import experiments.train.training
 import lab.defaults
@@ -29,12 +28,10 @@ import train
 from lab.device import Device
 from lab.study import open_study
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, load_lm, save
-from model.hub import UnavailableError
-from model.names import EMBEDDED
 
 ROOT = Path(__file__).parent.parent
 CPU = Device(torch.device("cpu"), "fp32")
-WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
+
 FAST = ("--init", "random", "--epochs", "2", "--lr", "0.02", "--dropout", "0", "--device", "cpu", "--compile", "off")
 
 
@@ -42,12 +39,8 @@ FAST = ("--init", "random", "--epochs", "2", "--lr", "0.02", "--dropout", "0", "
 def here(tmp_path, monkeypatch):
     """An empty working folder with a corpus that words give away, and the shape of a tiny model."""
     monkeypatch.chdir(tmp_path)
-    write_corpus(tmp_path / "corpus.txt")
-    shape = GPT2Config(2, 2, 10, n_ctx=17).to_hf()
-    (tmp_path / "tiny").mkdir()
-    (tmp_path / "tiny" / "config.json").write_text(json.dumps(shape))
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(EMBEDDED / name, tmp_path / "tiny")
+    write_corpus(tmp_path / "corpus.txt", 40)
+    write_shape(tmp_path / "tiny", GPT2Config(2, 2, 10, n_ctx=17))
     return tmp_path
 
 
@@ -55,17 +48,6 @@ def here(tmp_path, monkeypatch):
 def unmeasured(monkeypatch):
     """Training alone: metrics, baselines and pictures take longer than the tiny training."""
     monkeypatch.setattr(train, "measure", lambda run, corpus, texts, device: "")
-
-
-def write_corpus(path, n=40, seed=0):
-    rng = np.random.default_rng(seed)
-    fillers = ["today", "again", "at", "work", "with", "my", "friend", "in", "town"]
-    lines = [
-        f"i felt {' '.join(rng.choice(fillers, size=rng.integers(1, 6)))} {rng.choice(words.split())};{label}"
-        for label, words in WORDS.items()
-        for _ in range(n)
-    ]
-    path.write_text("\n".join(dict.fromkeys(lines)) + "\n")
 
 
 def run_train(monkeypatch, *arguments):
@@ -142,13 +124,11 @@ def test_the_checkpoint_of_a_run_makes_its_predictions(here, monkeypatch):
 
 
 def test_the_seed_decides_everything(here, unmeasured, monkeypatch):
-    contents = [
-        (train_tiny(monkeypatch, f"run{i}", "--epochs", "1", "--dropout", "0.1", "--seed", seed) / name).read_bytes()
-        for i, seed in enumerate(("1", "1", "2"))
-        for name in ("model.safetensors",)
-    ]
-    assert contents[0] == contents[1]
-    assert contents[0] != contents[2]
+    weights = []
+    for i, seed in enumerate(("1", "1", "2")):
+        run = train_tiny(monkeypatch, f"run{i}", "--epochs", "1", "--dropout", "0.1", "--seed", seed)
+        weights.append((run / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1] != weights[2]
 
 
 @pytest.mark.parametrize(
@@ -215,8 +195,8 @@ def test_ctrl_c_in_the_first_epoch_leaves_nothing(here, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_stops_training(here, monkeypatch, capsys):
-    code = run_train(monkeypatch, "--model", "tiny", "--corpus", "corpus.txt", *FAST, "--lr", "1e30", "--clip", "1e30")
-    assert code == 2
+    options = ("--model", "tiny", "--corpus", "corpus.txt", *FAST, "--lr", "1e30", "--clip", "1e30")
+    assert run_train(monkeypatch, *options) == 2
     assert "lower --lr" in one_line(capsys)
 
 
@@ -285,7 +265,6 @@ def test_a_corpus_at_the_edge_is_trained_on_and_what_is_undefined_is_said(here, 
 
 
 def test_the_seed_does_not_change_the_split_and_the_split_seed_does(here, unmeasured, monkeypatch):
-    shutil.rmtree("runs", ignore_errors=True)
     test_texts = {}
     for name, options in {"a": (), "b": ("--seed", "1"), "c": ("--split-seed", "1")}.items():
         train_tiny(monkeypatch, name, "--epochs", "1", *options)
@@ -332,8 +311,6 @@ MISTAKES = {
     "run name with a path": (lambda here: None, ("--run", "../run"), "--run"),
     "run exists": (lambda here: (here / "runs" / "old" / "notes").mkdir(parents=True), ("--run", "old"), "runs/old"),
     "runs is a file": (lambda here: (here / "runs").write_text(""), (), "runs"),
-}
-MISTAKES |= {
     "not a number": (lambda here: None, ("--epochs", "many"), "--epochs"),
     "not a choice": (lambda here: None, ("--device", "tpu"), "--device"),
     "neither all, head nor a number": (lambda here: None, ("--tune", "hat"), "--tune"),
@@ -405,7 +382,7 @@ def published(hub, tmp_path, monkeypatch):
     save(GPT2LM(GPT2Config(2, 2, 10, n_ctx=17)), "weights")
     pins = {"model.safetensors": (None, hashlib.sha256(Path("weights/model.safetensors").read_bytes()).hexdigest())}
     monkeypatch.setattr(model.names, "OFFICIAL", pins)
-    write_corpus(tmp_path / "corpus.txt", n=12)
+    write_corpus(tmp_path / "corpus.txt", 12)
     rows = pd.read_csv("corpus.txt", sep=";", names=["text", "label"])
     Path("texts").mkdir()
     for split in ("train", "validation", "test"):
@@ -435,7 +412,10 @@ def test_weights_and_corpus_come_from_the_hub_by_name(published, unmeasured, mon
 
 def test_without_weights_in_reach_auto_goes_on_and_the_name_is_one_line(published, unmeasured, monkeypatch, capsys):
     published.misbehave("api", status=503)
-    assert lab.defaults.choose_model("auto", "pretrained")[0] == "gpt2-mini"
+    name, notice = lab.defaults.choose_model("auto", "pretrained")
+    assert name == "gpt2-mini"
+    assert "answered 503" in notice
+    assert "Going on with the embedded GPT2-MINI" in notice
     assert run_train(monkeypatch, "--model", "gpt2", "--corpus", "corpus.txt") == 2
     assert "'openai-community/gpt2': not in the cache, and http://127.0.0.1" in one_line(capsys)
 
@@ -469,40 +449,3 @@ def test_without_a_hub_everything_is_there(tmp_path, unmeasured, monkeypatch, ca
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Going on with the embedded SAMPLE CORPUS" in out
     assert "Going on with the embedded GPT2-MINI" in out
-
-
-def test_auto_says_loudly_what_it_takes_instead(monkeypatch, tmp_path):
-    monkeypatch.setattr(lab.defaults, "find", lambda name: (_ for _ in ()).throw(UnavailableError("gpt2 is not here")))
-    name, notice = lab.defaults.choose_model("auto", "pretrained")
-    assert name == "gpt2-mini"
-    assert notice.startswith("gpt2 is not here. Going on with the embedded GPT2-MINI")
-    monkeypatch.setattr(lab.defaults, "find", lambda name: tmp_path)
-    assert lab.defaults.choose_model("auto", "pretrained") == ("gpt2", None)
-
-
-def test_training_that_takes_long_on_a_cpu_is_announced(monkeypatch, capsys):
-    device = Device(torch.device("cpu"), "fp32")
-    monkeypatch.setattr(Device, "product_rate", lambda self: 5e10)  # 0.6 of it: 3e10
-    texts = {"train": texts_of("train", [[1] * 20] * 16_000, [0] * 16_000)}
-    train.announce(GPT2Config.preset("gpt2"), texts, train.Options(epochs=3), device)
-    assert re.findall(r"(\S+) takes about (\d+) min on cpu", capsys.readouterr().out) == [
-        ("Training", "136"),
-        ("gpt2-mini", "8"),
-    ]
-    train.announce(GPT2Config.preset("gpt2"), texts, train.Options(epochs=3, tune="head"), device)
-    assert "about 45 min" in capsys.readouterr().out  # a third: no backward pass
-    train.announce(GPT2Config.preset("gpt2-mini"), texts, train.Options(epochs=3), device)
-    assert capsys.readouterr().out == ""
-    train.announce(GPT2Config.preset("gpt2-mini"), texts, train.Options(epochs=9), device)
-    assert "gpt2-mini" not in capsys.readouterr().out
-
-
-def test_every_option_is_explained_with_its_default(capsys):
-    with pytest.raises(SystemExit):
-        tyro.cli(train.Options, args=["--help"])
-    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out.partition("options")[2]).split())
-    for name, default in vars(train.Options()).items():
-        said = re.search(rf" --{name.replace('_', '-')}[ ,](.*?)\(default: (.*?)\)", shown)
-        assert said, name
-        assert said[2] == str(default), name
-        assert len(said[1]) > 15, name

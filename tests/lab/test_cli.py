@@ -1,13 +1,18 @@
 """How a script ends: exit codes and one line for each kind of failure."""
 
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 
 import pytest
 import torch
+import tyro
 from commands import one_line
 from torch import distributed
 
+import paper
+import pretrain
+import train
 from lab.cli import check_ranges, command
 from model import InputError
 
@@ -105,3 +110,17 @@ def test_ranges_hold_the_low_end_and_not_the_high_one(value, fits):
     else:
         with pytest.raises(InputError, match=r"--dropout .*: expected at least 0 and below 1"):
             check_ranges(options, dropout=(0, 1))
+
+
+@pytest.mark.parametrize("script", [paper, pretrain, train], ids=lambda script: script.__name__)
+def test_every_option_is_explained_with_its_default(capsys, script):
+    with pytest.raises(SystemExit):
+        tyro.cli(script.Options, args=["--help"])
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out.partition("options")[2]).split())
+    for field in fields(script.Options):
+        default = " ".join(field.default) if isinstance(field.default, tuple) else field.default
+        expected = "(required)" if field.default is MISSING else f"(default: {default})"
+        said = re.search(rf" --{field.name.replace('_', '-')}[ ,](.*?)(\(default: .*?\)|\(required\))", shown)
+        assert said, field.name
+        assert said[2] == expected, field.name
+        assert len(said[1]) > 15, field.name

@@ -4,52 +4,9 @@ from commands import line_of
 from torch.nn import functional as F
 
 from lab.device import Device
-from lab.heads import draw_different_tokens, score_heads, score_looking_back
-from model import GPT2LM, GPT2Config
+from lab.heads import draw_different_tokens, score_heads
 
 CPU = Device(torch.device("cpu"), "fp32")
-
-
-@pytest.fixture
-def previous_token_lm():
-    """Head (1, 2) attends to the token before, by positions alone; all other heads attend evenly."""
-    n_ctx = 22
-    config = GPT2Config(2, 3, 3 * n_ctx, n_ctx=n_ctx, vocab_size=53)
-    lm = GPT2LM(config).eval()
-    trunk, D = lm.trunk, config.head_width  # D = n_ctx: one dimension of a head per position
-    for parameter in trunk.parameters():
-        parameter.data.zero_()
-    trunk.wpe.weight.data[:, :n_ctx] = 9 * torch.eye(n_ctx)
-    block = trunk.h[1]
-    block.ln_1.weight.data.fill_(1)
-    q, k = block.attn.c_attn.weight.data[: 3 * D], block.attn.c_attn.weight.data[3 * D : 6 * D]
-    q[2 * D : 3 * D, :n_ctx] = 9 * torch.eye(n_ctx).roll(-1, dims=0)  # position t asks in dimension t - 1
-    k[2 * D : 3 * D, :n_ctx] = 9 * torch.eye(n_ctx)
-    return lm
-
-
-def test_a_previous_token_head_is_found(previous_token_lm):
-    tokens = torch.randperm(53)[:22].view(2, 11)
-    scores = score_looking_back(previous_token_lm, tokens, 1)
-    assert scores.shape == (2, 3)
-    assert scores[1, 2] > 0.99
-    evenly = sum(1 / (t + 1) for t in range(1, 22)) / 21
-    others = scores.flatten()[:-1]
-    torch.testing.assert_close(others, torch.full_like(others, evenly))
-    assert score_looking_back(previous_token_lm, tokens, 10)[1, 2] < 0.01
-
-
-def test_scores_are_those_of_the_attention_maps_of_transformers(lm_reference):
-    tokens = torch.arange(24).view(4, 6)
-    hf = lm_reference.hf
-    with torch.no_grad():
-        maps = hf(tokens.repeat(1, 2), output_attentions=True).attentions  # L of (4, H, 12, 12)
-    for back in (1, 5, 6):
-        looked = [
-            [[m[row, h, t, t - back] for row in range(4) for t in range(back, 12)] for h in range(5)] for m in maps
-        ]
-        expected = torch.tensor(looked).mean(dim=-1)
-        torch.testing.assert_close(score_looking_back(lm_reference.ours, tokens, back), expected)
 
 
 def test_the_table_has_each_head_once_and_what_is_lost_without_it(lm, lm_reference):

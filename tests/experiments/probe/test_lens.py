@@ -42,10 +42,6 @@ def test_the_class_lens_reads_each_layer_as_transformers_would(clf_reference, te
         close(by_layer, torch.stack(want).numpy())
 
 
-def test_the_last_layer_of_the_class_lens_is_the_classifier(clf, texts):
-    close(class_lens(clf, texts, CPU)[:, -1], logits(clf, texts))
-
-
 def test_the_lens_of_a_text_is_that_of_all_its_beginnings(clf, texts):
     got = text_lens(clf, texts[2], CPU)
     assert got.shape == (13, L + 1, K)
@@ -110,14 +106,3 @@ def test_a_contribution_is_what_is_lost_without_the_component_under_a_frozen_sca
         whole = read(final)
         want = [whole - read(final - added_by(component)) for component in listed[:-1]] + [clf.score(ln_f.bias)]
         close(got, torch.stack(want).numpy(), scale=whole.numpy())
-
-
-def test_a_head_that_writes_nothing_contributes_nothing(clf, texts):
-    before = contributions(clf, texts, CPU)
-    last = L - 1
-    clf.trunk.h[last].attn.c_proj.weight.data[:, 2 * D : 3 * D] = 0
-    after = contributions(clf, texts, CPU)
-    closed = components(clf.config).index(Component("head", last, 2))
-    assert (after[:, closed] == 0).all()
-    assert (np.delete(after, closed, axis=1) != 0).all()
-    assert (before[:, closed] != 0).all()

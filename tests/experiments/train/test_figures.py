@@ -32,16 +32,6 @@ def test_whole_pictures_and_no_state(tmp_path, k):
     assert dict(matplotlib.rcParams) == settings
 
 
-def test_the_data_and_the_title_show(tmp_path):
-    targets = np.array([0, 1] * 50)
-    for name, title, shares in [("a", "val", 0.8), ("b", "test", 0.8), ("c", "val", 0.6)]:
-        probabilities = np.where(np.eye(2)[targets] == 1, shares, 1 - shares)
-        figures.draw_calibration(targets, probabilities, tmp_path / name, title)
-    a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
-    assert a != b
-    assert a != c
-
-
 def test_confusion_cells_hold_count_and_row_percent(tmp_path, saved):
     figures.draw_confusion_matrix([[3, 1], [0, 0]], ["no", "yes"], tmp_path / "x.png", "test")
     axes = saved[0].axes[0]
@@ -69,16 +59,6 @@ def test_20_classes_have_20_styles_and_one_without_texts_has_no_curve(tmp_path, 
     assert chance.get_label() == "chance"
     assert [curve.get_label().split("  ")[0] for curve in curves] == labels[:20]
     assert len({(curve.get_color(), curve.get_linestyle()) for curve in curves}) == 20
-
-
-def test_the_kept_epoch_and_the_ece_are_written(tmp_path, saved):
-    log = pd.DataFrame({"epoch": [1, 2, 3], "split": "val", "loss": 0.5, "accuracy": 0.9, "macro_f1": 0.8})
-    figures.draw_learning_curves(log, 2, tmp_path / "x.png")
-    figures.draw_calibration(np.array([0, 1]), np.array([[0.75, 0.25], [0.75, 0.25]]), tmp_path / "x.png", "val")
-    curves, calibration = saved
-    marks = [line for line in curves.axes[0].get_lines() if line.get_label() == "kept: epoch 2"]
-    assert [set(mark.get_xdata()) for mark in marks] == [{2}]
-    assert calibration.axes[0].get_title() == "val\nECE 0.250"
 
 
 def lines_of(axes):
