@@ -15,7 +15,6 @@ import ablate
 import pretrain
 import train
 from data import read_corpus
-from experiments.ablate.plans import on_both_splits
 from experiments.probe import tasks
 from experiments.probe.sources import collect_texts, collect_words
 from experiments.probe.tasks import PRODUCTS, PRODUCTS_PER_SITE, Probes
@@ -216,7 +215,7 @@ def timed(work):
 def test_a_sweep_takes_as_long_as_forecast(tmp_path, fill):
     clf = GPT2Classifier(GPT2Config(4, 4, 128, n_ctx=64, vocab_size=101), LABELS).eval()
     study = study_of(clf, random_texts(20 if fill == "resample" else 150, range(5, 40)))
-    plans = [Plan("heads", fill, on_both_splits(each_head(clf.config)))]
+    plans = [Plan("heads", fill, dict.fromkeys(("val", "test"), each_head(clf.config)))]
 
     def measure():
         own = Sweeps(study, tmp_path / str(time.perf_counter()), 0, 0)
