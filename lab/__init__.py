@@ -1,4 +1,12 @@
-"""What every experiment shares."""
+"""What experiments share.
+
+a run      cli device memory progress runs manifest output defaults state kept
+texts      study (a finished run, opened) texts baselines
+network    units (what can be taken out) fills (what a closed unit emits) sweep (computes) sweeps (plans, forecasts and
+           keeps) activations heads (scores of a language model's heads) language optim predict
+numbers    metrics stats effects
+showing    figures (heat maps, colours) report (Markdown)
+"""
 
 import os
 from importlib.util import find_spec
