@@ -52,14 +52,14 @@ DEATHS = {
         state(2),
         within("torch.Tensor.backward", 17),
         at_file("model.safetensors", 3),
-        within("pretrain.sample", 2),
+        within("pretrain.continue_text", 2),
         at_file("run.json", 7),
     ],
     "ablate": [
         at_file("", 2),
         at_file("npy", 2),
         at_file("json", 2),  # logits without what they depend on
-        *(within("lab.sweep.ablated", n) for n in (3, 5)),
+        *(within("lab.sweep.run_ablations", n) for n in (3, 5)),
         at_file("report.md", 2),
     ],
     "probe": [

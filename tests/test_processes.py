@@ -204,7 +204,7 @@ def test_ablation_in_two_processes_is_that_of_one(here, monkeypatch):
 def test_a_killed_ablation_goes_on(here):
     options, done = ("--units", "heads", "layers", "--fill", "zero", "--device", "cpu"), []
     for rank in (1, 0):
-        kill(rank, "lab.sweep.ablated", 3, "ablate.py", *options)
+        kill(rank, "lab.sweep.run_ablations", 3, "ablate.py", *options)
         done.append(computed())
     assert in_two(script, "ablate.py", *options) == [DONE, DONE]
     assert 0 < done[0] < done[1] < computed()
