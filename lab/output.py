@@ -20,24 +20,24 @@ WRITTEN = ".written.json"  # the list of tables and pictures that headgate left 
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """UTF-8, whole or not at all, and never NaN, which is no JSON."""
+    """Write JSON in UTF-8, whole or not at all, and never NaN, which is no JSON."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, content: str) -> None:
-    """UTF-8, whole or not at all."""
+    """Write a text in UTF-8, whole or not at all."""
     with written_whole(path) as [temporary]:
         temporary.write_text(content, encoding="utf-8")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """UTF-8 with a header, whole or not at all."""
+    """Write a table in UTF-8 with a header, whole or not at all."""
     with written_whole(path) as [temporary]:  # all strings quoted, or a lone \r in one would break its row
         table.to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One JSON object per line, whole or not at all."""
+    """Write one JSON object per line, whole or not at all."""
     write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 

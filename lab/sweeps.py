@@ -79,8 +79,8 @@ class Sweeps:
         steps = [(plan, split) for plan in plans for split in plan.ablations]
         total = sum(len(self.texts[split]) * len(plan.ablations[split]) for plan, split in steps)
         logits = {}
-        for plan, split in steps:
-            self.fills(plan.fill, split)  # what they are made of has a progress bar of its own
+        if any(plan.fill in fills.FROM_MEANS for plan in plans):
+            _ = self.means  # has a progress bar of its own
         with progress_bar("texts x ablations") as bar:
             task = bar.add_task("", total=total, note="")
             for plan, split in steps:

@@ -89,9 +89,10 @@ class Probes:
                 if results[key] is None:
                     rows = self.run_task(job, readings[key[1]], task, key[0], lambda: advance(1))
                     write_result(paths[key], identities[key], rows)
+                    results[key] = read_result(paths[key], identities[key])  # numbers as JSON has them, new or not
                 else:
                     advance(len(self.sites))
-                yield key, read_result(paths[key], identities[key])  # as it is read back, whether new or not
+                yield key, results[key]
 
     def run_task(
         self, job: Job, activations: Activations, task: Task, what: str, advance: Callable[[], object]
