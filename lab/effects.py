@@ -18,7 +18,7 @@ from .stats import benjamini_hochberg, holm, interval, mcnemar_p, permutation_p,
 from .texts import OVERALL
 
 RATIOS = ("recall", "precision", "f1")
-TEXT = ("kind", "region", "fill", "split", "class", "metric")  # columns of effects.csv; the others hold numbers
+TEXT = ("kind", "region", "fill", "split", "class", "metric", "verdict")  # columns of effects.csv; the others hold numbers
 UNITS = 160  # handled at once: GPT-2's 144 heads fit, which the permutation test likes, and memory stays flat
 
 
@@ -102,15 +102,15 @@ def correct_p_values(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(p_corrected=table.groupby("metric")["p"].transform(lambda p: holm(p.to_numpy())))
 
 
-def confirm_on_test(val: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """Rank specific margins on val and test them on test: one row per unit and class of two tables of
-    `measure_effects`.
+def confirm_on_test(val: pd.DataFrame, test: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Rank units and classes by one metric on val and test them on test: one row for each of two tables of
+    `measure_effects` or `measure_shares`.
 
     Columns `unit, class, n, baseline, val_effect, test_effect, ci_low, ci_high, p, p_holm, p_bh, rank`. Rank 1 has the
     largest effect on val, in either direction. All other columns come from test, which had no say in the ranking. The
     p-values of all rows are one family for `holm` and `benjamini_hochberg`."""
     key = ["unit", "class"]
-    val, test = (table[table["metric"] == "specific_margin"] for table in (val, test))
+    val, test = (table[table["metric"] == metric] for table in (val, test))
     val_effects = val[[*key, "effect"]].rename(columns={"effect": "val_effect"})
     table = test.rename(columns={"effect": "test_effect"}).merge(val_effects, on=key, how="left", validate="one_to_one")
     p = table["p"].to_numpy()

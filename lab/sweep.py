@@ -25,6 +25,8 @@ from torch import Tensor
 
 from data.batches import Batch, token_batches
 from model import GPT2Classifier, Intervention, Interventions, Trace
+from model.gpt2 import at_query
+from model.interventions import AXES
 
 from .device import Device
 from .memory import halve_until_it_fits
@@ -44,6 +46,7 @@ class Ablation:
     layer: int | None = None
     head: int | None = None
     region: str = ""
+    subspace: Tensor | None = None  # orthonormal (C, n): of what the gates close, take out this part alone
 
     @property
     def name(self) -> str:
@@ -111,12 +114,12 @@ def run_ablations(
     x = clf.trunk.embed(batch.ids, batch.lengths)  # (B, T, C)
     for start in range(1 + max(ablation.start for ablation in ablations)):
         # x enters layer `start`, and is the same for all ablations that begin there
-        last = start == clf.config.n_layer - 1
-        trace = Trace("z")
-        after = clf.trunk.run(x, start, start + 1, query=batch.lengths - 1 if last else None, trace=trace)
+        query = batch.lengths - 1 if start == clf.config.n_layer - 1 else None
+        trace = Trace("z", "mlp")
+        after = clf.trunk.run(x, start, start + 1, query=query, trace=trace)
         beginning = [u for u, ablation in enumerate(ablations) if ablation.start == start]
         variants = (
-            Variant(u, r, join_arguments(ablations[u].intervention(batch.ids, batch.lengths), fill))
+            Variant(u, r, make_arguments(ablations[u], batch, fill, trace, query))
             for u in beginning
             for r, fill in enumerate(fill_arguments)
         )
@@ -126,6 +129,32 @@ def run_ablations(
                 logits[variant.ablation, variant.draw] = variant_logits
         x = after
     return logits.permute(2, 0, 1, 3)
+
+
+def make_arguments(
+    ablation: Ablation, batch: Batch, fill: Interventions, trace: Trace, query: Tensor | None
+) -> dict[str, Tensor]:
+    """Return gates, masks and fills for a batch; `trace` holds what the ablation's first layer emits as it is."""
+    gates = ablation.intervention(batch.ids, batch.lengths)
+    if ablation.subspace is not None:
+        fill = spare_rest(ablation.subspace.to(batch.ids.device), ablation.start, fill, trace, query)
+    return join_arguments(gates, fill)
+
+
+def spare_rest(basis: Tensor, layer: int, fill: Interventions, trace: Trace, query: Tensor | None) -> Interventions:
+    """Return fills with which closed heads, or a closed MLP, lose a subspace and keep the rest: x - P (x - fill).
+
+    P = basis basis^T projects on the subspace; basis (C, n) is orthonormal. x is what `trace` holds of the layer: the
+    outputs of all heads side by side, or that of the MLP."""
+    spared = {}
+    for name, x in (("head_fill", trace.z[0].transpose(1, 2)), ("mlp_fill", trace.mlp[0])):  # (B, Q, H, D), (B, Q, C)
+        lost = x
+        if name in fill:
+            emitted = at_query(fill[name][:, layer], query, axis=AXES[name].index("T") - 1)
+            lost = x - (emitted.transpose(1, 2) if name == "head_fill" else emitted)
+        kept = x - (lost.flatten(2) @ basis @ basis.T).view_as(x)
+        spared[name] = (kept.transpose(1, 2) if name == "head_fill" else kept)[:, None]  # of one layer, for all
+    return cast(Interventions, spared)
 
 
 def join_arguments(gates: Interventions, fill: Interventions) -> dict[str, Tensor]:

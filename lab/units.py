@@ -57,6 +57,24 @@ def each_layer(config: GPT2Config) -> list[Ablation]:
     return ablations
 
 
+def random_subspaces(config: GPT2Config, kind: str, n: int, seed: int) -> list[Ablation]:
+    """Return, for each layer, n ablations of random subspaces, which a unit of this kind is compared with.
+
+    A subspace has as many dimensions as a head: D of the C of all heads' outputs side by side (kind `head`), or of the
+    C of the MLP's output (kind `mlp`). The region says which draw it is."""
+    ablations = []
+    for layer, draw in product(range(config.n_layer), range(n)):
+        rng = np.random.default_rng((seed, layer, draw, *kind.encode()))
+        # Orthonormal columns of a Gaussian matrix: every subspace is as likely as any other.
+        basis, _ = np.linalg.qr(rng.normal(size=(config.n_embd, config.head_width)))
+        gates: Interventions = {"head_gate": masks.close_attention(config, [layer])}
+        if kind == "mlp":
+            gates = {"mlp_gate": masks.close_mlps(config, [layer])}
+        region = f"random subspace {draw}"
+        ablations.append(Ablation(kind, always(gates), layer, layer, None, region, torch.from_numpy(basis).float()))
+    return ablations
+
+
 def each_pair(config: GPT2Config, pairs: Iterable[tuple[Head, Head]]) -> list[Ablation]:
     """Return an ablation of two heads together for each pair."""
     return [
