@@ -41,8 +41,6 @@ def main(options: Options) -> int:
 
 def train(options: Options, corpus: Corpus, device: Device, started: float) -> int:
     """Train and measure one run and return the exit code. started: `time.perf_counter()` when its work began."""
-    if device.compiles(options.compile):
-        torch.compiler.reset()  # of --seeds: what was compiled for the run before may round otherwise
     config, tokenizer = read_config(options.model), Tokenizer.load(options.model)
     texts = read_texts(corpus, tokenizer, config, options.truncate)
     torch.manual_seed(options.seed)

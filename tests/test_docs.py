@@ -156,14 +156,6 @@ def expanded(command: str) -> list[str]:
     return shlex.split(done.stdout.replace("\\\n", "").splitlines()[-1]) if done.returncode == 0 else []
 
 
-def test_make_hands_several_runs_to_the_ablation_alone_and_seeds_as_they_are():
-    assert expanded('make ablate RUN="a b c"')[1:] == ["ablate.py", "--run", "a", "b", "c"]
-    assert expanded("make ablate RUN=a")[1:] == ["ablate.py", "--run", "a"]
-    assert expanded('make probe RUN="a b"')[1:] == ["probe.py", "--run", "a b"]
-    seeds = ["--run", "a", "--seeds", "0", "1", "--epochs", "3"]
-    assert expanded('make train RUN=a SEEDS="0 1" ARGS="--epochs 3"')[1:] == ["train.py", *seeds]
-
-
 def script_and_options(words: list[str]) -> tuple[str, list[str]]:
     """Return the script that a command calls, as train or bench.speed, and its options; torchrun's own must exist."""
     if Path(words[0]).name == "torchrun":
@@ -201,6 +193,14 @@ def test_every_kind_of_command_is_found_and_make_has_its_target():
     assert kinds[".venv/bin/torchrun"] == 2
     assert not [beginning for beginning in NOT_RUN if not any(each.startswith(beginning) for each in COMMANDS)]
     assert not [command for command in COMMANDS if not expanded(command)]
+
+
+def test_make_hands_several_runs_to_the_ablation_alone_and_seeds_as_they_are():
+    assert expanded('make ablate RUN="a b c"')[1:] == ["ablate.py", "--run", "a", "b", "c"]
+    assert expanded("make ablate RUN=a")[1:] == ["ablate.py", "--run", "a"]
+    assert expanded('make probe RUN="a b"')[1:] == ["probe.py", "--run", "a b"]
+    seeds = ["--run", "a", "--seeds", "0", "1", "--epochs", "3"]
+    assert expanded('make train RUN=a SEEDS="0 1" ARGS="--epochs 3"')[1:] == ["train.py", *seeds]
 
 
 @pytest.fixture

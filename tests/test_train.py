@@ -140,9 +140,12 @@ def trained_seeds(monkeypatch):
     """The seeds with which a training begins or goes on, in their order."""
     seeds = []
     fit = train.Training.fit
-    monkeypatch.setattr(
-        train.Training, "fit", lambda self, *rest: [seeds.append(self.options.seed), fit(self, *rest)][1]
-    )
+
+    def note(self, *rest):
+        seeds.append(self.options.seed)
+        fit(self, *rest)
+
+    monkeypatch.setattr(train.Training, "fit", note)
     return seeds
 
 
