@@ -1,7 +1,10 @@
-# Options: make train MODEL=gpt2 CORPUS=path RUN=name ARGS="--epochs 3"
+# Options: make train MODEL=gpt2 CORPUS=path RUN=name SEEDS="0 1 2" ARGS="--epochs 3"
 PYTHON ?= python3
 BIN := .venv/bin
-OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run "$(RUN)") $(ARGS)
+# ablate.py takes several runs: RUN="a b"
+RUNS = $(if $(filter ablate,$@),$(patsubst %,"%",$(RUN)),"$(RUN)")
+OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run $(RUNS)) \
+	$(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
 .PHONY: help train ablate probe paper mini verify bench bench-quick words test test-slow mutants lint lock
 help: ## list these commands; each one sets up what it needs in .venv

@@ -31,16 +31,22 @@ def main(options: Options) -> int:
     options.check()
     device = Device.choose(options.device, options.precision)
     options = device.run_on_first(lambda: fill_in(options))
-    config = read_config(options.model)
     corpus = read_corpus(options.corpus, options.text_column, options.label_column, options.split_seed)
-    tokenizer = Tokenizer.load(options.model)
+    for each in device.run_on_first(lambda: choose_runs(options, corpus, device)):
+        if code := train(each, corpus, device, started):
+            return code
+        started = time.perf_counter()
+    return 0
+
+
+def train(options: Options, corpus: Corpus, device: Device, started: float) -> int:
+    """Train and measure one run and return the exit code. started: `time.perf_counter()` when its work began."""
+    config, tokenizer = read_config(options.model), Tokenizer.load(options.model)
     texts = read_texts(corpus, tokenizer, config, options.truncate)
     torch.manual_seed(options.seed)
     model = start_model(options, corpus.labels).to(device.device)
     memory = {"loading": device.peak_memory()}
-    record = manifest.make_manifest(
-        options, manifest.describe_weights(options.model, options.init), manifest.describe_corpus(corpus), device
-    )
+    record = describe(options, corpus, device)
     record["texts"] = describe_texts(corpus, texts)
     with runs.open_run(record, options.resume, device) as (run, record):
         console.print(f"{run}: {options.model}, {options.init} weights, on {device}")
@@ -59,6 +65,28 @@ def fill_in(options: Options) -> Options:
     for notice in filter(None, (model_notice, corpus_notice)):
         console.print(Panel(notice, style="bold yellow"))
     return replace(options, model=model, corpus=corpus).resolved(read_config(model).n_embd)
+
+
+def choose_runs(options: Options, corpus: Corpus, device: Device) -> list[Options]:
+    """Return the options of each run to train: of `seeds` the finished ones are passed over, and begun ones resume.
+
+    Raises InputError, before any training, where a run of that name was made with other settings."""
+    if not options.seeds:
+        return [options]
+    remaining = []
+    for each in options.by_seed():
+        status = runs.read_status(describe(each, corpus, device))
+        if status == "finished":
+            console.print(f"{runs.RUNS / str(each.run)} is finished")
+        else:
+            remaining.append(replace(each, resume=status is not None))
+    return remaining
+
+
+def describe(options: Options, corpus: Corpus, device: Device) -> dict[str, Any]:
+    """Return the manifest of a run that begins."""
+    weights = manifest.describe_weights(options.model, options.init)
+    return manifest.make_manifest(options, weights, manifest.describe_corpus(corpus), device)
 
 
 def start_model(options: Options, labels: tuple[str, ...]) -> GPT2Classifier:

@@ -62,6 +62,7 @@ class TrainOptions:
     text_column: str = "text"  # column of the texts, in files that name columns
     label_column: str = "label"  # column of the labels, in files that name columns
     seed: int = 0  # of fresh weights, dropout and the order of texts
+    seeds: tuple[int, ...] = ()  # one run for each, called RUN-SEED; the same command goes on where it stopped
     split_seed: int = 0  # of the split of a single file, and of what is set aside for val
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
@@ -74,7 +75,20 @@ class TrainOptions:
             raise InputError(f"--tune {self.tune}: expected all, head, or at least 1 block")
         share, any_, some = (0, 1), (0, math.inf), (1, math.inf)
         check_ranges(self, epochs=any_, lr=any_, weight_decay=any_, warmup=share, dropout=share)
-        check_ranges(self, batch_size=some, clip=(1e-3, math.inf), seed=(0, 2**32), split_seed=(0, 2**32))
+        check_ranges(self, batch_size=some, clip=(1e-3, math.inf), split_seed=(0, 2**32))
+        seeds = " ".join(map(str, self.seeds))
+        if self.seeds and not self.run:
+            raise InputError(f"--seeds {seeds}: expected a --run, with which the names of the runs begin")
+        if self.seeds and self.seed:
+            raise InputError(f"--seeds {seeds}: expected no --seed beside it, got {self.seed}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"--seeds {seeds}: expected each seed once")
+        for each in self.by_seed():
+            check_ranges(each, seed=(0, 2**32))
+
+    def by_seed(self) -> list["TrainOptions"]:
+        """Return the options of the run of each of `seeds`, as if it were trained alone; without seeds, these."""
+        return [replace(self, run=f"{self.run}-{seed}", seed=seed, seeds=()) for seed in self.seeds] or [self]
 
     def tuned_blocks(self, n_layer: int) -> int:
         """Return how many of `n_layer` blocks are trained. Raises InputError where the model has fewer."""

@@ -1,5 +1,6 @@
 """A run's folder: its name, its lock, how it goes on after an interruption, and the link to the latest run."""
 
+import os
 import re
 import shutil
 import sys
@@ -34,12 +35,31 @@ def new_run(name: str | None) -> Path:
     try:
         run.mkdir(parents=True)
     except FileExistsError:
-        # A run that was killed at once has left nothing but hidden files, and its name is free.
-        if not run.is_dir() or any(not path.name.startswith(".") for path in run.iterdir()):
-            raise InputError(f"{run}: expected a new name, got one that is taken; choose another with --run") from None
+        check_free(run)
     except OSError as error:
         raise InputError(f"{run}: cannot be written to: {error.strerror}; run from a folder that can") from None
     return run
+
+
+def check_free(run: Path) -> None:
+    """Raise InputError where this path, which exists, holds something that is no run."""
+    # A run that was killed at once has left nothing but hidden files, and its name is free.
+    if not run.is_dir() or any(not path.name.startswith(".") for path in run.iterdir()):
+        raise InputError(f"{run}: expected a new name, got one that is taken; choose another with --run") from None
+
+
+def read_status(record: dict[str, Any]) -> str | None:
+    """Return the status of the run of this name: "finished", or another; None where there is no such run.
+
+    Raises InputError where something else has its name, or a run made with other settings, shape or text."""
+    run = RUNS / record["settings"]["run"]
+    if (run / "run.json").is_file():
+        manifest = read_json(run / "run.json")
+        check_identity(run, manifest, record)
+        return str(manifest.get("status", "finished"))
+    if os.path.lexists(run):
+        check_free(run)
+    return None
 
 
 @contextmanager
@@ -98,18 +118,31 @@ def resume_run(run: Path, record: dict[str, Any], resume: bool) -> dict[str, Any
         hint = "go on with it by --resume, or " if status == "interrupted" else ""
         reason = f"{run} is {status}" if resume else f"{run}: expected a new name, got one that is taken"
         raise InputError(f"{reason}; {hint}choose another with --run")
-    before, now = identity(run, manifest), identity(run, record)
-    if changes := [
-        f"--{key.replace('_', '-')} {before[key]}, now {now[key]}" for key in now if before[key] != now[key]
-    ]:
-        raise InputError(
-            f"{run} is unfinished and was made with {'; '.join(changes)}; the same command as then goes on "
-            "with it, another --run begins anew"
-        )
+    check_identity(run, manifest, record)
     resumed = {key: record[key] for key in ("command", "started", "device", "versions", "git")}
     manifest |= {"status": "unfinished", "resumed": [*manifest.get("resumed", []), resumed]}
     write_json(run / "run.json", manifest)
     return manifest
+
+
+def check_identity(run: Path, manifest: dict[str, Any], record: dict[str, Any]) -> None:
+    """Raise InputError where a run's manifest has other settings, another shape or another text than `record`."""
+    try:
+        before, now = identity(run, manifest), identity(run, record)
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{run / 'run.json'}: not as this {Path(sys.argv[0]).name} writes it; move it away") from None
+    missing = "not recorded"  # by the version that made the run
+    if changes := [
+        f"--{key.replace('_', '-')} {before.get(key, missing)}, now {now.get(key, missing)}"
+        for key in now | before
+        if before.get(key, missing) != now.get(key, missing)
+    ]:
+        finished = manifest.get("status", "finished") == "finished"
+        way_out = "move it away, or" if finished else "the same command as then goes on with it,"
+        raise InputError(
+            f"{run} is {'finished' if finished else 'unfinished'} and was made with {'; '.join(changes)}; {way_out} "
+            "another --run begins anew"
+        )
 
 
 def identity(run: Path, record: dict[str, Any]) -> dict[str, Any]:

@@ -195,6 +195,14 @@ def test_every_kind_of_command_is_found_and_make_has_its_target():
     assert not [command for command in COMMANDS if not expanded(command)]
 
 
+def test_make_hands_several_runs_to_the_ablation_alone_and_seeds_as_they_are():
+    assert expanded('make ablate RUN="a b c"')[1:] == ["ablate.py", "--run", "a", "b", "c"]
+    assert expanded("make ablate RUN=a")[1:] == ["ablate.py", "--run", "a"]
+    assert expanded('make probe RUN="a b"')[1:] == ["probe.py", "--run", "a b"]
+    seeds = ["--run", "a", "--seeds", "0", "1", "--epochs", "3"]
+    assert expanded('make train RUN=a SEEDS="0 1" ARGS="--epochs 3"')[1:] == ["train.py", *seeds]
+
+
 @pytest.fixture
 def scripts():
     """All modules with options, by what a command calls them."""

@@ -131,6 +131,131 @@ def test_the_seed_decides_everything(here, unmeasured, monkeypatch):
     assert weights[0] == weights[1] != weights[2]
 
 
+SEEDS = ("--model", "tiny", "--corpus", "corpus.txt", "--run", "x", *FAST, "--dropout", "0.1", "--seeds", "0", "1", "2")
+RUNS = [Path("runs") / name for name in ("x-0", "x-1", "x-2")]
+
+
+@pytest.fixture
+def trained_seeds(monkeypatch):
+    """The seeds with which a training begins or goes on, in their order."""
+    seeds = []
+    fit = train.Training.fit
+
+    def note(self, *rest):
+        seeds.append(self.options.seed)
+        fit(self, *rest)
+
+    monkeypatch.setattr(train.Training, "fit", note)
+    return seeds
+
+
+def test_each_of_several_seeds_is_trained_as_if_alone(here, unmeasured, monkeypatch, trained_seeds):
+    assert run_train(monkeypatch, *SEEDS) == 0
+    assert trained_seeds == [0, 1, 2]
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["latest", "x-0", "x-1", "x-2"]
+    together = [(run / "model.safetensors").read_bytes() for run in RUNS]
+    records = [json.loads((run / "run.json").read_text()) for run in RUNS]
+    assert len(set(together)) == 3
+    assert Path("runs/latest").resolve().name == "x-2"
+    for i, record in enumerate(records):
+        shutil.rmtree(RUNS[i])
+        assert run_train(monkeypatch, *SEEDS[:-4], "--run", f"x-{i}", "--seed", str(i)) == 0
+        assert (RUNS[i] / "model.safetensors").read_bytes() == together[i]
+        alone = json.loads((RUNS[i] / "run.json").read_text())
+        assert "seeds" not in record["settings"]
+        assert (record["settings"]["seed"], record["settings"]["run"]) == (i, f"x-{i}")
+        assert record.keys() == alone.keys()
+        for key in record.keys() - {"command", "started", "seconds", "peak_memory_bytes"}:
+            assert record[key] == alone[key]
+
+
+def test_the_same_seeds_again_pass_over_what_is_finished(here, unmeasured, monkeypatch, capsys, trained_seeds):
+    assert run_train(monkeypatch, *SEEDS[:-1]) == 0
+    assert trained_seeds == [0, 1]
+    before = {path: path.read_bytes() for run in RUNS[:2] for path in run.iterdir()}
+    capsys.readouterr()
+    assert run_train(monkeypatch, *SEEDS[:-1]) == 0
+    assert trained_seeds == [0, 1]
+    assert "runs/x-0 is finished\nruns/x-1 is finished\n" in capsys.readouterr().out
+    assert run_train(monkeypatch, *SEEDS) == 0  # one more
+    assert trained_seeds == [0, 1, 2]
+    assert {path: path.read_bytes() for run in RUNS[:2] for path in run.iterdir()} == before
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_seeds_interrupted_in_the_second_go_on_with_it(here, unmeasured, monkeypatch, trained_seeds, epoch):
+    assert run_train(monkeypatch, *SEEDS) == 0
+    whole = [(run / "model.safetensors").read_bytes() for run in RUNS]
+    shutil.rmtree("runs")
+    trained_seeds.clear()
+    monkeypatch.setattr(experiments.train.training, "STATE_EVERY", 0)
+    train_epoch = train.Training.train
+
+    def interrupted(self, *rest):
+        if (self.options.seed, self.epoch) == (1, epoch):
+            raise KeyboardInterrupt
+        return train_epoch(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Training, "train", interrupted)
+        assert run_train(patch, *SEEDS) == 130
+    assert trained_seeds == [0, 1]
+    assert RUNS[1].exists() == (epoch == 2)  # in the first epoch nothing was kept
+    assert run_train(monkeypatch, *SEEDS) == 0
+    assert trained_seeds == [0, 1, 1, 2]
+    assert [(run / "model.safetensors").read_bytes() for run in RUNS] == whole
+    records = [json.loads((run / "run.json").read_text()) for run in RUNS]
+    assert [record["status"] for record in records] == ["finished"] * 3
+    assert ["resumed" in record for record in records] == [False, epoch == 2, False]
+
+
+def set_status(run, status):
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"status": status}))
+
+
+OTHERS = {  # what is done to the runs x-0 and x-1, options, what is said
+    "finished": (lambda: None, ("--lr", "0.5"), "runs/x-0 is finished and was made with --lr 0.02, now 0.5; move it"),
+    "unfinished": (
+        lambda: set_status(RUNS[0], "unfinished"),
+        ("--lr", "0.5"),
+        "runs/x-0 is unfinished and was made with --lr 0.02, now 0.5; the same command",
+    ),
+    "texts": (lambda: write_corpus(Path("corpus.txt"), 30), (), "x-0 is finished and was made with --corpus {"),
+    "shape": (
+        lambda: [shutil.rmtree("tiny"), write_shape(Path("tiny"), GPT2Config(1, 2, 10, n_ctx=17))],
+        (),
+        "x-0 is finished and was made with --model {",
+    ),
+    "no run": (lambda: Path("runs/x-2/notes").mkdir(parents=True), (), "runs/x-2: expected a new name"),
+    "another script's": (
+        lambda: (RUNS[1] / "run.json").write_text("{}"),
+        (),
+        "runs/x-1/run.json: not as this train.py writes it",
+    ),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_run_of_that_name_that_is_another_stops_all_before_training(
+    here, unmeasured, monkeypatch, capsys, trained_seeds, other
+):
+    assert run_train(monkeypatch, *SEEDS[:-1]) == 0
+    change, options, expected = OTHERS[other]
+    change()
+    capsys.readouterr()
+    assert run_train(monkeypatch, *SEEDS, *options) == 2
+    assert expected in one_line(capsys)
+    assert trained_seeds == [0, 1]
+
+
+def test_a_finished_run_is_passed_over_for_seeds_alone(here, unmeasured, monkeypatch, capsys):
+    assert run_train(monkeypatch, *SEEDS[:-2]) == 0
+    capsys.readouterr()
+    assert run_train(monkeypatch, *SEEDS[:-4], "--run", "x-0") == 2
+    assert "runs/x-0: expected a new name, got one that is taken" in one_line(capsys)
+
+
 @pytest.mark.parametrize(
     ("tune", "moved"),
     [
@@ -316,6 +441,11 @@ MISTAKES = {
     "neither all, head nor a number": (lambda here: None, ("--tune", "hat"), "--tune"),
     "unknown option": (lambda here: None, ("--epochz", "3"), "--epochz"),
     "seed out of range": (lambda here: None, ("--seed", str(2**40)), "--seed"),
+    "seeds without a name": (lambda here: None, ("--seeds", "0", "1"), "--seeds 0 1: expected a --run"),
+    "a seed twice": (lambda here: None, ("--run", "x", "--seeds", "0", "1", "0"), "--seeds 0 1 0: expected each"),
+    "one of seeds out of range": (lambda here: None, ("--run", "x", "--seeds", "0", str(2**40)), f"--seed {2**40}:"),
+    "seeds and a seed": (lambda here: None, ("--run", "x", "--seeds", "0", "1", "--seed", "5"), "no --seed beside it"),
+    "seeds and a path": (lambda here: None, ("--run", "../x", "--seeds", "0", "1"), "--run ../x-0"),
     "endless path": (lambda here: None, ("--corpus", "x" * 300), "File name too long"),
     "latest is a folder": (lambda here: (here / "runs" / "latest").mkdir(parents=True), (), "runs/latest"),
 }

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 
+import commands
 import pandas as pd
 import pytest
 
@@ -39,6 +40,48 @@ def test_a_taken_name_is_refused():
     (runs.new_run("one") / "run.json").write_text("{}")
     with pytest.raises(InputError, match="taken"):
         runs.new_run("one")
+
+
+RECORD = {
+    "settings": {"run": "one", "corpus": "a.txt", "model": "gpt2", "lr": 0.1, "seed": 1},
+    "model": {"sha256": "abc"},
+    "corpus": {"sha256": {"a.txt": "def"}},
+}
+
+
+@pytest.mark.parametrize("status", ["unfinished", "interrupted", "finished"])
+def test_the_status_of_a_run_that_is_the_same(status):
+    assert runs.read_status(RECORD) is None
+    renamed = RECORD | {
+        "settings": RECORD["settings"] | {"corpus": "elsewhere/a.txt", "model": "copy"},
+        "status": status,
+    }
+    output.write_json(runs.new_run("one") / "run.json", renamed)
+    assert runs.read_status(RECORD) == status
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"settings": RECORD["settings"] | {"lr": 0.2, "seed": 2}}, "made with --lr 0.2, now 0.1; --seed 2, now 1;"),
+        ({"model": {"sha256": "xyz"}}, "made with --model xyz, now abc;"),
+        ({"corpus": {"sha256": {"a.txt": "xyz"}}}, "made with --corpus {'a.txt': 'xyz'}, now {'a.txt': 'def'};"),
+        ({"settings": {"run": "one", "lr": 0.1}}, "made with --seed not recorded, now 1;"),
+        ({"settings": RECORD["settings"] | {"gone": 3}}, "made with --gone 3, now not recorded;"),
+        ({"settings": []}, "one/run.json: not as"),
+        ({"corpus": {}}, "one/run.json: not as"),
+    ],
+)
+def test_a_run_of_that_name_that_is_another_says_what_differs(changed, expected):
+    output.write_json(runs.new_run("one") / "run.json", RECORD | {"status": "finished"} | changed)
+    assert expected in commands.line_of(runs.read_status, RECORD)
+
+
+def test_a_name_that_is_no_run_is_taken_but_for_hidden_files(here):
+    (runs.new_run("one") / ".lock").touch()
+    assert runs.read_status(RECORD) is None
+    (here / "runs/one/notes").touch()
+    assert "runs/one: expected a new name" in commands.line_of(runs.read_status, RECORD)
 
 
 def test_latest_points_at_the_newest_and_stays_a_link(here):
