@@ -1,9 +1,11 @@
 """Which heads, layers and regions does each class need? `make ablate`, or `python ablate.py --help`.
 
-Every unit is taken out in turn, on the same texts, and what changes is measured for each class: ranked on val,
-confirmed on test. Tables, pictures and report.md land in runs/NAME/ablate."""
+Every unit is taken out in turn, on the same texts, and what each class loses of its margin is compared with what random
+parts of the network take, and over runs with other seeds. Tables, pictures and report.md land in runs/NAME/ablate."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -12,16 +14,19 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from experiments.ablate import figures, findings
+from experiments.ablate import figures, findings, seeds
+from experiments.ablate.findings import Tables
 from experiments.ablate.importance import Smallest, correlate_estimates, find_strongest
-from experiments.ablate.plans import first_plans
+from experiments.ablate.plans import control_plans, first_plans
 from experiments.ablate.report import report
+from experiments.ablate.verdicts import judge_units
 from lab import output
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName, Precision
 from lab.fills import FillName
 from lab.kept import open_analysis
 from lab.progress import console, forecast
+from lab.shares import LEAST
 from lab.study import open_study
 from lab.sweeps import Sweeps
 from lab.units import head_name
@@ -30,7 +35,6 @@ from model import GPT2Config, InputError
 UnitName = Literal["heads", "layers", "regions", "words", "curves", "pairs", "smallest"]
 FOLLOW_UPS = {"curves", "pairs", "smallest"}  # units that are chosen by the effects of heads
 PAIRED = 8  # heads, of which all pairs are closed
-Tables = dict[str, pd.DataFrame]  # by the name of their file
 
 
 @dataclass(frozen=True)
@@ -39,23 +43,27 @@ class Options:
 
     The tables, pictures and report.md land in runs/NAME/ablate. After an interruption the same command goes on."""
 
-    run: str = "latest"  # name of the run
+    run: tuple[str, ...] = ("latest",)  # name of the run; or of several that differ in their seed, to be compared
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
     corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
     units: tuple[UnitName, ...] = ("heads", "layers", "regions", "words", "curves")  # what to close, see docs/ablate.md
-    fill: tuple[FillName, ...] = ("zero", "mean")  # what closed heads and MLPs emit
+    fill: tuple[FillName, ...] = ("mean", "zero")  # what closed heads and MLPs emit; the first is the main one
     all: bool = False  # all units, and all fills
     texts: int = 0  # at most so many of val and of test, drawn at random; 0: all
     class_: Annotated[str | None, tyro.conf.arg(name="class")] = None  # test and report this class alone; None: each
     pairs: tuple[str, ...] = ()  # heads whose pairs are closed, as 0.3 1.5; empty: the 8 that do most on val
     rows: tuple[int, ...] = ()  # queries that may attend to nothing, besides the last; -2 is the last but one
-    seed: int = 0  # of texts, donors, random words and random orders
+    controls: int = 24  # random subspaces of each layer that its heads are compared with; 0: no controls
+    least: float = LEAST  # smallest share of a class's margin that is of interest
+    seed: int = 0  # of texts, donors, controls and random orders
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
 
     def resolved(self) -> "Options":
         """Check the options, and fill in what `all` and the units that need others stand for."""
-        check_ranges(self, texts=(0, np.inf), seed=(0, 2**32))
+        check_ranges(self, texts=(0, np.inf), seed=(0, 2**32), controls=(0, 10_000), least=(1e-9, 1))
+        if not self.run or len(set(self.run)) < len(self.run):
+            raise InputError(f"--run {' '.join(self.run) or '(nothing)'}: expected a run, or several different ones")
         if not self.units or not self.fill:
             raise InputError("--units and --fill: expected at least one of each")
         units, fill = set(self.units), self.fill
@@ -67,16 +75,24 @@ class Options:
 
 
 def main(options: Options) -> int:
-    options = options.resolved()
-    study = open_study(options.run, Device.choose(options.device, options.precision), options.corpus)
+    options, device = options.resolved(), Device.choose(options.device, options.precision)
+    studies = [open_study(run, device, options.corpus) for run in options.run]
+    seeds.check_alike(studies)
+    check_heads(options.pairs, studies[0].clf.config)
     if options.class_:
-        options = replace(options, class_=study.find_class(options.class_))
-    check_heads(options.pairs, study.clf.config)
-    with open_analysis(study.run / "ablate", "logits", options.resume, study.device) as folder:
-        sweeps = Sweeps(study, folder / "logits", options.texts, options.seed)
-        sweeps.check_device()
-        tables, smallest = measure(sweeps, options)
-        study.device.run_on_first(lambda: write(folder, tables, smallest, sweeps, options))
+        options = replace(options, class_=studies[0].find_class(options.class_))
+    with ExitStack() as stack:
+        findings_of = {}
+        for study in studies:
+            folder = stack.enter_context(open_analysis(study.run / "ablate", "logits", options.resume, device))
+            sweeps = Sweeps(study, folder / "logits", options.texts, options.seed)
+            sweeps.check_device()
+            findings_of[folder] = sweeps, *measure(sweeps, options)
+        verdicts = [tables["verdicts"] for _, tables, _ in findings_of.values()]
+        for folder, (sweeps, tables, smallest) in findings_of.items():
+            if len(studies) > 1:
+                tables |= {"seeds": seeds.compare_seeds(verdicts), "agreement": seeds.measure_agreement(verdicts)}
+            device.run_on_first(partial(write, folder, tables, smallest, sweeps, options))
     return 0
 
 
@@ -89,13 +105,16 @@ def check_heads(names: tuple[str, ...], config: GPT2Config) -> None:
 
 def measure(sweeps: Sweeps, options: Options) -> tuple[Tables, Smallest | None]:
     """Sweep, and return the tables and the smallest set of heads; None where it was not asked for, or there is none."""
-    plans = list(first_plans(sweeps, options.units, options.fill, options.rows))
-    number = sum(len(ablations) for plan in plans for ablations in plan.ablations.values())
-    take = f"{number:,} ablations of val and test take"
-    console.print(forecast(take, sweeps.work(plans), sweeps.rate(), sweeps.study.device))
-    logits, fill = sweeps.run(plans), options.fill[0]
-    with console.status("intervals and permutation tests"):
-        tables = findings.measure_plans(sweeps, plans, logits, options.class_)
+    plans = list(first_plans(sweeps, options.units, options.fill, options.rows, options.controls))
+    controls = list(control_plans(sweeps, options.units, options.fill, options.controls))
+    number = sum(len(ablations) for plan in plans + controls for ablations in plan.ablations.values())
+    take = f"{sweeps.study.run}: {number:,} ablations of val and test take"
+    console.print(forecast(take, sweeps.work(plans + controls), sweeps.rate(), sweeps.study.device))
+    logits, fill = sweeps.run(plans + controls), options.fill[0]
+    with console.status("limits, intervals and permutation tests"):
+        tables = findings.measure_plans(sweeps, plans, logits, options.class_, options.least)
+        tables["controls"] = findings.measure_controls(sweeps, controls, logits, tables["effects"])
+        tables["verdicts"] = judge_units(tables["effects"], tables["controls"])
         for plan in plans:
             if plan.name == "words":
                 hidden = logits["words", plan.fill, "test"]
@@ -109,8 +128,11 @@ def measure(sweeps: Sweeps, options: Options) -> tuple[Tables, Smallest | None]:
     if "pairs" in options.units:
         heads = options.pairs or find_strongest(tables["significance"], fill, PAIRED)
         singles = logits["heads", fill, "test"]
-        pairs, tables["interactions"] = findings.measure_pairs(sweeps, heads, singles, fill, options.class_)
+        pairs, tables["interactions"] = findings.measure_pairs(
+            sweeps, heads, singles, fill, options.class_, options.least
+        )
         tables |= {name: pd.concat([tables[name], table]) for name, table in pairs.items()}
+        tables["verdicts"] = judge_units(tables["effects"], tables["controls"])
     return tables, findings.find_smallest_set(sweeps, importance, fill) if "smallest" in options.units else None
 
 
@@ -122,27 +144,37 @@ def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweep
     majority, identity = study.majority(test), study.identity(*sweeps.texts.values())
     if options.class_:
         identity["classes"] = [options.class_]
-    shown = {name: table for name, table in tables.items() if name != "importance"}
     with output.replace_outputs(folder) as new:
         for name, table in tables.items():
             output.write_csv(new / f"{name}.csv", table)
         if smallest:
             output.write_json(new / "smallest.json", {**smallest})
         draw(new, tables, majority, f"run {study.run.name}: {len(test):,} test texts of {study.corpus.name}")
-        output.write_text(new / "report.md", report(about, majority, **shown, smallest=smallest))
+        page = report(
+            about,
+            tables,
+            pictures=figures.name_pictures(new, options.fill[0]),
+            majority=majority,
+            pretrained=study.record["settings"]["init"] == "pretrained",
+            least=options.least,
+            smallest=smallest,
+        )
+        output.write_text(new / "report.md", page)
         output.write_json(new / "study.json", identity)
         (folder / "study.json").unlink(missing_ok=True)  # it must not vouch for tables of which some are new
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(tables)}.csv and the pictures")
 
 
-def draw(folder: Path, tables: dict[str, pd.DataFrame], majority: float, title: str) -> None:
+def draw(folder: Path, tables: Tables, majority: float, title: str) -> None:
     """One picture for each kind of units and fill."""
-    effects, significance = tables["effects"], tables["significance"]
+    effects, verdicts, controls = tables["effects"], tables["verdicts"], tables["controls"]
     for kind, fill in effects[["kind", "fill"]].drop_duplicates().itertuples(index=False):
         if kind == "head":
-            figures.draw_heads(effects, significance, fill, folder / f"heads_{fill}.png", title)
+            figures.draw_heads(verdicts, fill, folder / f"heads_{fill}.png", title)
+            if "head" in set(controls["kind"]):
+                figures.draw_controls(verdicts, controls, fill, folder / f"controls_{fill}.png", title)
         elif kind == "layer":
-            figures.draw_layers(effects, significance, fill, folder / f"layers_{fill}.png", title)
+            figures.draw_layers(verdicts, fill, folder / f"layers_{fill}.png", title)
         elif kind == "mask":
             figures.draw_regions(effects, folder / "regions.png", title)
         elif kind == "words":

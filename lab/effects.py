@@ -18,7 +18,7 @@ from .stats import benjamini_hochberg, holm, interval, mcnemar_p, permutation_p,
 from .texts import OVERALL
 
 RATIOS = ("recall", "precision", "f1")
-TEXT = ("kind", "region", "fill", "split", "class", "metric", "verdict")  # columns of effects.csv; the others hold numbers
+TEXT = ("kind", "region", "fill", "split", "class", "metric", "verdict")  # columns of effects.csv; others: numbers
 UNITS = 160  # handled at once: GPT-2's 144 heads fit, which the permutation test likes, and memory stays flat
 
 

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure, FigureBase
 
 from model.files import written_whole
 
-from .stats import LEVEL
 from .texts import OVERALL
 
 # Okabe & Ito's colours without the yellow, which is lost on white; classes beyond the seventh change the line style.
@@ -59,7 +58,7 @@ def pivot_heads(rows: pd.DataFrame, values: str) -> pd.DataFrame:
 
 
 def draw_heat_maps(
-    maps: Mapping[str, pd.DataFrame], colours: str, scales: tuple[str, str], p: Mapping[str, pd.DataFrame]
+    maps: Mapping[str, pd.DataFrame], colours: str, scales: tuple[str, str]
 ) -> tuple[Figure, list[Axes]]:
     """Draw one heat map each: the first in these colours on a scale of its own; the others, SIGNED, share one."""
     whole, *others = maps.values()
@@ -67,17 +66,15 @@ def draw_heat_maps(
     figure, grid = make_panels(len(maps), cell * whole.shape[0] + 0.9)
     limits = [find_colour_limit([whole]), *[find_colour_limit(others)] * len(others)]
     for axes, (label, values), limit in zip(grid, maps.items(), limits, strict=True):
-        draw_heat_map(axes, values, colours if axes is grid[0] else SIGNED, limit, cell, p.get(label))
+        draw_heat_map(axes, values, colours if axes is grid[0] else SIGNED, limit, cell)
         axes.set_title(panel_title(label, len(maps)))
     draw_scale(figure, grid[:1], wrapped(scales[0], 36), location="left")
     draw_scale(figure, grid[1:], scales[1])
     return figure, grid
 
 
-def draw_heat_map(
-    axes: Axes, values: pd.DataFrame, colours: str, limit: float, cell: float, p: pd.DataFrame | None
-) -> None:
-    """Draw a heat map, with numbers where a cell (inches) has room, and a dot where p is low."""
+def draw_heat_map(axes: Axes, values: pd.DataFrame, colours: str, limit: float, cell: float) -> None:
+    """Draw a heat map, with numbers where a cell (inches) has room."""
     numbers, legible = values.to_numpy(float), cell >= NUMBER
     ink = np.where(np.abs(numbers) > 0.6 * limit, "white", "black")
     axes.imshow(numbers, cmap=colours, vmin=-limit if colours == SIGNED else 0, vmax=limit)
@@ -90,11 +87,6 @@ def draw_heat_map(
         for (row, column), value in np.ndenumerate(numbers):
             text = "" if np.isnan(value) else f"{value:z.{1 if limit >= 10 else 2}f}"
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink[row, column])
-    if p is not None:
-        survives = p.reindex_like(values).to_numpy(float) < LEVEL
-        rows, columns = np.nonzero(survives)
-        corner = 0.36 if legible else 0
-        axes.scatter(columns + corner, rows - corner, s=5, c=ink[survives])
 
 
 def draw_scale(figure: Figure, grid: list[Axes], label: str, location: str = "right") -> None:

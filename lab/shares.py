@@ -4,14 +4,14 @@ Letters: U ablated networks, N texts, R draws of a fill, K classes, S resamples 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp, softmax
 
-from .effects import read_logits
 from .metrics import Floats, Ints
 from .stats import holm, interval, permutation_p, resamples, simultaneous_limits
 
@@ -19,18 +19,19 @@ METRIC = "specific_margin_tempered"
 LEAST = 0.05  # share of a class's margin; smaller changes are of no interest
 FEWEST = 20  # texts of a class that is judged: fewer show too little of their spread
 BOUNDS = (-9, 9)  # of the logarithm of a temperature
+SEED = 1  # of the resamples of val: independent of those of the texts that are measured
 
 
 @dataclass(frozen=True)
-class Tempered:
-    """Log-odds of each class, mean over the draws, after each network's logits were divided by its temperature."""
+class Temperatures:
+    """Temperatures of the whole network and then of U ablated ones."""
 
-    whole: Floats  # (N, K)
-    ablated: Floats  # (U, N, K)
+    fitted: Floats  # (1 + U,)
+    resampled: Floats  # (S, 1 + U), over the fitted ones: how other texts of val would change them
 
 
-def fit_temperatures(logits: Floats, targets: Ints) -> Floats:
-    """Fit one temperature for each of U networks: logits float (U, N, R, K), targets int (N,) -> float64 (U,).
+def fit_temperatures(baseline: Floats, ablated: Floats, targets: Ints) -> Temperatures:
+    """Fit one temperature for each network on texts of val: baseline (N, K), ablated (U, N, R, K), targets int (N,).
 
     An ablation often makes a network more or less sure of everything. Temperature scaling (Guo et al. 2017, section
     4.2) divides all logits by one number, with which the true classes of held-out texts become most likely. Two
@@ -38,39 +39,67 @@ def fit_temperatures(logits: Floats, targets: Ints) -> Floats:
 
     Where all texts are right with room to spare, ever lower temperatures fit better. But N texts cannot show that
     errors are rarer than about 1 in N: the loss of all N together is not taken below 1 nat."""
-    return np.array([_fit_temperature(network.astype(np.float64), targets) for network in logits])
+    networks = [baseline[:, None], *ablated]
+    fitted = np.array([_fit_temperature(_Loss(logits, targets)) for logits in networks])
+    N = len(targets)
+    at_fit = [_Loss(logits, targets).measure(1 / T) for logits, T in zip(networks, fitted, strict=True)]
+    losses, slopes, curvatures = (np.stack(values, axis=1) for values in zip(*at_fit, strict=True))  # (N, 1 + U)
+    is_minimum = np.abs(slopes.mean(0)) < 1e-6 * curvatures.mean(0)
+    changes = []
+    for weights in resamples(N, SEED):
+        loss, slope, curvature = (weights @ values / N for values in (losses, slopes, curvatures))
+        with np.errstate(divide="ignore", invalid="ignore"):  # one step of Newton's method
+            changes.append(np.where(is_minimum, -slope / curvature, (1 / N - loss) / slope))
+    return Temperatures(fitted, np.exp(-np.nan_to_num(np.concatenate(changes)).clip(-1, 1)))
 
 
-def _fit_temperature(logits: Floats, targets: Ints) -> float:
-    """Return the temperature of one network: logits (N, R, K)."""
-    classes = targets[:, None, None]
-    true = np.take_along_axis(logits, classes, axis=-1)
+class _Loss:
+    """The cross-entropy of one network's logits (N, R, K), as a function of the sharpness, 1 / temperature."""
 
-    def rise_of_loss(log_temperature: float) -> float:
-        """Return how the mean loss changes as the logits grow, or how much of 1 / N it lacks, if that is more.
+    def __init__(self, logits: Floats, targets: Ints) -> None:
+        self.logits, self.classes = logits.astype(np.float64), targets[:, None, None]
 
-        As the temperature falls this rises, and it is 0 at the temperature that is wanted."""
-        sharpness = np.exp(-log_temperature)
-        log_p = log_softmax(logits * sharpness, axis=-1)
-        rise = (np.exp(log_p) * logits).sum(-1).mean() - true.mean()
-        loss = -np.take_along_axis(log_p, classes, axis=-1).mean()
-        return float(max(rise, 1 / len(targets) - loss))
+    def measure(self, sharpness: float) -> tuple[Floats, Floats, Floats]:
+        """Return the loss of each text, mean over the draws, and its first and second derivative by the logarithm of
+        the sharpness, (N,) each."""
+        scaled = self.logits * sharpness
+        log_p = log_softmax(scaled, axis=-1)
+        p = np.exp(log_p)
+        expected = (p * scaled).sum(-1, keepdims=True)
+        slope = expected - np.take_along_axis(scaled, self.classes, axis=-1)
+        variance = (p * (scaled - expected) ** 2).sum(-1, keepdims=True)
+        loss = -np.take_along_axis(log_p, self.classes, axis=-1)
+        return loss.mean((1, 2)), slope.mean((1, 2)), (slope + variance).mean((1, 2))
+
+
+def _fit_temperature(loss: _Loss) -> float:
+    N = len(loss.classes)
+
+    def excess(log_temperature: float) -> float:
+        """Return the slope of the mean loss or, if it is more, how much the loss lacks of 1 / N.
+
+        This rises as the temperature falls, and is 0 at the temperature that is wanted."""
+        losses, slopes, _ = loss.measure(np.exp(-log_temperature))
+        return float(max(slopes.mean(), 1 / N - losses.mean()))
 
     low, high = BOUNDS
-    if rise_of_loss(high) >= 0:
+    if excess(high) >= 0:
         return float(np.exp(high))  # the logits say nothing about the classes
-    if rise_of_loss(low) <= 0:
+    if excess(low) <= 0:
         return float(np.exp(low))
-    return float(np.exp(brentq(rise_of_loss, low, high, xtol=1e-9)))
+    return float(np.exp(brentq(excess, low, high, xtol=1e-9)))
 
 
-def temper(baseline: Floats, ablated: Floats, temperatures: tuple[float, Floats]) -> Tempered:
-    """Divide logits by their temperatures: baseline (N, K), ablated (U, N, R, K), temperatures a number and (U,)."""
-    whole, units = temperatures
-    return Tempered(
-        whole=read_logits(baseline[None, :, None] / whole).log_odds[0],
-        ablated=read_logits(ablated / units[:, None, None, None]).log_odds,
-    )
+def temper(networks: Sequence[Floats], temperatures: Floats) -> tuple[Floats, Floats]:
+    """Return the log-odds of each class after logits (N, R, K) were divided by a temperature, mean over the draws, and
+    their derivative by the logarithm of the sharpness: (networks, N, K) each."""
+    log_odds, slopes = [], []
+    for logits, temperature in zip(networks, temperatures, strict=True):
+        scaled = logits.astype(np.float64) / temperature
+        others = np.stack([np.delete(scaled, k, axis=-1) for k in range(scaled.shape[-1])], axis=-2)  # (N, R, K, K - 1)
+        log_odds.append((scaled - logsumexp(others, axis=-1)).mean(1))
+        slopes.append((scaled - (softmax(others, axis=-1) * others).sum(-1)).mean(1))
+    return np.stack(log_odds), np.stack(slopes)
 
 
 def measure_margins(log_odds: Floats, targets: Ints, weights: Floats) -> Floats:
@@ -90,25 +119,36 @@ def measure_margins(log_odds: Floats, targets: Ints, weights: Floats) -> Floats:
 
 
 def measure_shares(
-    tempered: Tempered, targets: Ints, labels: Sequence[str], test: bool, least: float, only: str | None = None
+    baseline: Floats,
+    ablated: Floats,
+    targets: Ints,
+    labels: Sequence[str],
+    temperatures: Temperatures,
+    test: bool,
+    least: float = LEAST,
+    only: str | None = None,
 ) -> pd.DataFrame:
     """Return one row per unit and class: the columns of `measure_effects`, and `share, share_low, share_high, verdict`.
 
     `share` is the effect over the baseline; with `test`, p is `permutation_p` of the change of the log-odds. Intervals
-    of the effects hold one by one, limits of the shares for all U x K at once; neither covers other seeds of training
-    or other texts for the temperatures. The verdicts: see `judge_shares`. `only`: this class alone, and U limits."""
+    of effects hold one by one, limits of shares for all U x K at once. They cover other texts, also of those on which
+    the temperatures were fitted, but no other seed of training. `only`: this class alone, of K = 1."""
     chosen = [labels.index(only)] if only else np.arange(len(labels))
-    networks = np.concatenate([tempered.whole[None], tempered.ablated])  # (1 + U, N, K)
-    margins = measure_margins(networks, targets, np.ones((1, len(targets))))[0, :, chosen].T  # (1 + U, K)
-    drawn = np.concatenate([measure_margins(networks, targets, weights) for weights in resamples(len(targets))])
-    drawn, n = drawn[:, :, chosen], np.bincount(targets, minlength=len(labels))[chosen]
+    log_odds, slopes = temper([baseline[:, None], *ablated], temperatures.fitted)  # (1 + U, N, K) each
+    margins = measure_margins(log_odds, targets, np.ones((1, len(targets))))[0]  # (1 + U, K)
+    drawn, drift = (
+        np.concatenate([measure_margins(values, targets, weights) for weights in resamples(len(targets))])
+        for values in (log_odds, slopes)
+    )
+    drawn += (1 / temperatures.resampled - 1)[:, :, None] * drift  # log-odds are nearly linear in the sharpness
     low, high = interval(drawn[:, 1:] - drawn[:, :1])
     p = np.full(low.shape, np.nan)
     if test:
-        p = permutation_p((tempered.ablated - tempered.whole).swapaxes(0, 1), targets)[:, chosen]
+        p = permutation_p((log_odds[1:] - log_odds[0]).swapaxes(0, 1), targets)
+    n = np.bincount(targets, minlength=len(labels))
     columns = {
         "unit": np.arange(len(low))[:, None],
-        "class": np.array(labels)[chosen],
+        "class": np.array(labels),
         "metric": METRIC,
         "n": n,
         "baseline": margins[0],
@@ -117,14 +157,14 @@ def measure_shares(
         "ci_low": low,
         "ci_high": high,
         "p": p,
-        "p_corrected": holm(p.ravel()).reshape(p.shape),
     }
-    columns |= judge_shares(margins, drawn, n, least)
-    return pd.DataFrame({name: np.broadcast_to(column, p.shape).ravel() for name, column in columns.items()})
+    of_chosen = {name: np.broadcast_to(column, p.shape)[:, chosen].ravel() for name, column in columns.items()}
+    shares = judge_shares(margins[:, chosen], drawn[:, :, chosen], n[chosen], least)
+    return pd.DataFrame(of_chosen | {"p_corrected": holm(of_chosen["p"])} | shares)
 
 
-def judge_shares(margins: Floats, drawn: Floats, n: Ints, least: float) -> dict[str, NDArray]:
-    """Return `share, share_low, share_high, verdict` of U ablations and K classes, (U, K) each.
+def judge_shares(margins: Floats, drawn: Floats, n: Ints, least: float) -> dict[str, NDArray[Any]]:
+    """Return `share, share_low, share_high, verdict` of U ablations and K classes, (U * K,) each.
 
     margins: float (1 + U, K), of the whole network and then of each ablated one; drawn: the same on S resamples of the
     texts, (S, 1 + U, K); n: texts of each class, int (K,).
@@ -143,4 +183,5 @@ def judge_shares(margins: Floats, drawn: Floats, n: Ints, least: float) -> dict[
     low, high = simultaneous_limits(share, changes)
     matters, negligible = (low > least) | (high < -least), (low > -least) & (high < least)
     verdict = np.select([matters, negligible], ["matters", "negligible"], "open")
-    return {"share": share, "share_low": low, "share_high": high, "verdict": verdict}
+    columns = {"share": share, "share_low": low, "share_high": high, "verdict": verdict}
+    return {name: values.ravel() for name, values in columns.items()}

@@ -146,11 +146,12 @@ def spare_rest(basis: Tensor, layer: int, fill: Interventions, trace: Trace, que
 
     P = basis basis^T projects on the subspace; basis (C, n) is orthonormal. x is what `trace` holds of the layer: the
     outputs of all heads side by side, or that of the MLP."""
-    spared = {}
+    spared: dict[str, Tensor] = {}
+    fills = cast(dict[str, Tensor], fill)
     for name, x in (("head_fill", trace.z[0].transpose(1, 2)), ("mlp_fill", trace.mlp[0])):  # (B, Q, H, D), (B, Q, C)
         lost = x
-        if name in fill:
-            emitted = at_query(fill[name][:, layer], query, axis=AXES[name].index("T") - 1)
+        if name in fills:
+            emitted = at_query(fills[name][:, layer], query, axis=AXES[name].index("T") - 1)
             lost = x - (emitted.transpose(1, 2) if name == "head_fill" else emitted)
         kept = x - (lost.flatten(2) @ basis @ basis.T).view_as(x)
         spared[name] = (kept.transpose(1, 2) if name == "head_fill" else kept)[:, None]  # of one layer, for all

@@ -17,6 +17,7 @@ from .sweep import Ablation
 
 Head = tuple[int, int]  # (layer, head), counted from 0
 RANDOM = "random, as many as "  # begins the region of a control; the class of words that it is for follows
+SUBSPACE = "random subspace "  # begins the region of a control of a head or an MLP; the number of its draw follows
 BANDS = (4, 8)  # tokens that a query sees of the nearest past, itself included
 REGIONS: dict[str, Callable[[int], Tensor]] = {
     "self": masks.self_token,
@@ -70,7 +71,7 @@ def random_subspaces(config: GPT2Config, kind: str, n: int, seed: int) -> list[A
         gates: Interventions = {"head_gate": masks.close_attention(config, [layer])}
         if kind == "mlp":
             gates = {"mlp_gate": masks.close_mlps(config, [layer])}
-        region = f"random subspace {draw}"
+        region = f"{SUBSPACE}{draw}"
         ablations.append(Ablation(kind, always(gates), layer, layer, None, region, torch.from_numpy(basis).float()))
     return ablations
 
@@ -92,19 +93,24 @@ def closing_one_by_one(config: GPT2Config, order: Sequence[Head], counts: Iterab
     return ablations
 
 
-def each_region(config: GPT2Config, rows: Sequence[int] = ()) -> list[Ablation]:
+def each_region(config: GPT2Config, rows: Sequence[int] = (), seed: int | None = None) -> list[Ablation]:
     """Return ablations of pieces of the attention maps, in all layers at once and in each layer alone.
 
     The pieces are each of REGIONS and everything but it, in two kinds: `mask`, where each row renormalises over what is
-    left, and `cut`, where nothing does. Then the rows of single queries: the last, and `rows`, of which negative
+    left, and `cut`, where nothing does. With `seed`, each is followed by its control: as many random cells of the same
+    rows. Then the rows of single queries: the last, and `rows`, of which negative
     numbers count from the text's end. A row without any key is 0 in both kinds, so rows are of kind `mask` only."""
     ablations = []
     for layer in (None, *range(config.n_layer)):
         for region, keys in REGIONS.items():
             for title, inside in ((region, True), (f"all but {region}", False)):
-                mask = in_layer(config, layer, hide_region(keys, inside))
-                ablations.append(Ablation("mask", mask, layer or 0, layer, region=title))
-                ablations.append(Ablation("cut", cut(mask), layer or 0, layer, region=title))
+                hidden = {title: hide_region(keys, inside)}
+                if seed is not None:
+                    hidden[RANDOM + title] = hide_random_cells(keys, inside, seed)
+                for name, intervention in hidden.items():
+                    mask = in_layer(config, layer, intervention)
+                    ablations.append(Ablation("mask", mask, layer or 0, layer, region=name))
+                    ablations.append(Ablation("cut", cut(mask), layer or 0, layer, region=name))
         for row in (-1, *rows):
             mask = in_layer(config, layer, masks.close_query(row))
             title = "last query" if row == -1 else f"query {row}"
@@ -150,6 +156,25 @@ def hide_region(region: Callable[[int], Tensor], inside: bool) -> Intervention:
     def intervention(ids: Tensor, lengths: Tensor) -> Interventions:
         pairs = region(ids.shape[1])
         return {"attn_mask": ~pairs if inside else pairs}
+
+    return intervention
+
+
+def hide_random_cells(region: Callable[[int], Tensor], inside: bool, seed: int) -> Intervention:
+    """Mask, in each row of the attention map, as many random keys as `hide_region` masks there.
+
+    The keys are drawn anew for each text, from its token ids: copies of a text share them."""
+
+    def intervention(ids: Tensor, lengths: Tensor) -> Interventions:
+        T = ids.shape[1]
+        causal = np.tri(T, dtype=bool)
+        n = ((region(T).cpu().numpy() == inside) & causal).sum(1)  # hidden keys of each query
+        hidden = np.zeros((len(ids), T, T), dtype=bool)
+        for i, (text, length) in enumerate(zip(ids.tolist(), lengths.tolist(), strict=True)):
+            noise = np.random.default_rng((seed, *text[:length])).random((length, length))
+            ranks = np.where(causal[:length, :length], noise, np.inf).argsort(axis=1).argsort(axis=1)
+            hidden[i, :length, :length] = ranks < n[:length, None]
+        return {"attn_mask": ~torch.from_numpy(hidden).to(ids.device)[:, None, None]}
 
     return intervention
 

@@ -11,12 +11,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from lab import figures
 from lab.figures import (
+    CELL,
     COLOURS,
     GREY,
+    NUMBER,
     SIGNED,
     STYLE,
     UNSIGNED,
@@ -31,9 +34,8 @@ from lab.figures import (
     panel_title,
     pivot_heads,
 )
-from lab.stats import LEVEL
 from lab.texts import OVERALL
-from lab.units import RANDOM
+from lab.units import RANDOM, head_name
 
 from .wording import ORDERS
 
@@ -41,55 +43,103 @@ LAYER_PARTS = {"heads": "all heads", "mlp": "MLP", "layer": "heads and MLP"}  # 
 ATTENTION_KINDS = {"mask": "masked, the rest of the row rescaled", "cut": "cut, the rest as it was"}
 METRICS = {"log_prob": "change of the log-probability\nof the true class (nats)", "accuracy": "change of the accuracy"}
 LOG_PROB = "change of the log-probability of the true class (nats)"
-MARGIN = "change of the specific margin (nats)"
+SHARE = "change of the specific margin, confidence set aside (% of the margin)"
+SHARES = ["share", "share_low", "share_high"]
 
 
 @STYLE
-def draw_heads(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: Path, title: str) -> None:
-    """Draw layers by heads: the log-probability over all texts, then the specific margin of each class, on one scale.
+def draw_heads(verdicts: pd.DataFrame, fill: str, path: Path, title: str) -> None:
+    """Draw layers by heads, on one scale, what closing each head does to each class.
 
-    effects: columns `kind, layer, head, fill, split, class, metric, effect`; significance: `kind, layer, head, fill,
-    class, p_holm`."""
-    panels = _split_panels(_select_test(effects, ["head"], fill))
-    maps = {label: pivot_heads(rows, "effect") for label, rows in panels.items()}
-    tested = significance[(significance["kind"] == "head") & (significance["fill"] == fill)]
-    p = {str(label): pivot_heads(rows, "p_holm") for label, rows in tested.groupby("class")}
-    figure, grid = draw_heat_maps(maps, SIGNED, (LOG_PROB, MARGIN), p)
-    for axes in grid:
-        axes.set(xlabel="head", ylabel="layer")
-    add_heading(figure, f"{title}\neach head closed alone, fill: {fill}", _explain_dots(tested))
+    verdicts: columns `kind, layer, head, fill, class, share, verdict, specific`."""
+    rows = _select_percent(verdicts, ["head"], fill)
+    panels = {str(label): of_class for label, of_class in rows.groupby("class", sort=False)}
+    maps = {label: pivot_heads(of_class, "share") for label, of_class in panels.items()}
+    shape = next(iter(maps.values())).shape
+    cell = min(CELL, (grid_shape(len(maps))[2] - 0.6) / shape[1])
+    figure, grid = make_panels(len(maps), cell * shape[0] + 0.9)
+    limit = find_colour_limit(maps.values())
+    for axes, (label, values) in zip(grid, maps.items(), strict=True):
+        draw_heat_map(axes, values, SIGNED, limit, cell)
+        axes.set(title=panel_title(label, len(maps)), xlabel="head", ylabel="layer")
+        _mark_cells(axes, panels[label], cell)
+    draw_scale(figure, grid, wrapped(SHARE, 40))
+    add_heading(figure, f"{title}\neach head closed alone, fill: {fill}", _explain_marks(rows))
+    figures.save(figure, path)
+
+
+def _mark_cells(axes: Axes, rows: pd.DataFrame, cell: float) -> None:
+    """Put a dot on the heads that matter, and a frame around those that are specific."""
+    matters = rows[rows["verdict"] == "matters"]
+    x, y = matters["head"].to_numpy(float), matters["layer"].to_numpy(float)
+    corner = 0.36 if cell >= NUMBER else 0
+    axes.scatter(x + corner, y - corner, s=9, c="black", edgecolors="white", linewidths=0.7)
+    specific = matters["specific"].fillna(False).to_numpy(bool)
+    for head, layer in zip(x[specific], y[specific], strict=True):
+        axes.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, linewidth=1.6, zorder=3))
+
+
+@STYLE
+def draw_controls(verdicts: pd.DataFrame, controls: pd.DataFrame, fill: str, path: Path, title: str) -> None:
+    """Draw the heads of each layer beside random subspaces of that layer, for each class.
+
+    verdicts: as in `draw_heads`; controls: columns `kind, layer, draw, class, fill, split, share`, shares of test."""
+    heads = _select_percent(verdicts, ["head"], fill)
+    random = _select_percent(controls[controls["split"] == "test"], ["head"], fill)
+    labels = list(heads["class"].unique())
+    figure, grid = make_panels(len(labels), 2.8)
+    for axes, label in zip(grid, labels, strict=True):
+        of_class, of_random = heads[heads["class"] == label], random[random["class"] == label]
+        spread = of_random.groupby("layer")["draw"].transform(lambda draw: draw / max(1, draw.max()))
+        axes.plot(of_random["layer"] + 0.1 + 0.3 * spread, of_random["share"], ".", color=GREY, markersize=3)
+        for colour, matters in ((COLOURS[0], False), (COLOURS[3], True)):
+            shown = of_class[(of_class["verdict"] == "matters") == matters]
+            axes.plot(shown["layer"] - 0.2, shown["share"], "o", color=colour, markersize=4.5)
+        for head in of_class[of_class["verdict"] == "matters"].to_dict("records"):
+            at, name = (head["layer"] - 0.3, head["share"]), head_name((head["layer"], head["head"]))
+            axes.annotate(name, at, ha="right", va="center", fontsize=8)
+        axes.axhline(0, color=GREY, linewidth=1)
+        axes.set(title=panel_title(label, len(labels)), xlabel="layer", xlim=(-0.9, of_class["layer"].max() + 0.6))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    _share_limits(grid)
+    grid[0].set_ylabel(wrapped(SHARE, 32))
+    caption = "Left of each layer: its heads; those that matter are red and named. Right of it, in grey: random "
+    caption += "subspaces of what all its heads emit, each as wide as a head."
+    add_heading(figure, f"{title}\neach head closed alone, beside random parts of its size, fill: {fill}", caption)
     figures.save(figure, path)
 
 
 @STYLE
-def draw_layers(effects: pd.DataFrame, significance: pd.DataFrame, fill: str, path: Path, title: str) -> None:
-    """Draw what closing the heads of each layer, its MLP or both does, with 95 % intervals; panels as in `heads`.
+def draw_layers(verdicts: pd.DataFrame, fill: str, path: Path, title: str) -> None:
+    """Draw what closing the heads of each layer, its MLP or both does to each class, with simultaneous 95 % limits.
 
-    effects: columns `kind, layer, fill, split, class, metric, effect, ci_low, ci_high`; significance: `kind, layer,
-    fill, class, p_holm`."""
-    panels = _split_panels(_select_test(effects, LAYER_PARTS, fill))
-    tested = significance[significance["kind"].isin(LAYER_PARTS) & (significance["fill"] == fill)]
-    p = tested.set_index(["kind", "layer", "class"])["p_holm"]
-    figure, grid = make_panels(len(panels), 2.8)
-    for axes, (label, rows) in zip(grid, panels.items(), strict=True):
+    verdicts: columns `kind, layer, fill, class, share, share_low, share_high, verdict`."""
+    rows = _select_percent(verdicts, LAYER_PARTS, fill)
+    labels = list(rows["class"].unique())
+    figure, grid = make_panels(len(labels), 2.8)
+    for axes, label in zip(grid, labels, strict=True):
         for colour, (kind, name) in zip(COLOURS, LAYER_PARTS.items(), strict=False):
-            part = rows[rows["kind"] == kind].set_index("layer")
-            axes.plot(part.index, part["effect"], color=colour, label=name)
-            axes.fill_between(part.index, part["ci_low"], part["ci_high"], color=colour, alpha=0.15, linewidth=0)
-            survives = [p.get((kind, layer, label), 1) < LEVEL for layer in part.index]
-            axes.plot(part.index[survives], part["effect"][survives], "o", markersize=5, color=colour)
+            part = rows[(rows["kind"] == kind) & (rows["class"] == label)].set_index("layer")
+            axes.plot(part.index, part["share"], color=colour, label=name)
+            axes.fill_between(part.index, part["share_low"], part["share_high"], color=colour, alpha=0.15, linewidth=0)
+            matters = part["share"][part["verdict"] == "matters"]
+            axes.plot(matters.index, matters, "o", markersize=5, color=colour)
         axes.axhline(0, color=GREY, linewidth=1)
-        axes.set(title=panel_title(label, len(panels)), xlabel="layer")
+        axes.set(title=panel_title(label, len(labels)), xlabel="layer")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    limits = np.array([axes.get_ylim() for axes in grid[1:]])
-    for axes in grid[1:]:
-        axes.set_ylim(limits.min(), limits.max())
-    grid[0].set_ylabel(wrapped(LOG_PROB, 30))
-    grid[1].set_ylabel(wrapped(MARGIN, 20))
+    _share_limits(grid)
+    grid[0].set_ylabel(wrapped(SHARE, 32))
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
-    caption = f"Bands: 95 % intervals. {_explain_dots(tested)}"
+    caption = f"Bands: 95 % limits, for all classes and layers at once. {_explain_marks(rows)}"
     add_heading(figure, f"{title}\nparts of each layer closed, fill: {fill}", caption)
     figures.save(figure, path)
+
+
+def _share_limits(grid: list[Axes]) -> None:
+    """Give all panels the same limits."""
+    limits = np.array([axes.get_ylim() for axes in grid])
+    for axes in grid:
+        axes.set_ylim(limits[:, 0].min(), limits[:, 1].max())
 
 
 @STYLE
@@ -97,7 +147,7 @@ def draw_regions(effects: pd.DataFrame, path: Path, title: str) -> None:
     """Draw regions of the attention maps by layer, masked before the softmax and cut after it. The first column is all
     layers at once. effects: columns `kind, layer, region, split, class, metric, effect`."""
     rows = _select_test(effects, ATTENTION_KINDS)
-    rows = rows[(rows["class"] == OVERALL) & (rows["metric"] == "log_prob")]
+    rows = rows[(rows["class"] == OVERALL) & (rows["metric"] == "log_prob") & ~rows["region"].str.startswith(RANDOM)]
     rows = rows.assign(layer=rows["layer"].fillna(-1))
     names, columns = rows["region"].unique(), sorted(rows["layer"].unique())
     cell = max(0.36, 2.8 / len(columns))
@@ -106,7 +156,7 @@ def draw_regions(effects: pd.DataFrame, path: Path, title: str) -> None:
     for axes, (kind, kind_title) in zip(grid, ATTENTION_KINDS.items(), strict=True):
         values = rows[rows["kind"] == kind].pivot(index="region", columns="layer", values="effect")
         values = values.reindex(index=names, columns=columns).rename(columns={-1: "all"})
-        draw_heat_map(axes, values, SIGNED, find_colour_limit([rows[["effect"]]]), cell, None)
+        draw_heat_map(axes, values, SIGNED, find_colour_limit([rows[["effect"]]]), cell)
         axes.set(title=kind_title, xlabel="layer", aspect="auto")
     draw_scale(figure, list(grid), wrapped(LOG_PROB, 36))
     add_heading(figure, f"{title}\nattention without a region", "all: in all layers at once. Grey: not measured.")
@@ -177,7 +227,7 @@ def draw_interactions(table: pd.DataFrame, fill: str, path: Path, title: str) ->
     names = sorted(rows["first"].unique(), key=lambda name: [int(number) for number in name.split(".")])
     maps = {"mean over the classes, absolute": _square(rows.assign(interaction=rows["interaction"].abs()), names)}
     maps |= {str(label): _square(of_class, names) for label, of_class in rows.groupby("class", sort=False)}
-    figure, grid = draw_heat_maps(maps, UNSIGNED, ("absolute interaction (nats)", "interaction (nats)"), {})
+    figure, grid = draw_heat_maps(maps, UNSIGNED, ("absolute interaction (nats)", "interaction (nats)"))
     for axes in grid:
         axes.tick_params(axis="x", rotation=90)
     meaning = "Interaction: what two heads closed together do to the margin of the class, minus what each does alone."
@@ -185,22 +235,27 @@ def draw_interactions(table: pd.DataFrame, fill: str, path: Path, title: str) ->
     figures.save(figure, path)
 
 
-def _explain_dots(tested: pd.DataFrame) -> str:
-    survive = f"{(tested['p_holm'] < LEVEL).sum():,} of {len(tested):,}"
-    return f"Dot: p < {LEVEL} after Holm's correction, {survive}; the log-probability over all texts is not tested."
+def _explain_marks(rows: pd.DataFrame) -> str:
+    matters = rows["verdict"] == "matters"
+    text = f"Dot: matters, {matters.sum():,} of {len(rows):,}: the 95 % limits, for all at once, lie beyond the least "
+    text += "share of interest."
+    if "head" in set(rows["kind"]):
+        number = rows.loc[matters, "specific"].fillna(False).sum()
+        text += f" Frame: specific, {number:,} of these: more than 95 % of random subspaces of the layer do."
+    return text
+
+
+def _select_percent(table: pd.DataFrame, kinds: Iterable[str], fill: str) -> pd.DataFrame:
+    """Return the rows of these kinds with this fill, shares in percent, ordered by layer."""
+    rows = table[table["kind"].isin(list(kinds)) & (table["fill"] == fill)].sort_values("layer", kind="stable")
+    shares = [name for name in SHARES if name in rows]
+    return rows.assign(**(100 * rows[shares]))
 
 
 def _select_test(effects: pd.DataFrame, kinds: Iterable[str], fill: str = "") -> pd.DataFrame:
     """Return the effects on test of these kinds of ablations, with this fill or, where none is named, with any."""
     rows = effects[(effects["split"] == "test") & effects["kind"].isin(list(kinds))]
     return rows[rows["fill"] == fill] if fill else rows
-
-
-def _split_panels(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the log-probability over all texts, and then the specific margin of each class."""
-    margins = rows[rows["metric"] == "specific_margin"]
-    overall = rows[(rows["class"] == OVERALL) & (rows["metric"] == "log_prob")]
-    return {OVERALL: overall} | {str(label): of_class for label, of_class in margins.groupby("class", sort=False)}
 
 
 def _square(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
@@ -218,3 +273,12 @@ def _draw_orders(axes: Axes, rows: pd.DataFrame) -> None:
     mean = random.mean()
     axes.plot(mean.index, mean, ".-", color=GREY, label="at random: mean and range")
     axes.fill_between(mean.index, random.min(), random.max(), color=GREY, alpha=0.2, linewidth=0)
+
+
+def name_pictures(folder: Path, fill: str) -> list[dict[str, str]]:
+    """Return `file` and `text` of the pictures that a report begins with: those of heads that are in the folder."""
+    texts = {
+        f"heads_{fill}.png": "What closing each head does to each class: dots matter, frames are specific",
+        f"controls_{fill}.png": "The heads of each layer beside random subspaces of the same size",
+    }
+    return [{"file": name, "text": text} for name, text in texts.items() if (folder / name).is_file()]

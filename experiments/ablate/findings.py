@@ -1,6 +1,7 @@
 """Tables of ablation effects, and follow-up sweeps on the heads that matter most."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -10,46 +11,99 @@ from numpy.typing import NDArray
 from lab import units
 from lab.effects import confirm_on_test, correct_p_values, count_flips, measure_effects, read_logits
 from lab.progress import console, progress_bar
+from lab.shares import LEAST, METRIC, fit_temperatures, measure_shares
 from lab.sweep import Ablation
 from lab.sweeps import Plan, Sweeps
 from lab.texts import OVERALL
-from lab.units import Head, head_name, parse_head
+from lab.units import SUBSPACE, Head, head_name, parse_head
 
 from .importance import KEEP, Smallest, curve_points, find_superfluous, gate_gradients, order_heads, tabulate_importance
 from .interactions import measure_interactions
+from .verdicts import CONTROLS, tabulate_paired_controls
 
 NAMES = ["kind", "layer", "head", "region"]  # columns that say which ablation
 Logits = NDArray[np.float32]  # (N, U, R, K)
+LogitsOf = dict[tuple[str, str, str], Logits]  # by plan, fill and split
+Tables = dict[str, pd.DataFrame]  # by the name of their file
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """The logits of the whole network and of U ablated ones, on the texts of one split."""
+
+    baseline: Logits  # (N, K)
+    ablated: Logits  # (U, N, R, K)
+    targets: NDArray[np.integer]  # (N,)
+
+
+def compare(sweeps: Sweeps, plan: Plan, logits: LogitsOf, units: Sequence[int]) -> dict[str, Compared]:
+    """Return what to compare of these units of a plan, by split; val comes first."""
+    return {
+        split: Compared(
+            sweeps.baseline(split),
+            np.moveaxis(logits[plan.name, plan.fill, split][:, units], 0, 1),
+            sweeps.texts[split].targets,
+        )
+        for split in ("val", "test")
+    }
 
 
 def measure_plans(
-    sweeps: Sweeps, plans: Sequence[Plan], logits: dict[tuple[str, str, str], Logits], only: str | None
-) -> dict[str, pd.DataFrame]:
-    """Return the tables `effects` and `flips` of these plans, and `significance` where a plan has both val and test.
+    sweeps: Sweeps, plans: Sequence[Plan], logits: LogitsOf, only: str | None, least: float = LEAST
+) -> Tables:
+    """Return the tables `effects`, `flips` and `significance` of these plans, which are made for val and test.
 
-    logits: by plan, fill and split. only: the one class to test and report; None: all. All units and classes of one
-    kind and fill are one family of tests."""
-    labels = sweeps.study.clf.labels
+    logits: by plan, fill and split. only: the one class to test and report; None: all. least: the smallest share of a
+    class's margin that is of interest. All units and classes of one kind and fill are one family."""
     tables: dict[str, list[pd.DataFrame]] = {"effects": [], "significance": [], "flips": []}
     for plan in plans:
-        kinds = dict.fromkeys(ablation.kind for ablations in plan.ablations.values() for ablation in ablations)
-        for kind in kinds:
-            effects_of = {}
-            for split, ablations in plan.ablations.items():
-                numbers = [u for u, ablation in enumerate(ablations) if ablation.kind == kind]
-                chosen = [ablations[u] for u in numbers]
-                before, targets = sweeps.baseline(split), sweeps.texts[split].targets
-                after = np.moveaxis(logits[plan.name, plan.fill, split][:, numbers], 0, 1)  # (U, N, R, K)
-                effects = measure_effects(before, after, targets, labels, test=split == "test")
-                effects_of[split] = correct_p_values(select_class(effects, only))
-                flips = count_flips(before, after, targets, labels)
-                flips = flips[flips["class"] == only] if only else flips
-                tables["effects"].append(name_units(effects_of[split], chosen, plan.fill, split))
-                tables["flips"].append(name_units(flips, chosen, plan.fill, split))
-            if "val" in effects_of:
-                confirmed = confirm_on_test(effects_of["val"], effects_of["test"])
-                tables["significance"].append(name_units(confirmed, chosen, plan.fill))
+        for kind in dict.fromkeys(ablation.kind for ablation in plan.ablations["test"]):
+            for name, table in measure_kind(sweeps, plan, kind, logits, only, least).items():
+                tables[name].append(table)
     return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items() if parts}
+
+
+def measure_kind(sweeps: Sweeps, plan: Plan, kind: str, logits: LogitsOf, only: str | None, least: float) -> Tables:
+    """Return `measure_plans` of the units of one kind."""
+    labels, ablations = sweeps.study.clf.labels, plan.ablations["test"]
+    units = [u for u, ablation in enumerate(ablations) if ablation.kind == kind]
+    chosen = [ablations[u] for u in units]
+    by_split = compare(sweeps, plan, logits, units)
+    val = by_split["val"]
+    temperatures = fit_temperatures(val.baseline, val.ablated, val.targets)
+    effects, flips = {}, {}
+    for split, networks in by_split.items():
+        arguments = networks.baseline, networks.ablated, networks.targets, labels
+        test = split == "test"
+        measured = correct_p_values(select_class(measure_effects(*arguments, test=test), only))
+        shares = measure_shares(*arguments, temperatures, test=test, least=least, only=only)
+        effects[split] = pd.concat([measured, shares]).fillna({"verdict": ""}).sort_values("unit", kind="stable")
+        table = count_flips(*arguments)
+        flips[split] = table[table["class"] == only] if only else table
+    return {
+        "effects": pd.concat(name_units(effects[split], chosen, plan.fill, split) for split in by_split),
+        "significance": name_units(confirm_on_test(effects["val"], effects["test"], METRIC), chosen, plan.fill),
+        "flips": pd.concat(name_units(flips[split], chosen, plan.fill, split) for split in by_split),
+    }
+
+
+def measure_controls(sweeps: Sweeps, plans: Sequence[Plan], logits: LogitsOf, effects: pd.DataFrame) -> pd.DataFrame:
+    """Return what random parts of the network do to each class, `kind, layer, draw, class, fill, split, share, region`.
+
+    plans: random subspaces, in the order of their draws; effects: `measure_plans`, whose random cells and random tokens
+    are the controls of regions and of words."""
+    labels, tables = sweeps.study.clf.labels, [tabulate_paired_controls(effects)]
+    for plan in plans:
+        ablations = plan.ablations["test"]
+        by_split = compare(sweeps, plan, logits, range(len(ablations)))
+        val = by_split["val"]
+        temperatures = fit_temperatures(val.baseline, val.ablated, val.targets)
+        for split, networks in by_split.items():
+            arguments = networks.baseline, networks.ablated, networks.targets, labels, temperatures
+            table = name_units(measure_shares(*arguments, test=False), ablations, plan.fill, split)
+            tables.append(table.assign(draw=table["region"].str.removeprefix(SUBSPACE).astype(int), region=""))
+    table = pd.concat([table[CONTROLS] for table in tables], ignore_index=True)
+    return table[table["class"].isin(effects["class"])].reset_index(drop=True)
 
 
 def select_class(table: pd.DataFrame, only: str | None) -> pd.DataFrame:
@@ -118,14 +172,14 @@ def measure_curves(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> pd.Da
 
 
 def measure_pairs(
-    sweeps: Sweeps, chosen: Sequence[str], singles: Logits, fill: str, only: str | None
-) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Close all pairs of these heads on test, and return `measure_plans` of them and their `measure_interactions`.
+    sweeps: Sweeps, chosen: Sequence[str], singles: Logits, fill: str, only: str | None, least: float = LEAST
+) -> tuple[Tables, pd.DataFrame]:
+    """Close all pairs of these heads, and return `measure_plans` of them and their `measure_interactions`.
 
     chosen: heads as layer.head; singles: logits (N, L * H, R, K) with each head closed alone."""
     study, n_head = sweeps.study, sweeps.study.clf.config.n_head
     pairs = list(combinations(sorted(parse_head(name) for name in chosen), 2))
-    plan = Plan("pairs", fill, {"test": units.each_pair(study.clf.config, pairs)})
+    plan = Plan("pairs", fill, dict.fromkeys(("val", "test"), units.each_pair(study.clf.config, pairs)))
     logits = sweeps.run([plan])
     whole = read_logits(sweeps.baseline("test")[None, :, None])
     single = read_logits(np.moveaxis(singles, 0, 1))
@@ -134,7 +188,7 @@ def measure_pairs(
     table = measure_interactions(whole, single, both, members, sweeps.texts["test"].targets, study.clf.labels)
     names = np.array([[head_name(head) for head in pair] for pair in pairs])[table.pop("pair")]
     table = table.assign(first=names[:, 0], second=names[:, 1], fill=fill).rename(columns={"pair_effect": "pair"})
-    return measure_plans(sweeps, [plan], logits, only), table[table["class"] == only] if only else table
+    return measure_plans(sweeps, [plan], logits, only, least), table[table["class"] == only] if only else table
 
 
 def find_smallest_set(sweeps: Sweeps, importance: pd.DataFrame, fill: str) -> Smallest | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +12,17 @@ from lab.progress import console
 from lab.study import Study
 from lab.sweeps import Plan, Sweeps
 from lab.texts import Texts
-from lab.units import each_head, each_layer, each_region, each_word_class
+from lab.units import each_head, each_layer, each_region, each_word_class, random_subspaces
 
 Hidden = dict[str, list[NDArray[np.bool_]]]  # by class of words, one bool (T,) per text: True where a token is of it
 
 
-def first_plans(sweeps: Sweeps, units: Sequence[str], fills: Sequence[str], rows: Sequence[int]) -> Iterator[Plan]:
-    """Yield the plans of heads and layers with each fill, of regions, and of words where nltk has its data."""
+def first_plans(
+    sweeps: Sweeps, units: Sequence[str], fills: Sequence[str], rows: Sequence[int], controls: int
+) -> Iterator[Plan]:
+    """Yield the plans of heads and layers with each fill, of regions, and of words where nltk has its data.
+
+    Regions have random cells beside them unless there are to be no controls."""
     config, splits = sweeps.study.clf.config, ("val", "test")
     for fill in fills:
         if "heads" in units:
@@ -25,9 +30,19 @@ def first_plans(sweeps: Sweeps, units: Sequence[str], fills: Sequence[str], rows
         if "layers" in units:
             yield Plan("layers", fill, dict.fromkeys(splits, each_layer(config)))
     if "regions" in units:
-        yield Plan("regions", "zero", dict.fromkeys(splits, each_region(config, rows)))
+        yield Plan(
+            "regions", "zero", dict.fromkeys(splits, each_region(config, rows, sweeps.seed if controls else None))
+        )
     if "words" in units and any((plan := plan_words(sweeps)).ablations.values()):
         yield plan
+
+
+def control_plans(sweeps: Sweeps, units: Sequence[str], fills: Sequence[str], n: int) -> Iterator[Plan]:
+    """Yield the plans of n random subspaces in each layer, with each fill, beside heads and beside MLPs."""
+    for fill, (unit, kind) in product(fills, (("heads", "head"), ("layers", "mlp"))):
+        if unit in units and n:
+            subspaces = random_subspaces(sweeps.study.clf.config, kind, n, sweeps.seed)
+            yield Plan(f"{kind}-subspaces", fill, dict.fromkeys(("val", "test"), subspaces))
 
 
 def plan_words(sweeps: Sweeps) -> Plan:

@@ -2,7 +2,7 @@
 
 The sentences stand in that file. This one computes what they say, one function for each section of the page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,60 +10,122 @@ import numpy as np
 import pandas as pd
 
 from lab.fills import DRAWS
-from lab.report import number, render
+from lab.report import render
+from lab.shares import FEWEST
 from lab.stats import LEVEL, PERMUTATIONS
 from lab.texts import OVERALL
 from lab.units import RANDOM
 
 from .importance import KEEP, Smallest
-from .wording import ACTIONS, KINDS, ORDERS, add_names
+from .verdicts import UNIT
+from .wording import ACTIONS, KINDS, NOUNS, ORDERS, add_names
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 TOP, FEW, FIRST = 10, 5, 3  # rows of a long table, rows of a short one, and how many are put in words
-CONSTANTS = {"level": LEVEL, "permutations": PERMUTATIONS, "draws": DRAWS, "keep": KEEP, "top": TOP, "few": FEW}
+CONSTANTS = {
+    "level": LEVEL,
+    "permutations": PERMUTATIONS,
+    "fewest": FEWEST,
+    "draws": DRAWS,
+    "keep": KEEP,
+    "top": TOP,
+    "few": FEW,
+    "nouns": NOUNS,
+    "actions": ACTIONS,
+}
 Section = dict[str, Any]  # what a section of the page shows, by name
 
 
 def report(
     provenance: Sequence[str],
-    majority: float,
-    effects: pd.DataFrame,
-    significance: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
     *,
-    words: pd.DataFrame | None = None,
-    flips: pd.DataFrame | None = None,
-    curves: pd.DataFrame | None = None,
-    correlations: pd.DataFrame | None = None,
-    interactions: pd.DataFrame | None = None,
+    pictures: Sequence[Mapping[str, str]] = (),
+    majority: float,
+    pretrained: bool,
+    least: float,
     smallest: Smallest | None = None,
 ) -> str:
-    """Return the page as Markdown. `majority` is the accuracy on test of always naming the most frequent class.
+    """Return the page as Markdown, the answer first: what `verdicts` say of its first kind of units and fill.
 
-    Columns that are read: `kind, layer, head, region, fill, split, class, metric, effect, ci_low, ci_high` of effects;
-    `kind, layer, head, region, fill, class, n, baseline, val_effect, test_effect, ci_low, ci_high, p_holm, p_bh,
-    rank` of significance; `kind, layer, head, region, fill, split, class, before, after, share, n` of flips; all
-    of the others. A table that is None or empty has no section."""
-    tested = add_names(significance)
+    pictures: `file` and `text` of those that stand below the answer; majority: the accuracy on test of always naming
+    the most frequent class; pretrained: whether the runs started from the same weights; least: the smallest share of a
+    class's margin that is of interest.
+
+    Tables, by the name of their file: `verdicts, effects, significance`, and those of `seeds, agreement, words, flips,
+    curves, correlations, interactions` that were made. A section about an empty table is left out."""
+    verdicts, effects, significance = (tables[name] for name in ("verdicts", "effects", "significance"))
     overall = add_names(effects[(effects["split"] == "test") & (effects["class"] == OVERALL)])
+    words = overall[overall["kind"] == "words"]
     attention = overall[overall["kind"].isin(["mask", "cut"]) & (overall["metric"] == "log_prob")]
-    families = tested.groupby(["kind", "fill"], sort=False)
+    columns = [*UNIT, "fill", "class", "baseline", "val_effect", "p_holm", "p_bh"]
+    tested = add_names(verdicts).merge(significance[columns], how="left")
+    by_family = tested.groupby(["kind", "fill"], sort=False)
+    families = [_summarise_family(str(kind), str(fill), rows) for (kind, fill), rows in by_family]
+
+    def summarise(name: str, compute: Callable[[pd.DataFrame], Section]) -> Section | None:
+        return None if name not in tables or tables[name].empty else compute(tables[name])
+
     return render(
         TEMPLATE,
         provenance=provenance,
+        pictures=pictures,
         **CONSTANTS,
+        least=least,
+        pretrained=pretrained,
         fills=set(effects["fill"][~effects["kind"].isin(ACTIONS)]),
-        attention_is_tested=tested["kind"].isin(["mask", "cut"]).any(),
         classes_share_one_margin=_classes_share_one_margin(tested),
-        families=[_summarise_family(str(kind), str(fill), rows) for (kind, fill), rows in families],
+        answer=_summarise_answer(families[0], least),
+        repeated=summarise("seeds", lambda table: _summarise_seeds(families[0], table, tables["agreement"])),
+        families=families,
         fills_compared=_compare_fills(tested),
-        words=_if_measured(lambda table: _compare_words(overall[overall["kind"] == "words"], table), words),
-        regions=_if_measured(_rank_regions, attention),
-        flips=_if_measured(_select_flips, flips),
-        curves=_if_measured(lambda table: _count_closed_heads(table, majority), curves),
-        estimates=_if_measured(_summarise_estimates, correlations),
-        interactions=_if_measured(_select_interactions, interactions),
+        words=summarise("words", lambda table: _compare_words(words, table)),
+        regions=None if attention.empty else _rank_regions(attention),
+        flips=summarise("flips", _select_flips),
+        curves=summarise("curves", lambda table: _count_closed_heads(table, majority)),
+        estimates=summarise("correlations", _summarise_estimates),
+        interactions=summarise("interactions", _select_interactions),
         smallest=smallest,
     )
+
+
+def _summarise_answer(family: Section, least: float) -> Section:
+    """Return what the first sentences of the page say of a family of units."""
+    rows = family["rows"]
+    matters, is_open = rows[rows["verdict"] == "matters"], rows[rows["verdict"] == "open"]
+    verdicts = rows.groupby("unit", sort=False)["verdict"].agg(set)
+    reach = (is_open["share_high"] - is_open["share_low"]) / 2
+    return {
+        "n_units": len(verdicts),
+        "n_matter": matters["unit"].nunique(),
+        "n_negligible": sum(verdict == {"negligible"} for verdict in verdicts),
+        "by_class": {label: list(group["unit"]) for label, group in matters.groupby("class", sort=False)},
+        "classes_without": [label for label in rows["class"].unique() if label not in set(matters["class"])],
+        "n_effects": len(rows),
+        "n_effects_matter": len(matters),
+        "specific": matters[matters["specific"].fillna(False)].to_dict("records"),
+        "controls": matters["controls"].max(),
+        "n_open": len(is_open),
+        "n_without_limits": reach.isna().sum(),
+        "reach": reach.median(),
+        "factor": (reach.median() / least) ** 2,
+    }
+
+
+def _summarise_seeds(family: Section, seeds: pd.DataFrame, agreement: pd.DataFrame) -> Section:
+    """Return what of a family of units repeats over the runs."""
+    rows = add_names(seeds[(seeds["kind"] == family["kind"]) & (seeds["fill"] == family["fill"])])
+    of_family = (agreement["kind"] == family["kind"]) & (agreement["fill"] == family["fill"])
+    found = rows[rows["matters_in"] > 0].sort_values(["matters_in", "mean_share"], ascending=[False, True])
+    in_all = found[found["matters_in"] == found["runs"]]
+    return {
+        "runs": rows["runs"].max(),
+        "n_some": len(found),
+        "in_all": in_all.to_dict("records"),
+        "n_specific_in_all": (in_all["specific_in"] == in_all["runs"]).sum(),
+        "top": found.head(TOP).to_dict("records"),
+        "agreement": agreement[of_family].to_dict("records"),
+    }
 
 
 def _if_measured(compute: Callable[[pd.DataFrame], Section], table: pd.DataFrame | None) -> Section | None:
@@ -71,73 +133,55 @@ def _if_measured(compute: Callable[[pd.DataFrame], Section], table: pd.DataFrame
 
 
 def _classes_share_one_margin(tested: pd.DataFrame) -> bool:
-    margins = tested.pivot(index=["ablation", "fill"], columns="class", values="test_effect")
-    return margins.shape[1] == 2 and np.allclose(margins.iloc[:, 0], margins.iloc[:, 1])
+    shares = tested.pivot(index=["ablation", "fill"], columns="class", values="share")
+    return shares.shape[1] == 2 and np.allclose(shares.iloc[:, 0], shares.iloc[:, 1], equal_nan=True)
 
 
 def _summarise_family(kind: str, fill: str, rows: pd.DataFrame) -> Section:
-    """Return which specific margins of one kind and fill survive, the largest first, and which do not."""
-    title = KINDS[kind] if kind in ACTIONS else f"{KINDS[kind]}, fill {fill}"
-    rows = rows.dropna(subset="p_holm").sort_values("test_effect", key=abs, ascending=False)
-    if rows.empty:
-        return {"title": title, "n_tests": 0}
-    survivors = rows[rows["p_holm"] < LEVEL]
-    top = survivors.head(TOP).to_dict("records")
+    """Return what matters of the units of one kind, with one fill, the largest shares first."""
+    rows = rows.sort_values("share", key=abs, ascending=False, kind="stable")
+    matters = rows[rows["verdict"] == "matters"]
     return {
-        "title": title,
+        "kind": kind,
+        "fill": fill,
+        "title": KINDS[kind] if kind in ACTIONS else f"{KINDS[kind]}, fill {fill}",
+        "rows": rows,
         "n_tests": len(rows),
         "n_units": rows["unit"].nunique(),
         "n_classes": rows["class"].nunique(),
-        "n_survivors": len(survivors),
+        "counts": {"matters": 0, "negligible": 0, "open": 0} | rows["verdict"].value_counts().to_dict(),
+        "n_specific": matters["specific"].sum(),
+        "has_controls": rows["controls"].notna().any(),
+        "top": matters.assign(val_share=matters["val_effect"] / matters["baseline"]).head(TOP).to_dict("records"),
+        "n_survivors": (rows["p_holm"] < LEVEL).sum(),
         "n_survivors_bh": (rows["p_bh"] < LEVEL).sum(),
-        "n_same_sign": (np.sign(survivors["val_effect"]) == np.sign(survivors["test_effect"])).sum(),
-        "first": [row | _drop_sign(row) for row in top[:FIRST]],
-        "top": top,
-        "classes_without": [label for label in rows["class"].unique() if label not in set(survivors["class"])],
-        "smallest_p": rows.sort_values("p_holm", kind="stable").iloc[0].to_dict(),
         "smallest_possible_p": len(rows) / (PERMUTATIONS + 1),
-        "n_units_surviving": survivors["unit"].nunique(),
-        "units_alike": _find_units_alike(survivors, rows["class"].nunique()),
     }
 
 
-def _drop_sign(row: dict[Any, Any]) -> dict[str, float]:
-    sign = -1 if row["test_effect"] < 0 else 1
-    low, high = sorted((sign * row["ci_low"], sign * row["ci_high"]))
-    return {"change": sign * row["test_effect"], "ci_low": low, "ci_high": high}
-
-
-def _find_units_alike(survivors: pd.DataFrame, n_classes: int) -> list[str]:
-    """Return the units that do the same to every class; none where two classes share one margin."""
-    if n_classes <= 2:
-        return []
-    signs = np.sign(survivors["test_effect"]).groupby(survivors["unit"], sort=False).agg(["size", "nunique"])
-    return list(signs.index[(signs["size"] == n_classes) & (signs["nunique"] == 1)])
-
-
 def _compare_fills(tested: pd.DataFrame) -> Section | None:
-    """Return what survives with one fill and not with another, or with opposite signs; None if there is one fill."""
-    effect = tested.pivot(index=["ablation", "class"], columns="fill", values="test_effect").dropna(thresh=2)
-    if effect.empty:
+    """Return what matters with one fill and not with another, or with opposite signs; None if there is one fill."""
+    share = tested.pivot(index=["ablation", "class"], columns="fill", values="share").dropna(thresh=2)
+    if share.empty:
         return None
-    p = tested.pivot(index=["ablation", "class"], columns="fill", values="p_holm")
-    survives = p.loc[effect.index] < LEVEL
-    signs = np.sign(effect.where(survives))
+    verdict = tested.pivot(index=["ablation", "class"], columns="fill", values="verdict")
+    matters = verdict.loc[share.index] == "matters"
+    signs = np.sign(share.where(matters))
     opposite = signs.max(axis=1) > signs.min(axis=1)
-    some, agreed = survives.any(axis=1), (survives | effect.isna()).all(axis=1) & ~opposite
-    order = pd.DataFrame({"opposite": opposite, "size": effect.abs().max(axis=1)})[some & ~agreed]
+    some, agreed = matters.any(axis=1), (matters | share.isna()).all(axis=1) & ~opposite
+    order = pd.DataFrame({"opposite": opposite, "size": share.abs().max(axis=1)})[some & ~agreed]
     rows = []
     for ablation, label in order.sort_values(["opposite", "size"], ascending=False).head(TOP).index:
-        numbers = effect.loc[(ablation, label)].map(number)
-        bold = numbers.where(~survives.loc[(ablation, label)], "**" + numbers + "**")
-        rows.append({"ablation": ablation, "class": label, "effects": list(bold)})
+        percent = share.loc[(ablation, label)].map("{:+.1%}".format)
+        bold = percent.where(~matters.loc[(ablation, label)], "**" + percent + "**")
+        rows.append({"ablation": ablation, "class": label, "shares": list(bold)})
     return {
-        "n": len(effect),
+        "n": len(share),
         "n_some": some.sum(),
         "n_agreed": agreed.sum(),
         "n_opposite": opposite.sum(),
         "n_only_some": (some & ~agreed & ~opposite).sum(),
-        "fills": list(effect.columns),
+        "fills": list(share.columns),
         "rows": rows,
     }
 
@@ -163,6 +207,7 @@ def _compare_words(effects: pd.DataFrame, words: pd.DataFrame) -> Section:
 
 def _rank_regions(rows: pd.DataFrame) -> Section:
     """Return which regions of the attention maps all texts need most, and which they do not need."""
+    rows = rows[~rows["region"].str.startswith(RANDOM)]
     by_size = rows.sort_values("effect", key=abs)
     return {
         "n": len(rows),

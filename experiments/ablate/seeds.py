@@ -1,13 +1,39 @@
-"""What repeats over runs that were fine-tuned with other seeds."""
+"""What repeats over runs of one model and corpus that were fine-tuned with other seeds."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lab.runs import identity
 from lab.stats import concordance
+from lab.study import Study
+from model import InputError
 
 from .verdicts import UNIT
+
+MAY_DIFFER = {"seed", "run", "device", "precision", "compile", "recompute"}  # settings of runs that are compared
+
+
+def check_alike(studies: Sequence[Study]) -> None:
+    """Raise InputError unless the runs were trained alike, but for their seed."""
+    first, *others = studies
+    for study in others:
+        before, now = describe_training(first), describe_training(study)
+        changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+        runs_named = f"--run: {first.run} and {study.run}"
+        if changed - MAY_DIFFER:
+            names = ", ".join(sorted(changed - MAY_DIFFER))
+            raise InputError(f"{runs_named} differ in their {names}; expected runs that differ in their seed alone")
+        if "seed" not in changed:
+            raise InputError(f"{runs_named} have the same seed; expected runs with different seeds")
+
+
+def describe_training(study: Study) -> dict[str, Any]:
+    """Return the settings of a run, with the content of its corpus and of the weights it started from."""
+    corpus = sorted(study.record["corpus"]["sha256"].values())
+    return identity(study.run, study.record) | {"corpus": corpus}
 
 
 def compare_seeds(verdicts: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Which units matter to a class, and which of them do more than random parts of the same size."""
 
-import numpy as np
 import pandas as pd
 
 from lab.shares import METRIC
@@ -36,7 +35,8 @@ def judge_units(effects: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
     key = ["kind", "layer", "region", "fill", "class"]
     of_unit = controls.groupby(key, dropna=False)["control"].agg(controls="size", control_share=_upper_quantile)
     rows = rows.merge(of_unit.reset_index(), on=key, how="left")
-    at_least = np.maximum(rows["share_low"], -rows["share_high"]).where(rows["kind"].isin(PAIRED), rows["share"].abs())
+    nearer_limit = rows["share_low"].where(rows["share"] > 0, -rows["share_high"])
+    at_least = nearer_limit.where(rows["kind"].isin(PAIRED), rows["share"].abs())
     specific = (rows["verdict"] == "matters") & (at_least > rows["control_share"])
     return rows.assign(specific=specific.astype("boolean").mask(rows["controls"].isna()))
 

@@ -16,6 +16,16 @@ KINDS = {
     "cut": "Attention cut after the softmax",
     "words": "Words hidden",
 }
+NOUNS = {
+    "head": "head",
+    "heads": "layer's attention",
+    "mlp": "MLP",
+    "layer": "layer",
+    "pair": "pair of heads",
+    "mask": "region",
+    "cut": "region",
+    "words": "class of words",
+}
 ACTIONS = {"mask": "Masking", "cut": "Cutting", "words": "Hiding"}  # units of all other kinds are closed, with a fill
 ORDERS = {"measured": "by measured effect", "gradient": "by gradient"}
 

@@ -100,7 +100,7 @@ def draw_heads(probes: pd.DataFrame, baselines: pd.DataFrame, path: Path, title:
     for axes, (name, accuracy) in zip(grid, maps.items(), strict=True):
         lowest, gain = majority[name], accuracy - majority[name]
         limit = find_colour_limit([gain.clip(lower=0)])
-        draw_heat_map(axes, gain, UNSIGNED, limit, cell, None)
+        draw_heat_map(axes, gain, UNSIGNED, limit, cell)
         scale = f"{lowest:.2f} (white) to {lowest + limit:.2f}" if (gain > 0).any(axis=None) else "none is better"
         axes.set(title=f"{panel_title(name, len(maps))}\n{scale}", xlabel="head", ylabel="layer")
     caption = (
@@ -142,7 +142,7 @@ def draw_contributions(table: pd.DataFrame, labels: Sequence[str], path: Path, t
     panels = {"mean over the classes": rows.groupby(["layer", "head"])[["inside"]].mean().reset_index()}
     panels |= {label: rows[rows["class"] == label] for label in labels if label in set(rows["class"])}
     maps = {name: pivot_heads(added, "inside").rename(columns={-1: "MLP"}) for name, added in panels.items()}
-    figure, grid = draw_heat_maps(maps, SIGNED, (ADDED, ADDED), {})
+    figure, grid = draw_heat_maps(maps, SIGNED, (ADDED, ADDED))
     for axes in grid:
         axes.axvline(0.5, color="black", linewidth=1)  # between the MLPs and the heads
         axes.set(xlabel="head", ylabel="layer")
