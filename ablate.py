@@ -149,7 +149,13 @@ def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweep
             output.write_csv(new / f"{name}.csv", table)
         if smallest:
             output.write_json(new / "smallest.json", {**smallest})
-        draw(new, tables, majority, f"run {study.run.name}: {len(test):,} test texts of {study.corpus.name}")
+        draw(
+            new,
+            tables,
+            majority,
+            options.least,
+            f"run {study.run.name}: {len(test):,} test texts of {study.corpus.name}",
+        )
         page = report(
             about,
             tables,
@@ -165,16 +171,16 @@ def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweep
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(tables)}.csv and the pictures")
 
 
-def draw(folder: Path, tables: Tables, majority: float, title: str) -> None:
+def draw(folder: Path, tables: Tables, majority: float, least: float, title: str) -> None:
     """One picture for each kind of units and fill."""
     effects, verdicts, controls = tables["effects"], tables["verdicts"], tables["controls"]
     for kind, fill in effects[["kind", "fill"]].drop_duplicates().itertuples(index=False):
         if kind == "head":
             figures.draw_heads(verdicts, fill, folder / f"heads_{fill}.png", title)
             if "head" in set(controls["kind"]):
-                figures.draw_controls(verdicts, controls, fill, folder / f"controls_{fill}.png", title)
+                figures.draw_controls(verdicts, controls, fill, least, folder / f"controls_{fill}.png", title)
         elif kind == "layer":
-            figures.draw_layers(verdicts, fill, folder / f"layers_{fill}.png", title)
+            figures.draw_layers(verdicts, fill, least, folder / f"layers_{fill}.png", title)
         elif kind == "mask":
             figures.draw_regions(effects, folder / "regions.png", title)
         elif kind == "words":

@@ -17,7 +17,7 @@ from .stats import holm, interval, permutation_p, resamples, simultaneous_limits
 
 METRIC = "specific_margin_tempered"
 LEAST = 0.05  # share of a class's margin; smaller changes are of no interest
-FEWEST = 20  # texts of a class that is judged: fewer show too little of their spread
+FEWEST = 10  # texts of a class that is judged: fewer show too little of their spread
 BOUNDS = (-9, 9)  # of the logarithm of a temperature
 SEED = 1  # of the resamples of val: independent of those of the texts that are measured
 

@@ -43,7 +43,7 @@ LAYER_PARTS = {"heads": "all heads", "mlp": "MLP", "layer": "heads and MLP"}  # 
 ATTENTION_KINDS = {"mask": "masked, the rest of the row rescaled", "cut": "cut, the rest as it was"}
 METRICS = {"log_prob": "change of the log-probability\nof the true class (nats)", "accuracy": "change of the accuracy"}
 LOG_PROB = "change of the log-probability of the true class (nats)"
-SHARE = "change of the specific margin, confidence set aside (% of the margin)"
+SHARE = "change of the class's margin (%)"
 SHARES = ["share", "share_low", "share_high"]
 
 
@@ -63,8 +63,8 @@ def draw_heads(verdicts: pd.DataFrame, fill: str, path: Path, title: str) -> Non
         draw_heat_map(axes, values, SIGNED, limit, cell)
         axes.set(title=panel_title(label, len(maps)), xlabel="head", ylabel="layer")
         _mark_cells(axes, panels[label], cell)
-    draw_scale(figure, grid, wrapped(SHARE, 40))
-    add_heading(figure, f"{title}\neach head closed alone, fill: {fill}", _explain_marks(rows))
+    draw_scale(figure, grid, SHARE)
+    add_heading(figure, f"{title}\neach head closed alone, confidence set aside, fill: {fill}", _explain_marks(rows))
     figures.save(figure, path)
 
 
@@ -80,7 +80,9 @@ def _mark_cells(axes: Axes, rows: pd.DataFrame, cell: float) -> None:
 
 
 @STYLE
-def draw_controls(verdicts: pd.DataFrame, controls: pd.DataFrame, fill: str, path: Path, title: str) -> None:
+def draw_controls(
+    verdicts: pd.DataFrame, controls: pd.DataFrame, fill: str, least: float, path: Path, title: str
+) -> None:
     """Draw the heads of each layer beside random subspaces of that layer, for each class.
 
     verdicts: as in `draw_heads`; controls: columns `kind, layer, draw, class, fill, split, share`, shares of test."""
@@ -98,19 +100,19 @@ def draw_controls(verdicts: pd.DataFrame, controls: pd.DataFrame, fill: str, pat
         for head in of_class[of_class["verdict"] == "matters"].to_dict("records"):
             at, name = (head["layer"] - 0.3, head["share"]), head_name((head["layer"], head["head"]))
             axes.annotate(name, at, ha="right", va="center", fontsize=8)
-        axes.axhline(0, color=GREY, linewidth=1)
+        _draw_least(axes, least)
         axes.set(title=panel_title(label, len(labels)), xlabel="layer", xlim=(-0.9, of_class["layer"].max() + 0.6))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _share_limits(grid)
-    grid[0].set_ylabel(wrapped(SHARE, 32))
+    grid[0].set_ylabel(SHARE)
     caption = "Left of each layer: its heads; those that matter are red and named. Right of it, in grey: random "
-    caption += "subspaces of what all its heads emit, each as wide as a head."
+    caption += "subspaces of what all its heads emit, each as wide as a head. Dotted: the least change of interest."
     add_heading(figure, f"{title}\neach head closed alone, beside random parts of its size, fill: {fill}", caption)
     figures.save(figure, path)
 
 
 @STYLE
-def draw_layers(verdicts: pd.DataFrame, fill: str, path: Path, title: str) -> None:
+def draw_layers(verdicts: pd.DataFrame, fill: str, least: float, path: Path, title: str) -> None:
     """Draw what closing the heads of each layer, its MLP or both does to each class, with simultaneous 95 % limits.
 
     verdicts: columns `kind, layer, fill, class, share, share_low, share_high, verdict`."""
@@ -124,15 +126,22 @@ def draw_layers(verdicts: pd.DataFrame, fill: str, path: Path, title: str) -> No
             axes.fill_between(part.index, part["share_low"], part["share_high"], color=colour, alpha=0.15, linewidth=0)
             matters = part["share"][part["verdict"] == "matters"]
             axes.plot(matters.index, matters, "o", markersize=5, color=colour)
-        axes.axhline(0, color=GREY, linewidth=1)
+        _draw_least(axes, least)
         axes.set(title=panel_title(label, len(labels)), xlabel="layer")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _share_limits(grid)
-    grid[0].set_ylabel(wrapped(SHARE, 32))
+    grid[0].set_ylabel(SHARE)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
-    caption = f"Bands: 95 % limits, for all classes and layers at once. {_explain_marks(rows)}"
+    caption = f"Bands: 95 % limits, for all at once. Dotted: the least change of interest. {_explain_marks(rows)}"
     add_heading(figure, f"{title}\nparts of each layer closed, fill: {fill}", caption)
     figures.save(figure, path)
+
+
+def _draw_least(axes: Axes, least: float) -> None:
+    """Draw 0, and the least shares of interest."""
+    axes.axhline(0, color=GREY, linewidth=1)
+    for sign in (-1, 1):
+        axes.axhline(100 * sign * least, color=GREY, linewidth=1, linestyle=":")
 
 
 def _share_limits(grid: list[Axes]) -> None:

@@ -18,7 +18,7 @@ from lab.units import RANDOM
 
 from .importance import KEEP, Smallest
 from .verdicts import UNIT
-from .wording import ACTIONS, KINDS, NOUNS, ORDERS, add_names
+from .wording import ACTIONS, DONE, KINDS, NOUNS, ORDERS, add_names
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 TOP, FEW, FIRST = 10, 5, 3  # rows of a long table, rows of a short one, and how many are put in words
@@ -31,7 +31,7 @@ CONSTANTS = {
     "top": TOP,
     "few": FEW,
     "nouns": NOUNS,
-    "actions": ACTIONS,
+    "done": DONE,
 }
 Section = dict[str, Any]  # what a section of the page shows, by name
 

@@ -27,6 +27,7 @@ NOUNS = {
     "words": "class of words",
 }
 ACTIONS = {"mask": "Masking", "cut": "Cutting", "words": "Hiding"}  # units of all other kinds are closed, with a fill
+DONE = {"mask": "masked", "cut": "cut", "words": "hidden"}  # the same
 ORDERS = {"measured": "by measured effect", "gradient": "by gradient"}
 
 
