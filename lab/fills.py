@@ -23,7 +23,7 @@ from .memory import map_batches, map_texts
 from .sweep import Fill
 
 # A new fill is a function here, a name, a case of `Sweeps.fills`, and a sentence in experiments/ablate/report.md.jinja.
-FillName = Literal["zero", "mean", "resample", "class_mean"]
+FillName = Literal["mean", "zero", "resample", "class_mean"]
 FROM_MEANS = {"mean", "class_mean"}  # fills that are made of `Means`
 DRAWS = 10  # donors of each text
 

@@ -68,12 +68,17 @@ def random_subspaces(config: GPT2Config, kind: str, n: int, seed: int) -> list[A
         rng = np.random.default_rng((seed, layer, draw, *kind.encode()))
         # Orthonormal columns of a Gaussian matrix: every subspace is as likely as any other.
         basis, _ = np.linalg.qr(rng.normal(size=(config.n_embd, config.head_width)))
-        gates: Interventions = {"head_gate": masks.close_attention(config, [layer])}
-        if kind == "mlp":
-            gates = {"mlp_gate": masks.close_mlps(config, [layer])}
+        gates = find_gates(config, kind, layer)
         region = f"{SUBSPACE}{draw}"
         ablations.append(Ablation(kind, always(gates), layer, layer, None, region, torch.from_numpy(basis).float()))
     return ablations
+
+
+def find_gates(config: GPT2Config, kind: str, layer: int) -> Interventions:
+    """Return the gates that close all of what units of this kind (`head`, `mlp`) are parts of in a layer."""
+    if kind == "mlp":
+        return {"mlp_gate": masks.close_mlps(config, [layer])}
+    return {"head_gate": masks.close_attention(config, [layer])}
 
 
 def each_pair(config: GPT2Config, pairs: Iterable[tuple[Head, Head]]) -> list[Ablation]:
@@ -168,7 +173,7 @@ def hide_random_cells(region: Callable[[int], Tensor], inside: bool, seed: int) 
     def intervention(ids: Tensor, lengths: Tensor) -> Interventions:
         T = ids.shape[1]
         causal = np.tri(T, dtype=bool)
-        n = ((region(T).cpu().numpy() == inside) & causal).sum(1)  # hidden keys of each query
+        n = ((region(T)[0, 0, 0].cpu().numpy() == inside) & causal).sum(1)  # hidden keys of each query
         hidden = np.zeros((len(ids), T, T), dtype=bool)
         for i, (text, length) in enumerate(zip(ids.tolist(), lengths.tolist(), strict=True)):
             noise = np.random.default_rng((seed, *text[:length])).random((length, length))

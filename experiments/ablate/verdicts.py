@@ -22,24 +22,24 @@ def judge_units(effects: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
     share_high, verdict, controls, control_share, specific`.
 
     Closing anything of some size changes something. So a unit is compared with random parts of its size: `specific`
-    says that it matters to the class and does more to it than they do, in either direction.
+    says that it matters to the class and changes more of the margin than they do, in the same direction.
 
-    `control_share` is how much that is: of a head's layer, 95 % of its `controls` random subspaces do less; of a region
-    or a class of words, its one control does so much, and both limits of the unit must lie beyond it. Units without a
-    control of their size (all heads of a layer, its MLP, both, pairs of heads) are neither specific nor not: NA."""
+    `control_share` is what it has to exceed: of a head's layer, 95 % of the `controls` random subspaces do less in this
+    direction; of a region or a class of words, it is the share of the one control, and the whole interval of the unit
+    must lie beyond. Units without a control of their size (all heads of a layer, its MLP, both, pairs of heads) are
+    neither specific nor not: NA."""
     rows = effects[(effects["metric"] == METRIC) & (effects["split"] == "test")]
     rows = rows[~rows["region"].str.startswith(RANDOM)]
     rows = rows[[*UNIT, "fill", "class", "n", "share", "share_low", "share_high", "verdict"]]
-    controls = controls[controls["split"] == "test"].assign(control=lambda table: table["share"].abs())
-    controls = controls[controls["kind"] != "mlp"]  # of a head's size, not of an MLP's
+    controls = controls[(controls["split"] == "test") & (controls["kind"] != "mlp")]  # of a head's size, not an MLP's
     key = ["kind", "layer", "region", "fill", "class"]
-    of_unit = controls.groupby(key, dropna=False)["control"].agg(controls="size", control_share=_upper_quantile)
-    rows = rows.merge(of_unit.reset_index(), on=key, how="left")
-    nearer_limit = rows["share_low"].where(rows["share"] > 0, -rows["share_high"])
-    at_least = nearer_limit.where(rows["kind"].isin(PAIRED), rows["share"].abs())
-    specific = (rows["verdict"] == "matters") & (at_least > rows["control_share"])
+    share = controls.groupby(key, dropna=False)["share"]
+    limits = pd.DataFrame({"controls": share.size(), "low": share.quantile(LEVEL), "high": share.quantile(1 - LEVEL)})
+    rows = rows.merge(limits.reset_index(), on=key, how="left")
+    loses = rows["share"] < 0
+    rows["control_share"] = rows.pop("low").where(loses, rows.pop("high"))
+    paired = rows["kind"].isin(PAIRED)
+    nearest = rows["share"].where(~paired, rows["share_high"].where(loses, rows["share_low"]))
+    exceeds = (nearest < rows["control_share"]).where(loses, nearest > rows["control_share"])
+    specific = (rows["verdict"] == "matters") & exceeds
     return rows.assign(specific=specific.astype("boolean").mask(rows["controls"].isna()))
-
-
-def _upper_quantile(shares: pd.Series) -> float:
-    return float(shares.quantile(1 - LEVEL))

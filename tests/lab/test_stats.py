@@ -2,10 +2,21 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_ind
+from scipy.stats import friedmanchisquare, ttest_ind
 
 from lab import stats
-from lab.stats import DRAWS, benjamini_hochberg, bootstrap, holm, interval, mcnemar_p, permutation_p, resamples
+from lab.stats import (
+    DRAWS,
+    benjamini_hochberg,
+    bootstrap,
+    concordance,
+    holm,
+    interval,
+    mcnemar_p,
+    permutation_p,
+    resamples,
+    simultaneous_limits,
+)
 
 
 def mean_of(values):
@@ -183,3 +194,54 @@ def test_mcnemar_by_hand():
     after[[0, 1, 7, 8], 3] ^= True  # as many
     after[[7, 0, 1, 2, 3, 4], 4] ^= True  # 5 lost, 1 won
     np.testing.assert_allclose(mcnemar_p(before, after), [1, 2 * 7 / 64, 2 / 8, 1, 2 * 7 / 64])
+
+
+def test_simultaneous_limits_let_95_percent_of_the_largest_deviations_in():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 3))
+    resampled = values + rng.normal(size=(1000, 2, 3)) * [[0.1, 1, 10], [2, 2, 2]]
+    low, high = simultaneous_limits(values, resampled)
+    inside = [((low <= draw) & (draw <= high)).all() for draw in resampled]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.002)
+    reach = (high - low) / 2
+    np.testing.assert_allclose((high + low) / 2, values)
+    errors = np.array([[np.std(resampled[:, i, j], ddof=1) for j in range(3)] for i in range(2)])
+    np.testing.assert_allclose(reach / errors, (reach / errors)[0, 0])  # as many standard errors for each
+    assert 2.5 < (reach / errors)[0, 0] < 2.8  # of 6 independent normal ones: 2.63; of one alone 1.96
+    alone = simultaneous_limits(values[0, :1], resampled[:, 0, :1])
+    assert (alone[1] - alone[0]) / 2 / errors[0, 0] == pytest.approx(1.96, abs=0.15)
+    together = np.repeat(resampled[:, :1, :1], 50, axis=1)
+    low, high = simultaneous_limits(values[0, 0], together)
+    np.testing.assert_allclose((high - low) / 2 / errors[0, 0], 1.96, atol=0.15)  # 50 that move as one
+
+
+@pytest.mark.filterwarnings("error")
+def test_simultaneous_limits_of_what_is_not_defined_or_never_changes():
+    resampled = np.random.default_rng(0).normal(size=(200, 4))
+    resampled[:, 1], resampled[:, 2], resampled[::3, 3] = np.nan, 0.5, np.nan
+    low, high = simultaneous_limits(np.array([0, np.nan, 0.5, 0]), resampled)
+    assert np.isnan([low[1], high[1]]).all()
+    assert (low[2], high[2]) == (0.5, 0.5)
+    assert low[3] < -1.5 < 1.5 < high[3]
+    nothing = simultaneous_limits(np.array([np.nan]), np.full((9, 1), np.nan))
+    assert np.isnan(nothing).all()
+
+
+def test_concordance_of_runs_by_hand_and_beside_friedmans_test():
+    scores = np.array([[0.1, 0.5, 0.2, 0.9], [1, 5, 3, 7], [-9, 4, -2, 8]])  # all rank 0, 2, 1, 3
+    w, p = concordance(scores)
+    assert (w, p) == (1, pytest.approx(1 / 24**2, rel=0.5))  # two runs happen to agree with the first
+    ranks = np.array([[1, 2, 3, 4], [4, 3, 2, 1]])
+    assert concordance(ranks) == (0, pytest.approx(1))
+    scores = np.random.default_rng(0).normal(size=(3, 9))
+    assert concordance(scores)[0] == pytest.approx(friedmanchisquare(*scores.T).statistic / (3 * 8))
+
+
+@pytest.mark.slow
+def test_runs_that_rank_at_random_agree_5_times_in_100():
+    rng = np.random.default_rng(0)
+    p = np.array([concordance(rng.normal(size=(3, 7)))[1] for _ in range(300)])
+    assert 0.02 < (p < 0.05).mean() < 0.09
+    agreeing = rng.normal(size=7)
+    p = np.array([concordance(agreeing + rng.normal(size=(3, 7)) / 2)[1] for _ in range(50)])
+    assert (p < 0.05).mean() > 0.8

@@ -9,7 +9,7 @@ from lab import fills, units
 from lab.device import Device
 from lab.sweep import BASELINE, Ablation, fill_zeros, sweep
 from lab.units import each_head, each_layer
-from model import load_classifier, masks
+from model import Trace, load_classifier, masks
 
 CPU = Device(torch.device("cpu"), "fp32")
 N, K, V = 23, 4, 101
@@ -72,6 +72,52 @@ def test_every_ablation_with_every_fill_gives_the_logits_of_a_plain_call(clf, te
                     np.testing.assert_allclose(
                         got[i, u, r], want, atol=1e-5 * np.abs(want).max(), err_msg=ablation.name
                     )
+
+
+@pytest.mark.parametrize("fill", ["zero", "mean", "resample"])
+def test_a_subspace_is_taken_out_and_the_rest_stays(clf, texts, fill):
+    """The columns of one head are that head; all columns are all heads, or the MLP; else as z - P (z - fill)."""
+    config, C, D = clf.config, clf.config.n_embd, clf.config.head_width
+    means = fills.measure_means(clf, *texts, CPU)
+    given = {
+        "zero": [fill_zeros],
+        "mean": [fills.mean(means)],
+        "resample": fills.resample(clf, texts[0], texts[0][:7], CPU, 0)[:2],
+    }[fill]
+    basis = units.random_subspaces(config, "head", 1, 0)[0].subspace
+    for layer in range(config.n_layer):
+        heads, mlp = (units.find_gates(config, kind, layer) for kind in ("head", "mlp"))
+
+        def take_out(gates, subspace, layer=layer):
+            return Ablation("subspace", units.always(gates), layer, layer, None, "", subspace)
+
+        columns = torch.eye(C)[:, D : 2 * D]
+        subspaces = [take_out(heads, columns), take_out(heads, torch.eye(C)), take_out(mlp, torch.eye(C))]
+        got = swept(clf, texts, [*subspaces, take_out(heads, basis), take_out(mlp, basis)], given)
+        whole = [each_head(config)[layer * config.n_head + 1], *each_layer(config)[3 * layer : 3 * layer + 2]]
+        np.testing.assert_allclose(got[:, :3], swept(clf, texts, whole, given), atol=1e-5 * np.abs(got).max())
+        for i in range(0, N, 11):
+            alone = Batch(*(torch.tensor([value]) for value in (texts[0][i], len(texts[0][i]), texts[1][i], i)))
+            for r, emit in enumerate(given):
+                want = [project_out(clf, alone, layer, name, basis, emit(alone)) for name in ("head", "mlp")]
+                np.testing.assert_allclose(got[i, 3:, r], want, atol=1e-5 * np.abs(want).max())
+
+
+def project_out(clf, text, layer, name, basis, emitted):
+    """Logits (K,) of one text without a subspace of what the heads of a layer, or its MLP, emit."""
+    trace, gates = Trace("z", "mlp"), units.find_gates(clf.config, name, layer)
+    with torch.no_grad():
+        clf.trunk(text.ids, trace=trace)
+        if name == "mlp":
+            x, fill = trace.mlp[layer], emitted.get("mlp_fill", torch.zeros(1, clf.config.n_layer, 1, 1))[:, layer]
+            return clf(text.ids, **gates, mlp_fill=(x - (x - fill) @ basis @ basis.T)[:, None])[0].numpy()
+        z = trace.z[layer]
+        fill = emitted.get("head_fill", torch.zeros(1, clf.config.n_layer, *z.shape[1:]))[:, layer].expand_as(z)
+        kept = z.clone()
+        for t in range(z.shape[2]):
+            removed = (z[0, :, t] - fill[0, :, t]).flatten()
+            kept[0, :, t] -= (basis @ (basis.T @ removed)).view(*z.shape[1:2], -1)
+        return clf(text.ids, **gates, head_fill=kept[:, None])[0].numpy()
 
 
 @pytest.mark.parametrize("tokens", [pytest.param(8, marks=pytest.mark.slow), 64, 10**6])

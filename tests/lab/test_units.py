@@ -63,6 +63,55 @@ def test_rows_count_from_the_start_or_from_each_texts_end(tiny):
         assert (~mask[:, 0, 0, :, 0]).nonzero().tolist() == [[0, closed[0]], [1, closed[1]]]
 
 
+def test_random_cells_are_as_many_in_the_same_rows_and_others_for_each_text(tiny):
+    ablations, causal = units.each_region(tiny, seed=0), torch.ones(T, T).tril().bool()
+    for region in ("previous token", "all but self", "last 4 tokens"):
+        unit, control = (
+            find(ablations, kind="mask", layer=None, region=name).intervention(*TEXTS)["attn_mask"]
+            for name in (region, f"random, as many as {region}")
+        )
+        for row, length in enumerate(TEXTS[1]):
+            of_unit, of_control = (~unit[0, 0, 0] & causal)[:length], (~control[row, 0, 0])[:length]
+            assert of_control.sum(1).tolist() == of_unit.sum(1).tolist()
+            assert not (of_control & ~causal[:length]).any()
+    control = find(ablations, kind="mask", layer=None, region="random, as many as previous token").intervention
+    cut = find(ablations, kind="cut", layer=None, region="random, as many as previous token").intervention
+    assert (cut(*TEXTS)["attn_gate"] == control(*TEXTS)["attn_mask"]).all()
+    ids, lengths = torch.arange(40).view(2, 20), torch.tensor([20, 20])
+    first, second = (~control(ids, lengths)["attn_mask"])[:, 0, 0]
+    assert not torch.equal(first, second)  # of other token ids
+    assert torch.equal((~control(ids[1:], lengths[1:])["attn_mask"])[0, 0, 0], second)  # of the same, in another batch
+    padded = torch.nn.functional.pad(ids, (0, 3))
+    assert torch.equal((~control(padded, lengths)["attn_mask"])[1, 0, 0, :20, :20], second)
+    cells = torch.stack([(~control(ids + 100 * i, lengths)["attn_mask"])[0, 0, 0, 19] for i in range(200)]).sum(0)
+    assert cells.sum() == 200
+    assert cells.max() < 30  # no key of the last row is drawn much more often than the others
+
+
+def test_regions_without_a_seed_have_no_controls(tiny):
+    assert not [each for each in units.each_region(tiny) if each.region.startswith(units.RANDOM)]
+
+
+@pytest.mark.parametrize("kind", ["head", "mlp"])
+def test_random_subspaces_are_orthonormal_all_different_and_evenly_spread(tiny, kind):
+    C, D = tiny.n_embd, tiny.head_width
+    ablations = units.random_subspaces(tiny, kind, 50, 0)
+    assert [(each.kind, each.layer, each.start, each.head) for each in ablations[::50]] == [
+        (kind, layer, layer, None) for layer in range(tiny.n_layer)
+    ]
+    bases = torch.stack([each.subspace for each in ablations])
+    assert bases.shape == (50 * tiny.n_layer, C, D)
+    torch.testing.assert_close(bases.mT @ bases, torch.eye(D).expand(len(bases), D, D), atol=1e-5, rtol=0)
+    assert len({each.name for each in ablations}) == len(ablations) == len(torch.unique(bases[:, 0, 0]))
+    projections = bases @ bases.mT  # the mean over all subspaces is D / C times the identity
+    torch.testing.assert_close(projections.mean(0), D / C * torch.eye(C), atol=0.15, rtol=0)
+    again, other = units.random_subspaces(tiny, kind, 50, 0)[7], units.random_subspaces(tiny, kind, 50, 1)[7]
+    assert torch.equal(again.subspace, bases[7])
+    assert not torch.equal(other.subspace, bases[7])
+    gates = ablations[-1].intervention(*TEXTS)
+    assert set(gates) == {f"{kind}_gate"}
+
+
 def test_hidden_words_stand_beside_as_many_random_tokens():
     rng = np.random.default_rng(0)
     hidden = [rng.random(n) < 0.4 for n in (3, T)]
