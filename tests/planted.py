@@ -46,6 +46,20 @@ def planted() -> GPT2Classifier:
     return clf
 
 
+def spread() -> GPT2Classifier:
+    """The same, but all heads of layer 1 tell class 0, a third each."""
+    clf = planted()
+    D, C = clf.config.head_width, clf.config.n_embd
+    attn = clf.trunk.h[1].attn
+    with torch.no_grad():
+        reads_the_marker = attn.c_attn.weight[2 * C + 2 * D].clone()
+        for head in range(3):
+            attn.c_attn.weight[2 * C + head * D] = reads_the_marker
+            attn.c_proj.weight[:, head * D] = 0
+            attn.c_proj.weight[8, head * D] = 4 / 3
+    return clf
+
+
 def planted_texts() -> tuple[Sequences, Targets]:
     """Token ids of 200 texts of train, val and test, and their classes."""
     rng = np.random.default_rng(0)

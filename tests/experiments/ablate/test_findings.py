@@ -8,12 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted import learnt, planted, planted_texts, sweeps_of
+from planted import learnt, planted, planted_texts, spread, sweeps_of
 from torch.nn import functional as F
 
 import lab.effects
+import lab.shares
 from experiments.ablate import findings, importance
+from experiments.ablate.verdicts import judge_units
 from lab import units
+from lab.shares import METRIC, fit_temperatures, measure_shares
 from lab.stats import permutation_p, resamples
 from lab.sweeps import Plan, Sweeps
 from lab.units import each_head, each_layer, parse_head
@@ -39,7 +42,8 @@ def sweeps(network, tmp_path):
 @pytest.fixture(autouse=True)
 def fewer_draws(monkeypatch):
     """Enough permutations for a family of 60 tests, and a bootstrap that is only looked at where a test says so."""
-    monkeypatch.setattr(lab.effects, "permutation_p", partial(permutation_p, draws=1999))
+    for module in (lab.effects, lab.shares):
+        monkeypatch.setattr(module, "permutation_p", partial(permutation_p, draws=1999))
     monkeypatch.setattr("lab.stats.DRAWS", 100)
 
 
@@ -66,19 +70,27 @@ def log_odds(logits):
     return np.log(p) - np.log1p(-p)
 
 
-# Nothing to find.
+BOTH = ("val", "test")
 
 
-def survivors(sweeps, fill):
-    """By kind of unit: whether any specific margin survives Holm's correction, on test."""
-    config = sweeps.study.clf.config
+def judge(sweeps, fill, plans=("heads",), controls=12):
+    """The tables of findings, and the verdicts."""
+    config, seed = sweeps.study.clf.config, sweeps.seed
     pairs = list(combinations([(layer, head) for layer in range(2) for head in range(3)], 2))
-    by_plan = {"heads": each_head(config), "layers": each_layer(config), "pairs": units.each_pair(config, pairs)}
-    plans = [Plan(name, fill, {"test": ablations}) for name, ablations in by_plan.items()]
-    effects = findings.measure_plans(sweeps, plans, sweeps.run(plans), "")["effects"]
-    specific = effects[effects["metric"] == "specific_margin"]
-    assert specific["effect"].abs().max() > 0.1  # closing something does something
-    return (specific["p_corrected"] < 0.05).groupby(specific["kind"]).any()[list(KINDS)]
+    units_of = {"heads": each_head(config), "layers": each_layer(config), "pairs": units.each_pair(config, pairs)}
+    planned = [Plan(name, fill, dict.fromkeys(BOTH, units_of[name])) for name in plans]
+    subspaces = [
+        Plan(f"{kind}-subspaces", fill, dict.fromkeys(BOTH, units.random_subspaces(config, kind, controls, seed)))
+        for name, kind in (("heads", "head"), ("layers", "mlp"))
+        if name in plans and controls
+    ]
+    logits = sweeps.run(planned + subspaces)
+    tables = findings.measure_plans(sweeps, planned, logits, None)
+    tables["controls"] = findings.measure_controls(sweeps, subspaces, logits, tables["effects"])
+    return tables | {"verdicts": judge_units(tables["effects"], tables["controls"])}
+
+
+# Nothing to find.
 
 
 def shuffled(network, seed):
@@ -88,41 +100,140 @@ def shuffled(network, seed):
     return clf, sequences, targets | {"test": rng.permutation(targets["test"])}
 
 
+def survivors(sweeps, fill):
+    """By measure and kind of unit: whether any margin survives Holm's correction, and whether anything matters."""
+    tables = judge(sweeps, fill, ("heads", "layers", "pairs"), controls=0)
+    effects, verdicts = tables["effects"], tables["verdicts"]
+    margins = effects[effects["metric"].isin(["specific_margin", METRIC]) & (effects["split"] == "test")]
+    assert margins["effect"].abs().max() > 0.1  # closing something does something
+    survive = (margins["p_corrected"] < 0.05).groupby([margins["metric"], margins["kind"]]).any()
+    matter = (verdicts["verdict"] == "matters").groupby(verdicts["kind"]).any()
+    return pd.concat([survive, pd.concat({"verdict": matter})])
+
+
 @pytest.mark.parametrize("fill", FILLS)
-@pytest.mark.parametrize("shuffles", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_where_labels_are_shuffled_nothing_survives_beyond_the_nominal_rate(network, fill, shuffles, tmp_path):
-    """Each family may be wrong once in 20 shuffles; 5 times in 20 it is with probability 0.003."""
-    wrong = sum(
-        survivors(sweeps_of(*shuffled(network, seed), tmp_path / str(seed)), fill).astype(int)
-        for seed in range(shuffles)
-    )
-    assert wrong.max() < max(2, shuffles / 4), wrong
+def test_where_labels_are_shuffled_nothing_survives_and_nothing_matters(network, fill, tmp_path):
+    """Each family may be wrong once in 20 shuffles."""
+    found = [survivors(sweeps_of(*shuffled(network, seed), tmp_path / str(seed)), fill) for seed in (0, 1)]
+    assert len(found[0]) == 3 * len(KINDS)
+    assert not (found[0] & found[1]).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("of_val", [False, True])
+def test_of_200_shuffles_of_the_labels_something_matters_in_at_most_one_of_20(network, sweeps, fill, of_val):
+    """The logits stay, the labels of test go, or those of val, too; more than 18 come with probability 0.006."""
+    rng, targets, config = np.random.default_rng(0), network[2], network[0].config
+    plans = [Plan("heads", fill, dict.fromkeys(BOTH, each_head(config)))]
+    plans.append(Plan("layers", fill, dict.fromkeys(BOTH, each_layer(config))))
+    logits = sweeps.run(plans)
+    wrong = dict.fromkeys(("head", "heads", "mlp", "layer"), 0)
+    for _ in range(200):
+        val_labels = rng.permutation(targets["val"]) if of_val else targets["val"]
+        test_labels = rng.permutation(targets["test"])
+        for plan, kind in ((plans[0], "head"), (plans[1], "heads"), (plans[1], "mlp"), (plans[1], "layer")):
+            chosen = [u for u, ablation in enumerate(plan.ablations["test"]) if ablation.kind == kind]
+            val, test = findings.compare(sweeps, plan, logits, chosen).values()
+            temperatures = fit_temperatures(val.baseline, val.ablated, val_labels)
+            table = measure_shares(test.baseline, test.ablated, test_labels, list("abcd"), temperatures, test=False)
+            wrong[kind] += (table["verdict"] == "matters").any()
+    assert max(wrong.values()) < 19, wrong
 
 
 def test_a_fill_that_knew_the_label_would_be_noticed(network, tmp_path, monkeypatch):
     monkeypatch.setattr(Sweeps, "predicted", lambda self, split: self.texts[split].targets)
-    assert survivors(sweeps_of(*shuffled(network, 0), tmp_path), "class_mean")[["mlp", "layer"]].all()
+    found = survivors(sweeps_of(*shuffled(network, 0), tmp_path), "class_mean")
+    assert found["specific_margin", "mlp"]
+    assert found[METRIC, "mlp"]
 
 
 # One thing to find.
 
 
+def mislabelled(targets, share):
+    """Targets of which some are wrong, as in any corpus, so that there is a temperature to fit."""
+    rng = np.random.default_rng(5)
+    return {
+        split: np.where(rng.random(len(each)) < share, rng.integers(0, 4, len(each)), each)
+        for split, each in targets.items()
+    }
+
+
+@pytest.mark.parametrize("noise", [pytest.param(0, marks=pytest.mark.slow), 0.08])
 @pytest.mark.parametrize("fill", FILLS)
-def test_one_planted_head_is_found_and_only_it(fill, tmp_path):
+def test_one_planted_head_is_found_and_only_it(fill, noise, tmp_path):
     sequences, targets = planted_texts()
     clf = planted()
-    predicted = clf(torch.tensor(sequences["test"])).argmax(1).numpy()
-    assert (predicted == targets["test"]).mean() > 0.9
-    sweeps, heads = sweeps_of(clf, sequences, targets, tmp_path), each_head(clf.config)
-    plan = Plan("heads", fill, {"val": heads, "test": heads})
-    table = findings.measure_plans(sweeps, [plan], sweeps.run([plan]), "")["significance"]
-    best = table.iloc[0]
-    assert (best["layer"], best["head"], best["class"]) == (1, 2, "a")
-    assert best["test_effect"] < -1
-    assert best["p_holm"] < 0.02
-    others = table[(table["layer"] != 1) | (table["head"] != 2)]
-    assert others["test_effect"].abs().max() > 1e-5  # the others do something too
-    assert others["p_holm"].min() > 0.05
+    assert (clf(torch.tensor(sequences["test"])).argmax(1).numpy() == targets["test"]).mean() > 0.9
+    tables = judge(sweeps_of(clf, sequences, mislabelled(targets, noise), tmp_path), fill, controls=24)
+    verdicts = tables["verdicts"]
+    of_class = verdicts[(verdicts["class"] == "a") & (verdicts["verdict"] == "matters")]
+    assert of_class[["layer", "head"]].to_numpy().tolist() == [[1, 2]]
+    assert of_class["specific"].all()
+    assert of_class["share"].item() == pytest.approx(-1, abs=0.05)
+    specific = verdicts[verdicts["specific"]]
+    assert set(zip(specific["layer"], specific["head"], strict=True)) == {(1, 2)}
+    others = verdicts[(verdicts["layer"] != 1) | (verdicts["head"] != 2)]
+    assert others["share"].abs().max() > 1e-5  # the others do something too
+    assert (others["verdict"] != "matters").all()
+    significance = tables["significance"]
+    best = significance[significance["class"] == "a"].iloc[0]
+    assert (best["layer"], best["head"], best["p_holm"] < 0.02) == (1, 2, True)
+
+
+@pytest.mark.parametrize("noise", [pytest.param(0, marks=pytest.mark.slow), 0.08])
+@pytest.mark.parametrize("fill", FILLS)
+def test_of_a_class_that_all_heads_of_a_layer_carry_no_head_is_specific(fill, noise, tmp_path):
+    sequences, targets = planted_texts()
+    tables = judge(sweeps_of(spread(), sequences, mislabelled(targets, noise), tmp_path), fill, controls=24)
+    verdicts = tables["verdicts"]
+    assert not verdicts["specific"].any()
+    if noise:
+        matter = verdicts[(verdicts["class"] == "a") & (verdicts["verdict"] == "matters")]
+        assert matter[["layer", "head"]].to_numpy().tolist() == [[1, 0], [1, 1], [1, 2]]
+
+
+def test_controls_are_the_shares_of_each_subspace(sweeps):
+    tables = judge(sweeps, "mean", ("heads", "layers"), controls=2)
+    controls, config = tables["controls"], sweeps.study.clf.config
+    assert " ".join(controls) == "kind layer draw class fill split share region"
+    assert len(controls) == 2 * 2 * 2 * 4 * 2  # kinds, layers, draws, classes, splits
+    for kind, layer, draw in (("head", 1, 1), ("mlp", 0, 0)):
+        ablation = units.random_subspaces(config, kind, 2, 0)[2 * layer + draw]
+        plan = Plan("alone", "mean", {split: [ablation] for split in BOTH})
+        val, test = findings.compare(sweeps, plan, sweeps.run([plan]), [0]).values()
+        temperatures = fit_temperatures(val.baseline, val.ablated, val.targets)
+        table = measure_shares(test.baseline, test.ablated, test.targets, list("abcd"), temperatures, test=False)
+        chosen = (controls["kind"] == kind) & (controls["layer"] == layer) & (controls["draw"] == draw)
+        rows = controls[chosen & (controls["split"] == "test")]
+        assert rows["class"].tolist() == list("abcd")
+        np.testing.assert_allclose(rows["share"], table["share"], atol=1e-6)
+    known = tables["verdicts"].groupby("kind")["specific"].agg(lambda specific: specific.notna().all())
+    assert known.to_dict() == {"head": True, "heads": False, "layer": False, "mlp": False}
+
+
+def test_regions_and_words_stand_beside_what_is_random(sweeps, network):
+    clf, sequences, _ = network
+    regions = [each for each in units.each_region(clf.config, seed=0) if each.kind == "mask" and each.layer == 1]
+    words = {}
+    for split in BOTH:
+        even = [np.array(ids) % 2 == 0 for ids in sequences[split]]
+        words[split] = units.each_word_class(sequences[split], {"even": even}, np.random.default_rng(0))
+    plans = [Plan("regions", "zero", dict.fromkeys(BOTH, regions)), Plan("words", "zero", words)]
+    logits = sweeps.run(plans)
+    effects = findings.measure_plans(sweeps, plans, logits, None)["effects"]
+    controls = findings.measure_controls(sweeps, [], logits, effects)
+    verdicts = judge_units(effects, controls)
+    assert set(controls["region"]) == {"even", *units.REGIONS, *(f"all but {name}" for name in units.REGIONS)}
+    assert set(verdicts["region"]) == {*controls["region"], "last query"}
+    assert (controls["draw"] == 0).all()
+    for region in ("even", "all but self"):
+        rows = effects[(effects["region"] == units.RANDOM + region) & (effects["split"] == "test")]
+        share = rows.loc[rows["metric"] == METRIC, "share"].to_numpy()
+        np.testing.assert_array_equal(verdicts.loc[verdicts["region"] == region, "control_share"], share)
+    without_control = verdicts["region"] == "last query"
+    assert (verdicts["specific"].isna() == without_control).all()
 
 
 # Tables.
