@@ -106,8 +106,8 @@ def draw_controls(
         _number_heads(axes, heads[(heads["class"] == label) & (heads["verdict"] == "matters")])
     figure.supylabel(SHARE, fontsize=11)
     caption = "Left of each layer: its heads; those that matter are red, with their number where there is room. Right "
-    caption += "of it, in grey: random subspaces of what its heads emit, each as wide as a head. Dotted: the least change "
-    caption += "of interest."
+    caption += "of it, in grey: random subspaces of what its heads emit, each as wide as a head. Dotted: the least "
+    caption += "change of interest."
     heading = f"{title}\neach head closed alone, beside random parts of its size, confidence set aside, fill: {fill}"
     add_heading(figure, heading, caption)
     figures.save(figure, path)
