@@ -118,7 +118,8 @@ def _summarise_seeds(family: Section, seeds: pd.DataFrame, agreement: pd.DataFra
     """Return what of a family of units repeats over the runs."""
     rows = add_names(seeds[(seeds["kind"] == family["kind"]) & (seeds["fill"] == family["fill"])])
     of_family = (agreement["kind"] == family["kind"]) & (agreement["fill"] == family["fill"])
-    found = rows[rows["matters_in"] > 0].sort_values(["matters_in", "mean_share"], key=abs, ascending=False, kind="stable")
+    found = rows[rows["matters_in"] > 0]
+    found = found.sort_values(["matters_in", "mean_share"], key=abs, ascending=False, kind="stable")
     in_all = found[found["matters_in"] == found["runs"]]
     return {
         "runs": rows["runs"].max(),
