@@ -19,6 +19,7 @@ from lab.figures import (
     CELL,
     COLOURS,
     GREY,
+    MANY,
     NUMBER,
     SIGNED,
     STYLE,
@@ -35,7 +36,7 @@ from lab.figures import (
     pivot_heads,
 )
 from lab.texts import OVERALL
-from lab.units import RANDOM, head_name
+from lab.units import RANDOM
 
 from .wording import ORDERS
 
@@ -76,7 +77,7 @@ def _mark_cells(axes: Axes, rows: pd.DataFrame, cell: float) -> None:
     axes.scatter(x + corner, y - corner, s=9, c="black", edgecolors="white", linewidths=0.7)
     specific = matters["specific"].fillna(False).to_numpy(bool)
     for head, layer in zip(x[specific], y[specific], strict=True):
-        axes.add_patch(Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, linewidth=1.6, zorder=3))
+        axes.add_patch(Rectangle((head - 0.46, layer - 0.46), 0.92, 0.92, fill=False, linewidth=1.6, zorder=3))
 
 
 @STYLE
@@ -89,7 +90,7 @@ def draw_controls(
     heads = _select_percent(verdicts, ["head"], fill)
     random = _select_percent(controls[controls["split"] == "test"], ["head"], fill)
     labels = list(heads["class"].unique())
-    figure, grid = make_panels(len(labels), 2.8)
+    figure, grid = make_panels(len(labels), 3.2)
     for axes, label in zip(grid, labels, strict=True):
         of_class, of_random = heads[heads["class"] == label], random[random["class"] == label]
         spread = of_random.groupby("layer")["draw"].transform(lambda draw: draw / max(1, draw.max()))
@@ -97,18 +98,32 @@ def draw_controls(
         for colour, matters in ((COLOURS[0], False), (COLOURS[3], True)):
             shown = of_class[(of_class["verdict"] == "matters") == matters]
             axes.plot(shown["layer"] - 0.2, shown["share"], "o", color=colour, markersize=4.5)
-        for head in of_class[of_class["verdict"] == "matters"].to_dict("records"):
-            at, name = (head["layer"] - 0.3, head["share"]), head_name((head["layer"], head["head"]))
-            axes.annotate(name, at, ha="right", va="center", fontsize=8)
         _draw_least(axes, least)
         axes.set(title=panel_title(label, len(labels)), xlabel="layer", xlim=(-0.9, of_class["layer"].max() + 0.6))
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(12 if len(labels) <= MANY else 6, integer=True))
     _share_limits(grid)
-    grid[0].set_ylabel(SHARE)
-    caption = "Left of each layer: its heads; those that matter are red and named. Right of it, in grey: random "
-    caption += "subspaces of what all its heads emit, each as wide as a head. Dotted: the least change of interest."
-    add_heading(figure, f"{title}\neach head closed alone, beside random parts of its size, fill: {fill}", caption)
+    for axes, label in zip(grid, labels, strict=True):
+        _number_heads(axes, heads[(heads["class"] == label) & (heads["verdict"] == "matters")])
+    figure.supylabel(SHARE, fontsize=11)
+    caption = "Left of each layer: its heads; those that matter are red, with their number where there is room. Right "
+    caption += "of it, in grey: random subspaces of what its heads emit, each as wide as a head. Dotted: the least "
+    caption += "change of interest."
+    heading = f"{title}\neach head closed alone, beside random parts of its size, confidence set aside, fill: {fill}"
+    add_heading(figure, heading, caption)
     figures.save(figure, path)
+
+
+def _number_heads(axes: Axes, rows: pd.DataFrame) -> None:
+    """Write the numbers of heads beside their dots, the largest shares first; none that would lie on another one."""
+    low, high = axes.get_ylim()
+    apart = 0.07 * (high - low)
+    for _, of_layer in rows.sort_values("share", key=abs, ascending=False, kind="stable").groupby("layer"):
+        heights: list[float] = []
+        for head, share in zip(of_layer["head"], of_layer["share"], strict=True):
+            if all(abs(share - height) > apart for height in heights):
+                at = (of_layer["layer"].iloc[0] - 0.3, share)
+                axes.annotate(str(head), at, ha="right", va="center", fontsize=8)
+                heights.append(share)
 
 
 @STYLE
@@ -130,10 +145,10 @@ def draw_layers(verdicts: pd.DataFrame, fill: str, least: float, path: Path, tit
         axes.set(title=panel_title(label, len(labels)), xlabel="layer")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _share_limits(grid)
-    grid[0].set_ylabel(SHARE)
+    figure.supylabel(SHARE, fontsize=11)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
-    caption = f"Bands: 95 % limits, for all at once. Dotted: the least change of interest. {_explain_marks(rows)}"
-    add_heading(figure, f"{title}\nparts of each layer closed, fill: {fill}", caption)
+    caption = f"Bands: 95% limits, for all at once. Dotted: the least change of interest. {_explain_marks(rows)}"
+    add_heading(figure, f"{title}\nparts of each layer closed, confidence set aside, fill: {fill}", caption)
     figures.save(figure, path)
 
 
@@ -196,7 +211,7 @@ def draw_words(effects: pd.DataFrame, path: Path, title: str) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(visible=False, axis="y")
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
-    add_heading(figure, f"{title}\nwords hidden from all queries, by class of words", "Lines: 95 % intervals.")
+    add_heading(figure, f"{title}\nwords hidden from all queries, by class of words", "Lines: 95% intervals.")
     figures.save(figure, path)
 
 
@@ -246,11 +261,11 @@ def draw_interactions(table: pd.DataFrame, fill: str, path: Path, title: str) ->
 
 def _explain_marks(rows: pd.DataFrame) -> str:
     matters = rows["verdict"] == "matters"
-    text = f"Dot: matters, {matters.sum():,} of {len(rows):,}: the 95 % limits, for all at once, lie beyond the least "
-    text += "share of interest."
-    if "head" in set(rows["kind"]):
+    text = f"Dot: matters, {matters.sum():,} of {len(rows):,}: the 95% limits, for all at once, lie beyond the least "
+    text += "change of interest."
+    if rows["specific"].notna().any():
         number = rows.loc[matters, "specific"].fillna(False).sum()
-        text += f" Frame: specific, {number:,} of these: more than 95 % of random subspaces of the layer do."
+        text += f" Frame: specific, {number:,} of these: they do more than 95% of the random subspaces of their layer."
     return text
 
 

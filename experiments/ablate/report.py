@@ -11,7 +11,7 @@ import pandas as pd
 
 from lab.fills import DRAWS
 from lab.report import render
-from lab.shares import FEWEST
+from lab.shares import FEWEST, METRIC
 from lab.stats import LEVEL, PERMUTATIONS
 from lab.texts import OVERALL
 from lab.units import RANDOM
@@ -30,7 +30,7 @@ CONSTANTS = {
     "keep": KEEP,
     "top": TOP,
     "few": FEW,
-    "nouns": NOUNS,
+    "nouns_of": NOUNS,
     "done": DONE,
 }
 Section = dict[str, Any]  # what a section of the page shows, by name
@@ -58,8 +58,10 @@ def report(
     overall = add_names(effects[(effects["split"] == "test") & (effects["class"] == OVERALL)])
     words = overall[overall["kind"] == "words"]
     attention = overall[overall["kind"].isin(["mask", "cut"]) & (overall["metric"] == "log_prob")]
-    columns = [*UNIT, "fill", "class", "baseline", "val_effect", "p_holm", "p_bh"]
-    tested = add_names(verdicts).merge(significance[columns], how="left")
+    key = [*UNIT, "fill", "class"]
+    val = effects[(effects["split"] == "val") & (effects["metric"] == METRIC)].rename(columns={"share": "val_share"})
+    tested = add_names(verdicts).merge(significance[[*key, "p_holm", "p_bh"]], how="left", on=key)
+    tested = tested.merge(val[[*key, "val_share"]], how="left", on=key)
     by_family = tested.groupby(["kind", "fill"], sort=False)
     families = [_summarise_family(str(kind), str(fill), rows) for (kind, fill), rows in by_family]
 
@@ -103,8 +105,8 @@ def _summarise_answer(family: Section, least: float) -> Section:
         "classes_without": [label for label in rows["class"].unique() if label not in set(matters["class"])],
         "n_effects": len(rows),
         "n_effects_matter": len(matters),
+        "n_compared": matters["controls"].notna().sum(),
         "specific": matters[matters["specific"].fillna(False)].to_dict("records"),
-        "controls": matters["controls"].max(),
         "n_open": len(is_open),
         "n_without_limits": reach.isna().sum(),
         "reach": reach.median(),
@@ -116,7 +118,8 @@ def _summarise_seeds(family: Section, seeds: pd.DataFrame, agreement: pd.DataFra
     """Return what of a family of units repeats over the runs."""
     rows = add_names(seeds[(seeds["kind"] == family["kind"]) & (seeds["fill"] == family["fill"])])
     of_family = (agreement["kind"] == family["kind"]) & (agreement["fill"] == family["fill"])
-    found = rows[rows["matters_in"] > 0].sort_values(["matters_in", "mean_share"], ascending=[False, True])
+    found = rows[rows["matters_in"] > 0]
+    found = found.sort_values(["matters_in", "mean_share"], key=abs, ascending=False, kind="stable")
     in_all = found[found["matters_in"] == found["runs"]]
     return {
         "runs": rows["runs"].max(),
@@ -126,10 +129,6 @@ def _summarise_seeds(family: Section, seeds: pd.DataFrame, agreement: pd.DataFra
         "top": found.head(TOP).to_dict("records"),
         "agreement": agreement[of_family].to_dict("records"),
     }
-
-
-def _if_measured(compute: Callable[[pd.DataFrame], Section], table: pd.DataFrame | None) -> Section | None:
-    return None if table is None or table.empty else compute(table)
 
 
 def _classes_share_one_margin(tested: pd.DataFrame) -> bool:
@@ -151,8 +150,8 @@ def _summarise_family(kind: str, fill: str, rows: pd.DataFrame) -> Section:
         "n_classes": rows["class"].nunique(),
         "counts": {"matters": 0, "negligible": 0, "open": 0} | rows["verdict"].value_counts().to_dict(),
         "n_specific": matters["specific"].sum(),
-        "has_controls": rows["controls"].notna().any(),
-        "top": matters.assign(val_share=matters["val_effect"] / matters["baseline"]).head(TOP).to_dict("records"),
+        "n_controls": 0 if rows["controls"].isna().all() else int(rows["controls"].max()),  # of each unit
+        "top": matters.head(TOP).to_dict("records"),
         "n_survivors": (rows["p_holm"] < LEVEL).sum(),
         "n_survivors_bh": (rows["p_bh"] < LEVEL).sum(),
         "smallest_possible_p": len(rows) / (PERMUTATIONS + 1),

@@ -16,15 +16,15 @@ KINDS = {
     "cut": "Attention cut after the softmax",
     "words": "Words hidden",
 }
-NOUNS = {
-    "head": "head",
-    "heads": "layer's attention",
-    "mlp": "MLP",
-    "layer": "layer",
-    "pair": "pair of heads",
-    "mask": "region",
-    "cut": "region",
-    "words": "class of words",
+NOUNS = {  # one, and several
+    "head": ("head", "heads"),
+    "heads": ("attention layer", "attention layers"),
+    "mlp": ("MLP", "MLPs"),
+    "layer": ("layer", "layers"),
+    "pair": ("pair of heads", "pairs of heads"),
+    "mask": ("region of the attention maps", "regions of the attention maps"),
+    "cut": ("region of the attention maps", "regions of the attention maps"),
+    "words": ("class of words", "classes of words"),
 }
 ACTIONS = {"mask": "Masking", "cut": "Cutting", "words": "Hiding"}  # units of all other kinds are closed, with a fill
 DONE = {"mask": "masked", "cut": "cut", "words": "hidden"}  # the same

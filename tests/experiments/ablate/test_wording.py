@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from experiments.ablate.wording import KINDS, add_names
+from experiments.ablate.wording import KINDS, NOUNS, add_names
 
 
 def test_every_kind_of_ablation_has_its_own_name():
@@ -19,6 +19,6 @@ def test_every_kind_of_ablation_has_its_own_name():
     }
     table = pd.DataFrame(list(names), columns=["kind", "layer", "head", "region"])
     table = add_names(table.astype({"layer": "Int64", "head": "Int64"}))
-    assert set(table["kind"]) == set(KINDS)
+    assert set(table["kind"]) == set(KINDS) == set(NOUNS)
     assert table["ablation"].tolist() == list(names.values())
     assert table["unit"].tolist() == [name.partition(" ")[2] for name in names.values()]
