@@ -132,15 +132,18 @@ def measure_shares(
 
     `share` is the effect over the baseline; with `test`, p is `permutation_p` of the change of the log-odds. Intervals
     of effects hold one by one, limits of shares for all U x K at once. They cover other texts, also of those on which
-    the temperatures were fitted, but no other seed of training. `only`: this class alone, of K = 1."""
+    the temperatures were fitted, but no other seed of training. Classes that the whole network does not tell from the
+    others have no share (the limits of their margins, for all K at once, reach 0); classes of fewer than FEWEST texts
+    have one without limits. Both stay open, see `judge_shares`. `only`: this class alone, of K = 1."""
     chosen = [labels.index(only)] if only else np.arange(len(labels))
     log_odds, slopes = temper([baseline[:, None], *ablated], temperatures.fitted)  # (1 + U, N, K) each
     margins = measure_margins(log_odds, targets, np.ones((1, len(targets))))[0]  # (1 + U, K)
-    drawn, drift = (
+    drawn, slopes = (
         np.concatenate([measure_margins(values, targets, weights) for weights in resamples(len(targets))])
         for values in (log_odds, slopes)
     )
-    drawn += (1 / temperatures.resampled - 1)[:, :, None] * drift  # log-odds are nearly linear in the sharpness
+    told, _ = simultaneous_limits(margins[0], drawn[:, 0])  # temperatures change the size of a margin, not its sign
+    drawn += (1 / temperatures.resampled - 1)[:, :, None] * slopes  # log-odds are nearly linear in the sharpness
     low, high = interval(drawn[:, 1:] - drawn[:, :1])
     p = np.full(low.shape, np.nan)
     if test:
@@ -159,28 +162,24 @@ def measure_shares(
         "p": p,
     }
     of_chosen = {name: np.broadcast_to(column, p.shape)[:, chosen].ravel() for name, column in columns.items()}
-    shares = judge_shares(margins[:, chosen], drawn[:, :, chosen], n[chosen], least)
+    margins = np.where(told > 0, margins, np.nan)
+    drawn[:, :, n < FEWEST] = np.nan
+    shares = judge_shares(margins[:, chosen], drawn[:, :, chosen], least)
     return pd.DataFrame(of_chosen | {"p_corrected": holm(of_chosen["p"])} | shares)
 
 
-def judge_shares(margins: Floats, drawn: Floats, n: Ints, least: float) -> dict[str, NDArray[Any]]:
+def judge_shares(margins: Floats, drawn: Floats, least: float) -> dict[str, NDArray[Any]]:
     """Return `share, share_low, share_high, verdict` of U ablations and K classes, (U * K,) each.
 
     margins: float (1 + U, K), of the whole network and then of each ablated one; drawn: the same on S resamples of the
-    texts, (S, 1 + U, K); n: texts of each class, int (K,).
+    texts, (S, 1 + U, K). Where margins are NaN there is no share, and where `drawn` is, it has no limits.
 
     With thousands of texts nearly any change differs from none, so significance does not say whether it is worth
     knowing. Each share has limits that hold for all U x K at once (`simultaneous_limits`), and is compared with the
     smallest share of interest. An ablation `matters` to a class if both limits lie beyond `least` on one side; it is
-    `negligible` if both lie within `least` of 0 (equivalence: Schuirmann 1987); else the matter is `open`.
-
-    Classes that the whole network does not tell from others have no share: the limits of their margins, for all K at
-    once, reach 0. Classes of fewer than FEWEST texts have a share without limits."""
-    told, _ = simultaneous_limits(margins[0], drawn[:, 0])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(told > 0, margins[1:] / margins[0] - 1, np.nan)
-        changes = np.where((told > 0) & (n >= FEWEST), drawn[:, 1:] / drawn[:, :1] - 1, np.nan)
-    low, high = simultaneous_limits(share, changes)
+    `negligible` if both lie within `least` of 0 (equivalence: Schuirmann 1987); else the matter is `open`."""
+    share = margins[1:] / margins[0] - 1
+    low, high = simultaneous_limits(share, drawn[:, 1:] / drawn[:, :1] - 1)
     matters, negligible = (low > least) | (high < -least), (low > -least) & (high < least)
     verdict = np.select([matters, negligible], ["matters", "negligible"], "open")
     columns = {"share": share, "share_low": low, "share_high": high, "verdict": verdict}

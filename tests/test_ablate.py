@@ -10,15 +10,23 @@ import pandas as pd
 import pytest
 import torch
 from commands import one_line
+from scipy.optimize import minimize_scalar
 from small_run import WORDS
+from torch.nn.functional import cross_entropy
 
 import ablate
 import lab.device
 import lab.sweep
+import train
+from lab.device import Device
 from lab.effects import read_effects
+from lab.study import open_study
 from model import Tokenizer, load_classifier, masks, save
 
-COLUMNS = "kind layer head region fill split class metric n baseline ablated effect ci_low ci_high p p_corrected"
+COLUMNS = (
+    "kind layer head region fill split class metric n baseline ablated effect ci_low ci_high p p_corrected "
+    "share share_low share_high verdict"
+)
 
 
 def run_ablate(monkeypatch, *arguments):
@@ -35,7 +43,7 @@ def table(name, run="one"):
 
 @pytest.mark.slow
 def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
-    assert run_ablate(monkeypatch, "--all", "--texts", "13", "--rows", "0") == 0
+    assert run_ablate(monkeypatch, "--all", "--texts", "13", "--rows", "0", "--controls", "2") == 0
     folder, out = Path("runs/one/ablate"), capsys.readouterr().out
     assert "ablations of val and test take about" in out
     assert "opinion_lexicon is missing" in " ".join(out.split())
@@ -48,13 +56,24 @@ def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
     assert set(effects.loc[effects["class"] == "all", "n"]) == {13}
     heads = effects[(effects["kind"] == "head") & (effects["metric"] == "accuracy")]
     assert len(heads) == 2 * 3 * 4 * 2  # heads, fills, splits
-    for name in ("significance", "flips", "importance", "correlations", "curves", "interactions"):
+    for name in ("significance", "flips", "importance", "correlations", "curves", "interactions", "verdicts"):
         assert len(table(name))
+    controls = table("controls")
+    assert controls.groupby("kind")["draw"].nunique().to_dict() == {
+        "head": 2,
+        "mlp": 2,
+        "mask": 1,
+        "cut": 1,
+        "words": 1,
+    }
+    assert len(table("verdicts")) == len(
+        effects.query("split == 'test' and metric == 'specific_margin_tempered'")
+    ) - len(controls.query("split == 'test' and kind in ['mask', 'cut', 'words']"))
     assert set(json.loads((folder / "smallest.json").read_text())) >= {"open", "kept_test"}
     pictures = {path.name for path in folder.glob("*.png")}
     assert pictures >= {"heads_zero.png", "heads_class_mean.png", "layers_mean.png", "regions.png", "curves.png"}
     report = (folder / "report.md").read_text()
-    assert "python ablate.py --device cpu --all --texts 13 --rows 0" in report
+    assert "python ablate.py --device cpu --all --texts 13 --rows 0 --controls 2" in report
 
 
 @pytest.mark.usefixtures("saved")
@@ -104,6 +123,100 @@ def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
     computed.append(0)
     assert run_ablate(monkeypatch, *arguments) == 0  # all of it is there
     assert computed[-1] == 0
+
+
+@pytest.mark.usefixtures("saved")
+def test_tempered_margins_are_those_of_plain_calls(here, monkeypatch):
+    """With a temperature of each network that scipy finds on val, where some labels are wrong."""
+    lines = Path("corpus.txt").read_text().splitlines()
+    noisy = [line.replace(";anger", ";fear") if i % 3 else line for i, line in enumerate(lines)]
+    Path("noisy.txt").write_text("\n".join(noisy) + "\n")
+    settings = ("--units", "heads", "--fill", "zero", "--controls", "0", "--corpus", "noisy.txt")
+    assert run_ablate(monkeypatch, *settings) == 0
+    study = open_study("one", Device(torch.device("cpu"), "fp32"), "noisy.txt")
+    fear, margins = study.clf.labels.index("fear"), []
+    for arguments in ({}, {"head_gate": masks.close_heads(study.clf.config, [(1, 2)])}):
+        logits, targets = {}, {}
+        for split in ("val", "test"):
+            ids = [torch.tensor([sequence]) for sequence in study.texts[split].sequences]
+            logits[split] = torch.cat([study.clf(text, **arguments) for text in ids]).double()
+            targets[split] = torch.tensor(study.texts[split].targets)
+
+        def loss(log_temperature, logits=logits["val"], classes=targets["val"]):
+            return cross_entropy(logits / np.exp(log_temperature), classes).item()
+
+        temperature = np.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x)
+        p, of_fear = (logits["test"] / temperature).softmax(1), targets["test"] == fear
+        log_odds = (p.log() - (-p).log1p())[:, fear]
+        margins.append((log_odds[of_fear].mean() - log_odds[~of_fear].mean()).item())
+    effects = table("effects").query("split == 'test' and layer == 1 and head == 2 and `class` == 'fear'")
+    row = effects[effects["metric"] == "specific_margin_tempered"].iloc[0]
+    assert (row["baseline"], row["ablated"]) == (
+        pytest.approx(margins[0], rel=1e-3),
+        pytest.approx(margins[1], rel=1e-3),
+    )
+    assert row["share"] == pytest.approx(margins[1] / margins[0] - 1, abs=1e-3)
+    assert not Path("runs/one/ablate/controls_zero.png").exists()
+    assert not len(table("controls"))
+    assert table("verdicts")["specific"].eq("").all()
+
+
+@pytest.fixture
+def two_seeds(here, monkeypatch):
+    """Runs one and two, which differ in their seed."""
+    record = json.loads(Path("runs/one/run.json").read_text())["settings"]
+    options = {name: record[name] for name in ("model", "corpus", "init", "epochs", "lr", "dropout")}
+    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    assert commands.exit_code(monkeypatch, train, *arguments, "--device", "cpu", "--run", "two", "--seed", "1") == 0
+
+
+@pytest.mark.usefixtures("saved", "two_seeds")
+def test_runs_with_other_seeds_are_compared(here, monkeypatch, capsys):
+    heads = ("--units", "heads", "--fill", "mean", "--controls", "3")
+    assert run_ablate(monkeypatch, "--run", "one", "two", *heads) == 0
+    verdicts = {run: table("verdicts", run) for run in ("one", "two")}
+    key = ["layer", "head", "class"]
+    both = verdicts["one"].merge(verdicts["two"], on=key, suffixes=("", "_two"))
+    for run in verdicts:
+        seeds = table("seeds", run)
+        assert " ".join(seeds) == "kind layer head region fill class runs mean_share sd_share matters_in specific_in"
+        seeds = both.merge(seeds, on=key)
+        assert len(seeds) == len(both) == 2 * 3 * 3
+        assert (seeds["runs"] == 2).all()
+        pairs = pd.to_numeric(seeds["share"]), pd.to_numeric(seeds["share_two"])
+        np.testing.assert_allclose(pd.to_numeric(seeds["mean_share"]), (pairs[0] + pairs[1]) / 2)
+        np.testing.assert_allclose(pd.to_numeric(seeds["sd_share"]), (pairs[0] - pairs[1]).abs() / 2**0.5)
+        matters = (seeds[["verdict", "verdict_two"]] == "matters").sum(axis=1)
+        assert (seeds["matters_in"] == matters).all()
+        report = Path(f"runs/{run}/ablate/report.md").read_text()
+        assert "**2 seeds.**" in report
+        assert "random weights" in report  # a head of one is no head of the other
+        assert set(table("agreement", run)["class"]) == set(WORDS)
+    assert not both["share"].equals(both["share_two"])
+    assert run_ablate(monkeypatch, "--run", "one", *heads) == 0
+    assert not Path("runs/one/ablate/seeds.csv").exists()
+    assert "**One seed.**" in Path("runs/one/ablate/report.md").read_text()
+
+
+RUNS = {  # changes of the settings of run two, and what is said
+    "the same seed": ({"seed": 0}, "have the same seed"),
+    "another rate": ({"lr": 0.5}, "differ in their lr"),
+    "another start": ({"init": "pretrained", "tune": "head"}, "differ in their init, tune"),
+}
+
+
+@pytest.mark.usefixtures("two_seeds")
+@pytest.mark.parametrize("change", RUNS)
+def test_runs_that_differ_in_more_than_their_seed_are_refused(here, monkeypatch, capsys, change):
+    settings, expected = RUNS[change]
+    path = Path("runs/two/run.json")
+    record = json.loads(path.read_text())
+    record["settings"] |= settings
+    path.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert run_ablate(monkeypatch, "--run", "one", "two") == 2
+    assert expected in one_line(capsys)
+    assert not Path("runs/one/ablate/logits").exists()
 
 
 @pytest.mark.usefixtures("saved")
@@ -163,6 +276,9 @@ MISTAKES = {
     "pairs": (lambda: None, ("--units", "pairs", "--pairs", "0.1", "7.1"), "0.0 to 1.2"),
     "one of a pair": (lambda: None, ("--units", "pairs", "--pairs", "0.1"), "two or more"),
     "units": (lambda: None, ("--units", "neurons"), "--units"),
+    "runs": (lambda: None, ("--run", "one", "one"), "several different ones"),
+    "no controls": (lambda: None, ("--controls", "-1"), "--controls -1"),
+    "least": (lambda: None, ("--least", "0"), "--least 0"),
     "texts": (lambda: None, ("--texts", "-1"), "--texts -1"),
     "corpus": (
         lambda: Path("corpus.txt").write_text("a;joy\n" * 50 + "b;fear\n" * 50 + "c;anger\n" * 50),

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 from sklearn.metrics import log_loss
 
 from lab import shares
@@ -166,13 +166,13 @@ def test_rescaled_logits_change_nothing(R):
     assert (table["verdict"] == "matters").sum() > 10  # without temperatures they would all matter
 
 
-def judge(share, error, n=100, whole=2.0, whole_error=0.1, least=0.05):
-    """The row of one unit and class whose share, and the margin of the whole network, have these standard errors."""
+def judge(share, error, least=0.05):
+    """The row of one unit and class whose share has this standard error."""
     z = np.linspace(-1.9, 1.9, 1001)  # deviations; the middle 95 % reach to 1.805
     z /= z.std(ddof=1)
-    drawn_whole = whole + whole_error * np.random.default_rng(0).permutation(z)
+    drawn_whole = 2 + 0.1 * np.random.default_rng(0).permutation(z)
     drawn = np.stack([drawn_whole, drawn_whole * (1 + share + error * z)], axis=1)[:, :, None]
-    columns = judge_shares(np.array([[whole], [whole * (1 + share)]]), drawn, np.array([n]), least)
+    columns = judge_shares(np.array([[2], [2 * (1 + share)]]), drawn, least)
     return {name: values[0] for name, values in columns.items()}
 
 
@@ -206,16 +206,34 @@ def test_the_least_share_of_interest_can_be_chosen():
 
 
 @pytest.mark.filterwarnings("error")
-def test_what_cannot_be_judged_is_open():
-    small = judge(-0.9, 0.01, n=FEWEST - 1)
-    assert (small["verdict"], small["share"]) == ("open", pytest.approx(-0.9))
-    assert np.isnan([small["share_low"], small["share_high"]]).all()
-    assert judge(-0.9, 0.01, n=FEWEST)["verdict"] == "matters"
-    for whole, whole_error in ((0.16, 0.1), (-2.0, 0.1), (np.nan, 0.1), (0.0, 0.0)):
-        untold = judge(-0.9, 0.01, whole=whole, whole_error=whole_error)
-        assert untold["verdict"] == "open"
-        assert np.isnan([untold["share"], untold["share_low"], untold["share_high"]]).all()
-    assert judge(-0.9, 0.01, whole=0.17)["verdict"] == "matters"
+@pytest.mark.parametrize("n", [FEWEST - 1, FEWEST])
+def test_a_class_of_few_texts_has_a_share_without_limits(n):
+    baseline, ablated, targets = sample(3, n=100, effects=(0.9, 0.0))
+    targets[np.flatnonzero(targets == 0)[n:]] = 1
+    baseline[:, 0] += 9 * (targets == 0)
+    temperatures = fit_temperatures(*sample(4, effects=(0.9, 0.0)))
+    table = measure_shares(baseline, ablated, targets, LABELS, temperatures, test=False)
+    joy = table[(table["class"] == "joy") & (table["unit"] == 1)].iloc[0]
+    assert (joy["n"], joy["share"] < -0.8) == (n, True)
+    assert np.isfinite([joy["share_low"], joy["share_high"]]).all() == (n >= FEWEST)
+    assert joy["verdict"] == ("matters" if n >= FEWEST else "open")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_class_that_the_whole_network_does_not_tell_from_the_others_has_no_share():
+    baseline, ablated, targets = sample(3, n=100, effects=(0.9, 0.0))
+    others = logsumexp(np.delete(baseline, 2, axis=1), axis=1)
+    baseline[:, 2] = others + np.random.default_rng(0).normal(size=100)  # its log-odds are noise
+    temperatures = fit_temperatures(baseline, ablated, targets)
+    table = measure_shares(baseline, ablated, targets, LABELS, temperatures, test=True)
+    love = table["class"] == "love"
+    assert table.loc[love, ["share", "share_low", "share_high"]].isna().all(axis=None)
+    assert (table.loc[love, "verdict"] == "open").all()
+    assert table.loc[love, ["effect", "ci_low", "p"]].notna().all(axis=None)
+    assert table.loc[~love, ["share", "share_low", "share_high"]].notna().all(axis=None)
+    drifting = shares.Temperatures(temperatures.fitted, np.exp(np.linspace(-1, 1, 200))[:, None].repeat(3, axis=1))
+    again = measure_shares(baseline, ablated, targets, LABELS, drifting, test=False)  # its size may be quite unknown
+    np.testing.assert_array_equal(again["share"], table["share"])
 
 
 def test_a_class_without_texts_is_open_and_leaves_the_others_as_they_are():
