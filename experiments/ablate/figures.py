@@ -116,7 +116,7 @@ def draw_controls(
 def _number_heads(axes: Axes, rows: pd.DataFrame) -> None:
     """Write the numbers of heads beside their dots, the largest shares first; none that would lie on another one."""
     low, high = axes.get_ylim()
-    apart = 0.07 * (high - low)
+    apart = 0.055 * (high - low)
     for _, of_layer in rows.sort_values("share", key=abs, ascending=False, kind="stable").groupby("layer"):
         heights: list[float] = []
         for head, share in zip(of_layer["head"], of_layer["share"], strict=True):
