@@ -30,15 +30,18 @@ def judge(table, *of_controls):
 
 
 SIGNS = np.where(np.arange(24) % 2, 1, -1)
-SUBSPACES = SIGNS * np.arange(1, 25) / 100  # 0.01 to 0.24: the 95 % quantile is 0.01 + 0.23 * 0.95 = 0.2285
+SUBSPACES = SIGNS * np.arange(1, 25) / 100  # -0.01, 0.02, ..., -0.23, 0.24
+# Of 24, 95 % lie below the one at 0.95 * 23 = 21.85 from the lowest on: 0.20 + 0.85 * 0.02; and so from above.
+LOW, HIGH = -0.207, 0.217
 
 
 @pytest.mark.parametrize(
     ("share", "verdict", "specific"),
     [
-        (-0.23, "matters", True),
-        (0.23, "matters", True),  # in either direction
-        (-0.22, "matters", False),  # matters, but controls do more
+        (-0.21, "matters", True),
+        (0.22, "matters", True),  # in either direction
+        (-0.20, "matters", False),  # matters, but controls do more
+        (0.21, "matters", False),
         (-0.23, "open", False),
         (0.23, "negligible", False),
         (np.nan, "open", False),
@@ -48,7 +51,7 @@ def test_a_specific_head_matters_and_does_more_than_95_percent_of_the_subspaces(
     table = judge(effects(("head", 1, 2, "", "joy", share, verdict)), controls(SUBSPACES))
     [row] = table.to_dict("records")
     assert row["controls"] == 24
-    assert row["control_share"] == pytest.approx(0.2285)
+    assert row["control_share"] == pytest.approx(LOW if share < 0 else HIGH)
     assert row["specific"] is specific
     assert (row["kind"], row["layer"], row["head"], row["fill"], row["class"], row["n"]) == (
         "head",
@@ -67,11 +70,16 @@ def test_a_specific_head_matters_and_does_more_than_95_percent_of_the_subspaces(
 def test_controls_of_another_layer_class_fill_split_or_kind_play_no_part(other):
     table = effects(("head", 1, 2, "", "joy", -0.23, "matters"))
     [row] = judge(table, controls(SUBSPACES), controls([9.0] * 24, **other)).to_dict("records")
-    assert row["control_share"] == pytest.approx(0.2285)
+    assert row["control_share"] == pytest.approx(LOW)
     assert row["specific"] is True
     alone = judge(table, controls(SUBSPACES, **other))
     assert alone["specific"].isna().all()
     assert alone[["controls", "control_share"]].isna().all(axis=None)
+
+
+def test_controls_that_do_the_opposite_are_exceeded():
+    table = effects(("head", 1, 2, "", "joy", -0.1, "matters"), ("head", 1, 3, "", "joy", 0.1, "matters"))
+    assert judge(table, controls(np.abs(SUBSPACES)))["specific"].tolist() == [True, False]
 
 
 def test_units_without_a_control_of_their_size_are_neither_specific_nor_not():
@@ -87,7 +95,7 @@ def test_units_without_a_control_of_their_size_are_neither_specific_nor_not():
 @pytest.mark.parametrize("layer", [None, 2])
 @pytest.mark.parametrize(
     ("share", "specific"),  # limits 0.04 to either side; the control does -0.10
-    [(-0.15, True), (-0.13, False), (0.15, True), (0.13, False)],
+    [(-0.15, True), (-0.13, False), (0.15, True)],
 )
 def test_both_limits_of_a_region_lie_beyond_its_control(kind, layer, share, specific):
     table = effects(
@@ -99,7 +107,7 @@ def test_both_limits_of_a_region_lie_beyond_its_control(kind, layer, share, spec
     judged = judge(table, tabulate_paired_controls(pd.concat([table, other])))
     assert judged["region"].tolist() == ["self", "last query"]  # the controls are no units
     assert judged["controls"].tolist()[0] == 1
-    assert judged["control_share"].tolist()[0] == pytest.approx(0.10)
+    assert judged["control_share"].tolist()[0] == pytest.approx(-0.10)
     assert judged["specific"].isna().tolist() == [False, True]
     assert judged["specific"][0] == specific
 
