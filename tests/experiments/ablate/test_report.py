@@ -110,6 +110,7 @@ def test_the_page_begins_with_the_answer():
     assert " judged.\n\n![An A](a.png)\n\n![A B](b.png)\n\n## What was found\n\n### Heads, fill mean\n\n" in text
     assert text.endswith("## How it was made\n\n- run: one\n- seed: 3\n")
     assert "judged.\n\n## What was found" in page()
+    assert f"\n{ALONE.replace('fine-tuning', 'training')}\n" in page(pretrained=False)
 
 
 def test_several_matter():
