@@ -110,6 +110,7 @@ def test_the_page_begins_with_the_answer():
     assert " judged.\n\n![An A](a.png)\n\n![A B](b.png)\n\n## What was found\n\n### Heads, fill mean\n\n" in text
     assert text.endswith("## How it was made\n\n- run: one\n- seed: 3\n")
     assert "judged.\n\n## What was found" in page()
+    assert f"\n{ALONE.replace('fine-tuning', 'training')}\n" in page(pretrained=False)
 
 
 def test_several_matter():
@@ -189,21 +190,22 @@ def test_what_is_open():
     def say(*rows, least=0.05):
         return answer(heads(*((h, "fear", share, v, False) for h, (share, v) in enumerate(rows))), least=least)[-1]
 
-    cause = "class has too few texts or the whole network does not tell it from the others"
+    cause = "its class has too few texts or the whole network does not tell it from the others"
+    causes = "their classes have too few texts or the whole network does not tell them from the others"
     more = "known to within 3.0% of the margin or better, and about 9.0 times as many texts of val and of test would "
     more += "make that 1%."
     assert say((0, "o"), (0, "n"), least=0.01) == "1 of the 2 effects is open; it is " + more.replace(" or better", "")
     assert say((0, "o"), (0, "o"), least=0.01) == "All 2 effects are open; half of them are " + more
     close = "3.0% of the margin or better, but too close to 5% to be judged."
     assert say((0, "o"), (0, "o"), (0, "n")) == f"2 of the 3 effects are open; half of them are known to within {close}"
-    assert say((np.nan, "o"), (0, "n")) == f"1 of the 2 effects is open, because its {cause}."
-    assert say((np.nan, "o"), (np.nan, "o")) == f"All 2 effects are open, because their {cause}."
-    assert say((np.nan, "o")) == f"The 1 effect is open, because its {cause}."
+    assert say((np.nan, "o"), (0, "n")) == f"1 of the 2 effects is open, because {cause}."
+    assert say((np.nan, "o"), (np.nan, "o")) == f"All 2 effects are open, because {causes}."
+    assert say((np.nan, "o")) == f"The 1 effect is open, because {cause}."
     [one, *others] = (np.nan, "o"), (1, "o"), (1, "o")
-    start = f"All 3 effects are open, 1 of them because its {cause}; half of the others are known to within {close}"
+    start = f"All 3 effects are open, 1 of them because {cause}; half of the others are known to within {close}"
     assert say(one, *others) == start
     assert say(one, others[0]).startswith(
-        f"All 2 effects are open, 1 of them because its {cause}; the other one is known to"
+        f"All 2 effects are open, 1 of them because {cause}; the other one is known to"
     )
 
 
@@ -438,8 +440,9 @@ def test_where_fills_disagree():
     ]
     table = pd.concat([heads((h, "joy", share, v, False), fill=fill) for h, fill, share, v in measured])
     assert section(page(table), "Where fills disagree") == [
-        "5 effects were measured with several fills. 4 of them matter with at least one fill:",
-        "1 with every fill and the same sign, 1 with opposite signs, 2 with only some of the fills.",
+        "5 effects were measured with several fills.",
+        "4 of them matter with at least one fill: 1 with every fill and the same sign, 1 with opposite signs, 2 with "
+        "only some of the fills.",
         "",
         "Opposite signs come first, then the largest shares; 10 at most. Bold: matters.",
         "",
@@ -450,8 +453,11 @@ def test_where_fills_disagree():
         "| Closing head 0.1 | joy | -4.0% | **-5.5%** |",
     ]
     alone = section(page(table[:2]), "Where fills disagree")
-    assert alone[0] == "1 effect was measured with several fills. 1 of them matters with at least one fill:"
+    assert alone[0] == "1 effect was measured with several fills."
+    assert alone[1].startswith("1 of them matters with at least one fill: 1 with every fill and the same sign, 0 with")
     assert len(alone) == 2
+    nothing = section(page(table.assign(verdict="open")), "Where fills disagree")
+    assert nothing == ["5 effects were measured with several fills.", "None of them matters with any fill."]
 
 
 def test_pairs_that_come_last_are_a_family_without_control():
