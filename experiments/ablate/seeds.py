@@ -31,9 +31,10 @@ def check_alike(studies: Sequence[Study]) -> None:
 
 
 def describe_training(study: Study) -> dict[str, Any]:
-    """Return the settings of a run, with the content of its corpus and of the weights it started from."""
+    """Return the settings of a run, with the content of its corpus, its texts and the weights it started from."""
     corpus = sorted(study.record["corpus"]["sha256"].values())
-    return identity(study.run, study.record) | {"corpus": corpus}
+    texts = {f"texts of {split}": texts.sha256 for split, texts in study.texts.items()}
+    return identity(study.run, study.record) | {"corpus": corpus} | texts
 
 
 def compare_seeds(verdicts: Sequence[pd.DataFrame]) -> pd.DataFrame:
