@@ -15,7 +15,7 @@ from lab.shares import LEAST, METRIC, fit_temperatures, measure_shares
 from lab.sweep import Ablation
 from lab.sweeps import Plan, Sweeps
 from lab.texts import OVERALL
-from lab.units import SUBSPACE, Head, head_name, parse_head
+from lab.units import RANDOM, SUBSPACE, Head, head_name, parse_head
 
 from .importance import KEEP, Smallest, curve_points, find_superfluous, gate_gradients, order_heads, tabulate_importance
 from .interactions import measure_interactions
@@ -54,36 +54,42 @@ def measure_plans(
     """Return the tables `effects`, `flips` and `significance` of these plans, which are made for val and test.
 
     logits: by plan, fill and split. only: the one class to test and report; None: all. least: the smallest share of a
-    class's margin that is of interest. All units and classes of one kind and fill are one family."""
+    class's margin that is of interest. All units and classes of one kind and fill are one family; random cells and
+    tokens are a family of their own, which nobody tests."""
     tables: dict[str, list[pd.DataFrame]] = {"effects": [], "significance": [], "flips": []}
     for plan in plans:
-        for kind in dict.fromkeys(ablation.kind for ablation in plan.ablations["test"]):
-            for name, table in measure_kind(sweeps, plan, kind, logits, only, least).items():
+        families: dict[tuple[str, bool], list[int]] = {}
+        for u, ablation in enumerate(plan.ablations["test"]):
+            families.setdefault((ablation.kind, ablation.region.startswith(RANDOM)), []).append(u)
+        for (_, is_random), family in families.items():
+            measured = measure_family(sweeps, plan, family, logits, only, least, test=not is_random)
+            for name, table in measured.items():
                 tables[name].append(table)
     return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items() if parts}
 
 
-def measure_kind(sweeps: Sweeps, plan: Plan, kind: str, logits: LogitsOf, only: str | None, least: float) -> Tables:
-    """Return `measure_plans` of the units of one kind."""
-    labels, ablations = sweeps.study.clf.labels, plan.ablations["test"]
-    units = [u for u, ablation in enumerate(ablations) if ablation.kind == kind]
-    chosen = [ablations[u] for u in units]
+def measure_family(
+    sweeps: Sweeps, plan: Plan, units: Sequence[int], logits: LogitsOf, only: str | None, least: float, test: bool
+) -> Tables:
+    """Return `measure_plans` of these units of a plan, which are one family; `significance` only with `test`."""
+    labels, chosen = sweeps.study.clf.labels, [plan.ablations["test"][u] for u in units]
     by_split = compare(sweeps, plan, logits, units)
     val = by_split["val"]
     temperatures = fit_temperatures(val.baseline, val.ablated, val.targets)
     effects, flips = {}, {}
     for split, networks in by_split.items():
         arguments = networks.baseline, networks.ablated, networks.targets, labels
-        test = split == "test"
-        measured = correct_p_values(select_class(measure_effects(*arguments, test=test), only))
-        shares = measure_shares(*arguments, temperatures, test=test, least=least, only=only)
+        permute = test and split == "test"
+        measured = correct_p_values(select_class(measure_effects(*arguments, test=permute), only))
+        shares = measure_shares(*arguments, temperatures, test=permute, least=least, only=only)
         effects[split] = pd.concat([measured, shares]).fillna({"verdict": ""}).sort_values("unit", kind="stable")
         table = count_flips(*arguments)
         flips[split] = table[table["class"] == only] if only else table
+    confirmed = {"significance": confirm_on_test(effects["val"], effects["test"], METRIC)} if test else {}
     return {
         "effects": pd.concat(name_units(effects[split], chosen, plan.fill, split) for split in by_split),
-        "significance": name_units(confirm_on_test(effects["val"], effects["test"], METRIC), chosen, plan.fill),
         "flips": pd.concat(name_units(flips[split], chosen, plan.fill, split) for split in by_split),
+        **{name: name_units(table, chosen, plan.fill) for name, table in confirmed.items()},
     }
 
 

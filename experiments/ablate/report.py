@@ -217,7 +217,7 @@ def _rank_regions(rows: pd.DataFrame) -> Section:
 
 
 def _select_flips(flips: pd.DataFrame) -> Section:
-    rows = add_names(flips[flips["split"] == "test"])
+    rows = add_names(flips[(flips["split"] == "test") & ~flips["region"].str.startswith(RANDOM)])
     largest = rows.sort_values("share", ascending=False, kind="stable").groupby("kind").head(FEW)
     largest = largest.sort_values("kind", key=lambda kind: kind.map(list(KINDS).index), kind="stable")
     return {"rows": largest.to_dict("records")}

@@ -222,7 +222,12 @@ def test_regions_and_words_stand_beside_what_is_random(sweeps, network):
         words[split] = units.each_word_class(sequences[split], {"even": even}, np.random.default_rng(0))
     plans = [Plan("regions", "zero", dict.fromkeys(BOTH, regions)), Plan("words", "zero", words)]
     logits = sweeps.run(plans)
-    effects = findings.measure_plans(sweeps, plans, logits, None)["effects"]
+    tables = findings.measure_plans(sweeps, plans, logits, None)
+    effects, significance = tables["effects"], tables["significance"]
+    random = effects["region"].str.startswith(units.RANDOM)
+    tested = (effects["metric"] == METRIC) & (effects["split"] == "test")
+    assert (effects.loc[tested, "p"].isna() == random[tested]).all()
+    assert not significance["region"].str.startswith(units.RANDOM).any()
     controls = findings.measure_controls(sweeps, [], logits, effects)
     verdicts = judge_units(effects, controls)
     assert set(controls["region"]) == {"even", *units.REGIONS, *(f"all but {name}" for name in units.REGIONS)}
