@@ -118,6 +118,11 @@ def measure_margins(log_odds: Floats, targets: Ints, weights: Floats) -> Floats:
     return margins
 
 
+def resample_margins(log_odds: Floats, targets: Ints) -> Floats:
+    """Return `measure_margins` on each of S resamples of the texts: (S, U, K)."""
+    return np.concatenate([measure_margins(log_odds, targets, weights) for weights in resamples(len(targets))])
+
+
 def measure_shares(
     baseline: Floats,
     ablated: Floats,
@@ -138,28 +143,19 @@ def measure_shares(
     chosen = [labels.index(only)] if only else np.arange(len(labels))
     log_odds, slopes = temper([baseline[:, None], *ablated], temperatures.fitted)  # (1 + U, N, K) each
     margins = measure_margins(log_odds, targets, np.ones((1, len(targets))))[0]  # (1 + U, K)
-    drawn, slopes = (
-        np.concatenate([measure_margins(values, targets, weights) for weights in resamples(len(targets))])
-        for values in (log_odds, slopes)
-    )
+    drawn = resample_margins(log_odds, targets)
     told, _ = simultaneous_limits(margins[0], drawn[:, 0])  # temperatures change the size of a margin, not its sign
-    drawn += (1 / temperatures.resampled - 1)[:, :, None] * slopes  # log-odds are nearly linear in the sharpness
+    sharper = 1 / temperatures.resampled - 1  # and log-odds are nearly linear in the sharpness
+    drawn += sharper[:, :, None] * resample_margins(slopes, targets)
     low, high = interval(drawn[:, 1:] - drawn[:, :1])
     p = np.full(low.shape, np.nan)
     if test:
         p = permutation_p((log_odds[1:] - log_odds[0]).swapaxes(0, 1), targets)
     n = np.bincount(targets, minlength=len(labels))
     columns = {
-        "unit": np.arange(len(low))[:, None],
-        "class": np.array(labels),
-        "metric": METRIC,
-        "n": n,
-        "baseline": margins[0],
-        "ablated": margins[1:],
-        "effect": margins[1:] - margins[0],
-        "ci_low": low,
-        "ci_high": high,
-        "p": p,
+        **{"unit": np.arange(len(low))[:, None], "class": np.array(labels), "metric": METRIC, "n": n},
+        **{"baseline": margins[0], "ablated": margins[1:], "effect": margins[1:] - margins[0]},
+        **{"ci_low": low, "ci_high": high, "p": p},
     }
     of_chosen = {name: np.broadcast_to(column, p.shape)[:, chosen].ravel() for name, column in columns.items()}
     margins = np.where(told > 0, margins, np.nan)
