@@ -82,17 +82,18 @@ def main(options: Options) -> int:
     if options.class_:
         options = replace(options, class_=studies[0].find_class(options.class_))
     with ExitStack() as stack:
-        findings_of = {}
+        opened = {}
         for study in studies:
             folder = stack.enter_context(open_analysis(study.run / "ablate", "logits", options.resume, device))
-            sweeps = Sweeps(study, folder / "logits", options.texts, options.seed)
-            sweeps.check_device()
-            findings_of[folder] = sweeps, *measure(sweeps, options)
-        verdicts = [tables["verdicts"] for _, tables, _ in findings_of.values()]
-        for folder, (sweeps, tables, smallest) in findings_of.items():
-            if len(studies) > 1:
-                tables |= {"seeds": seeds.compare_seeds(verdicts), "agreement": seeds.measure_agreement(verdicts)}
-            device.run_on_first(partial(write, folder, tables, smallest, sweeps, options))
+            opened[folder] = Sweeps(study, folder / "logits", options.texts, options.seed)
+            opened[folder].check_device()
+        measured = {folder: measure(sweeps, options) for folder, sweeps in opened.items()}
+        shared = {}
+        if len(studies) > 1:
+            verdicts = [tables["verdicts"] for tables, _ in measured.values()]
+            shared = {"seeds": seeds.compare_seeds(verdicts), "agreement": seeds.measure_agreement(verdicts)}
+        for folder, (tables, smallest) in measured.items():
+            device.run_on_first(partial(write, folder, tables | shared, smallest, opened[folder], options))
     return 0
 
 

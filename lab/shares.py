@@ -18,6 +18,7 @@ from .stats import holm, interval, permutation_p, resamples, simultaneous_limits
 METRIC = "specific_margin_tempered"
 LEAST = 0.05  # share of a class's margin; smaller changes are of no interest
 FEWEST = 10  # texts of a class that is judged: fewer show too little of their spread
+FEWEST_VAL = 40  # texts of val on which temperatures are known well enough to judge anything
 BOUNDS = (-9, 9)  # of the logarithm of a temperature
 SEED = 1  # of the resamples of val: independent of those of the texts that are measured
 
@@ -37,11 +38,12 @@ def fit_temperatures(baseline: Floats, ablated: Floats, targets: Ints) -> Temper
     4.2) divides all logits by one number, with which the true classes of held-out texts become most likely. Two
     networks that differ in nothing but how sure they are become the same.
 
-    Where all texts are right with room to spare, ever lower temperatures fit better. But N texts cannot show that
-    errors are rarer than about 1 in N: the loss of all N together is not taken below 1 nat."""
+    Where nearly all texts are right, the best temperature hangs on the few that are not, or there is none, because
+    ever lower ones fit better. So the mean loss is not taken below `find_floor`: 10 nats of all texts together.
+    Of fewer than FEWEST_VAL texts, `resampled` is NaN: how other texts would change the fit is not known."""
     networks = [baseline[:, None], *ablated]
     fitted = np.array([_fit_temperature(_Loss(logits, targets)) for logits in networks])
-    N = len(targets)
+    N, floor = len(targets), find_floor(len(targets))
     at_fit = [_Loss(logits, targets).measure(1 / T) for logits, T in zip(networks, fitted, strict=True)]
     losses, slopes, curvatures = (np.stack(values, axis=1) for values in zip(*at_fit, strict=True))  # (N, 1 + U)
     is_minimum = np.abs(slopes.mean(0)) < 1e-6 * curvatures.mean(0)
@@ -49,8 +51,14 @@ def fit_temperatures(baseline: Floats, ablated: Floats, targets: Ints) -> Temper
     for weights in resamples(N, SEED):
         loss, slope, curvature = (weights @ values / N for values in (losses, slopes, curvatures))
         with np.errstate(divide="ignore", invalid="ignore"):  # one step of Newton's method
-            changes.append(np.where(is_minimum, -slope / curvature, (1 / N - loss) / slope))
-    return Temperatures(fitted, np.exp(-np.nan_to_num(np.concatenate(changes)).clip(-1, 1)))
+            changes.append(np.where(is_minimum, -slope / curvature, (floor - loss) / slope))
+    drift = np.exp(-np.nan_to_num(np.concatenate(changes)).clip(-1, 1))
+    return Temperatures(fitted, drift if N >= FEWEST_VAL else np.full_like(drift, np.nan))
+
+
+def find_floor(n: int) -> float:
+    """Return the mean loss (nats) below which n texts cannot say how sure a network may be."""
+    return min(10 / n, 0.1)
 
 
 class _Loss:
@@ -73,14 +81,14 @@ class _Loss:
 
 
 def _fit_temperature(loss: _Loss) -> float:
-    N = len(loss.classes)
+    floor = find_floor(len(loss.classes))
 
     def excess(log_temperature: float) -> float:
-        """Return the slope of the mean loss or, if it is more, how much the loss lacks of 1 / N.
+        """Return the slope of the mean loss or, if it is more, how much the loss lacks of the floor.
 
         This rises as the temperature falls, and is 0 at the temperature that is wanted."""
         losses, slopes, _ = loss.measure(np.exp(-log_temperature))
-        return float(max(slopes.mean(), 1 / N - losses.mean()))
+        return float(max(slopes.mean(), floor - losses.mean()))
 
     low, high = BOUNDS
     if excess(high) >= 0:
@@ -93,13 +101,15 @@ def _fit_temperature(loss: _Loss) -> float:
 def temper(networks: Sequence[Floats], temperatures: Floats) -> tuple[Floats, Floats]:
     """Return the log-odds of each class after logits (N, R, K) were divided by a temperature, mean over the draws, and
     their derivative by the logarithm of the sharpness: (networks, N, K) each."""
-    log_odds, slopes = [], []
-    for logits, temperature in zip(networks, temperatures, strict=True):
+    shape = len(networks), len(networks[0]), networks[0].shape[-1]
+    log_odds, slopes = np.empty(shape), np.empty(shape)
+    for u, (logits, temperature) in enumerate(zip(networks, temperatures, strict=True)):
         scaled = logits.astype(np.float64) / temperature
-        others = np.stack([np.delete(scaled, k, axis=-1) for k in range(scaled.shape[-1])], axis=-2)  # (N, R, K, K - 1)
-        log_odds.append((scaled - logsumexp(others, axis=-1)).mean(1))
-        slopes.append((scaled - (softmax(others, axis=-1) * others).sum(-1)).mean(1))
-    return np.stack(log_odds), np.stack(slopes)
+        for k in range(shape[-1]):
+            others = np.delete(scaled, k, axis=-1)  # (N, R, K - 1)
+            log_odds[u, :, k] = (scaled[..., k] - logsumexp(others, axis=-1)).mean(1)
+            slopes[u, :, k] = (scaled[..., k] - (softmax(others, axis=-1) * others).sum(-1)).mean(1)
+    return log_odds, slopes
 
 
 def measure_margins(log_odds: Floats, targets: Ints, weights: Floats) -> Floats:
@@ -123,45 +133,64 @@ def resample_margins(log_odds: Floats, targets: Ints) -> Floats:
     return np.concatenate([measure_margins(log_odds, targets, weights) for weights in resamples(len(targets))])
 
 
+def tabulate_shares(
+    baseline: Floats, ablated: Floats, targets: Ints, labels: Sequence[str], temperatures: Temperatures
+) -> pd.DataFrame:
+    """Return one row per unit and class: `unit, class, metric, n, baseline, ablated, effect, share`.
+
+    `baseline` and `ablated` are specific margins of tempered logits; `share` is the effect over the baseline."""
+    log_odds, _ = temper([baseline[:, None], *ablated], temperatures.fitted)
+    return _tabulate(measure_margins(log_odds, targets, np.ones((1, len(targets))))[0], targets, labels)
+
+
+def _tabulate(margins: Floats, targets: Ints, labels: Sequence[str]) -> pd.DataFrame:
+    """Return the table of margins (1 + U, K), those of the whole network first."""
+    columns = {
+        "unit": np.arange(len(margins) - 1)[:, None],
+        "class": np.array(labels),
+        "metric": METRIC,
+        "n": np.bincount(targets, minlength=len(labels)),
+        "baseline": margins[0],
+        "ablated": margins[1:],
+        "effect": margins[1:] - margins[0],
+        "share": margins[1:] / margins[0] - 1,
+    }
+    shape = margins[1:].shape
+    return pd.DataFrame({name: np.broadcast_to(column, shape).ravel() for name, column in columns.items()})
+
+
 def measure_shares(
     baseline: Floats,
     ablated: Floats,
     targets: Ints,
     labels: Sequence[str],
     temperatures: Temperatures,
-    test: bool,
     least: float = LEAST,
     only: str | None = None,
+    permute: bool = True,
 ) -> pd.DataFrame:
-    """Return one row per unit and class: the columns of `measure_effects`, and `share, share_low, share_high, verdict`.
+    """Return `tabulate_shares` of test with `ci_low, ci_high, p, p_corrected, share_low, share_high, verdict`.
 
-    `share` is the effect over the baseline; with `test`, p is `permutation_p` of the change of the log-odds. Intervals
-    of effects hold one by one, limits of shares for all U x K at once. They cover other texts, also of those on which
-    the temperatures were fitted, but no other seed of training. Classes that the whole network does not tell from the
-    others have no share (the limits of their margins, for all K at once, reach 0); classes of fewer than FEWEST texts
-    have one without limits. Both stay open, see `judge_shares`. `only`: this class alone, of K = 1."""
-    chosen = [labels.index(only)] if only else np.arange(len(labels))
+    p is `permutation_p` of the change of the log-odds, unless `permute` is False. Intervals of effects hold one by one,
+    limits of shares for all U x K at once. They cover other texts, also of those of val, on which the temperatures were
+    fitted, but no other seed of training. Classes that the whole network does not tell from the others have no share
+    (the limits of their margins, for all K at once, reach 0); classes of fewer than FEWEST texts have one without
+    limits. Both stay open, see `judge_shares`. `only`: this class alone, of K = 1."""
     log_odds, slopes = temper([baseline[:, None], *ablated], temperatures.fitted)  # (1 + U, N, K) each
     margins = measure_margins(log_odds, targets, np.ones((1, len(targets))))[0]  # (1 + U, K)
     drawn = resample_margins(log_odds, targets)
-    told, _ = simultaneous_limits(margins[0], drawn[:, 0])  # temperatures change the size of a margin, not its sign
-    sharper = 1 / temperatures.resampled - 1  # and log-odds are nearly linear in the sharpness
-    drawn += sharper[:, :, None] * resample_margins(slopes, targets)
-    low, high = interval(drawn[:, 1:] - drawn[:, :1])
-    p = np.full(low.shape, np.nan)
-    if test:
-        p = permutation_p((log_odds[1:] - log_odds[0]).swapaxes(0, 1), targets)
-    n = np.bincount(targets, minlength=len(labels))
-    columns = {
-        **{"unit": np.arange(len(low))[:, None], "class": np.array(labels), "metric": METRIC, "n": n},
-        **{"baseline": margins[0], "ablated": margins[1:], "effect": margins[1:] - margins[0]},
-        **{"ci_low": low, "ci_high": high, "p": p},
-    }
-    of_chosen = {name: np.broadcast_to(column, p.shape)[:, chosen].ravel() for name, column in columns.items()}
-    margins = np.where(told > 0, margins, np.nan)
-    drawn[:, :, n < FEWEST] = np.nan
-    shares = judge_shares(margins[:, chosen], drawn[:, :, chosen], least)
-    return pd.DataFrame(of_chosen | {"p_corrected": holm(of_chosen["p"])} | shares)
+    lowest, _ = simultaneous_limits(margins[0], drawn[:, 0])  # before: temperatures never change the sign of a margin
+    drawn += (1 / temperatures.resampled - 1)[:, :, None] * resample_margins(slopes, targets)  # nearly linear in it
+    ci_low, ci_high = interval(drawn[:, 1:] - drawn[:, :1])
+    p = permutation_p((log_odds[1:] - log_odds[0]).swapaxes(0, 1), targets) if permute else np.nan * ci_low
+    columns = {"ci_low": ci_low, "ci_high": ci_high, "p": p}
+    table = _tabulate(margins, targets, labels).assign(**{name: values.ravel() for name, values in columns.items()})
+    margins = np.where(lowest > 0, margins, np.nan)
+    drawn[:, :, np.bincount(targets, minlength=len(labels)) < FEWEST] = np.nan
+    if only:
+        k = labels.index(only)
+        table, margins, drawn = table[table["class"] == only].reset_index(drop=True), margins[:, [k]], drawn[:, :, [k]]
+    return table.assign(p_corrected=holm(table["p"].to_numpy()), **judge_shares(margins, drawn, least))
 
 
 def judge_shares(margins: Floats, drawn: Floats, least: float) -> dict[str, NDArray[Any]]:

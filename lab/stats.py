@@ -67,7 +67,7 @@ def simultaneous_limits(
         error = np.nanstd(resampled, axis=0, ddof=1)
         deviation = np.divide(np.abs(resampled - values), error, out=np.zeros(resampled.shape), where=error > 0)
         largest = np.nanmax(deviation.reshape(len(resampled), -1), axis=1)
-    reach = np.nanquantile(largest, 1 - LEVEL) * error
+        reach = np.nanquantile(largest, 1 - LEVEL) * error
     return values - reach, values + reach
 
 

@@ -137,21 +137,27 @@ def make_arguments(
     """Return gates, masks and fills for a batch; `trace` holds what the ablation's first layer emits as it is."""
     gates = ablation.intervention(batch.ids, batch.lengths)
     if ablation.subspace is not None:
-        fill = spare_rest(ablation.subspace.to(batch.ids.device), ablation.start, fill, trace, query)
+        fill = spare_rest(ablation, gates, fill, trace, query)
     return join_arguments(gates, fill)
 
 
-def spare_rest(basis: Tensor, layer: int, fill: Interventions, trace: Trace, query: Tensor | None) -> Interventions:
+def spare_rest(
+    ablation: Ablation, gates: Interventions, fill: Interventions, trace: Trace, query: Tensor | None
+) -> Interventions:
     """Return fills with which closed heads, or a closed MLP, lose a subspace and keep the rest: x - P (x - fill).
 
-    P = basis basis^T projects on the subspace; basis (C, n) is orthonormal. x is what `trace` holds of the layer: the
-    outputs of all heads side by side, or that of the MLP."""
+    P = basis basis^T projects on the subspace. x is what `trace` holds of the layer: the outputs of all heads side by
+    side, or that of the MLP."""
+    assert ablation.subspace is not None
+    basis = ablation.subspace.to(trace.z[0].device)
     spared: dict[str, Tensor] = {}
     fills = cast(dict[str, Tensor], fill)
     for name, x in (("head_fill", trace.z[0].transpose(1, 2)), ("mlp_fill", trace.mlp[0])):  # (B, Q, H, D), (B, Q, C)
+        if name.replace("fill", "gate") not in gates:
+            continue
         lost = x
         if name in fills:
-            emitted = at_query(fills[name][:, layer], query, axis=AXES[name].index("T") - 1)
+            emitted = at_query(fills[name][:, ablation.start], query, axis=AXES[name].index("T") - 1)
             lost = x - (emitted.transpose(1, 2) if name == "head_fill" else emitted)
         kept = x - (lost.flatten(2) @ basis @ basis.T).view_as(x)
         spared[name] = (kept.transpose(1, 2) if name == "head_fill" else kept)[:, None]  # of one layer, for all

@@ -1,7 +1,7 @@
 """The units that can be taken out of the network, one `Ablation` each: heads, MLPs, layers, regions, words, pairs."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from typing import cast
 
@@ -168,7 +168,8 @@ def hide_region(region: Callable[[int], Tensor], inside: bool) -> Intervention:
 def hide_random_cells(region: Callable[[int], Tensor], inside: bool, seed: int) -> Intervention:
     """Mask, in each row of the attention map, as many random keys as `hide_region` masks there.
 
-    The keys are drawn anew for each text, from its token ids: copies of a text share them."""
+    The keys are drawn anew for each text, from its token ids: copies of a text share them, and so do regions of as many
+    keys."""
 
     def intervention(ids: Tensor, lengths: Tensor) -> Interventions:
         T = ids.shape[1]
@@ -176,12 +177,17 @@ def hide_random_cells(region: Callable[[int], Tensor], inside: bool, seed: int) 
         n = ((region(T)[0, 0, 0].cpu().numpy() == inside) & causal).sum(1)  # hidden keys of each query
         hidden = np.zeros((len(ids), T, T), dtype=bool)
         for i, (text, length) in enumerate(zip(ids.tolist(), lengths.tolist(), strict=True)):
-            noise = np.random.default_rng((seed, *text[:length])).random((length, length))
-            ranks = np.where(causal[:length, :length], noise, np.inf).argsort(axis=1).argsort(axis=1)
-            hidden[i, :length, :length] = ranks < n[:length, None]
+            hidden[i, :length, :length] = rank_keys(seed, tuple(text[:length])) < n[:length, None]
         return {"attn_mask": ~torch.from_numpy(hidden).to(ids.device)[:, None, None]}
 
     return intervention
+
+
+@lru_cache(maxsize=128)  # all regions of all layers ask for the texts of a batch in turn
+def rank_keys(seed: int, text: tuple[int, ...]) -> NDArray[np.int16]:
+    """Return, for each query of a text, the random ranks (T, T) of the keys that it may attend to; others come last."""
+    noise = np.random.default_rng((seed, *text)).random((len(text), len(text)))
+    return np.where(np.tri(len(text)), noise, np.inf).argsort(axis=1).argsort(axis=1).astype(np.int16)
 
 
 def in_layer(config: GPT2Config, layer: int | None, mask: Intervention) -> Intervention:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lab import units
 from lab.effects import confirm_on_test, correct_p_values, count_flips, measure_effects, read_logits
 from lab.progress import console, progress_bar
-from lab.shares import LEAST, METRIC, fit_temperatures, measure_shares
+from lab.shares import LEAST, METRIC, fit_temperatures, measure_shares, tabulate_shares
 from lab.sweep import Ablation
 from lab.sweeps import Plan, Sweeps
 from lab.texts import OVERALL
@@ -81,13 +81,17 @@ def measure_family(
         arguments = networks.baseline, networks.ablated, networks.targets, labels
         permute = test and split == "test"
         measured = correct_p_values(select_class(measure_effects(*arguments, test=permute), only))
-        shares = measure_shares(*arguments, temperatures, test=permute, least=least, only=only)
-        effects[split] = pd.concat([measured, shares]).fillna({"verdict": ""}).sort_values("unit", kind="stable")
+        shares = tabulate_shares(*arguments, temperatures)  # val, which the temperatures fit, has no limits
+        if split == "test":
+            shares = measure_shares(*arguments, temperatures, least, only, permute)
+        shares = select_class(shares, only)
+        effects[split] = pd.concat([measured, shares]).sort_values("unit", kind="stable")
         table = count_flips(*arguments)
         flips[split] = table[table["class"] == only] if only else table
     confirmed = {"significance": confirm_on_test(effects["val"], effects["test"], METRIC)} if test else {}
+    named = pd.concat(name_units(effects[split], chosen, plan.fill, split) for split in by_split)
     return {
-        "effects": pd.concat(name_units(effects[split], chosen, plan.fill, split) for split in by_split),
+        "effects": named.fillna({"verdict": ""}),
         "flips": pd.concat(name_units(flips[split], chosen, plan.fill, split) for split in by_split),
         **{name: name_units(table, chosen, plan.fill) for name, table in confirmed.items()},
     }
@@ -106,7 +110,7 @@ def measure_controls(sweeps: Sweeps, plans: Sequence[Plan], logits: LogitsOf, ef
         temperatures = fit_temperatures(val.baseline, val.ablated, val.targets)
         for split, networks in by_split.items():
             arguments = networks.baseline, networks.ablated, networks.targets, labels, temperatures
-            table = name_units(measure_shares(*arguments, test=False), ablations, plan.fill, split)
+            table = name_units(tabulate_shares(*arguments), ablations, plan.fill, split)
             tables.append(table.assign(draw=table["region"].str.removeprefix(SUBSPACE).astype(int), region=""))
     table = pd.concat([table[CONTROLS] for table in tables], ignore_index=True)
     return table[table["class"].isin(effects["class"])].reset_index(drop=True)

@@ -39,9 +39,10 @@ def first_plans(
 
 def control_plans(sweeps: Sweeps, units: Sequence[str], fills: Sequence[str], n: int) -> Iterator[Plan]:
     """Yield the plans of n random subspaces in each layer, with each fill, beside heads and beside MLPs."""
+    config = sweeps.study.clf.config
     for fill, (unit, kind) in product(fills, (("heads", "head"), ("layers", "mlp"))):
-        if unit in units and n:
-            subspaces = random_subspaces(sweeps.study.clf.config, kind, n, sweeps.seed)
+        if unit in units and n and config.n_head > 1:  # a single head is all that a layer emits
+            subspaces = random_subspaces(config, kind, n, sweeps.seed)
             yield Plan(f"{kind}-subspaces", fill, dict.fromkeys(("val", "test"), subspaces))
 
 

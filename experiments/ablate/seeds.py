@@ -34,7 +34,10 @@ def describe_training(study: Study) -> dict[str, Any]:
     """Return the settings of a run, with the content of its corpus, its texts and the weights it started from."""
     corpus = sorted(study.record["corpus"]["sha256"].values())
     texts = {f"texts of {split}": texts.sha256 for split, texts in study.texts.items()}
-    return identity(study.run, study.record) | {"corpus": corpus} | texts
+    try:
+        return identity(study.run, study.record) | {"corpus": corpus} | texts
+    except KeyError as error:
+        raise InputError(f"{study.run}: its run.json does not say {error}; compare runs of one version") from None
 
 
 def compare_seeds(verdicts: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -34,7 +34,8 @@ def judge_units(effects: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
     controls = controls[(controls["split"] == "test") & (controls["kind"] != "mlp")]  # of a head's size, not an MLP's
     key = ["kind", "layer", "region", "fill", "class"]
     share = controls.groupby(key, dropna=False)["share"]
-    limits = pd.DataFrame({"controls": share.size(), "low": share.quantile(LEVEL), "high": share.quantile(1 - LEVEL)})
+    low, high = share.quantile(LEVEL, "lower"), share.quantile(1 - LEVEL, "higher")
+    limits = pd.DataFrame({"controls": share.size(), "low": low, "high": high})
     rows = rows.merge(limits.reset_index(), on=key, how="left")
     loses = rows["share"] < 0
     rows["control_share"] = rows.pop("low").where(loses, rows.pop("high"))

@@ -187,7 +187,7 @@ def test_margins_are_ranked_on_val_and_tested_on_test():
         (0, "joy", 5, 8.0, 0.1, 0.2, -1.0, 2.0, 0.03, 0.06, 0.04, 3),
         (0, "love", 3, 6.0, np.nan, 9.0, -1.0, 3.0, 0.04, 0.06, 0.04, 4),
     ]
-    table = confirm_on_test(val.iloc[::-1], pd.concat([other, test]))
+    table = confirm_on_test(val.iloc[::-1], pd.concat([other, test]), "specific_margin")
     assert " ".join(table) == "unit class n baseline val_effect test_effect ci_low ci_high p p_holm p_bh rank"
     pd.testing.assert_frame_equal(table, pd.DataFrame(expected, columns=table.columns))
 
@@ -196,7 +196,7 @@ def test_equal_effects_on_val_keep_their_order():
     unit = np.arange(101)
     keys = {"unit": unit, "class": "joy", "metric": "specific_margin", "n": 5, "baseline": 0.0}
     val = pd.DataFrame(keys | {"effect": np.where(unit % 2, 1.0, -1.0) * (unit % 3)})
-    ranked = confirm_on_test(val, val.assign(ci_low=-1.0, ci_high=1.0, p=0.5))
+    ranked = confirm_on_test(val, val.assign(ci_low=-1.0, ci_high=1.0, p=0.5), "specific_margin")
     assert ranked["unit"].tolist() == [*unit[2::3], *unit[1::3], *unit[::3]]
     assert ranked["rank"].tolist() == list(range(1, 102))
 

@@ -136,7 +136,7 @@ def test_of_200_shuffles_of_the_labels_something_matters_in_at_most_one_of_20(ne
             chosen = [u for u, ablation in enumerate(plan.ablations["test"]) if ablation.kind == kind]
             val, test = findings.compare(sweeps, plan, logits, chosen).values()
             temperatures = fit_temperatures(val.baseline, val.ablated, val_labels)
-            table = measure_shares(test.baseline, test.ablated, test_labels, list("abcd"), temperatures, test=False)
+            table = measure_shares(test.baseline, test.ablated, test_labels, list("abcd"), temperatures, permute=False)
             wrong[kind] += (table["verdict"] == "matters").any()
     assert max(wrong.values()) < 19, wrong
 
@@ -204,7 +204,7 @@ def test_controls_are_the_shares_of_each_subspace(sweeps):
         plan = Plan("alone", "mean", {split: [ablation] for split in BOTH})
         val, test = findings.compare(sweeps, plan, sweeps.run([plan]), [0]).values()
         temperatures = fit_temperatures(val.baseline, val.ablated, val.targets)
-        table = measure_shares(test.baseline, test.ablated, test.targets, list("abcd"), temperatures, test=False)
+        table = measure_shares(test.baseline, test.ablated, test.targets, list("abcd"), temperatures, permute=False)
         chosen = (controls["kind"] == kind) & (controls["layer"] == layer) & (controls["draw"] == draw)
         rows = controls[chosen & (controls["split"] == "test")]
         assert rows["class"].tolist() == list("abcd")
