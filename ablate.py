@@ -48,7 +48,7 @@ class Options:
     corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
     units: tuple[UnitName, ...] = ("heads", "layers", "regions", "words", "curves")  # what to close, see docs/ablate.md
     fill: tuple[FillName, ...] = ("mean", "zero")  # what closed heads and MLPs emit; the first is the main one
-    all: bool = False  # all units, and all fills
+    all: bool = False  # all units, fills and controls
     texts: int = 0  # at most so many of val and of test, drawn at random; 0: all
     class_: Annotated[str | None, tyro.conf.arg(name="class")] = None  # test and report this class alone; None: each
     pairs: tuple[str, ...] = ()  # heads whose pairs are closed, as 0.3 1.5; empty: the 8 that do most on val
@@ -106,8 +106,8 @@ def check_heads(names: tuple[str, ...], config: GPT2Config) -> None:
 
 def measure(sweeps: Sweeps, options: Options) -> tuple[Tables, Smallest | None]:
     """Sweep, and return the tables and the smallest set of heads; None where it was not asked for, or there is none."""
-    plans = list(first_plans(sweeps, options.units, options.fill, options.rows, options.controls))
-    controls = list(control_plans(sweeps, options.units, options.fill, options.controls))
+    plans = list(first_plans(sweeps, options.units, options.fill, options.rows, options.controls, options.all))
+    controls = list(control_plans(sweeps, options.units, options.fill, options.controls, options.all))
     number = sum(len(ablations) for plan in plans + controls for ablations in plan.ablations.values())
     take = f"{sweeps.study.run}: {number:,} ablations of val and test take"
     console.print(forecast(take, sweeps.work(plans + controls), sweeps.rate(), sweeps.study.device))

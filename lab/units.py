@@ -98,19 +98,23 @@ def closing_one_by_one(config: GPT2Config, order: Sequence[Head], counts: Iterab
     return ablations
 
 
-def each_region(config: GPT2Config, rows: Sequence[int] = (), seed: int | None = None) -> list[Ablation]:
+def each_region(
+    config: GPT2Config, rows: Sequence[int] = (), seed: int | None = None, in_each_layer: bool = False
+) -> list[Ablation]:
     """Return ablations of pieces of the attention maps, in all layers at once and in each layer alone.
 
     The pieces are each of REGIONS and everything but it, in two kinds: `mask`, where each row renormalises over what is
-    left, and `cut`, where nothing does. With `seed`, each is followed by its control: as many random cells of the same
-    rows. Then the rows of single queries: the last, and `rows`, of which negative
-    numbers count from the text's end. A row without any key is 0 in both kinds, so rows are of kind `mask` only."""
+    left, and `cut`, where nothing does. Then the rows of single queries: the last, and `rows`, of which negative
+    numbers count from the text's end. A row without any key is 0 in both kinds, so rows are of kind `mask` only.
+
+    With `seed`, a piece is followed by its control: as many random cells of the same rows. Pieces of one layer alone
+    have one only with `in_each_layer`."""
     ablations = []
     for layer in (None, *range(config.n_layer)):
         for region, keys in REGIONS.items():
             for title, inside in ((region, True), (f"all but {region}", False)):
                 hidden = {title: hide_region(keys, inside)}
-                if seed is not None:
+                if seed is not None and (layer is None or in_each_layer):
                     hidden[RANDOM + title] = hide_random_cells(keys, inside, seed)
                 for name, intervention in hidden.items():
                     mask = in_layer(config, layer, intervention)

@@ -198,6 +198,22 @@ def test_runs_with_other_seeds_are_compared(here, monkeypatch, capsys):
     assert "**One seed.**" in Path("runs/one/ablate/report.md").read_text()
 
 
+@pytest.mark.usefixtures("saved")
+def test_the_least_share_of_interest_reaches_verdicts_and_report(here, monkeypatch):
+    Path("noisy.txt").write_text(
+        Path("corpus.txt").read_text() + Path("corpus.txt").read_text().replace("felt", "feel")
+    )
+    settings = ("--units", "layers", "--fill", "zero", "--controls", "0", "--corpus", "noisy.txt")
+    counts = {}
+    for least in ("0.001", "0.9"):
+        assert run_ablate(monkeypatch, *settings, "--least", least) == 0
+        verdicts = table("verdicts")
+        counts[least] = (verdicts["verdict"] == "matters").sum(), (verdicts["verdict"] == "negligible").sum()
+        assert f"{100 * float(least):.3g}%" in Path("runs/one/ablate/report.md").read_text()
+    assert counts["0.001"][0] > counts["0.9"][0]
+    assert counts["0.001"][1] < counts["0.9"][1]
+
+
 RUNS = {  # changes of the settings of run two, and what is said
     "the same seed": ({"seed": 0}, "have the same seed"),
     "another rate": ({"lr": 0.5}, "differ in their lr"),

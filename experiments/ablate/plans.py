@@ -18,11 +18,11 @@ Hidden = dict[str, list[NDArray[np.bool_]]]  # by class of words, one bool (T,) 
 
 
 def first_plans(
-    sweeps: Sweeps, units: Sequence[str], fills: Sequence[str], rows: Sequence[int], controls: int
+    sweeps: Sweeps, units: Sequence[str], fills: Sequence[str], rows: Sequence[int], controls: int, everything: bool
 ) -> Iterator[Plan]:
     """Yield the plans of heads and layers with each fill, of regions, and of words where nltk has its data.
 
-    Regions have random cells beside them unless there are to be no controls."""
+    Regions have random cells beside them unless `controls` is 0; those of one layer alone, where `everything` is wanted."""
     config, splits = sweeps.study.clf.config, ("val", "test")
     for fill in fills:
         if "heads" in units:
@@ -30,18 +30,21 @@ def first_plans(
         if "layers" in units:
             yield Plan("layers", fill, dict.fromkeys(splits, each_layer(config)))
     if "regions" in units:
-        yield Plan(
-            "regions", "zero", dict.fromkeys(splits, each_region(config, rows, sweeps.seed if controls else None))
-        )
+        regions = each_region(config, rows, sweeps.seed if controls else None, everything)
+        yield Plan("regions", "zero", dict.fromkeys(splits, regions))
     if "words" in units and any((plan := plan_words(sweeps)).ablations.values()):
         yield plan
 
 
-def control_plans(sweeps: Sweeps, units: Sequence[str], fills: Sequence[str], n: int) -> Iterator[Plan]:
-    """Yield the plans of n random subspaces in each layer, with each fill, beside heads and beside MLPs."""
+def control_plans(
+    sweeps: Sweeps, units: Sequence[str], fills: Sequence[str], n: int, everything: bool
+) -> Iterator[Plan]:
+    """Yield the plans of n random subspaces in each layer, with each fill: beside heads and, where `everything` is
+    wanted, beside MLPs, about which they only give a scale."""
     config = sweeps.study.clf.config
     for fill, (unit, kind) in product(fills, (("heads", "head"), ("layers", "mlp"))):
-        if unit in units and n and config.n_head > 1:  # a single head is all that a layer emits
+        wanted = unit in units and (kind == "head" or everything)
+        if wanted and n and config.n_head > 1:  # a single head is all that a layer emits
             subspaces = random_subspaces(config, kind, n, sweeps.seed)
             yield Plan(f"{kind}-subspaces", fill, dict.fromkeys(("val", "test"), subspaces))
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lab.fills import DRAWS
 from lab.report import render
-from lab.shares import FEWEST, METRIC
+from lab.shares import FEWEST, FEWEST_VAL, METRIC
 from lab.stats import LEVEL, PERMUTATIONS
 from lab.texts import OVERALL
 from lab.units import RANDOM
@@ -26,6 +26,7 @@ CONSTANTS = {
     "level": LEVEL,
     "permutations": PERMUTATIONS,
     "fewest": FEWEST,
+    "fewest_val": FEWEST_VAL,
     "draws": DRAWS,
     "keep": KEEP,
     "top": TOP,

@@ -64,7 +64,7 @@ def test_rows_count_from_the_start_or_from_each_texts_end(tiny):
 
 
 def test_random_cells_are_as_many_in_the_same_rows_and_others_for_each_text(tiny):
-    ablations, causal = units.each_region(tiny, seed=0), torch.ones(T, T).tril().bool()
+    ablations, causal = units.each_region(tiny, seed=0, in_each_layer=True), torch.ones(T, T).tril().bool()
     for region in ("previous token", "all but self", "last 4 tokens"):
         unit, control = (
             find(ablations, kind="mask", layer=None, region=name).intervention(*TEXTS)["attn_mask"]
@@ -83,13 +83,21 @@ def test_random_cells_are_as_many_in_the_same_rows_and_others_for_each_text(tiny
     assert torch.equal((~control(ids[1:], lengths[1:])["attn_mask"])[0, 0, 0], second)  # of the same, in another batch
     padded = torch.nn.functional.pad(ids, (0, 3))
     assert torch.equal((~control(padded, lengths)["attn_mask"])[1, 0, 0, :20, :20], second)
+    other_seed = units.hide_random_cells(units.REGIONS["previous token"], True, 1)(ids, lengths)["attn_mask"]
+    assert not torch.equal(~other_seed[1, 0, 0], second)
     cells = torch.stack([(~control(ids + 100 * i, lengths)["attn_mask"])[0, 0, 0, 19] for i in range(200)]).sum(0)
     assert cells.sum() == 200
     assert cells.max() < 30  # no key of the last row is drawn much more often than the others
 
 
-def test_regions_without_a_seed_have_no_controls(tiny):
-    assert not [each for each in units.each_region(tiny) if each.region.startswith(units.RANDOM)]
+def test_regions_have_controls_with_a_seed_and_in_each_layer_where_it_is_asked_for(tiny):
+    def layers(**settings):
+        ablations = units.each_region(tiny, **settings)
+        return {each.layer for each in ablations if each.region.startswith(units.RANDOM)}
+
+    assert layers() == layers(in_each_layer=True) == set()
+    assert layers(seed=0) == {None}
+    assert layers(seed=0, in_each_layer=True) == {None, 0, 1, 2}
 
 
 @pytest.mark.parametrize("kind", ["head", "mlp"])

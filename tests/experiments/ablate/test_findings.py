@@ -215,7 +215,11 @@ def test_controls_are_the_shares_of_each_subspace(sweeps):
 
 def test_regions_and_words_stand_beside_what_is_random(sweeps, network):
     clf, sequences, _ = network
-    regions = [each for each in units.each_region(clf.config, seed=0) if each.kind == "mask" and each.layer == 1]
+    regions = [
+        each
+        for each in units.each_region(clf.config, seed=0, in_each_layer=True)
+        if each.kind == "mask" and each.layer == 1
+    ]
     words = {}
     for split in BOTH:
         even = [np.array(ids) % 2 == 0 for ids in sequences[split]]
