@@ -22,7 +22,8 @@ def first_plans(
 ) -> Iterator[Plan]:
     """Yield the plans of heads and layers with each fill, of regions, and of words where nltk has its data.
 
-    Regions have random cells beside them unless `controls` is 0; those of one layer alone, where `everything` is wanted."""
+    Regions have random cells beside them unless `controls` is 0; those of one layer alone only where `everything` is
+    wanted."""
     config, splits = sweeps.study.clf.config, ("val", "test")
     for fill in fills:
         if "heads" in units:
