@@ -200,10 +200,9 @@ def test_runs_with_other_seeds_are_compared(here, monkeypatch, capsys):
 
 @pytest.mark.usefixtures("saved")
 def test_the_least_share_of_interest_reaches_verdicts_and_report(here, monkeypatch):
-    Path("noisy.txt").write_text(
-        Path("corpus.txt").read_text() + Path("corpus.txt").read_text().replace("felt", "feel")
-    )
-    settings = ("--units", "layers", "--fill", "zero", "--controls", "0", "--corpus", "noisy.txt")
+    lines = Path("corpus.txt").read_text()  # too few for a verdict
+    Path("more.txt").write_text(lines + lines.replace("felt", "feel") + lines.replace("felt", "am"))
+    settings = ("--units", "layers", "--fill", "zero", "--controls", "0", "--corpus", "more.txt")
     counts = {}
     for least in ("0.001", "0.9"):
         assert run_ablate(monkeypatch, *settings, "--least", least) == 0

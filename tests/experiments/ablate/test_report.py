@@ -101,7 +101,7 @@ def over_seeds(*runs, **options):
 
 def test_the_page_begins_with_the_answer():
     text = page(pictures=[{"file": "a.png", "text": "An A"}, {"file": "b.png", "text": "A B"}])
-    start = "# What each class needs\n\n**One seed.** Of 5 heads, each closed alone with fill mean, 3 matter to"
+    start = "# What each class needs\n\n**One seed.** Of 5 heads, each closed alone with fill mean, 3 matter:"
     assert text.startswith(start)
     assert (
         f"\n{ALONE}\n1 of the 6 effects is open; it is known to within 3.0% of the margin, but too close to 5% to be"
@@ -115,8 +115,8 @@ def test_the_page_begins_with_the_answer():
 
 def test_several_matter():
     assert answer() == [
-        "**One seed.** Of 5 heads, each closed alone with fill mean, 3 matter to at least one class: each surely "
-        "changes the margin of that class by more than 5%, confidence set aside. 1 is negligible for every class: it "
+        "**One seed.** Of 5 heads, each closed alone with fill mean, 3 matter: each surely "
+        "changes the margin of at least one class by more than 5%, confidence set aside. 1 is negligible for every class: it "
         "surely changes no margin by that much.",
         "By class: fear (head 0.5, head 0.1); joy (head 0.0); none for love.",
         "Of the 3 effects that matter, each of one head on one class, 2 are specific, that is, larger than what 95% of "
@@ -131,8 +131,8 @@ def test_one_matters():
         heads((0, "fear", -9, "m", True), (1, "fear", 0, "n", False), (2, "fear", 0, "n", False)), least=0.025
     )
     assert lines == [
-        "**One seed.** Of 3 heads, each closed alone with fill mean, 1 matters to at least one class: it surely "
-        "changes the margin of that class by more than 2.5%, confidence set aside. 2 are negligible for every class: "
+        "**One seed.** Of 3 heads, each closed alone with fill mean, 1 matters: it surely "
+        "changes the margin of at least one class by more than 2.5%, confidence set aside. 2 are negligible for every class: "
         "they surely change no margin by that much.",
         "By class: fear (head 0.0).",
         "This one effect is specific, that is, larger than what 95% of 24 random subspaces of the layer do.",
@@ -217,9 +217,7 @@ def test_other_kinds_are_named_by_what_was_done_to_them():
         return answer(table)
 
     masked = begin("mask", True, None)
-    assert masked[0].startswith(
-        "**One seed.** Of 2 regions of the attention maps, each masked alone, 2 matter to at least"
-    )
+    assert masked[0].startswith("**One seed.** Of 2 regions of the attention maps, each masked alone, 2 matter:")
     assert masked[1] == "By class: joy (self in all layers, last query in all layers)."
     assert masked[2] == (
         "Of the 2 effects that matter, each of one region of the attention maps on one class, 1 is specific, that is, "
@@ -227,9 +225,7 @@ def test_other_kinds_are_named_by_what_was_done_to_them():
         "could not be compared: nothing random is of the same size."
     )
     words = begin("words", True)
-    assert words[0].startswith(
-        "**One seed.** Of 1 class of words, hidden alone, 1 matters to at least one class: it surely"
-    )
+    assert words[0].startswith("**One seed.** Of 1 class of words, hidden alone, 1 matters: it surely")
     assert words[2] == "This one effect is specific, that is, larger than what hiding as many random tokens does."
     without = begin("heads", None)
     assert without[0].startswith("**One seed.** Of 1 attention layer, closed alone with fill zero, 1 matters")
