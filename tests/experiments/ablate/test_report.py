@@ -115,8 +115,8 @@ def test_the_page_begins_with_the_answer():
 
 def test_several_matter():
     assert answer() == [
-        "**One seed.** Of 5 heads, each closed alone with fill mean, 3 matter: each surely "
-        "changes the margin of at least one class by more than 5%, confidence set aside. 1 is negligible for every class: it "
+        "**One seed.** Of 5 heads, each closed alone with fill mean, 3 matter: each surely changes "
+        "the margin of at least one class by more than 5%, confidence set aside. 1 is negligible for every class: it "
         "surely changes no margin by that much.",
         "By class: fear (head 0.5, head 0.1); joy (head 0.0); none for love.",
         "Of the 3 effects that matter, each of one head on one class, 2 are specific, that is, larger than what 95% of "
@@ -131,8 +131,8 @@ def test_one_matters():
         heads((0, "fear", -9, "m", True), (1, "fear", 0, "n", False), (2, "fear", 0, "n", False)), least=0.025
     )
     assert lines == [
-        "**One seed.** Of 3 heads, each closed alone with fill mean, 1 matters: it surely "
-        "changes the margin of at least one class by more than 2.5%, confidence set aside. 2 are negligible for every class: "
+        "**One seed.** Of 3 heads, each closed alone with fill mean, 1 matters: it surely changes "
+        "the margin of at least one class by more than 2.5%, confidence set aside. 2 are negligible for every class: "
         "they surely change no margin by that much.",
         "By class: fear (head 0.0).",
         "This one effect is specific, that is, larger than what 95% of 24 random subspaces of the layer do.",
