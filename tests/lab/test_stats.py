@@ -243,5 +243,5 @@ def test_runs_that_rank_at_random_agree_5_times_in_100():
     p = np.array([concordance(rng.normal(size=(3, 7)))[1] for _ in range(300)])
     assert 0.02 < (p < 0.05).mean() < 0.09
     agreeing = rng.normal(size=7)
-    p = np.array([concordance(agreeing + rng.normal(size=(3, 7)) / 2)[1] for _ in range(50)])
+    p = np.array([concordance(agreeing + rng.normal(size=(3, 7)) / 4)[1] for _ in range(50)])
     assert (p < 0.05).mean() > 0.8
