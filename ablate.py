@@ -132,8 +132,8 @@ def measure(sweeps: Sweeps, options: Options) -> tuple[Tables, Smallest | None]:
         pairs, tables["interactions"] = findings.measure_pairs(
             sweeps, heads, singles, fill, options.class_, options.least
         )
+        pairs["verdicts"] = judge_units(pairs["effects"], tables["controls"])
         tables |= {name: pd.concat([tables[name], table]) for name, table in pairs.items()}
-        tables["verdicts"] = judge_units(tables["effects"], tables["controls"])
     return tables, findings.find_smallest_set(sweeps, importance, fill) if "smallest" in options.units else None
 
 
@@ -150,13 +150,8 @@ def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweep
             output.write_csv(new / f"{name}.csv", table)
         if smallest:
             output.write_json(new / "smallest.json", {**smallest})
-        draw(
-            new,
-            tables,
-            majority,
-            options.least,
-            f"run {study.run.name}: {len(test):,} test texts of {study.corpus.name}",
-        )
+        title = f"run {study.run.name}: {len(test):,} test texts of {study.corpus.name}"
+        draw(new, tables, majority, options.least, title)
         page = report(
             about,
             tables,

@@ -62,8 +62,7 @@ def draw_heat_maps(
 ) -> tuple[Figure, list[Axes]]:
     """Draw one heat map each: the first in these colours on a scale of its own; the others, SIGNED, share one."""
     whole, *others = maps.values()
-    cell = min(CELL, (grid_shape(len(maps))[2] - 0.6) / whole.shape[1])
-    figure, grid = make_panels(len(maps), cell * whole.shape[0] + 0.9)
+    figure, grid, cell = make_map_panels(len(maps), *whole.shape)
     limits = [find_colour_limit([whole]), *[find_colour_limit(others)] * len(others)]
     for axes, (label, values), limit in zip(grid, maps.items(), limits, strict=True):
         draw_heat_map(axes, values, colours if axes is grid[0] else SIGNED, limit, cell)
@@ -127,6 +126,13 @@ def make_panels(n: int, height: float) -> tuple[Figure, list[Axes]]:
     rows, columns, width = grid_shape(n)
     figure = Figure(figsize=(columns * width + 2, rows * height + 0.9), layout="constrained")
     return figure, add_panels(figure, n)
+
+
+def make_map_panels(n: int, rows: int, columns: int) -> tuple[Figure, list[Axes], float]:
+    """Make a figure of n panels for heat maps of this shape; return it, the panels and the size of a cell in inches."""
+    cell = min(CELL, (grid_shape(n)[2] - 0.6) / columns)
+    figure, grid = make_panels(n, cell * rows + 0.9)
+    return figure, grid, cell
 
 
 def panel_title(label: str, n: int) -> str:

@@ -41,10 +41,12 @@ def fit_temperatures(baseline: Floats, ablated: Floats, targets: Ints) -> Temper
     Where nearly all texts are right, the best temperature hangs on the few that are not, or there is none, because
     ever lower ones fit better. So the mean loss is not taken below `find_floor`: 10 nats of all texts together.
     Of fewer than FEWEST_VAL texts, `resampled` is NaN: how other texts would change the fit is not known."""
-    networks = [baseline[:, None], *ablated]
-    fitted = np.array([_fit_temperature(_Loss(logits, targets)) for logits in networks])
+    fitted, at_fit = [], []
+    for logits in (baseline[:, None], *ablated):
+        network_loss = _Loss(logits, targets)
+        fitted.append(_fit_temperature(network_loss))
+        at_fit.append(network_loss.measure(1 / fitted[-1]))
     N, floor = len(targets), find_floor(len(targets))
-    at_fit = [_Loss(logits, targets).measure(1 / T) for logits, T in zip(networks, fitted, strict=True)]
     losses, slopes, curvatures = (np.stack(values, axis=1) for values in zip(*at_fit, strict=True))  # (N, 1 + U)
     is_minimum = np.abs(slopes.mean(0)) < 1e-6 * curvatures.mean(0)
     changes = []
@@ -53,7 +55,7 @@ def fit_temperatures(baseline: Floats, ablated: Floats, targets: Ints) -> Temper
         with np.errstate(divide="ignore", invalid="ignore"):  # one step of Newton's method
             changes.append(np.where(is_minimum, -slope / curvature, (floor - loss) / slope))
     drift = np.exp(-np.nan_to_num(np.concatenate(changes)).clip(-1, 1))
-    return Temperatures(fitted, drift if N >= FEWEST_VAL else np.full_like(drift, np.nan))
+    return Temperatures(np.array(fitted), drift if N >= FEWEST_VAL else np.full_like(drift, np.nan))
 
 
 def find_floor(n: int) -> float:

@@ -16,7 +16,6 @@ from matplotlib.ticker import MaxNLocator
 
 from lab import figures
 from lab.figures import (
-    CELL,
     COLOURS,
     GREY,
     MANY,
@@ -31,6 +30,7 @@ from lab.figures import (
     draw_scale,
     find_colour_limit,
     grid_shape,
+    make_map_panels,
     make_panels,
     panel_title,
     pivot_heads,
@@ -56,9 +56,7 @@ def draw_heads(verdicts: pd.DataFrame, fill: str, path: Path, title: str) -> Non
     rows = _select_percent(verdicts, ["head"], fill)
     panels = {str(label): of_class for label, of_class in rows.groupby("class", sort=False)}
     maps = {label: pivot_heads(of_class, "share") for label, of_class in panels.items()}
-    shape = next(iter(maps.values())).shape
-    cell = min(CELL, (grid_shape(len(maps))[2] - 0.6) / shape[1])
-    figure, grid = make_panels(len(maps), cell * shape[0] + 0.9)
+    figure, grid, cell = make_map_panels(len(maps), *next(iter(maps.values())).shape)
     limit = find_colour_limit(maps.values())
     for axes, (label, values) in zip(grid, maps.items(), strict=True):
         draw_heat_map(axes, values, SIGNED, limit, cell)

@@ -19,9 +19,8 @@ from lab.units import RANDOM, SUBSPACE, Head, head_name, parse_head
 
 from .importance import KEEP, Smallest, curve_points, find_superfluous, gate_gradients, order_heads, tabulate_importance
 from .interactions import measure_interactions
-from .verdicts import CONTROLS, tabulate_paired_controls
+from .verdicts import CONTROLS, UNIT, tabulate_single_controls
 
-NAMES = ["kind", "layer", "head", "region"]  # columns that say which ablation
 Logits = NDArray[np.float32]  # (N, U, R, K)
 LogitsOf = dict[tuple[str, str, str], Logits]  # by plan, fill and split
 Tables = dict[str, pd.DataFrame]  # by the name of their file
@@ -36,12 +35,12 @@ class Compared:
     targets: NDArray[np.integer]  # (N,)
 
 
-def compare(sweeps: Sweeps, plan: Plan, logits: LogitsOf, units: Sequence[int]) -> dict[str, Compared]:
-    """Return what to compare of these units of a plan, by split; val comes first."""
+def compare(sweeps: Sweeps, plan: Plan, logits: LogitsOf, family: Sequence[int]) -> dict[str, Compared]:
+    """Return what to compare of a family, the positions of units in a plan, by split; val comes first."""
     return {
         split: Compared(
             sweeps.baseline(split),
-            np.moveaxis(logits[plan.name, plan.fill, split][:, units], 0, 1),
+            np.moveaxis(logits[plan.name, plan.fill, split][:, family], 0, 1),
             sweeps.texts[split].targets,
         )
         for split in ("val", "test")
@@ -69,11 +68,11 @@ def measure_plans(
 
 
 def measure_family(
-    sweeps: Sweeps, plan: Plan, units: Sequence[int], logits: LogitsOf, only: str | None, least: float, test: bool
+    sweeps: Sweeps, plan: Plan, family: Sequence[int], logits: LogitsOf, only: str | None, least: float, test: bool
 ) -> Tables:
-    """Return `measure_plans` of these units of a plan, which are one family; `significance` only with `test`."""
-    labels, chosen = sweeps.study.clf.labels, [plan.ablations["test"][u] for u in units]
-    by_split = compare(sweeps, plan, logits, units)
+    """Return `measure_plans` of a family, the positions of units in a plan; `significance` only with `test`."""
+    labels, chosen = sweeps.study.clf.labels, [plan.ablations["test"][u] for u in family]
+    by_split = compare(sweeps, plan, logits, family)
     val = by_split["val"]
     temperatures = fit_temperatures(val.baseline, val.ablated, val.targets)
     effects, flips = {}, {}
@@ -81,13 +80,12 @@ def measure_family(
         arguments = networks.baseline, networks.ablated, networks.targets, labels
         permute = test and split == "test"
         measured = correct_p_values(select_class(measure_effects(*arguments, test=permute), only))
-        shares = tabulate_shares(*arguments, temperatures)  # val, which the temperatures fit, has no limits
         if split == "test":
             shares = measure_shares(*arguments, temperatures, least, only, permute)
-        shares = select_class(shares, only)
+        else:  # val, which the temperatures fit, has no limits
+            shares = select_class(tabulate_shares(*arguments, temperatures), only)
         effects[split] = pd.concat([measured, shares]).sort_values("unit", kind="stable")
-        table = count_flips(*arguments)
-        flips[split] = table[table["class"] == only] if only else table
+        flips[split] = select_class(count_flips(*arguments), only)
     confirmed = {"significance": confirm_on_test(effects["val"], effects["test"], METRIC)} if test else {}
     named = pd.concat(name_units(effects[split], chosen, plan.fill, split) for split in by_split)
     return {
@@ -102,7 +100,7 @@ def measure_controls(sweeps: Sweeps, plans: Sequence[Plan], logits: LogitsOf, ef
 
     plans: random subspaces, in the order of their draws; effects: `measure_plans`, whose random cells and random tokens
     are the controls of regions and of words."""
-    labels, tables = sweeps.study.clf.labels, [tabulate_paired_controls(effects)]
+    labels, tables = sweeps.study.clf.labels, [tabulate_single_controls(effects)]
     for plan in plans:
         ablations = plan.ablations["test"]
         by_split = compare(sweeps, plan, logits, range(len(ablations)))
@@ -123,7 +121,7 @@ def select_class(table: pd.DataFrame, only: str | None) -> pd.DataFrame:
 
 def name_units(table: pd.DataFrame, ablations: Sequence[Ablation], fill: str, split: str = "") -> pd.DataFrame:
     """Replace the numbers in the column `unit` by what they stand for: kind, layer, head, region, fill and split."""
-    names = pd.DataFrame([{name: getattr(ablation, name) for name in NAMES} for ablation in ablations])
+    names = pd.DataFrame([{name: getattr(ablation, name) for name in UNIT} for ablation in ablations])
     names = names.astype({"layer": "Int64", "head": "Int64"}).assign(fill=fill)
     if split:
         names["split"] = split

@@ -59,10 +59,7 @@ def report(
     overall = add_names(effects[(effects["split"] == "test") & (effects["class"] == OVERALL)])
     words = overall[overall["kind"] == "words"]
     attention = overall[overall["kind"].isin(["mask", "cut"]) & (overall["metric"] == "log_prob")]
-    key = [*UNIT, "fill", "class"]
-    val = effects[(effects["split"] == "val") & (effects["metric"] == METRIC)].rename(columns={"share": "val_share"})
-    tested = add_names(verdicts).merge(significance[[*key, "p_holm", "p_bh"]], how="left", on=key)
-    tested = tested.merge(val[[*key, "val_share"]], how="left", on=key)
+    tested = _join_tests(verdicts, effects, significance)
     by_family = tested.groupby(["kind", "fill"], sort=False)
     families = [_summarise_family(str(kind), str(fill), rows) for (kind, fill), rows in by_family]
 
@@ -92,6 +89,14 @@ def report(
     )
 
 
+def _join_tests(verdicts: pd.DataFrame, effects: pd.DataFrame, significance: pd.DataFrame) -> pd.DataFrame:
+    """Return the verdicts with names, the share on val (`val_share`) and the corrected p-values."""
+    key = [*UNIT, "fill", "class"]
+    val = effects[(effects["split"] == "val") & (effects["metric"] == METRIC)].rename(columns={"share": "val_share"})
+    tested = add_names(verdicts).merge(significance[[*key, "p_holm", "p_bh"]], how="left", on=key)
+    return tested.merge(val[[*key, "val_share"]], how="left", on=key)
+
+
 def _summarise_answer(family: Section, least: float) -> Section:
     """Return what the first sentences of the page say of a family of units."""
     rows = family["rows"]
@@ -119,15 +124,15 @@ def _summarise_seeds(family: Section, seeds: pd.DataFrame, agreement: pd.DataFra
     """Return what of a family of units repeats over the runs."""
     rows = add_names(seeds[(seeds["kind"] == family["kind"]) & (seeds["fill"] == family["fill"])])
     of_family = (agreement["kind"] == family["kind"]) & (agreement["fill"] == family["fill"])
-    found = rows[rows["matters_in"] > 0]
-    found = found.sort_values(["matters_in", "mean_share"], key=abs, ascending=False, kind="stable")
-    in_all = found[found["matters_in"] == found["runs"]]
+    matter = rows[rows["matters_in"] > 0]
+    matter = matter.sort_values(["matters_in", "mean_share"], key=abs, ascending=False, kind="stable")
+    in_all = matter[matter["matters_in"] == matter["runs"]]
     return {
         "runs": rows["runs"].max(),
-        "n_some": len(found),
+        "n_some": len(matter),
         "in_all": in_all.to_dict("records"),
         "n_specific_in_all": (in_all["specific_in"] == in_all["runs"]).sum(),
-        "top": found.head(TOP).to_dict("records"),
+        "top": matter.head(TOP).to_dict("records"),
         "agreement": agreement[of_family].to_dict("records"),
     }
 

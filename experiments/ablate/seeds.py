@@ -19,10 +19,10 @@ MAY_DIFFER = {"seed", "run", "device", "precision", "compile", "recompute"}  # s
 
 def check_alike(studies: Sequence[Study]) -> None:
     """Raise InputError unless the runs were trained alike, but for their seed."""
-    for one, other in combinations(studies, 2):
-        before, now = describe_training(one), describe_training(other)
+    for first, second in combinations(studies, 2):
+        before, now = describe_training(first), describe_training(second)
         changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
-        runs_named = f"--run: {one.run} and {other.run}"
+        runs_named = f"--run: {first.run} and {second.run}"
         if changed - MAY_DIFFER:
             names = ", ".join(sorted(changed - MAY_DIFFER))
             raise InputError(f"{runs_named} differ in their {names}; expected runs that differ in their seed alone")

@@ -8,10 +8,10 @@ from lab.units import RANDOM
 
 UNIT = ["kind", "layer", "head", "region"]
 CONTROLS = ["kind", "layer", "draw", "class", "fill", "split", "share", "region"]  # columns of controls.csv
-PAIRED = ["mask", "cut", "words"]  # kinds whose units have one control each, drawn anew for every text
+SINGLE = ["mask", "cut", "words"]  # kinds whose units have a single control, drawn anew for every text
 
 
-def tabulate_paired_controls(effects: pd.DataFrame) -> pd.DataFrame:
+def tabulate_single_controls(effects: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of controls.csv for units whose control is an ablation of its own, random for every text."""
     rows = effects[(effects["metric"] == METRIC) & effects["region"].str.startswith(RANDOM)]
     return rows.assign(draw=0, region=rows["region"].str.removeprefix(RANDOM))[CONTROLS]
@@ -39,8 +39,8 @@ def judge_units(effects: pd.DataFrame, controls: pd.DataFrame) -> pd.DataFrame:
     rows = rows.merge(limits.reset_index(), on=key, how="left")
     loses = rows["share"] < 0
     rows["control_share"] = rows.pop("low").where(loses, rows.pop("high"))
-    paired = rows["kind"].isin(PAIRED)
-    nearest = rows["share"].where(~paired, rows["share_high"].where(loses, rows["share_low"]))
+    single = rows["kind"].isin(SINGLE)
+    nearest = rows["share"].where(~single, rows["share_high"].where(loses, rows["share_low"]))
     exceeds = (nearest < rows["control_share"]).where(loses, nearest > rows["control_share"])
     specific = (rows["verdict"] == "matters") & exceeds
     return rows.assign(specific=specific.astype("boolean").mask(rows["controls"].isna()))

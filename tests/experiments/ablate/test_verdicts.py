@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.ablate.verdicts import CONTROLS, judge_units, tabulate_paired_controls
+from experiments.ablate.verdicts import CONTROLS, judge_units, tabulate_single_controls
 from lab.shares import METRIC
 
 UNIT = ["kind", "layer", "head", "region"]
@@ -103,7 +103,7 @@ def test_both_limits_of_a_region_lie_beyond_its_control(kind, layer, share, spec
         (kind, layer, None, "last query", "joy", share, "matters"),
     )
     other = effects((kind, 3, None, "random, as many as self", "joy", -0.9, "matters"))
-    judged = judge(table, tabulate_paired_controls(pd.concat([table, other])))
+    judged = judge(table, tabulate_single_controls(pd.concat([table, other])))
     assert judged["region"].tolist() == ["self", "last query"]  # the controls are no units
     assert judged["controls"].tolist()[0] == 1
     assert judged["control_share"].tolist()[0] == pytest.approx(-0.10)
@@ -125,7 +125,7 @@ def test_paired_controls_stand_in_the_table_under_the_region_that_they_are_for()
         ("words", None, None, "random, as many as feel", "fear", 0.3, "open"),
     )
     every = pd.concat([table, table.assign(split="val", share=0.7), table.assign(metric="recall")])
-    found = tabulate_paired_controls(every)
+    found = tabulate_single_controls(every)
     assert list(found) == CONTROLS
     columns = ["kind", "class", "fill", "split", "share", "region", "draw"]
     assert found[columns].to_numpy().tolist() == [
