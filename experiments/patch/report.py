@@ -2,7 +2,7 @@
 
 The sentences stand in that file. This one computes what they say, one function for each section of the page."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,22 @@ import pandas as pd
 from lab.report import render
 from lab.shares import LEAST
 
+from .circuit import FOLLOWED
 from .estimates import NODES
 from .pairs import GAP
 from .tables import FEWEST
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 TOP, FEW = 10, 3  # rows of a long table, and how many are put in words
-CONSTANTS = {"least": LEAST, "fewest": FEWEST, "least_gap": GAP, "nodes": NODES, "top": TOP, "few": FEW}
+CONSTANTS = {
+    "least": LEAST,
+    "fewest": FEWEST,
+    "least_gap": GAP,
+    "nodes": NODES,
+    "top": TOP,
+    "followed_at_most": FOLLOWED,
+}
+STREAM, TOKENS = ("resid_pre", "attn", "mlp"), ("changed", "between", "last")
 Section = dict[str, Any]  # what a section of the page shows, by name
 
 
@@ -72,7 +81,7 @@ def _summarise_pairs(pairs: pd.DataFrame) -> Section:
         "n_texts": kept["clean"].nunique(),
         "n_small": (kept["gap"].abs() < GAP).sum(),
         "gap": kept["gap"].median(),
-        "classes": [(clean, corrupt, n) for (clean, corrupt), n in classes.items()],
+        "classes": classes.reset_index(name="n").to_dict("records"),
         "why": dropped["why"].value_counts().head(TOP).to_dict(),
         "first": kept.iloc[0].to_dict(),
     }
@@ -116,12 +125,16 @@ def _list_other_kinds(averages: pd.DataFrame) -> list[Section]:
     ]
 
 
-def _follow_stream(averages: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    """Return the shares of the residual stream before each layer, at the changed word, in between and at the end."""
-    rows = averages[averages["kind"] == "resid_pre"]
-    shares = rows.pivot(index=["direction", "layer"], columns="tokens", values="share")
-    shares = shares.reindex(columns=["changed", "between", "last"]).reset_index()
-    return shares.to_dict("records")
+def _follow_stream(averages: pd.DataFrame) -> Section | None:
+    """Return the shares of the residual stream, attention and MLPs, by layer, at the changed word, in between and at
+    the last token; None where none of them was patched."""
+    rows = averages[averages["kind"].isin(STREAM) & (averages["tokens"] != "all")]
+    if rows.empty:
+        return None
+    shares = rows.assign(column=rows["kind"] + ", " + rows["tokens"])
+    wide = shares.pivot(index=["direction", "layer"], columns="column", values="share")
+    columns = [f"{kind}, {tokens}" for kind in STREAM for tokens in TOKENS if f"{kind}, {tokens}" in wide]
+    return {"columns": columns, "rows": wide.reset_index().to_dict("records")}
 
 
 def _summarise_paths(edges: pd.DataFrame) -> Section:

@@ -74,10 +74,11 @@ def open_classifier(
     study = open_study(run, device, corpus)
     if clean is not None and corrupt is not None:
         pairs, table = pair_texts(study, clean, corrupt, answers)
+        about = study.provenance("none of its texts, but two from the command line", seed)
     else:
         pairs, table = pair_test_texts(study, most, seed)
+        about = study.provenance(f"{len(pairs)} pairs, each a text of test and the same with another word", seed)
     identity = {"weights": study.weights, "seed": seed, "precision": device.precision}
-    about = study.provenance(f"{len(pairs)} of {len(table)} pairs of texts", seed)
     return Subject(study.run, study.clf, study.tokenizer, pairs, table, device, identity, about, study)
 
 
@@ -111,7 +112,7 @@ def open_language_model(
     about = [
         f"language model: {model}",
         f"SHA-256 of the weights: {weights}",
-        f"{len(pairs)} of {len(table)} pairs of texts, each after <|endoftext|>",
+        "each text comes after `<|endoftext|>`",
         *manifest.describe_call(seed, device),
     ]
     return Subject(folder, lm, tokenizer, pairs, table, device, identity, about)
