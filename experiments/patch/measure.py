@@ -25,7 +25,9 @@ from .paths import Edge, LayerNormName, estimate_edges, patch_edges
 from .subject import Subject
 
 Direction = Literal["denoise", "noise"]
+NAMES = {"denoise": ("corrupt", "clean"), "noise": ("clean", "corrupt")}  # of the base and the source
 CELL = ["kind", "layer", "head", "position"]
+EDGE = ["sender", "receiver", "input"]
 ROUNDING = 1e-6  # of the metric: a patch that changes it by less has changed nothing
 
 
@@ -47,17 +49,20 @@ class Runs:
         of_base, of_source = (float(self.metric.read(run.resid_pre[-1])) for run in (self.base, self.source))
         return dict(zip(NAMES[self.direction], (of_base, of_source), strict=True))
 
-    def keep(self, name: str, depends: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-        """Return the result that is on disk under this name and depends on the same; else compute it and write it."""
-        path = self.subject.folder / f"{self.pair.number}-{self.direction}-{name}.json"
-        texts = {"texts": [self.pair.clean_ids, self.pair.corrupt_ids], "answers": list(self.pair.answers)}
-        identity = {**self.subject.identity, **texts, **depends}
-        if (result := read_result(path, identity)) is None:
-            write_result(path, identity, result := compute())
-        return result
+
+def keep(subject: Subject, name: str, depends: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+    """Return the result that is on disk under this name and depends on the same; else compute it and write it."""
+    path = subject.folder / f"{name.replace(' ', '-')}.json"
+    identity = {**subject.identity, **depends}
+    if (result := read_result(path, identity)) is None:
+        write_result(path, identity, result := compute())
+    return result
 
 
-NAMES = {"denoise": ("corrupt", "clean"), "noise": ("clean", "corrupt")}  # of the base and the source
+def keep_of_pair(runs: Runs, name: str, depends: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+    """Return a result of one pair and direction, see `keep`."""
+    depends = {**depends, "pair": hash_all([runs.pair])}
+    return keep(runs.subject, f"pair {runs.pair.number} {runs.direction} {name}", depends, compute)
 
 
 def run_pair(subject: Subject, pair: Pair, direction: Direction) -> Runs:
@@ -103,7 +108,7 @@ def estimate_all(
     for runs in each_run(subject, directions, "estimates"):
         cells = list_cells(subject.config, len(runs.base_ids), kinds, positions)
         depends = {"kinds": list(kinds), "positions": positions}
-        estimates = runs.keep("estimates", depends, partial(estimate_pair, runs, cells))
+        estimates = keep_of_pair(runs, "estimates", depends, partial(estimate_pair, runs, cells))
         table = pd.DataFrame([asdict(cell) for cell in cells], columns=CELL).astype(
             {"head": "Int64", "position": "Int64"}
         )
@@ -146,7 +151,7 @@ def patch_all(
         rows = by_run[runs.pair.number, runs.direction]
         run_cells = [make_cell(row) for row in rows[CELL].itertuples(index=False)]
         depends = {"cells": hash_all(run_cells), "controls": [control.name for control in controls]}
-        result = runs.keep("patches", depends, partial(patch_pair, runs, run_cells, controls))
+        result = keep_of_pair(runs, "patches", depends, partial(patch_pair, runs, run_cells, controls))
         base = runs.unpatched[NAMES[runs.direction][0]]
         check_change(runs, np.array(result["cells"]) - base)
         patched[rows.index] = result["cells"]
@@ -202,25 +207,28 @@ def measure_edges(
     subject: Subject, directions: Sequence[Direction], name: str, edges: Sequence[Edge], layer_norm: LayerNormName
 ) -> pd.DataFrame:
     """Return one row per pair, direction and edge: the columns of paths.csv. `name` says which edges these are."""
+    ends = pd.DataFrame([(str(edge.sender), str(edge.receiver), edge.input) for edge in edges], columns=EDGE)
+    depends = {"edges": hash_all(edges), "layer_norm": layer_norm, "pairs": hash_all(subject.pairs)}
     tables = []
-    for runs in each_run(subject, directions, f"edges {name}"):
-        depends = {"edges": hash_all(edges), "layer_norm": layer_norm}
-        result = runs.keep(f"edges {name}", depends, partial(measure_pair_edges, runs, edges, layer_norm))
-        about = {"pair": runs.pair.number, "direction": runs.direction, "layer_norm": layer_norm}
-        ends = pd.DataFrame([(str(edge.sender), str(edge.receiver), edge.input) for edge in edges], columns=EDGE)
-        tables.append(ends.assign(**about, **result))
+    for direction in directions:
+        compute = partial(patch_edges_of_pairs, subject, direction, name, edges, layer_norm)
+        by_pair = keep(subject, f"{direction} edges {name}", depends, compute)
+        for pair, columns in zip(subject.pairs, by_pair, strict=True):
+            tables.append(ends.assign(pair=pair.number, direction=direction, layer_norm=layer_norm, **columns))
     return pd.concat(tables, ignore_index=True)[["pair", "direction", *EDGE, "layer_norm", "effect", "estimate"]]
 
 
-EDGE = ["sender", "receiver", "input"]
-
-
-def measure_pair_edges(runs: Runs, edges: Sequence[Edge], layer_norm: LayerNormName) -> dict[str, list[float]]:
-    """Return the effect of each edge, and its estimate."""
-    patched = patch_edges(runs.metric, runs.base, runs.source, edges, layer_norm, runs.subject.device.tokens)
-    effect = patched - runs.unpatched[NAMES[runs.direction][0]]
-    estimate = estimate_edges(runs.metric, runs.base_ids, runs.source, edges, layer_norm)
-    return {"effect": effect.tolist(), "estimate": estimate.tolist()}
+def patch_edges_of_pairs(
+    subject: Subject, direction: Direction, name: str, edges: Sequence[Edge], layer_norm: LayerNormName
+) -> list[dict[str, list[float]]]:
+    """Return the effect of each edge, and its estimate, for each pair."""
+    by_pair = []
+    for runs in each_run(subject, [direction], f"{direction}: edges {name}"):
+        patched = patch_edges(runs.metric, runs.base, runs.source, edges, layer_norm, subject.device.tokens)
+        estimate = estimate_edges(runs.metric, runs.base_ids, runs.source, edges, layer_norm)
+        base = runs.unpatched[NAMES[direction][0]]
+        by_pair.append({"effect": (patched - base).tolist(), "estimate": estimate.tolist()})
+    return by_pair
 
 
 def forecast_patches(subject: Subject, cells: pd.DataFrame) -> str:
