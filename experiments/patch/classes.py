@@ -6,7 +6,7 @@ classes. The control is the same head emitting the mean of `from` itself: what a
 
 Letters: N texts, U heads, K classes, and those of the forward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import permutations, product
 from pathlib import Path
@@ -69,12 +69,12 @@ def run_between(study: Study, texts: Texts, path: Path, seed: int) -> Floats:
 
     They are written to `path` as they come: after an interruption only the rest is computed."""
     clf, device = study.clf, study.device
-    means = average_last_outputs(clf, study.texts["train"], device)
-    fills = [partial(emit, mean.nan_to_num()[None, :, :, None]) for mean in means]
-    ablations = [BASELINE, *close_at_last_token(clf.config)]
+    ablations, K = [BASELINE, *close_at_last_token(clf.config)], len(clf.labels)
     identity = {**study.identity(texts, study.texts["train"]), "seed": seed}
-    logits = open_array(path, identity, (len(texts), len(ablations), len(fills), len(clf.labels)), device)
+    logits = open_array(path, identity, (len(texts), len(ablations), K, K), device)
     left = np.flatnonzero(np.isnan(logits).any(axis=(1, 2, 3)))
+    means: Iterable[Tensor] = average_last_outputs(clf, study.texts["train"], device) if len(left) else ()
+    fills = [partial(emit, mean.nan_to_num()[None, :, :, None]) for mean in means]
     with progress_bar("texts") as bar:
         task = bar.add_task("between classes", total=len(texts), completed=len(texts) - len(left), note="")
         for index, batch_logits in sweep(clf, texts.sequences, ablations, fills, device, left):
@@ -82,7 +82,7 @@ def run_between(study: Study, texts: Texts, path: Path, seed: int) -> Floats:
             bar.advance(task, len(index))
     logits.flush()
     measured = np.array(logits)
-    measured[:, 1:, means.isnan().any(dim=(1, 2, 3)).numpy()] = np.nan
+    measured[:, 1:, np.bincount(study.texts["train"].targets, minlength=K) == 0] = np.nan
     return measured
 
 

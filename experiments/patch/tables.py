@@ -141,7 +141,11 @@ def compare_estimates(cells: pd.DataFrame) -> pd.DataFrame:
 def rate_estimates(cells: pd.DataFrame, column: str) -> dict[str, object]:
     """Return how good the estimates in a column are, over the maps of several pairs."""
     maps = [rows for _, rows in cells.groupby("pair")]
-    ranked = [spearmanr(rows["effect"], rows[column]).statistic for rows in maps if len(rows) >= FEWEST_CELLS]
+    ranked = [
+        spearmanr(rows["effect"], rows[column]).statistic
+        for rows in maps
+        if len(rows) >= FEWEST_CELLS and min(rows["effect"].nunique(), rows[column].nunique()) > 1
+    ]
     miss = (cells[column] - cells["effect"]) * cells["normalised"] / cells["effect"]
     worst = cells.iloc[np.nanargmax(miss.abs())] if miss.notna().any() else None
     return {
