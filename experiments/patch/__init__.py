@@ -1,0 +1,1 @@
+"""Which cells of a network carry the difference between two texts? See figures.py."""
