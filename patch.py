@@ -13,7 +13,14 @@ import pandas as pd
 
 from experiments.patch import circuit, classes, figures, tables
 from experiments.patch.cells import HEAD_KINDS, KINDS, Kind
-from experiments.patch.measure import Direction, choose_by_estimate, estimate_all, forecast_patches, patch_all
+from experiments.patch.measure import (
+    Direction,
+    check_device,
+    choose_by_estimate,
+    estimate_all,
+    forecast_patches,
+    patch_all,
+)
 from experiments.patch.paths import LayerNormName, find_node
 from experiments.patch.report import report
 from experiments.patch.subject import Subject, open_classifier, open_language_model
@@ -83,6 +90,7 @@ def main(options: Options) -> int:
     for names, kinds in ((options.sender, circuit.SENDERS), (options.receiver, circuit.RECEIVERS)):
         for name in names:
             find_node(name, subject.config, kinds)
+    check_device(subject)
     with open_analysis(subject.run / "patch", "results", options.resume, device) as folder:
         results = measure(subject, options)
         write(folder, results, subject, options)

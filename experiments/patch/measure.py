@@ -3,18 +3,22 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lab.device import Device
 from lab.kept import read_result, write_result
 from lab.progress import forecast, progress_bar
 from lab.sweep import Ablation
+from lab.sweeps import AGREEMENT
 from lab.units import SUBSPACE
 from model import GPT2Config, InputError, Trace
 
@@ -243,3 +247,18 @@ def forecast_patches(subject: Subject, cells: pd.DataFrame) -> str:
         seconds = time.perf_counter() - started
     rate = sum(L - cell.layer for cell in some) * len(runs.base_ids) / seconds
     return forecast(f"{len(cells):,} patches take", work, rate, subject.device)
+
+
+def check_device(subject: Subject) -> None:
+    """Raise InputError where patches of heads do not do on this device what they do on the CPU."""
+    if subject.device.device.type == "cpu":
+        return
+    on_cpu = replace(subject, model=deepcopy(subject.model).cpu(), device=Device(torch.device("cpu"), "fp32"))
+    cells = [Cell(kind, layer, 0) for kind in HEAD_KINDS for layer in range(subject.config.n_layer)]
+    expected, came = (
+        patch_cells(runs.metric, runs.base, runs.source, cells, runs.subject.device.tokens)
+        for runs in (run_pair(each, subject.pairs[0], "denoise") for each in (on_cpu, subject))
+    )
+    off = (came - expected).abs().max() / expected.abs().max()
+    if not off < AGREEMENT["fp32"]:
+        raise InputError(f"{subject.device} patches otherwise than the CPU, off by {off:.1%}; try --device cpu")
