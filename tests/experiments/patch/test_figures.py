@@ -15,6 +15,7 @@ TITLE = "one run on a corpus, 100 test texts"
 SIGNS = {"denoise": 1, "noise": -1}
 BOTH = tuple(SIGNS)
 STREAM, HEADS = ("resid_pre", "attn", "mlp"), ("z", "q", "k", "v", "pattern")
+TOKENS, GROUPS = ["changed", "between", "last"], ["the replaced word", "between, mean per token", "the last token"]
 CLEAN = ["i", " feel", " so", " happy", " about", " the", " rainy", " day", " in", " the", " town", " today"]
 CORRUPT = [*CLEAN[:3], " furious", *CLEAN[4:]]
 
@@ -41,7 +42,7 @@ def pair_cells(layers=6, clean=CLEAN, changed=3, kinds=STREAM, directions=BOTH, 
 def mean_effects(layers=6, heads=8, kinds=(*STREAM, *HEADS), directions=BOTH, seed=0):
     """Effects over all pairs: few heads do much."""
     rng = np.random.default_rng(seed)
-    stream = cross(direction=directions, kind=kinds, layer=range(layers), tokens=["changed", "between", "last"])
+    stream = cross(direction=directions, kind=kinds, layer=range(layers), tokens=TOKENS)
     stream = stream[~stream["kind"].isin(HEADS)]
     depth = stream["layer"] / layers
     moved = np.select([stream["tokens"] == "changed", stream["tokens"] == "last"], [1 - depth**2, depth**3], 0.02)
@@ -214,6 +215,7 @@ def test_cells_that_were_not_measured_are_grey(tmp_path, saved):
         assert "nan" not in numbers(axes)
         assert not np.isnan(shown(panels(figure)["denoise: attn"])).any()
     assert all(np.isnan(shown(axes)).all() for axes in panels(saved[2]).values())
+    assert {axes.images[0].get_clim() for axes in panels(saved[2]).values()} == {(-1, 1)}
 
 
 def test_what_was_not_asked_for_has_no_panel(tmp_path, saved):
@@ -247,8 +249,8 @@ def test_positions_have_a_line_for_each_group_of_tokens_with_its_intervals(tmp_p
         axes = grid[f"{direction}: {kind}"]
         level, *lines = axes.get_lines()
         assert set(level.get_ydata()) == {0}
-        assert [line.get_label() for line in lines] == list(figures.TOKENS.values())
-        for i, (line, bars, tokens) in enumerate(zip(lines, axes.collections, figures.TOKENS, strict=True)):
+        assert [line.get_label() for line in lines] == GROUPS
+        for i, (line, bars, tokens) in enumerate(zip(lines, axes.collections, TOKENS, strict=True)):
             rows = averages[(averages["direction"] == direction) & (averages["kind"] == kind)]
             rows = rows[rows["tokens"] == tokens].sort_values("layer")
             np.testing.assert_array_equal(line.get_ydata(), rows["share"])
@@ -259,7 +261,7 @@ def test_positions_have_a_line_for_each_group_of_tokens_with_its_intervals(tmp_p
         assert axes.get_xlim() == (-0.5, 4.5)
         assert grid[f"{direction}: attn"].get_ylim() == grid[f"{direction}: mlp"].get_ylim()
         assert grid[f"{direction}: attn"].get_ylim() != grid[f"{direction}: resid_pre"].get_ylim()
-    assert names(saved[0].legends[0].get_texts()) == list(figures.TOKENS.values())
+    assert names(saved[0].legends[0].get_texts()) == GROUPS
     assert saved[0].get_supylabel() == "effect (share of the gap)"
 
 
@@ -349,27 +351,44 @@ EDGES = pd.DataFrame(
 )
 
 
-def test_paths_are_arrows_from_box_to_box(tmp_path, saved):
+def arrows(axes):
+    return [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
+
+
+def extents(axes):
+    """The box of each node, by its name."""
+    boxes = [patch.get_bbox() for patch in axes.patches if isinstance(patch, Rectangle)]
+    return dict(zip(numbers(axes)[-len(boxes) :], boxes, strict=True))
+
+
+def test_paths_are_arrows_with_a_width_a_colour_and_a_label(tmp_path, saved):
     figures.draw_paths(EDGES, tmp_path / "x.png", TITLE)
     denoise, noise = panels(saved[0]).values()
-    arrows = [patch for patch in denoise.patches if isinstance(patch, FancyArrowPatch)]
-    boxes = [patch for patch in denoise.patches if isinstance(patch, Rectangle)]
     nodes = ["head 3.1", "head 0.2", "embedding", "mlp 0", "logits"]
     assert numbers(denoise) == ["0.50", "v -0.12", "0.25", "q ?", *nodes]
-    assert [arrow.get_linewidth() for arrow in arrows] == pytest.approx([5.8, 2.05, 3.3, 0.8])
-    colours = [to_hex(arrow.get_edgecolor()).upper() for arrow in arrows]
+    assert [arrow.get_linewidth() for arrow in arrows(denoise)] == pytest.approx([5.8, 2.05, 3.3, 0.8])
+    colours = [to_hex(arrow.get_edgecolor()).upper() for arrow in arrows(denoise)]
     assert colours == ["#2166AC", "#B2182B", "#2166AC", GREY]
-    extents = dict(zip(nodes, [box.get_bbox() for box in boxes], strict=True))
-    for arrow, (_, sender, receiver, *_) in zip(arrows, EDGES.itertuples(index=False), strict=False):
-        (x0, y0), *_, (x1, y1) = arrow._path_original.vertices
-        assert extents[sender].x0 < x0 < extents[sender].x1
-        assert extents[receiver].x0 < x1 < extents[receiver].x1
-        assert (y0, y1) == pytest.approx((extents[sender].y1, extents[receiver].y0))
-    heights = [extents[name].y0 for name in ("embedding", "head 0.2", "mlp 0", "head 3.1", "logits")]
+    heights = [extents(denoise)[name].y0 for name in ("embedding", "head 0.2", "mlp 0", "head 3.1", "logits")]
     assert heights == sorted(set(heights))
-    mlp, logits = (text.get_position()[1] for text in noise.texts[1:])  # as high as in the other panel
-    assert [mlp, logits] == [text.get_position()[1] for text in denoise.texts[-2:]]
-    assert len([patch for patch in noise.patches if isinstance(patch, FancyArrowPatch)]) == 1
+    assert numbers(noise) == ["-0.50", "mlp 0", "logits"]
+    assert len(arrows(noise)) == 1
+    for name in ("mlp 0", "logits"):  # as high as in the other panel
+        assert extents(noise)[name].y0 == extents(denoise)[name].y0
+
+
+def test_arrows_run_from_the_top_of_a_box_to_the_bottom_of_another_one(tmp_path, saved):
+    edges = trace_back(7, 3, 25)
+    figures.draw_paths(edges, tmp_path / "x.png", TITLE)
+    for direction, axes in panels(saved[0]).items():
+        boxes, rows = extents(axes), edges[edges["direction"] == direction]
+        for arrow, sender, receiver in zip(arrows(axes), rows["sender"], rows["receiver"], strict=True):
+            (x0, y0), *_, (x1, y1) = arrow._path_original.vertices
+            assert boxes[sender].x0 < x0 < boxes[sender].x1
+            assert boxes[receiver].x0 < x1 < boxes[receiver].x1
+            assert (y0, y1) == pytest.approx((boxes[sender].y1, boxes[receiver].y0))
+            for name in boxes.keys() - {sender, receiver}:
+                assert not arrow._path_original.intersects_bbox(boxes[name], filled=False)
 
 
 def test_dot_text_holds_the_same_edges():

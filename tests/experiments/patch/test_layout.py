@@ -61,3 +61,10 @@ def test_a_chain_of_nodes_stands_upright():
     edges.columns = ["sender", "receiver"]
     layout = lay_out(edges, rank_depths([*edges["sender"], *edges["receiver"]]))
     assert len(set(np.round(list(layout.x.values()), 6))) == 1
+
+
+def test_labels_are_spread_over_the_levels():
+    rows = [("embedding", "head 0.0"), ("embedding", "logits"), ("head 0.0", "logits")]
+    edges = pd.DataFrame(rows, columns=["sender", "receiver"])
+    layout = lay_out(edges, rank_depths([*edges["sender"], *edges["receiver"]]))
+    assert [layout.levels[label] for label in layout.labels] == [1, 3, 3]
