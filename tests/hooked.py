@@ -15,6 +15,10 @@ from torch import Tensor
 
 Records = dict[str, Sequence[Tensor]]  # by layer; q, k and v together, and the heads' z beside one another
 Change = Callable[[Tensor], Tensor]
+ANSWERS = (2, 1)
+# Two texts that differ at positions 3 and 7 and end alike, and two that differ everywhere.
+SOME = [5, 17, 40, 3, 88, 21, 9, 64, 33, 2, 71], [5, 17, 40, 61, 88, 21, 9, 12, 33, 2, 71]
+ALL = [5, 17, 40, 3, 88, 21, 9, 64, 33, 2, 71], [71, 5, 17, 40, 3, 88, 21, 9, 64, 33, 2]
 
 
 @dataclass

@@ -1,8 +1,10 @@
 """Activation patching against hooks in `transformers`, cell by cell, and against what follows from the definition."""
 
+from itertools import groupby
+
 import pytest
 import torch
-from hooked import Pair, patch
+from hooked import ALL, ANSWERS, SOME, Pair, patch
 from tiny import C, H, L, T, difference
 
 from experiments.patch.cells import (
@@ -18,10 +20,6 @@ from experiments.patch.cells import (
     record,
 )
 
-ANSWERS = (2, 1)
-# Two texts that differ at positions 3 and 7 and end alike, and two that differ everywhere.
-SOME = [5, 17, 40, 3, 88, 21, 9, 64, 33, 2, 71], [5, 17, 40, 61, 88, 21, 9, 12, 33, 2, 71]
-ALL = [5, 17, 40, 3, 88, 21, 9, 64, 33, 2, 71], [71, 5, 17, 40, 3, 88, 21, 9, 64, 33, 2]
 PAIRS = [texts if forth else texts[::-1] for texts in (SOME, ALL) for forth in (True, False)]
 
 
@@ -69,17 +67,18 @@ def test_the_first_change_is_found(metric):
     assert find_first_change(*runs(metric, ALL)) == 0
 
 
-def finish_one_by_one(metric, base, source, cells):
-    """The metric with each cell patched, none skipped."""
-    streams = [(patch_streams(metric.trunk, base, source, [cell]), cell.entry) for cell in cells]
-    with torch.no_grad():
-        return torch.cat([metric.finish(*stream) for stream in streams])
+@torch.no_grad()
+def finish_all(metric, base, source, cells):
+    """The metric with each cell patched, none skipped; cells in the order of all_cells."""
+    alike = [list(group) for _, group in groupby(cells, key=lambda cell: (cell.kind, cell.layer))]
+    streams = [(patch_streams(metric.trunk, base, source, group), group[0].entry) for group in alike]
+    return torch.cat([metric.finish(*stream) for stream in streams])
 
 
 def test_a_text_patched_into_itself_changes_nothing(metric):
     base, _ = runs(metric, SOME)
     plain = metric.read(base.resid_pre[-1])
-    got = finish_one_by_one(metric, base, base, all_cells())
+    got = finish_all(metric, base, base, all_cells())
     assert difference(got, plain.expand(len(got))) < 1e-5
     assert torch.equal(patch_cells(metric, base, base, all_cells(), tokens=500), plain.expand(len(got)))
 
@@ -93,7 +92,7 @@ def test_cells_that_are_skipped_have_no_effect(metric, texts):
     read_at_the_end_alone = sum(len(heads_of(kind)) for kind in KINDS if kind not in ("resid_pre", "k", "v"))
     every_column = sum(len(heads_of(kind)) for kind in KINDS) * L
     assert len(skipped) == every_column * first + read_at_the_end_alone * (T - 1 - first)
-    got = finish_one_by_one(metric, base, source, skipped)
+    got = finish_all(metric, base, source, skipped)
     assert difference(got, metric.read(base.resid_pre[-1]).expand(len(got))) < 1e-5
 
 
