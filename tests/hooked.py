@@ -41,10 +41,10 @@ class Pair:
 
     def read(self, rows: int = 1) -> Tensor:
         """Return the metric of `rows` copies of the base text, as the hooks that are on change it."""
+        last = {} if hasattr(self.hf, "score") else {"logits_to_keep": 1}  # a classifier keeps but one of its own
         with torch.no_grad():
-            logits = self.hf(torch.tensor([self.base] * rows)).logits
-        last = logits if logits.dim() == 2 else logits[:, -1]  # a classifier's, or those of the next token
-        return last[:, self.answers[0]] - last[:, self.answers[1]]
+            logits = self.hf(torch.tensor([self.base] * rows), **last).logits.flatten(0, -2)
+        return logits[:, self.answers[0]] - logits[:, self.answers[1]]
 
 
 def on_input(module: Any, change: Change) -> Any:
