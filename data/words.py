@@ -120,10 +120,14 @@ def word_classes(labels: Iterable[str]) -> tuple[dict[str, frozenset[str]], list
             missing.append(left_out(f"class {name}", package))
     classes["negation"] = frozenset({*VaderConstants.NEGATE, "n't"})
     classes["pronoun"] = frozenset(PRONOUNS.split())
-    close_to_labels = [LABELS.get(label.lower(), label.lower().replace("_", " ")) for label in labels]
-    classes["label"] = frozenset(" ".join(close_to_labels).split())
+    classes["label"] = frozenset(word for label in labels for word in label_words(label))
     classes["feel"] = frozenset(FEEL.split())
     return classes, missing
+
+
+def label_words(label: str) -> list[str]:
+    """Return the words close to a label of a corpus, in lower case: those of its list, else the ones that it is of."""
+    return LABELS.get(label.lower(), label.lower().replace("_", " ")).split()
 
 
 def left_out(what: str, package: str) -> str:

@@ -67,6 +67,12 @@ def describe_weights(name: str, init: str) -> dict[str, Any]:
     return description | {"revision": revision, "file": str(path), "bytes": path.stat().st_size, "sha256": sha256}
 
 
+def describe_call(seed: int, device: Device) -> list[str]:
+    """Return the lines of a report that say how to make it again."""
+    command = shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    return [f"seed {seed}, {device}", f"made by `{command}`, commit {find_commit() or 'unknown'}"]
+
+
 def find_commit() -> str | None:
     """Return the commit of this code, marked `dirty` where files differ from it; None outside a git checkout."""
     command, folder = ["git", "describe", "--always", "--dirty", "--abbrev=40"], Path(__file__).parent

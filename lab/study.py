@@ -1,7 +1,5 @@
 """A finished run, opened for an experiment: its classifier, its corpus, and the texts to look at."""
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,9 +82,7 @@ class Study:
             f"run: {self.run}, from {self.record['model']['name']} ({self.record['settings']['init']} weights)",
             f"SHA-256 of the weights: {self.weights}",
             f"corpus: {self.corpus.name}, {revision}: {texts} (SHA-256: {files})",
-            f"seed {seed}, {self.device}",
-            f"made by `{shlex.join(['python', Path(sys.argv[0]).name, *sys.argv[1:]])}`, "
-            f"commit {manifest.find_commit() or 'unknown'}",
+            *manifest.describe_call(seed, self.device),
         ]
 
 

@@ -177,3 +177,32 @@ def replace_z(trunk: GPT2, base: Trace, layer: int, z: Tensor, where: Tensor) ->
     at_positions = base.resid_pre[layer][0, position][:, None]  # texts of one token, whose attention is done
     x[row, position] = trunk.run(at_positions, layer, layer + 1, z=z[row, :, position][:, :, None])[:, 0]
     return x
+
+
+@torch.no_grad()
+def patch_subspaces(
+    metric: Metric, base: Trace, source: Trace, subspaces: Sequence[tuple[int, Tensor]], tokens: int
+) -> Tensor:
+    """Return the metric of the base run with each subspace of a layer's heads' outputs from the source run: (n,), CPU.
+
+    subspaces: the layer, and an orthonormal basis (C, D) of the C outputs of all its heads side by side. A random one
+    is the control of a head, which is such a subspace, too."""
+    patched, T = torch.empty(len(subspaces)), base.resid_pre[0].shape[1]
+    everywhere = torch.ones(1, T, dtype=torch.bool, device=base.resid_pre[0].device)
+    order = sorted(range(len(subspaces)), key=lambda i: subspaces[i][0])
+    for layer, group in groupby(order, key=lambda i: subspaces[i][0]):
+        difference = (source.z[layer] - base.z[layer]).transpose(1, 2).flatten(2)  # (1, T, C)
+        for some in in_batches(list(group), max(1, tokens // T)):
+            basis = torch.stack([subspaces[i][1] for i in some]).to(difference)  # (n, C, D)
+            part = (difference @ basis @ basis.mT).unflatten(-1, (base.z[layer].shape[1], -1)).transpose(1, 2)
+            x = replace_z(metric.trunk, base, layer, base.z[layer] + part, everywhere.expand(len(some), -1))
+            patched[some] = metric.finish(x, layer + 1).cpu()
+    return patched
+
+
+@torch.no_grad()
+def patch_all_heads(metric: Metric, base: Trace, source: Trace) -> float:
+    """Return the metric of the base run with the outputs of all heads, at all positions, from the source run."""
+    gate = torch.zeros(1, 1, 1, 1, device=base.resid_pre[0].device)
+    x = metric.trunk.run(base.resid_pre[0], head_gate=gate, head_fill=source.stacked("z"))
+    return float(metric.read(x))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nltk.tokenize import TweetTokenizer
 from nltk_files import nltk_files
 
-from data.words import Word, tokens_of_class, word_classes, word_of_token, words
+from data.words import Word, label_words, tokens_of_class, word_classes, word_of_token, words
 from model import Tokenizer
 
 TOKENIZER = Tokenizer.load("gpt2-mini")
@@ -174,6 +174,11 @@ def test_the_words_of_each_class(nltk_data, name, expected):
     classes, missing = word_classes(["Sadness", "joy", "mixed_feelings"])
     assert missing == []
     assert of_class(TEXT, classes[name]) == expected
+
+
+def test_the_words_of_a_label():
+    assert " ".join(label_words("Joy")) == "joy joys joyful joyous happy happier happiest happily happiness glad"
+    assert label_words("Mixed_feelings") == ["mixed", "feelings"]
 
 
 @pytest.mark.parametrize(

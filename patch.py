@@ -1,0 +1,192 @@
+"""What carries the difference between two texts? `make patch`, or `python patch.py --help`.
+
+Both texts run through the network. Then one place of one run is replaced by the same place of the other, and the change
+of the logits is read: for every place, both ways round, exactly and by estimate. Tables, pictures and report.md land in
+runs/NAME/patch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from experiments.patch import circuit, classes, figures, tables
+from experiments.patch.cells import HEAD_KINDS, KINDS, Kind
+from experiments.patch.measure import (
+    Direction,
+    check_device,
+    choose_by_estimate,
+    estimate_all,
+    forecast_patches,
+    patch_all,
+)
+from experiments.patch.paths import LayerNormName, find_node
+from experiments.patch.report import report
+from experiments.patch.subject import Subject, open_classifier, open_language_model
+from lab import output
+from lab.cli import check_ranges, command
+from lab.device import Device, DeviceName
+from lab.kept import open_analysis
+from lab.progress import console
+from lab.units import random_subspaces
+from model import InputError
+
+Tables = dict[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Patch activations between pairs of texts, and measure what each carries of the difference.
+
+    The tables, pictures and report.md land in runs/NAME/patch. After an interruption the same command goes on."""
+
+    run: str | None = (
+        None  # name of the run, None: latest; with --model, of the folder in runs/, None: the model's name
+    )
+    resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
+    corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
+    model: str | None = None  # a language model instead of a run's classifier: next tokens instead of classes
+    clean: str | None = None  # a text of your own; None: test texts (for a language model: prompts with two names)
+    corrupt: str | None = None  # a text of as many tokens, which differs from it
+    answers: tuple[str, str] | None = None  # of the two texts: classes, or next tokens as " Mary" " John"
+    pairs: int = 64  # at most so many pairs of test texts
+    direction: Literal["both", "denoise", "noise"] = "both"  # denoise: clean into corrupt; noise: corrupt into clean
+    kinds: tuple[Kind, ...] = KINDS  # what to patch
+    positions: bool = False  # patch z, q, k, v and patterns at each position, too, and not only at all together
+    estimate_first: int | None = None  # patch only so many cells of each map, those with the largest estimates
+    sender: tuple[str, ...] = ()  # measure all edges out of these, as "head 0.3" "mlp 0"; instead of following back
+    receiver: tuple[str, ...] = ()  # measure all edges into these, as "head 3.1" "logits"; instead of following back
+    layer_norm: LayerNormName = "recomputed"  # of an edge's receiver; frozen: keeps its scale, so edges add up
+    controls: int = 24  # random subspaces of each layer that its heads are compared with; 0: no controls
+    texts: int = 300  # test texts in which heads emit the means of other classes; 0: none
+    seed: int = 0  # of the choice of pairs and texts, and of controls
+    device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU; fp32 on each, for effects are small differences
+
+    def check(self) -> None:
+        """Raise InputError for options that cannot be."""
+        check_ranges(self, pairs=(1, np.inf), estimate_first=(1, np.inf), controls=(0, 10_000), texts=(0, np.inf))
+        check_ranges(self, seed=(0, 2**32))
+        if not self.kinds:
+            raise InputError(f"--kinds: expected at least one of {', '.join(KINDS)}")
+        if self.model and self.corpus:
+            raise InputError(
+                "--corpus: a language model reads no corpus here; take --clean and --corrupt, or no --model"
+            )
+
+    @property
+    def directions(self) -> list[Direction]:
+        return ["denoise", "noise"] if self.direction == "both" else [self.direction]
+
+
+def main(options: Options) -> int:
+    options.check()
+    device = Device.choose(options.device, "fp32")
+    own = (options.clean, options.corrupt, options.answers)
+    if options.model:
+        subject = open_language_model(options.model, options.run, *own, device, options.seed)
+    else:
+        subject = open_classifier(options.run or "latest", options.corpus, *own, options.pairs, device, options.seed)
+    for names, kinds in ((options.sender, circuit.SENDERS), (options.receiver, circuit.RECEIVERS)):
+        for name in names:
+            find_node(name, subject.config, kinds)
+    check_device(subject)
+    with open_analysis(subject.run / "patch", "results", options.resume, device) as folder:
+        results = measure(subject, options)
+        write(folder, results, subject, options)
+    return 0
+
+
+def measure(subject: Subject, options: Options) -> Tables:
+    """Return all tables, by the names of their files."""
+    cells = estimate_all(subject, options.directions, options.kinds, options.positions)
+    chosen = pd.Series(True, cells.index)
+    if options.estimate_first:
+        chosen = choose_by_estimate(cells, options.estimate_first)
+    controls = random_subspaces(subject.config, "head", options.controls, options.seed) if "z" in options.kinds else []
+    console.print(forecast_patches(subject, cells[chosen]))
+    cells, others = patch_all(subject, cells, chosen, controls)
+    kept = subject.table[subject.table["kept"]]
+    paths, edges = measure_paths(subject, kept, options)
+    results = {
+        "pairs": subject.table,
+        "patch": tables.finish_cells(cells, subject.pairs, subject.tokens),
+        "averages": tables.average_cells(cells, others, subject.pairs, kept),
+        "controls": others[others["kind"] == "random subspace"].drop(columns="kind"),
+        "sums": tables.compare_sums(cells, others, kept),
+        "paths": paths,
+        "edges": edges,
+    }
+    results["estimates"] = tables.compare_estimates(results["patch"])
+    if subject.study and options.texts and not options.clean:
+        texts = subject.study.draw_texts("test", options.texts, options.seed)
+        logits = classes.run_between(subject.study, texts, subject.folder / "between.npy", options.seed)
+        results["between"] = classes.tabulate_between(logits, subject.study.clf.labels, subject.config)
+    return results
+
+
+def measure_paths(subject: Subject, kept: pd.DataFrame, options: Options) -> circuit.Edges:
+    """Follow edges back from the logits or, if nodes were named, measure all of theirs."""
+    if options.sender or options.receiver:
+        senders = [find_node(name, subject.config, circuit.SENDERS) for name in options.sender]
+        receivers = [find_node(name, subject.config, circuit.RECEIVERS) for name in options.receiver]
+        return circuit.measure_named(subject, options.directions, senders, receivers, options.layer_norm, kept)
+    return circuit.join(
+        [circuit.trace_back(subject, direction, options.layer_norm, kept) for direction in options.directions]
+    )
+
+
+def write(folder: Path, results: Tables, subject: Subject, options: Options) -> None:
+    """Write tables, pictures and the report."""
+    with output.replace_outputs(folder) as new:
+        for name, table in results.items():
+            output.write_csv(new / f"{name}.csv", table)
+        strong = results["edges"][results["edges"]["strong"]]
+        output.write_text(new / "paths.dot", figures.write_dot(strong))
+        draw(new, results, subject, strong)
+        page = report(
+            subject.about,
+            results,
+            pictures=name_pictures(new),
+            estimate_first=options.estimate_first,
+            layer_norm=options.layer_norm,
+            followed=not (options.sender or options.receiver),
+        )
+        output.write_text(new / "report.md", page)
+    console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(results)}.csv and the pictures")
+
+
+def draw(folder: Path, results: Tables, subject: Subject, edges: pd.DataFrame) -> None:
+    """Draw what there is to draw."""
+    averages, title = results["averages"], subject.title
+    kinds = set(averages["kind"])
+    for pair in subject.choose_examples():
+        cells = results["patch"][results["patch"]["pair"] == pair.number]
+        corrupt = [subject.tokenizer.decode([i]) for i in pair.corrupt_ids]
+        about = f"pair {pair.number}: {' - '.join(pair.names)}"
+        figures.draw_pair(cells, corrupt, folder / f"pair_{pair.number}.png", about)
+    if kinds - set(HEAD_KINDS):
+        figures.draw_positions(averages, folder / "positions.png", title)
+    at_all_positions = averages[averages["tokens"] == "all"]
+    if kinds & set(HEAD_KINDS):
+        marked = at_all_positions[at_all_positions["specific"].fillna(at_all_positions["verdict"] == "matters")]
+        figures.draw_heads(at_all_positions, marked, folder / "heads.png", title)
+    figures.draw_estimates(averages, results["estimates"], folder / "estimates.png", title)
+    if len(edges):
+        figures.draw_paths(edges, folder / "paths.png", title)
+    if "between" in results:
+        figures.draw_between(results["between"], folder / "between.png", title)
+
+
+def name_pictures(folder: Path) -> list[dict[str, str]]:
+    """Return `file` and `text` of the pictures that the report begins with: those of them that are in the folder."""
+    texts = {
+        "heads.png": "What each head restores (denoise) or takes away (noise), as a share of the gap",
+        "positions.png": "Residual stream, attention and MLPs by layer: at the changed token, after it, at the last",
+        "paths.png": "The strongest edges",
+    }
+    return [{"file": name, "text": text} for name, text in texts.items() if (folder / name).is_file()]
+
+
+if __name__ == "__main__":
+    command(main, Options)
