@@ -4,8 +4,8 @@ from itertools import groupby
 
 import pytest
 import torch
-from hooked import ALL, ANSWERS, SOME, Pair, patch
-from tiny import C, H, L, T, difference
+from hooked import ALL, ANSWERS, SOME, Pair, hooked, on_input, patch
+from tiny import C, D, H, L, T, difference
 
 from experiments.patch.cells import (
     HEAD_KINDS,
@@ -17,6 +17,7 @@ from experiments.patch.cells import (
     mix_z,
     patch_cells,
     patch_streams,
+    patch_subspaces,
     record,
 )
 
@@ -53,6 +54,23 @@ def test_each_cell_is_what_hooks_make_of_it(network, metric, texts):
     by_kind = [torch.cat([patch(pair, k, layer, h) for layer in range(L) for h in heads_of(k)]) for k in KINDS]
     got = patch_cells(metric, *runs(metric, texts), all_cells(), tokens=500)
     assert difference(got, torch.cat(by_kind)) < 1e-5
+
+
+def test_each_subspace_is_what_hooks_make_of_it(network, metric):
+    """A random one, of all heads' outputs side by side, and a head, whose z it is."""
+    generator, pair = torch.Generator().manual_seed(0), Pair(network.hf, *ALL, ANSWERS)
+    bases = [torch.linalg.qr(torch.randn(C, D, generator=generator))[0] for _ in range(4)]
+    subspaces, expected = [(2, bases[0]), (0, bases[1]), (2, bases[2]), (1, bases[3])], []
+    for layer, basis in subspaces:
+        part = (pair.of_source["z"][layer] - pair.of_base["z"][layer]) @ basis @ basis.T
+        with hooked(on_input(network.hf.transformer.h[layer].attn.c_proj, lambda z, part=part: z + part)):
+            expected.append(pair.read())
+    got = patch_subspaces(metric, *runs(metric, ALL), subspaces, tokens=2 * T)
+    assert difference(got, torch.cat(expected)) < 1e-5
+    heads = [(layer, torch.eye(C)[:, head * D : (head + 1) * D]) for layer in range(L) for head in range(H)]
+    got = patch_subspaces(metric, *runs(metric, ALL), heads, tokens=500)
+    cells = [Cell("z", layer, head) for layer in range(L) for head in range(H)]
+    assert difference(got, patch_cells(metric, *runs(metric, ALL), cells, tokens=500)) < 1e-5
 
 
 def test_texts_of_different_lengths_are_refused(metric):

@@ -154,7 +154,7 @@ def test_one_direction_sees_what_suffices_and_the_other_what_is_needed(threshold
 
 
 def test_a_saturated_softmax_hides_a_head_from_the_estimate():
-    """As published: by values the estimate is right, by keys the gradient is 0 where the patch does all."""
+    """By values the estimate is right; by keys the gradient is 0 where the patch does all (Kramár et al. 2024)."""
     shares = {}
     for through in ("v", "k"):
         swap = Swap(chain(through, size=0.05), 0, 1)
