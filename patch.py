@@ -29,6 +29,7 @@ from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName
 from lab.kept import open_analysis
 from lab.progress import console
+from lab.shares import LEAST
 from lab.units import random_subspaces
 from model import InputError
 
@@ -170,7 +171,11 @@ def draw(folder: Path, results: Tables, subject: Subject, edges: pd.DataFrame) -
     at_all_positions = averages[averages["tokens"] == "all"]
     if kinds & set(HEAD_KINDS):
         marked = at_all_positions[at_all_positions["specific"].fillna(at_all_positions["verdict"] == "matters")]
-        figures.draw_heads(at_all_positions, marked, folder / "heads.png", title)
+        dot = f"surely more than {LEAST:.0%} of the gap"
+        if at_all_positions["controls"].notna().any():
+            dot += "; of z also more than 95 % of random subspaces of the layer do, each as wide as a head"
+        has_limits = at_all_positions["share_low"].notna().any()
+        figures.draw_heads(at_all_positions, marked if has_limits else None, f"{dot}.", folder / "heads.png", title)
     figures.draw_estimates(averages, results["estimates"], folder / "estimates.png", title)
     if len(edges):
         figures.draw_paths(edges, folder / "paths.png", title)

@@ -98,7 +98,7 @@ def draw_positions(averages: pd.DataFrame, path: Path, title: str) -> None:
     """Draw the mean effect over pairs by layer, for each kind of cell and direction a panel, and a line for the
     replaced word, the tokens after it and the last one, with 95 % intervals.
 
-    averages: columns `direction, kind, layer, tokens, share, ci_low, ci_high`, some of STREAM_KINDS."""
+    averages: columns `direction, kind, layer, tokens, share, share_low, share_high`, some of STREAM_KINDS."""
     rows = averages[averages["kind"].isin(STREAM_KINDS)].sort_values("layer")
     keys = _list_panels(rows, STREAM_KINDS)
     figure, grid = _make_grid(keys, 3.6, 2.6)
@@ -111,23 +111,23 @@ def draw_positions(averages: pd.DataFrame, path: Path, title: str) -> None:
             line, colour = part[part["tokens"] == tokens], COLOURS[i]
             x = line["layer"] + 0.12 * (i - 1)
             axes.plot(x, line["share"], ".-", color=colour, label=name)
-            axes.vlines(x, line["ci_low"], line["ci_high"], color=colour, linewidth=1)
+            axes.vlines(x, line["share_low"], line["share_high"], color=colour, linewidth=1)
         axes.set(title=f"{direction}: {kind}", xlabel="layer", xlim=(-0.5, rows["layer"].max() + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     figure.supylabel(EFFECT, fontsize=11)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
-    caption = f"{_explain_directions(rows)} {GAP} Upright lines: 95 % intervals. Each row: one scale for attn and mlp."
+    caption = f"{_explain_directions(rows)} {GAP} Upright lines: 95 % limits "
+    caption += "for all of one kind at once. Each row: one scale for attn and mlp."
     add_heading(figure, f"{title}\none cell of one text put in the place of the other text's, all pairs", caption)
     figures.save(figure, path)
 
 
 @STYLE
-def draw_heads(averages: pd.DataFrame, marked: pd.DataFrame | None, path: Path, title: str) -> None:
+def draw_heads(averages: pd.DataFrame, marked: pd.DataFrame | None, dot: str, path: Path, title: str) -> None:
     """Draw layers by heads the mean effect over pairs, for each kind of cell and direction, on one scale.
 
     averages: columns `direction, kind, layer, head, share`, some of HEAD_KINDS; marked: columns `direction, kind,
-    layer, head`, one row for each head with a dot: its interval excludes 0, its share lies beyond 95 % of the controls;
-    None: there are no controls."""
+    layer, head`, one row for each head with a dot, None: no head can have one; `dot` says what a dot means."""
     rows = averages[averages["kind"].isin(HEAD_KINDS)].astype({"layer": int, "head": int})
     maps = _pivot_maps(rows, HEAD_KINDS, "head", "share")
     n_heads = next(iter(maps.values())).shape[1]
@@ -139,8 +139,7 @@ def draw_heads(averages: pd.DataFrame, marked: pd.DataFrame | None, path: Path, 
             mark_cells(axes, marked[(marked["direction"] == direction) & (marked["kind"] == kind)], cell)
     caption = f"{_explain_directions(rows)} {GAP}"
     if marked is not None:
-        caption += f" Dot, {len(marked):,} of {len(rows):,}: the 95 % interval excludes 0, and the effect lies beyond "
-        caption += "those of 95 % of random subspaces of the layer, each as wide as a head."
+        caption += f" Dot, {len(marked):,} of {len(rows):,}: {dot}"
     add_heading(figure, f"{title}\none head of one text put in the place of the other text's, all positions", caption)
     figures.save(figure, path)
 

@@ -88,31 +88,43 @@ def _summarise_pairs(pairs: pd.DataFrame) -> Section:
 
 
 def _summarise_heads(heads: pd.DataFrame) -> Section | None:
-    """Return which heads are large by direction, and where the directions disagree; None without heads."""
+    """Return which heads restore (denoise) and take away (noise), and where these agree; None without heads."""
     if heads.empty:
         return None
-    large = heads[_is_large(heads)].sort_values("share", key=abs, ascending=False, kind="stable")
-    by_direction = {name: rows["cell"].tolist() for name, rows in large.groupby("direction")}
-    suffices, needed = (by_direction.get(name, []) for name in ("denoise", "noise"))
+    heads = heads.assign(large=_is_large(heads), small=_is_small(heads))
+    rows = heads[heads["large"]].sort_values("share", key=abs, ascending=False, kind="stable")
+    helps = rows["share"].where(rows["direction"] == "denoise", -rows["share"]) > 0
+    restore, needed = (rows["cell"][helps & (rows["direction"] == name)].tolist() for name in ("denoise", "noise"))
+    small = {name: set(heads["cell"][heads["small"] & (heads["direction"] == name)]) for name in ("denoise", "noise")}
+    agreement = {
+        "both": [cell for cell in restore if cell in needed],
+        "only_restore": [cell for cell in restore if cell in small["noise"]],
+        "only_needed": [cell for cell in needed if cell in small["denoise"]],
+    }
+    decided = set().union(*agreement.values())
+    largest = heads.sort_values("share", key=abs).groupby("direction").tail(1)
     return {
         "n": heads["cell"].nunique(),
         "directions": sorted(heads["direction"].unique()),
-        "rows": {name: rows.head(TOP).to_dict("records") for name, rows in large.groupby("direction")},
-        "suffices": suffices,
+        "rows": {str(name): group.head(TOP).to_dict("records") for name, group in rows.groupby("direction")},
+        "restore": restore,
         "needed": needed,
-        "both": [cell for cell in suffices if cell in needed],
-        "only_suffices": [cell for cell in suffices if cell not in needed],
-        "only_needed": [cell for cell in needed if cell not in suffices],
-        "specific": sorted(set(large["cell"][large["specific"].fillna(False)])),
-        "largest": heads.loc[heads.groupby("direction")["share"].apply(lambda x: x.abs().idxmax()).dropna()].to_dict(
-            "records"
-        ),
+        "against": rows["cell"][~helps].unique().tolist(),
+        **agreement,
+        "undecided": [cell for cell in rows["cell"].unique() if cell in restore + needed and cell not in decided],
+        "specific": rows["cell"][rows["specific"].fillna(False)].unique().tolist(),
+        "largest": largest.to_dict("records"),
     }
 
 
 def _is_large(rows: pd.DataFrame) -> pd.Series:
     """Return which shares surely matter or, where there are too few texts to know, are at least LEAST."""
     return (rows["verdict"] == "matters") | (rows["share_low"].isna() & (rows["share"].abs() >= LEAST))
+
+
+def _is_small(rows: pd.DataFrame) -> pd.Series:
+    """Return which shares are surely negligible or, where there are too few texts to know, below LEAST."""
+    return (rows["verdict"] == "negligible") | (rows["share_low"].isna() & (rows["share"].abs() < LEAST))
 
 
 def _list_other_kinds(averages: pd.DataFrame) -> list[Section]:

@@ -20,6 +20,8 @@ PATCH = [  # columns of patch.csv
     *["clean", "corrupt", "patched", "effect", "normalised", "estimate", "integrated"],
 ]
 VALUES = ["effect", "estimate", "integrated"]
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
 
 
 def finish_cells(cells: pd.DataFrame, pairs: Sequence[Pair], tokens: Mapping[int, Sequence[str]]) -> pd.DataFrame:
@@ -43,7 +45,8 @@ def average_cells(
     and `controls, control_share, specific`.
 
     Texts differ in length, so positions are put together: `changed` is a token that differs between the two texts,
-    `last` the last one, `between` one in between (the mean over such tokens of a text); `all` is all together.
+    `last` the last one, `between` one in between (the mean over such tokens of a text), `changed and last` one from
+    which nothing has to be carried on; `all` is all together.
     Heads at all positions (kind z) are compared with random subspaces of their size: `specific` says that a head
     matters and does more than 95 % of those of its layer do, in the same direction."""
     by_number = {pair.number: pair for pair in pairs}
@@ -56,14 +59,15 @@ def average_cells(
 
 
 def name_tokens(pair: Pair, position: int | None) -> str:
-    """Return which tokens of a pair a position belongs to: all, before, changed, between or last."""
+    """Return which tokens of a pair a position belongs to, see `average_cells`."""
     if pd.isna(position):
         return "all"
-    if position in pair.positions:
-        return "changed"
     if position < min(pair.positions):
         return "before"
-    return "last" if position == len(pair.clean_ids) - 1 else "between"
+    is_last = position == len(pair.clean_ids) - 1
+    if position in pair.positions:
+        return "changed and last" if is_last else "changed"
+    return "last" if is_last else "between"
 
 
 def average(effects: pd.DataFrame, keys: Sequence[str], kept: pd.DataFrame) -> pd.DataFrame:
@@ -72,35 +76,48 @@ def average(effects: pd.DataFrame, keys: Sequence[str], kept: pd.DataFrame) -> p
 
     The share is the sum of effects over the sum of gaps, so a pair with a small gap has little weight. Its limits hold
     with 95 % for all rows of one direction (and kind) at once, over other clean texts; pairs of one text are drawn
-    together. A verdict is `matters` where they lie beyond LEAST of the gap, `negligible` where they lie within, else
-    `open`."""
+    together, and a row of fewer than FEWEST texts has none. A verdict is `matters` where they lie beyond LEAST of the
+    gap, `negligible` where they lie within, else `open`."""
     groups = effects.groupby(list(keys), dropna=False, sort=False)
     row = groups.ngroup().to_numpy()
     column = effects["pair"].map(kept["pair"].tolist().index).to_numpy()
     gap = kept["gap"].where(kept["gap"].abs() >= GAP).to_numpy()
 
-    def sum_up(values: pd.Series | NDArray[np.floating]) -> NDArray[np.floating]:  # (rows, pairs)
+    def spread(values: pd.Series | NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return values of the rows of `effects` as a matrix, rows of the result by pairs; 0 where there is none."""
         matrix = np.zeros((groups.ngroups, len(kept)))
         matrix[row, column] = values
         return matrix
 
-    gaps, effect = sum_up(gap[column]), sum_up(effects["effect"])
+    gaps, effect = spread(gap[column]), spread(effects["effect"])
     table = effects.loc[~effects.duplicated(list(keys)), list(keys)].reset_index(drop=True)
     table = table.assign(n=(gaps != 0).sum(axis=1), share=effect.sum(axis=1) / gaps.sum(axis=1))
-    table[["share_low", "share_high"]] = np.nan
-    texts, names = pd.factorize(kept["clean"])
-    if len(names) >= FEWEST:
-        weights = np.concatenate(list(resamples(len(names))))[:, texts]  # (draws, pairs)
-        with np.errstate(invalid="ignore"):
-            resampled = weights @ effect.T / (weights @ gaps.T)
-        for family in table.groupby([key for key in keys if key in ("direction", "kind")]).indices.values():
-            limits = simultaneous_limits(table["share"].to_numpy()[family], resampled[:, family])
-            table.loc[family, ["share_low", "share_high"]] = np.stack(limits, axis=1)
+    family = table.groupby([key for key in keys if key in ("direction", "kind")]).ngroup().to_numpy()
+    table["share_low"], table["share_high"] = limit_shares(effect, gaps, pd.factorize(kept["clean"])[0], family)
     matters = (table["share_low"] > LEAST) | (table["share_high"] < -LEAST)
     negligible = (table["share_low"] >= -LEAST) & (table["share_high"] <= LEAST)
     table["verdict"] = np.select([matters, negligible], ["matters", "negligible"], "open")
     estimates = [name for name in VALUES[1:] if name in effects]
-    return table.assign(**{name: sum_up(effects[name]).sum(axis=1) / gaps.sum(axis=1) for name in estimates})
+    return table.assign(**{name: spread(effects[name]).sum(axis=1) / gaps.sum(axis=1) for name in estimates})
+
+
+def limit_shares(effect: Floats, gaps: Floats, texts: Ints, family: Ints) -> tuple[Floats, Floats]:
+    """Return the limits of summed effects over summed gaps (rows, pairs), for all rows of a family at once.
+
+    texts: the number of the clean text of each pair; family: that of each row. NaN for rows of fewer than FEWEST texts:
+    the bootstrap would draw the same few again and again, and call them sure."""
+    low, high = np.full((2, len(gaps)), np.nan)
+    of_text = np.eye(texts.max() + 1)[texts]  # (pairs, texts)
+    enough = ((gaps != 0) @ of_text > 0).sum(axis=1) >= FEWEST
+    if enough.any():
+        weights = np.concatenate(list(resamples(of_text.shape[1])))[:, texts]  # (draws, pairs)
+        with np.errstate(invalid="ignore"):
+            resampled = weights @ effect.T / (weights @ gaps.T)
+        share = effect.sum(axis=1) / gaps.sum(axis=1)
+        for number in np.unique(family[enough]):
+            rows = np.flatnonzero(enough & (family == number))
+            low[rows], high[rows] = simultaneous_limits(share[rows], resampled[:, rows])
+    return low, high
 
 
 def compare_with_controls(averages: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from experiments.patch import figures
 from lab.figures import COLOURS, GREY
 
 TITLE = "one run on a corpus, 100 test texts"
+DOT = "a head that stands out."
 SIGNS = {"denoise": 1, "noise": -1}
 BOTH = tuple(SIGNS)
 STREAM, HEADS = ("resid_pre", "attn", "mlp"), ("z", "q", "k", "v", "pattern")
@@ -55,7 +56,7 @@ def mean_effects(layers=6, heads=8, kinds=(*STREAM, *HEADS), directions=BOTH, se
     rows = pd.concat([stream, single], ignore_index=True)
     share, miss = rows["share"] * rows["direction"].map(SIGNS), rng.normal(0, 0.02, len(rows))
     integrated = (share + miss / 4).where(rows["kind"].isin(["z", "attn", "mlp"]))
-    ends = {"ci_low": share - 0.04, "ci_high": share + 0.03}
+    ends = {"share_low": share - 0.04, "share_high": share + 0.03}
     return rows.assign(n=31, share=share, **ends, estimate=0.9 * share + miss, integrated=integrated)
 
 
@@ -106,9 +107,11 @@ def draw_all(folder, seed):
     clean = [" extraordinarily", "\n", " 😀", "$ 5 $", *"abcdefghij" * 5]
     figures.draw_pair(pair_cells(7, clean, 0, seed=seed), [" un", *clean[1:]], folder / "long.png", TITLE)
     figures.draw_positions(averages, folder / "positions.png", TITLE)
-    figures.draw_heads(averages, averages[averages["share"] > 0.3].dropna(subset="head"), folder / "heads.png", TITLE)
-    figures.draw_heads(mean_effects(48, 25, ["z"], ["noise"], seed), None, folder / "many_heads.png", TITLE)
-    figures.draw_heads(mean_effects(1, 3, ["z"], ["noise"], seed), None, folder / "few_heads.png", TITLE)
+    figures.draw_heads(
+        averages, averages[averages["share"] > 0.3].dropna(subset="head"), DOT, folder / "heads.png", TITLE
+    )
+    figures.draw_heads(mean_effects(48, 25, ["z"], ["noise"], seed), None, DOT, folder / "many_heads.png", TITLE)
+    figures.draw_heads(mean_effects(1, 3, ["z"], ["noise"], seed), None, DOT, folder / "few_heads.png", TITLE)
     figures.draw_estimates(averages, measure_misses(averages), folder / "estimates.png", TITLE)
     figures.draw_paths(trace_back(5, 7, 25, seed=seed), folder / "paths.png", TITLE)
     figures.draw_paths(trace_back(1, 3, 4, ["noise"], seed), folder / "few_paths.png", TITLE)
@@ -222,7 +225,7 @@ def test_what_was_not_asked_for_has_no_panel(tmp_path, saved):
     averages = mean_effects(1, 3, ["attn", "v"], ["noise"])
     figures.draw_pair(pair_cells(1, kinds=["attn"], directions=["noise"]), CORRUPT, tmp_path / "x.png", TITLE)
     figures.draw_positions(averages, tmp_path / "x.png", TITLE)
-    figures.draw_heads(averages, averages[:0], tmp_path / "x.png", TITLE)
+    figures.draw_heads(averages, averages[:0], DOT, tmp_path / "x.png", TITLE)
     figures.draw_estimates(averages, measure_misses(averages), tmp_path / "x.png", TITLE)
     figures.draw_paths(trace_back(1, 3, 4, ["noise"]), tmp_path / "x.png", TITLE)
     titles = [["noise: attn"], ["noise: attn"], ["noise: v"], ["attn", "v"], ["noise"]]
@@ -256,7 +259,7 @@ def test_positions_have_a_line_for_each_group_of_tokens_with_its_intervals(tmp_p
             np.testing.assert_array_equal(line.get_ydata(), rows["share"])
             np.testing.assert_array_equal(np.round(line.get_xdata()), rows["layer"])
             ends = [segment[:, 1] for segment in bars.get_segments()]
-            np.testing.assert_array_equal(ends, rows[["ci_low", "ci_high"]])
+            np.testing.assert_array_equal(ends, rows[["share_low", "share_high"]])
             assert line.get_color() == COLOURS[i] == to_hex(bars.get_color()).upper()
         assert axes.get_xlim() == (-0.5, 4.5)
         assert grid[f"{direction}: attn"].get_ylim() == grid[f"{direction}: mlp"].get_ylim()
@@ -269,7 +272,7 @@ def test_positions_have_a_line_for_each_group_of_tokens_with_its_intervals(tmp_p
 def test_heads_stand_by_layer_and_head_with_dots_where_they_are_marked(tmp_path, saved, layers, heads, written):
     averages = mean_effects(layers, heads).sample(frac=1, random_state=1)
     marked = averages[averages["kind"].isin(HEADS) & (averages["share"].abs() > 0.2)]
-    figures.draw_heads(averages, marked, tmp_path / "x.png", TITLE)
+    figures.draw_heads(averages, marked, DOT, tmp_path / "x.png", TITLE)
     [figure], maps = saved, panels(saved[0])
     assert list(maps) == [f"{direction}: {kind}" for direction in BOTH for kind in HEADS]
     ordered = averages.sort_values(["layer", "head"])
@@ -285,11 +288,11 @@ def test_heads_stand_by_layer_and_head_with_dots_where_they_are_marked(tmp_path,
     [(low, high)] = {axes.images[0].get_clim() for axes in maps.values()}
     assert low == -high
     assert [axes.get_ylabel() for axes in scales(figure)] == ["effect (share of the gap)"]
-    assert f"Dot, {len(marked):,} of {10 * layers * heads:,}: the 95 % interval" in said(figure.get_supxlabel())
+    assert f"Dot, {len(marked):,} of {10 * layers * heads:,}: {DOT}" in said(figure.get_supxlabel())
 
 
-def test_without_controls_no_dot_is_drawn_or_explained(tmp_path, saved):
-    figures.draw_heads(mean_effects(3, 5), None, tmp_path / "x.png", TITLE)
+def test_where_no_head_can_have_a_dot_none_is_drawn_or_explained(tmp_path, saved):
+    figures.draw_heads(mean_effects(3, 5), None, DOT, tmp_path / "x.png", TITLE)
     assert not any(axes.collections for axes in panels(saved[0]).values())
     assert "Dot" not in saved[0].get_supxlabel()
 

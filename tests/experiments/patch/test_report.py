@@ -59,7 +59,7 @@ def page(content: dict[str, pd.DataFrame], **settings) -> str:
 BOTH = [
     average("denoise", "z", 0, 0.4, 0.05, specific=True),  # suffices
     average("noise", "z", 0, -0.01, 0.02),
-    average("denoise", "z", 1, 0.02, 0.05),  # is needed
+    average("denoise", "z", 1, 0.02, 0.05),  # is needed; does it suffice?
     average("noise", "z", 1, -0.5, 0.1, specific=False),
     average("denoise", "z", 2, 0.3, 0.1, specific=True),  # both
     average("noise", "z", 2, -0.2, 0.1, specific=True),
@@ -68,11 +68,14 @@ BOTH = [
 
 def test_the_answer_tells_what_suffices_from_what_is_needed():
     text = page(tables(BOTH))
-    assert "Of 3 heads, 2 alone restore or undo surely more than 5% of the gap: head 0.0, head 0.2." in text
-    assert "Of 3 heads, 2 alone take away or add surely more than 5% of the gap: head 0.1, head 0.2." in text
-    assert "**Both**: head 0.2. Only sufficient (others do the same, so it is not needed): head 0.0." in text
-    assert "Only needed (it works together with others, and alone it is not enough): head 0.1." in text
+    assert "Of 3 heads, 2 alone restore surely more than 5% of the gap: head 0.0, head 0.2." in text
+    assert "Of 3 heads, 2 alone take surely more than 5% of the gap away: head 0.1, head 0.2." in text
+    assert "Both restore and take away: head 0.2. Restore and take hardly anything away (as" in text
+    assert "others do the same): head 0.0. Take away and restore hardly anything" in text
+    assert "must work together): none. Large one way, undecided the other: head 0.1." in text
     assert "The largest effect of a head (noise): head 0.1, -50% [-60%, -40%] of the gap; 95% of 24" in text
+    assert "do less in this direction: -10% at most." in text
+    assert "The other way round" not in text
     assert "in the same direction: head 0.0, head 0.2." in text
     assert "no limits" not in text
 
@@ -81,13 +84,20 @@ def test_one_direction_is_not_compared_with_another():
     text = page(tables([row for row in BOTH if row["direction"] == "noise"]))
     assert "is needed" in text
     assert "**What suffices**" not in text
-    assert "**Both**" not in text
+    assert "Where the two agree" not in text
+
+
+def test_what_works_against_the_answer_is_no_part_of_it():
+    text = page(tables([*BOTH, average("denoise", "z", 3, -0.3, 0.1), average("noise", "z", 3, 0.2, 0.1)]))
+    assert "Of 4 heads, 2 alone restore surely more than 5% of the gap: head 0.0, head 0.2." in text
+    assert "by surely more than 5% of the gap: head 0.3." in text
 
 
 def test_few_texts_have_no_limits_and_the_page_says_so():
     rows = [row | {"share_low": np.nan, "share_high": np.nan, "verdict": "open", "specific": None} for row in BOTH]
     text = page(tables(rows, n=3))
-    assert "2 alone restore or undo at least 5% of the gap: head 0.0, head 0.2." in text
+    assert "2 alone restore at least 5% of the gap: head 0.0, head 0.2." in text
+    assert "must work together): head 0.1." in text
     assert "they come from 3 clean texts, and with fewer than 10 nothing can be said about other texts" in text
     assert "Specific" not in text
 
