@@ -53,7 +53,8 @@ def average_cells(
     where = [name_tokens(by_number[n], at) for n, at in zip(cells["pair"], cells["position"], strict=True)]
     keys = ["direction", "kind", "layer", "head", "tokens"]
     rows = cells.assign(tokens=where)[lambda table: table["tokens"] != "before"]
-    rows = rows.groupby(["pair", *keys], dropna=False, sort=False)[VALUES].agg(lambda x: x.mean(skipna=False))
+    groups = rows.groupby(["pair", *keys], dropna=False, sort=False)[VALUES]
+    rows = groups.mean().where(groups.count().eq(groups.size(), axis=0))  # none where a token was not patched
     averages = average(rows.reset_index(), keys, kept)
     return compare_with_controls(averages, average(controls, ["direction", "layer", "draw"], kept))
 
