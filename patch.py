@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.patch import circuit, classes, figures, tables
-from experiments.patch.cells import HEAD_KINDS, KINDS, Kind
+from experiments.patch.cells import KINDS, Kind
 from experiments.patch.measure import (
     Direction,
     check_device,
@@ -68,8 +68,8 @@ class Options:
         """Raise InputError for options that cannot be."""
         check_ranges(self, pairs=(1, np.inf), estimate_first=(1, np.inf), controls=(0, 10_000), texts=(0, np.inf))
         check_ranges(self, seed=(0, 2**32))
-        if not self.kinds:
-            raise InputError(f"--kinds: expected at least one of {', '.join(KINDS)}")
+        if not self.kinds or len(set(self.kinds)) < len(self.kinds):
+            raise InputError(f"--kinds: expected at least one of {', '.join(KINDS)}, and none twice")
         if self.model and self.corpus:
             raise InputError(
                 "--corpus: a language model reads no corpus here; take --clean and --corrupt, or no --model"
@@ -143,7 +143,8 @@ def write(folder: Path, results: Tables, subject: Subject, options: Options) -> 
         for name, table in results.items():
             output.write_csv(new / f"{name}.csv", table)
         strong = results["edges"][results["edges"]["strong"]]
-        output.write_text(new / "paths.dot", figures.write_dot(strong))
+        if len(strong):
+            output.write_text(new / "paths.dot", figures.write_dot(strong))
         draw(new, results, subject, strong)
         page = report(
             subject.about,
@@ -160,27 +161,32 @@ def write(folder: Path, results: Tables, subject: Subject, options: Options) -> 
 def draw(folder: Path, results: Tables, subject: Subject, edges: pd.DataFrame) -> None:
     """Draw what there is to draw."""
     averages, title = results["averages"], subject.title
-    kinds = set(averages["kind"])
-    for pair in subject.choose_examples():
+    by_position = averages["kind"].isin(figures.STREAM_KINDS)
+    for pair in subject.choose_examples() if by_position.any() else []:
         cells = results["patch"][results["patch"]["pair"] == pair.number]
         corrupt = [subject.tokenizer.decode([i]) for i in pair.corrupt_ids]
         about = f"pair {pair.number}: {' - '.join(pair.names)}"
         figures.draw_pair(cells, corrupt, folder / f"pair_{pair.number}.png", about)
-    if kinds - set(HEAD_KINDS):
-        figures.draw_positions(averages, folder / "positions.png", title)
-    at_all_positions = averages[averages["tokens"] == "all"]
-    if kinds & set(HEAD_KINDS):
-        marked = at_all_positions[at_all_positions["specific"].fillna(at_all_positions["verdict"] == "matters")]
-        dot = f"surely more than {LEAST:.0%} of the gap"
-        if at_all_positions["controls"].notna().any():
-            dot += "; of z also more than 95 % of random subspaces of the layer do, each as wide as a head"
-        has_limits = at_all_positions["share_low"].notna().any()
-        figures.draw_heads(at_all_positions, marked if has_limits else None, f"{dot}.", folder / "heads.png", title)
-    figures.draw_estimates(averages, results["estimates"], folder / "estimates.png", title)
+    if averages["share"].notna().any():
+        if by_position.any():
+            figures.draw_positions(averages, folder / "positions.png", title)
+        if (averages["tokens"] == "all").any():
+            draw_heads(averages[averages["tokens"] == "all"], folder / "heads.png", title)
+        figures.draw_estimates(averages, results["estimates"], folder / "estimates.png", title)
     if len(edges):
-        figures.draw_paths(edges, folder / "paths.png", title)
+        figures.draw_paths(edges, folder / "paths.png", f"{title}; LayerNorm {edges['layer_norm'].iloc[0]}")
     if "between" in results:
         figures.draw_between(results["between"], folder / "between.png", title)
+
+
+def draw_heads(averages: pd.DataFrame, path: Path, title: str) -> None:
+    """Draw the heads, with a dot on those that stand out, if there are enough texts to tell."""
+    marked = averages[averages["specific"].fillna(averages["verdict"] == "matters")]
+    dot = f"surely more than {LEAST:.0%} of the gap"
+    if averages["controls"].notna().any():
+        dot += "; of z also more than 95 % of random subspaces of the layer do, each as wide as a head"
+    has_limits = averages["share_low"].notna().any()
+    figures.draw_heads(averages, marked if has_limits else None, f"{dot}.", path, title)
 
 
 def name_pictures(folder: Path) -> list[dict[str, str]]:

@@ -239,7 +239,7 @@ def write_dot(edges: pd.DataFrame) -> str:
 def _style_edges(edges: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the edges of each direction, with the columns `label, colour` and `width` (points) of their arrows."""
     share, entry = edges["share"], edges["input"]
-    number = share.map(lambda value: "?" if pd.isna(value) else f"{value:z.2f}")
+    number = share.map(lambda value: "?" if pd.isna(value) else f"{value:z.2f}").astype(str)
     colour = np.where(share.isna(), GREY, np.where(share < 0, LOSS, GAIN))
     width = 0.8 + 5 * (share.abs() / share.abs().max()).fillna(0)
     label = number.where(~entry.isin(INPUTS), entry + " " + number)

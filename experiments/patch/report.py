@@ -54,6 +54,7 @@ def report(
         pairs=_summarise_pairs(tables["pairs"]),
         has_limits=averages["share_low"].notna().any(),
         n_controls=int(heads["controls"].max()) if heads["controls"].notna().any() else 0,
+        n_heads=len(heads),
         heads=_summarise_heads(heads),
         other_kinds=_list_other_kinds(averages),
         stream=_follow_stream(averages),
@@ -88,8 +89,8 @@ def _summarise_pairs(pairs: pd.DataFrame) -> Section:
 
 
 def _summarise_heads(heads: pd.DataFrame) -> Section | None:
-    """Return which heads restore (denoise) and take away (noise), and where these agree; None without heads."""
-    if heads.empty:
+    """Return which heads restore (denoise) and take away (noise), and where these agree; None without shares."""
+    if heads["share"].isna().all():
         return None
     heads = heads.assign(large=_is_large(heads), small=_is_small(heads))
     rows = heads[heads["large"]].sort_values("share", key=abs, ascending=False, kind="stable")
