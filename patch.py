@@ -149,7 +149,7 @@ def write(folder: Path, results: Tables, subject: Subject, options: Options) -> 
         page = report(
             subject.about,
             results,
-            pictures=name_pictures(new),
+            pictures=figures.name_pictures(new),
             estimate_first=options.estimate_first,
             layer_norm=options.layer_norm,
             followed=not (options.sender or options.receiver),
@@ -187,16 +187,6 @@ def draw_heads(averages: pd.DataFrame, path: Path, title: str) -> None:
         dot += "; of z also more than 95 % of random subspaces of the layer do, each as wide as a head"
     has_limits = averages["share_low"].notna().any()
     figures.draw_heads(averages, marked if has_limits else None, f"{dot}.", path, title)
-
-
-def name_pictures(folder: Path) -> list[dict[str, str]]:
-    """Return `file` and `text` of the pictures that the report begins with: those of them that are in the folder."""
-    texts = {
-        "heads.png": "What each head restores (denoise) or takes away (noise), as a share of the gap",
-        "positions.png": "Residual stream, attention and MLPs by layer: at the changed token, after it, at the last",
-        "paths.png": "The strongest edges",
-    }
-    return [{"file": name, "text": text} for name, text in texts.items() if (folder / name).is_file()]
 
 
 if __name__ == "__main__":

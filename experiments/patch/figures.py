@@ -320,3 +320,13 @@ def _make_grid(panels: Iterable[tuple[str, str]], width: float, height: float) -
 
 def _explain_directions(rows: pd.DataFrame) -> str:
     return " ".join(DIRECTIONS[direction] for direction in _list_present(rows["direction"], DIRECTIONS))
+
+
+def name_pictures(folder: Path) -> list[dict[str, str]]:
+    """Return `file` and `text` of the pictures that the report begins with: those of them that are in the folder."""
+    texts = {
+        "heads.png": "What each head restores (denoise) or takes away (noise), as a share of the gap",
+        "positions.png": "Residual stream, attention and MLPs by layer: at the changed token, after it, at the last",
+        "paths.png": "The strongest edges",
+    }
+    return [{"file": name, "text": text} for name, text in texts.items() if (folder / name).is_file()]
