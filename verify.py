@@ -63,7 +63,7 @@ def main(options: Options) -> int:
 def check(lm: GPT2LM, tokenizer: Tokenizer, facts: list[dict[str, Any]]) -> tuple[Table, int]:
     """Measure each fact -> a table with one row per fact, and how many hold."""
     columns = ("expected", "got", "difference", "tolerance", "")
-    table, held = Table("fact", *(Column(name, no_wrap=True, max_width=19) for name in columns), box=None), 0
+    table, held = Table("fact", *(Column(name, no_wrap=True) for name in columns), box=None), 0
     for fact in track(facts, "measuring", console=console, transient=True):
         got = MEASURES[fact["measure"]](lm, tokenizer, **fact["inputs"])
         holds, cells = compare(got, fact["expected"], fact["tolerance"])
@@ -185,8 +185,8 @@ def compare(got: Value, expected: Value, tolerance: float) -> tuple[bool, list[s
     """Does the fact hold? And the cells expected, got and difference; a list is judged by its worst entry."""
     if isinstance(expected, str):
         same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(str(got), expected, strict=False))))
-        start = 0 if got == expected else same  # the table cuts off what is long: show where they part
-        texts = ["…" * (start > 0) + repr(str(text)[start:])[1:-1] for text in (expected, got)]
+        start = 0 if got == expected else same  # a few characters are shown, from where they part
+        texts = [("…" * (start > 0) + repr(str(text)[start:])[1:-1])[:16] for text in (expected, got)]
         return got == expected, [*texts, "none" if got == expected else f"at char {same}"]
     b, a = (torch.tensor(value, dtype=torch.float64) for value in (expected, got))
     difference = (a - b).abs()

@@ -353,6 +353,8 @@ def test_direct_effects_add_up(reference):
 def test_texts_are_shown_from_where_they_part():
     assert verify.compare("a b", "a b", 0) == (True, ["a b", "a b", "none"])
     assert verify.compare("one two\nthree", "one two four", 0) == (False, ["… four", "…\\nthree", "at char 7"])
+    long = "a" * 7, "a" * 7 + "b" * 99
+    assert verify.compare(*long, 0) == (False, ["…" + "b" * 15, "…", "at char 7"])
     assert verify.compare("one", "one two", 0) == (False, ["… two", "…", "at char 3"])
 
 

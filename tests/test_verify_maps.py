@@ -90,7 +90,7 @@ def test_maps_that_transformers_recorded_hold(file, check):
 
 CHANGES = [  # which map, the place in it, and how the table names the two
     (0, "patched", (1, 7), "patched: resid_pre by position", "[1,7]"),
-    (3, "estimated", (1, 2, 9), "estimated: z by head and position", "[1,2,9]"),
+    (3, "estimated", (1, 2, 9), "estimated: z by head, position", "[1,2,9]"),
     (5, "estimated", (0, 2), "estimated: q by head", "[0,2]"),
     (8, "patched", (1, 0), "patched: pattern by head", "[1,0]"),
 ]

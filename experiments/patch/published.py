@@ -26,7 +26,7 @@ def read_maps(path: Path) -> list[dict[str, Any]]:
         for method in METHODS:
             facts.append(
                 {
-                    "fact": f"{method}: {kind} by {' and '.join(axes)}",
+                    "fact": f"{method}: {kind} by {', '.join(axes)}",
                     "measure": "patching_map",
                     "inputs": {"prompts": file["prompts"], "kind": kind, "by_position": by_position, "method": method},
                     "expected": (torch.tensor(entry[method], dtype=torch.float64) * file["unit"]).tolist(),
