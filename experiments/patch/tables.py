@@ -14,7 +14,7 @@ from lab.stats import LEVEL, resamples, simultaneous_limits
 from .pairs import GAP, Pair
 
 FEWEST = 10  # different clean texts; an average over fewer has no limits
-FEWEST_CELLS = 3  # of a map; fewer cannot be ranked
+FEWEST_CELLS = 3  # of a map; fewer cannot be ranked, nor can equal ones
 PATCH = [  # columns of patch.csv
     *["pair", "direction", "kind", "layer", "head", "position", "token", "metric"],
     *["clean", "corrupt", "patched", "effect", "normalised", "estimate", "integrated"],
@@ -140,8 +140,9 @@ def compare_estimates(cells: pd.DataFrame) -> pd.DataFrame:
 
 def rate_estimates(cells: pd.DataFrame, column: str) -> dict[str, object]:
     """Return how good the estimates in a column are, over the maps of several pairs."""
-    maps = [rows for _, rows in cells.groupby("pair")]
-    ranked = [spearmanr(rows["effect"], rows[column]).statistic for rows in maps if len(rows) >= FEWEST_CELLS]
+    maps = [rows[["effect", column]] for _, rows in cells.groupby("pair")]
+    differ = [values for values in maps if len(values) >= FEWEST_CELLS and values.nunique().min() > 1]
+    ranked = [spearmanr(values).statistic for values in differ]
     miss = (cells[column] - cells["effect"]) * cells["normalised"] / cells["effect"]
     worst = cells.iloc[np.nanargmax(miss.abs())] if miss.notna().any() else None
     return {

@@ -397,6 +397,21 @@ def test_only_what_was_patched_and_estimated_is_rated():
     assert small["spearman"].notna().any()
 
 
+@pytest.mark.filterwarnings("error::scipy.stats.ConstantInputWarning")
+@pytest.mark.parametrize("column", ["effect", "estimate"])
+def test_a_map_of_equal_values_has_no_ranks_and_costs_the_others_none(column):
+    """As of the residual stream at a changed token that is the last one: each layer carries all of the gap."""
+    cells, _ = random_maps(np.random.default_rng(2))
+    cells = cells[(cells["kind"] == "mlp") & (cells["direction"] == "noise") & (cells["pair"] != 8)]
+    first = cells["pair"] == 3
+    cells.loc[first, column] = 2.0
+    alone, both = compare_estimates(cells[~first]), compare_estimates(cells)
+    assert alone["spearman"].notna().all()
+    assert both["spearman"].tolist()[0] == alone["spearman"].tolist()[0]
+    assert both["maps"].tolist() == [2, 2]
+    assert compare_estimates(cells[first])["spearman"].isna()[0]
+
+
 # Sums.
 
 
