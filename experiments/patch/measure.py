@@ -2,7 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, cast
@@ -70,8 +71,8 @@ def run_pair(subject: Subject, pair: Pair, direction: Direction) -> Runs:
     return Runs(subject, pair, direction, metric, base_ids, base, source)
 
 
-def each_run(subject: Subject, directions: Sequence[Direction], title: str) -> Iterator[Runs]:
-    """Yield every pair in every direction, with a progress bar of this title."""
+def each_run(subject: Subject, directions: Sequence[Direction], title: str) -> Generator[Runs]:
+    """Yield every pair in every direction, with a progress bar of this title, which ends when this is closed."""
     with progress_bar("pairs") as bar:
         task = bar.add_task(title, total=len(subject.pairs) * len(directions), note="")
         for pair in subject.pairs:
@@ -100,15 +101,18 @@ def estimate_all(
     """Return one row per pair, direction and cell: `pair, direction, kind, layer, head, position, clean, corrupt,
     estimate, integrated`. The last two estimate the effect, NaN where there is no such estimate."""
     tables = []
-    for runs in each_run(subject, directions, "estimates"):
-        cells = list_cells(subject.config, len(runs.base_ids), kinds, positions)
-        depends = {"kinds": list(kinds), "positions": positions}
-        estimates = runs.keep("estimates", depends, partial(estimate_pair, runs, cells))
-        table = pd.DataFrame([asdict(cell) for cell in cells], columns=CELL).astype(
-            {"head": "Int64", "position": "Int64"}
-        )
-        table = table.assign(**runs.unpatched, **{name: np.array(values, float) for name, values in estimates.items()})
-        tables.append(table.assign(pair=runs.pair.number, direction=runs.direction))
+    with closing(each_run(subject, directions, "estimates")) as every_run:
+        for runs in every_run:
+            cells = list_cells(subject.config, len(runs.base_ids), kinds, positions)
+            depends = {"kinds": list(kinds), "positions": positions}
+            estimates = runs.keep("estimates", depends, partial(estimate_pair, runs, cells))
+            table = pd.DataFrame([asdict(cell) for cell in cells], columns=CELL).astype(
+                {"head": "Int64", "position": "Int64"}
+            )
+            table = table.assign(
+                **runs.unpatched, **{name: np.array(values, float) for name, values in estimates.items()}
+            )
+            tables.append(table.assign(pair=runs.pair.number, direction=runs.direction))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -142,16 +146,17 @@ def patch_all(
     size, the controls) and `all heads` (together, at all positions)."""
     patched, others = pd.Series(np.nan, cells.index), []
     by_run = dict(list(cells[chosen].groupby(["pair", "direction"])))
-    for runs in each_run(subject, cells["direction"].unique().tolist(), "patches"):
-        rows = by_run[runs.pair.number, runs.direction]
-        run_cells = [make_cell(row) for row in rows[CELL].itertuples(index=False)]
-        depends = {"cells": hash_all(run_cells), "controls": [control.name for control in controls]}
-        result = runs.keep("patches", depends, partial(patch_pair, runs, run_cells, controls))
-        base = runs.unpatched[NAMES[runs.direction][0]]
-        check_change(runs, np.array(result["cells"]) - base)
-        patched[rows.index] = result["cells"]
-        table = tabulate_others(controls, np.array([*result["controls"], result["all_heads"]]) - base)
-        others.append(table.assign(pair=runs.pair.number, direction=runs.direction))
+    with closing(each_run(subject, cells["direction"].unique().tolist(), "patches")) as every_run:
+        for runs in every_run:
+            rows = by_run[runs.pair.number, runs.direction]
+            run_cells = [make_cell(row) for row in rows[CELL].itertuples(index=False)]
+            depends = {"cells": hash_all(run_cells), "controls": [control.name for control in controls]}
+            result = runs.keep("patches", depends, partial(patch_pair, runs, run_cells, controls))
+            base = runs.unpatched[NAMES[runs.direction][0]]
+            check_change(runs, np.array(result["cells"]) - base)
+            patched[rows.index] = result["cells"]
+            table = tabulate_others(controls, np.array([*result["controls"], result["all_heads"]]) - base)
+            others.append(table.assign(pair=runs.pair.number, direction=runs.direction))
     unpatched = cells["corrupt"].where(cells["direction"] == "denoise", cells["clean"])
     return cells.assign(patched=patched, effect=patched - unpatched), pd.concat(others, ignore_index=True)
 
@@ -203,12 +208,13 @@ def measure_edges(
 ) -> pd.DataFrame:
     """Return one row per pair, direction and edge: the columns of paths.csv. `name` says which edges these are."""
     tables = []
-    for runs in each_run(subject, directions, f"edges {name}"):
-        depends = {"edges": hash_all(edges), "layer_norm": layer_norm}
-        result = runs.keep(f"edges {name}", depends, partial(measure_pair_edges, runs, edges, layer_norm))
-        about = {"pair": runs.pair.number, "direction": runs.direction, "layer_norm": layer_norm}
-        ends = pd.DataFrame([(str(edge.sender), str(edge.receiver), edge.input) for edge in edges], columns=EDGE)
-        tables.append(ends.assign(**about, **result))
+    with closing(each_run(subject, directions, f"edges {name}")) as every_run:
+        for runs in every_run:
+            depends = {"edges": hash_all(edges), "layer_norm": layer_norm}
+            result = runs.keep(f"edges {name}", depends, partial(measure_pair_edges, runs, edges, layer_norm))
+            about = {"pair": runs.pair.number, "direction": runs.direction, "layer_norm": layer_norm}
+            ends = pd.DataFrame([(str(edge.sender), str(edge.receiver), edge.input) for edge in edges], columns=EDGE)
+            tables.append(ends.assign(**about, **result))
     return pd.concat(tables, ignore_index=True)[["pair", "direction", *EDGE, "layer_norm", "effect", "estimate"]]
 
 
