@@ -395,13 +395,15 @@ def test_patches_that_change_nothing_anywhere_are_refused(tmp_path, size):
 
 def test_what_fails_ends_its_progress_bar(small, monkeypatch):
     """Else the thread that draws it goes on, and on a terminal the cursor stays hidden."""
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     for fatal in ((CORE[4], 1), (CORE[0], 1), (CORE[3], 1)):
         with monkeypatch.context() as patch:
             Counts(patch, fatal)
             with pytest.raises(KeyboardInterrupt) as interrupt:
                 measure_all(small)
-        assert threading.active_count() == threads, (fatal, interrupt)
+        for thread in set(threading.enumerate()) - threads:
+            thread.join(5)
+            assert not thread.is_alive(), (fatal, interrupt)
 
 
 def test_edges_of_all_pairs_are_in_order_and_one_of_them_is_that_of_a_plain_run(each_subject):
