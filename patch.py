@@ -14,6 +14,7 @@ import pandas as pd
 from experiments.patch import circuit, classes, figures, tables
 from experiments.patch.cells import KINDS, Kind
 from experiments.patch.measure import (
+    RANDOM,
     Direction,
     check_device,
     choose_by_estimate,
@@ -51,7 +52,7 @@ class Options:
     clean: str | None = None  # a text of your own; None: test texts (for a language model: prompts with two names)
     corrupt: str | None = None  # a text of as many tokens, which differs from it
     answers: tuple[str, str] | None = None  # of the two texts: classes, or next tokens as " Mary" " John"
-    pairs: int = 64  # at most so many pairs of test texts
+    pairs: int = 64  # at most so many pairs of a run's test texts
     direction: Literal["both", "denoise", "noise"] = "both"  # denoise: clean into corrupt; noise: corrupt into clean
     kinds: tuple[Kind, ...] = KINDS  # what to patch
     positions: bool = False  # patch z, q, k, v and patterns at each position, too, and not only at all together
@@ -59,8 +60,8 @@ class Options:
     sender: tuple[str, ...] = ()  # measure all edges out of these, as "head 0.3" "mlp 0"; instead of following back
     receiver: tuple[str, ...] = ()  # measure all edges into these, as "head 3.1" "logits"; instead of following back
     layer_norm: LayerNormName = "recomputed"  # of an edge's receiver; frozen: keeps its scale, so edges add up
-    controls: int = 24  # random subspaces of each layer that its heads are compared with; 0: no controls
-    texts: int = 300  # test texts in which heads emit the means of other classes; 0: none
+    controls: int = 24  # random subspaces of each layer that its heads (kind z) are compared with; 0: no controls
+    texts: int = 20  # test texts of each class, as predicted, in which heads emit means of other classes; 0: none
     seed: int = 0  # of the choice of pairs and texts, and of controls
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU; fp32 on each, for effects are small differences
 
@@ -83,11 +84,12 @@ class Options:
 def main(options: Options) -> int:
     options.check()
     device = Device.choose(options.device, "fp32")
-    own = (options.clean, options.corrupt, options.answers)
+    texts = {"clean": options.clean, "corrupt": options.corrupt, "answers": options.answers}
     if options.model:
-        subject = open_language_model(options.model, options.run, *own, device, options.seed)
+        subject = open_language_model(options.model, options.run, device, options.seed, **texts)
     else:
-        subject = open_classifier(options.run or "latest", options.corpus, *own, options.pairs, device, options.seed)
+        run = options.run or "latest"
+        subject = open_classifier(run, options.corpus, device, options.seed, most=options.pairs, **texts)
     for names, kinds in ((options.sender, circuit.SENDERS), (options.receiver, circuit.RECEIVERS)):
         for name in names:
             find_node(name, subject.config, kinds)
@@ -105,7 +107,7 @@ def measure(subject: Subject, options: Options) -> Tables:
     if options.estimate_first:
         chosen = choose_by_estimate(cells, options.estimate_first)
     controls = random_subspaces(subject.config, "head", options.controls, options.seed) if "z" in options.kinds else []
-    console.print(forecast_patches(subject, cells[chosen]))
+    console.print(forecast_patches(subject, cells[chosen], options.controls if controls else 0))
     cells, others = patch_all(subject, cells, chosen, controls)
     kept = subject.table[subject.table["kept"]]
     paths, edges = measure_paths(subject, kept, options)
@@ -113,16 +115,16 @@ def measure(subject: Subject, options: Options) -> Tables:
         "pairs": subject.table,
         "patch": tables.finish_cells(cells, subject.pairs, subject.tokens),
         "averages": tables.average_cells(cells, others, subject.pairs, kept),
-        "controls": others[others["kind"] == "random subspace"].drop(columns="kind"),
+        "controls": others[others["kind"] == RANDOM].drop(columns="kind"),
         "sums": tables.compare_sums(cells, others, kept),
         "paths": paths,
         "edges": edges,
     }
-    results["estimates"] = tables.compare_estimates(results["patch"])
+    estimates = [tables.compare_estimates(results["patch"]), tables.compare_edge_estimates(paths, kept)]
+    results["estimates"] = pd.concat(estimates, ignore_index=True)
     if subject.study and options.texts and not options.clean:
-        texts = subject.study.draw_texts("test", options.texts, options.seed)
-        logits = classes.run_between(subject.study, texts, subject.folder / "between.npy", options.seed)
-        results["between"] = classes.tabulate_between(logits, subject.study.clf.labels, subject.config)
+        path = subject.folder / "between.npy"
+        results["between"] = classes.measure_between(subject.study, options.texts, path, options.seed)
     return results
 
 

@@ -1,17 +1,20 @@
-"""Small classifiers of which it is known what ablation and probes have to find, and sweeps over them."""
+"""Small classifiers of which it is known what ablation, probes and patches have to find, opened for them."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.nn import functional as F
 
+from experiments.patch.pairs import Pair
+from experiments.patch.subject import Subject
 from lab.device import Device
 from lab.study import Study
 from lab.sweeps import Sweeps
 from lab.texts import Texts
-from model import GPT2Classifier, GPT2Config
+from model import GPT2LM, GPT2Classifier, GPT2Config
 
 Sequences, Targets = dict[str, list[list[int]]], dict[str, np.ndarray]  # by split
 
@@ -105,3 +108,14 @@ def sweeps_of(clf: GPT2Classifier, sequences: Sequences, targets: Targets, folde
     study = Study(folder, {}, clf.eval(), None, SimpleNamespace(files={}), texts, device, "")
     (folder / "logits").mkdir(parents=True)
     return Sweeps(study, folder / "logits", 0, 0)
+
+
+def subject_of(
+    model: GPT2Classifier | GPT2LM, pairs: list[Pair], gaps: list[float], folder: Path, **identity: object
+) -> Subject:
+    """These pairs of texts, all of which were kept, and a folder for results."""
+    table = pd.DataFrame({"pair": [pair.number for pair in pairs], "clean": [p.clean for p in pairs], "gap": gaps})
+    device = Device(torch.device("cpu"), "fp32")
+    identity = {"weights": "0123", "seed": 0, "precision": "fp32"} | identity
+    (folder / "patch" / "results").mkdir(parents=True, exist_ok=True)
+    return Subject(folder, model, None, pairs, table.assign(kept=True), device, identity, [])

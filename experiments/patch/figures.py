@@ -56,6 +56,7 @@ LOSS, GAIN = "#B2182B", "#2166AC"  # of the map SIGNED
 DIRECTION_COLOURS = {"denoise": COLOURS[0], "noise": COLOURS[3]}
 LEVEL, HALF = 0.48, 0.13  # inches from one level to the next, and half the height of a box
 INPUTS = ("q", "k", "v")  # of a head
+WIDEST = 60  # tokens of a picture
 
 
 @STYLE
@@ -70,6 +71,10 @@ def draw_pair(cells: pd.DataFrame, corrupt_tokens: Sequence[str], path: Path, ti
     first = min((position for position, token in clean.items() if token != corrupt_tokens[position]), default=0)
     labels = [_label_pair(clean[i], corrupt_tokens[i]) for i in sorted(clean) if i >= first]
     shown = rows[rows["position"] >= first]
+    if len(labels) > WIDEST:
+        largest_effects = shown["effect"].abs().groupby(shown["position"]).max().nlargest(WIDEST)
+        shown = shown[shown["position"].isin(largest_effects.index)]
+        labels = [_label_pair(clean[i], corrupt_tokens[i]) for i in sorted(set(shown["position"]))]
     maps = _pivot_maps(shown, STREAM_KINDS, "position", "normalised" if normalised else "effect")
     n_layers, n_tokens = next(iter(maps.values())).shape
     width, height = np.clip(5.5 / n_tokens, 0.13, 0.4), np.clip(4 / n_layers, 0.18, 0.36)
@@ -85,6 +90,8 @@ def draw_pair(cells: pd.DataFrame, corrupt_tokens: Sequence[str], path: Path, ti
         f"{_explain_directions(shown)} {GAP if normalised else ''} clean/corrupt: where the texts differ. Left out: "
     )
     caption += "what stands before the first changed token; nothing changes there."
+    if len(labels) == WIDEST:
+        caption += f" Of the rest, the {WIDEST} tokens with the largest effects."
     add_heading(figure, f"{title}\none cell of one text put in the place of the other text's", caption)
     figures.save(figure, path)
 

@@ -13,6 +13,7 @@ from lab.shares import LEAST
 
 from .circuit import FOLLOWED
 from .estimates import NODES
+from .measure import EDGE
 from .pairs import GAP
 from .tables import FEWEST
 
@@ -58,7 +59,7 @@ def report(
         heads=_summarise_heads(heads),
         other_kinds=_list_other_kinds(averages),
         stream=_follow_stream(averages),
-        sums=tables["sums"].to_dict("records"),
+        sums=tables["sums"].dropna().to_dict("records"),
         estimates=tables["estimates"].to_dict("records"),
         estimate_first=estimate_first,
         paths=_summarise_paths(tables["edges"]),
@@ -81,6 +82,7 @@ def _summarise_pairs(pairs: pd.DataFrame) -> Section:
         "n_candidates": len(pairs),
         "n_texts": kept["clean"].nunique(),
         "n_small": (kept["gap"].abs() < GAP).sum(),
+        "n_negative": (kept["gap"] < 0).sum(),
         "gap": kept["gap"].median(),
         "classes": classes.reset_index(name="n").to_dict("records"),
         "why": dropped["why"].value_counts().head(TOP).to_dict(),
@@ -92,6 +94,7 @@ def _summarise_heads(heads: pd.DataFrame) -> Section | None:
     """Return which heads restore (denoise) and take away (noise), and where these agree; None without shares."""
     if heads["share"].isna().all():
         return None
+    heads = heads.dropna(subset="share")
     heads = heads.assign(large=_is_large(heads), small=_is_small(heads))
     rows = heads[heads["large"]].sort_values("share", key=abs, ascending=False, kind="stable")
     helps = rows["share"].where(rows["direction"] == "denoise", -rows["share"]) > 0
@@ -142,7 +145,7 @@ def _follow_stream(averages: pd.DataFrame) -> Section | None:
     """Return the shares of the residual stream, attention and MLPs, by layer, at the changed word, in between and at
     the last token; None where none of them was patched."""
     rows = averages[averages["kind"].isin(STREAM) & (averages["tokens"] != "all")]
-    if rows.empty:
+    if rows["share"].isna().all():
         return None
     shares = rows.assign(column=rows["kind"] + ", " + rows["tokens"])
     wide = shares.pivot(index=["direction", "layer"], columns="column", values="share")
@@ -154,11 +157,9 @@ def _summarise_paths(edges: pd.DataFrame) -> Section:
     rows = edges[edges["strong"]].sort_values("share", key=abs, ascending=False, kind="stable")
     rows = rows.sort_values("direction", kind="stable")
     return {
-        "n": len(edges) // edges["direction"].nunique(),
+        "n": len(edges[EDGE].drop_duplicates()),
         "receivers": sorted(edges["receiver"].unique()),
         "rows": rows.to_dict("records"),
-        "worst": (edges["estimate"] - edges["share"]).abs().max(),
-        "spearman": edges["estimate"].corr(edges["share"], method="spearman"),
     }
 
 

@@ -59,7 +59,7 @@ def test_an_estimate_is_what_closing_a_gate_a_little_does(metric, texts):
 @pytest.mark.parametrize("texts", [SOME, ALL], ids=["some", "all"])
 def test_integrated_estimates_sum_to_the_joint_patch(metric, texts):
     base, source = (record(metric.trunk, ids) for ids in texts)
-    got = integrate_cells(metric, texts[0], source)
+    got = integrate_cells(metric, texts[0], source, 4096)
     assert {kind: values.shape for kind, values in got.items()} == {"z": (L, H, T), "attn": (L, T), "mlp": (L, T)}
     closed = {"z": {"head_gate": torch.zeros(1, 1, 1, 1), "head_fill": source.stacked("z")}}
     closed |= {"attn": closed["z"], "mlp": {"mlp_gate": torch.zeros(1, 1, 1), "mlp_fill": source.stacked("mlp")}}
@@ -92,7 +92,7 @@ def test_what_a_linear_network_makes_of_a_cell_is_estimated_exactly(network, clf
 
 
 def test_a_kind_without_an_estimate_has_none(metric):
-    got = integrate_cells(metric, SOME[0], record(metric.trunk, SOME[1]))
+    got = integrate_cells(metric, SOME[0], record(metric.trunk, SOME[1]), 4096)
     assert torch.tensor(look_up(got, Cell("q", 1, 2, 3))).isnan()
     assert look_up(got, Cell("z", 1, 2, 3)) == got["z"][1, 2, 3].item()
     assert look_up(got, Cell("z", 1, 2)) == pytest.approx(got["z"][1, 2].sum().item())
@@ -101,5 +101,5 @@ def test_a_kind_without_an_estimate_has_none(metric):
 
 def test_the_gradients_of_a_run_leave_nothing_behind(metric):
     estimate_cells(metric, SOME[0], record(metric.trunk, SOME[1]))
-    integrate_cells(metric, SOME[0], record(metric.trunk, SOME[1]))
+    integrate_cells(metric, SOME[0], record(metric.trunk, SOME[1]), 4096)
     assert all(parameter.grad is None for parameter in metric.trunk.parameters())

@@ -58,7 +58,9 @@ def test_pattern_and_values_are_z_and_queries_and_keys_are_the_pattern(runs):
 def test_integrated_estimates_sum_to_the_joint_patch_and_first_order_ones_are_gate_gradients(runs):
     metric, clean, corrupt, texts = runs
     joint = patch_all_heads(metric, corrupt, clean) - float(metric.read(corrupt.resid_pre[-1]))
-    assert float(integrate_cells(metric, texts[1], clean)["z"].sum()) == pytest.approx(joint, abs=2e-3 * abs(joint))
+    assert float(integrate_cells(metric, texts[1], clean, TOKENS)["z"].sum()) == pytest.approx(
+        joint, abs=2e-3 * abs(joint)
+    )
     config, T = metric.trunk.config, len(texts[0])
     gate = torch.ones(1, config.n_layer, config.n_head, T, requires_grad=True)
     stream = metric.trunk.run(corrupt.resid_pre[0], head_gate=gate, head_fill=clean.stacked("z"))

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr, t
 
 from experiments.patch.cells import Cell
 from experiments.patch.pairs import Pair
@@ -134,7 +134,10 @@ def average_plainly(effects, kept):
                 draws[-1][name] = sum(row[pair] for pair in of_row) / sum(gap[pair] for pair in of_row)
     error = {name: np.std([draw[name] for draw in draws if name in draw], ddof=1) for name in enough}
     largest = [max(abs(draw[name] - shares[name]) / error[name] for name in draw) for draw in draws]
-    reach = {name: np.quantile(largest, 0.95) * error[name] if name in enough else NAN for name in shares}
+    p, reach = norm.sf(np.quantile(largest, 0.95)), dict.fromkeys(shares, NAN)
+    for name, row in enough.items():
+        n = sum(any(pair in row for pair in pairs) for pairs in by_text.values())
+        reach[name] = t.isf(p, n - 1) * np.sqrt(n / (n - 1)) * error[name]
     return {
         name: (len(row), shares[name], shares[name] - reach[name], shares[name] + reach[name])
         for name, row in effects.items()
@@ -216,7 +219,7 @@ def test_a_row_that_was_not_patched_in_some_pair_has_no_share_and_the_others_kee
     effects = effects_of(kept, a=rng.normal(size=12), b=[0.5] * 11 + [NAN])
     table = average_rows(effects, kept)
     assert table.loc["b", ["share", *LIMITS]].isna().all()
-    assert table.loc["b", "verdict"] == "open"
+    assert table.loc["b", "verdict"] == ""
     alone = average_rows(effects[effects["row"] == "a"], kept)
     pd.testing.assert_series_equal(table.loc["a"], alone.loc["a"])
     assert alone.loc["a", LIMITS].notna().all()
@@ -405,6 +408,21 @@ def test_only_what_was_patched_and_estimated_is_rated():
     assert small["worst_pair"].isna().all()
     assert set(small["worst_cell"]) == {""}
     assert small["spearman"].notna().any()
+
+
+@pytest.mark.filterwarnings("error::scipy.stats.ConstantInputWarning")
+@pytest.mark.parametrize("column", ["effect", "estimate"])
+def test_a_map_of_equal_values_has_no_ranks_and_costs_the_others_none(column):
+    """As of the residual stream at a changed token that is the last one: each layer carries all of the gap."""
+    cells, _ = random_maps(np.random.default_rng(2))
+    cells = cells[(cells["kind"] == "mlp") & (cells["direction"] == "noise") & (cells["pair"] != 8)]
+    first = cells["pair"] == 3
+    cells.loc[first, column] = 2.0
+    alone, both = compare_estimates(cells[~first]), compare_estimates(cells)
+    assert alone["spearman"].notna().all()
+    assert both["spearman"].tolist()[0] == alone["spearman"].tolist()[0]
+    assert both["maps"].tolist() == [2, 2]
+    assert compare_estimates(cells[first])["spearman"].isna()[0]
 
 
 # Sums.
