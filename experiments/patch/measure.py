@@ -40,8 +40,8 @@ ROUNDING = 1e-6  # of the metric: a patch that changes it by less has changed no
 class Runs:
     """A pair in one direction: the run that is patched (base), and the one that gives the cells (source).
 
-    `denoise`: the corrupt text is patched with cells of the clean one; `noise`: the other way. Nothing runs before it is
-    asked for: a result that was kept needs no run."""
+    `denoise`: the corrupt text is patched with cells of the clean one; `noise`: the other way. Nothing runs before it
+    is asked for: a result that was kept needs no run."""
 
     subject: Subject
     pair: Pair
