@@ -110,6 +110,32 @@ def sweeps_of(clf: GPT2Classifier, sequences: Sequences, targets: Targets, folde
     return Sweeps(study, folder / "logits", 0, 0)
 
 
+def planted_circuit(beside: float = 0.0) -> GPT2Classifier:
+    """A classifier with one way from a word to the logits: head 0.1 copies what the word (tokens 1 and 2) says to all
+    later tokens, MLP 0 passes it on, head 1.2 reads it there and tells the class. Head 1.0 does 0.5 % of the same.
+
+    beside: what head 0.2 tells the class by a way of its own, beside what head 1.2 does. Attention is uniform. What
+    is said is +x in one dimension and -x in the next, so no LayerNorm changes with it."""
+    clf = GPT2Classifier(GPT2Config(2, 3, 12, n_ctx=7, vocab_size=6, dropout=0.0, attn_dropout=0.0), ["a", "b"])
+    with torch.no_grad():
+        for name, parameter in clf.named_parameters():
+            parameter.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
+
+        for token, dim, x in ((1, 0, 1), (2, 0, -1), (3, 8, 1), (4, 8, 2), (5, 8, -1)):  # words, and fillers
+            clf.trunk.wte.weight[token, dim : dim + 2] = torch.tensor([x, -x])
+        for layer, head, reads, writes, size in (
+            *((0, 1, 0, 2, 1), (0, 2, 0, 4, beside)),
+            *((1, 0, 6, 4, 0.005), (1, 1, 2, 10, 1), (1, 2, 6, 4, 1)),  # nobody reads what head 1.1 writes
+        ):
+            attn, column = clf.trunk.h[layer].attn, head * clf.config.head_width
+            attn.c_attn.weight[2 * clf.config.n_embd + column, reads : reads + 2] = torch.tensor([1, -1])
+            attn.c_proj.weight[writes : writes + 2, column] = torch.tensor([size, -size])
+        to_and_fro = torch.tensor([[1, -1], [-1, 1]])  # gelu(x) - gelu(-x) = x
+        clf.trunk.h[0].mlp.c_fc.weight[:2, 2:4] = clf.trunk.h[0].mlp.c_proj.weight[6:8, :2] = to_and_fro
+        clf.score.weight[:, 4:6] = to_and_fro
+    return clf.eval().requires_grad_(False)
+
+
 def subject_of(
     model: GPT2Classifier | GPT2LM, pairs: list[Pair], gaps: list[float], folder: Path, **identity: object
 ) -> Subject:
