@@ -67,8 +67,5 @@ def average_edges(measured: pd.DataFrame, kept: pd.DataFrame, most: int) -> pd.D
 
 
 def join(tables: Sequence[Edges]) -> Edges:
-    """Put tables together. An edge between two named nodes is in two of them: it stays once, strong if it is in one."""
-    measured, averages = (pd.concat(each, ignore_index=True) for each in zip(*tables, strict=True))
-    averages = averages.sort_values("strong", ascending=False, kind="stable").drop_duplicates(["direction", *EDGE])
-    measured = measured.drop_duplicates(["pair", "direction", *EDGE], ignore_index=True)
-    return measured, averages.sort_index(ignore_index=True)
+    measured, averages = zip(*tables, strict=True)
+    return pd.concat(measured, ignore_index=True), pd.concat(averages, ignore_index=True)
