@@ -140,7 +140,7 @@ def test_an_edge_whose_limits_hold_0_is_not_strong():
     assert table["estimate"].tolist() == pytest.approx((0.25 * table["share"]).tolist())
     assert (table.loc[["mlp 0", "head 0.1"], "verdict"] == ["matters", "negligible"]).all()
     assert LEAST > 0.03
-    few = average_edges(edges[edges["pair"] < 9].assign(estimate=0.0), kept[kept["pair"] < 9])
+    few = average_edges(edges[edges["pair"] < 9].assign(estimate=0.0), kept[kept["pair"] < 9], 4)
     assert set(few.loc[few["strong"], "sender"]) == {"mlp 0", "mlp 1", "head 0.1"}  # too few texts for limits
 
 
