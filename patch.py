@@ -12,8 +12,16 @@ import numpy as np
 import pandas as pd
 
 from experiments.patch import circuit, classes, figures, tables
-from experiments.patch.cells import HEAD_KINDS, KINDS, Kind
-from experiments.patch.measure import Direction, choose_by_estimate, estimate_all, forecast_patches, patch_all
+from experiments.patch.cells import KINDS, Kind
+from experiments.patch.measure import (
+    RANDOM,
+    Direction,
+    check_device,
+    choose_by_estimate,
+    estimate_all,
+    forecast_patches,
+    patch_all,
+)
 from experiments.patch.paths import LayerNormName, find_node
 from experiments.patch.report import report
 from experiments.patch.subject import Subject, open_classifier, open_language_model
@@ -22,6 +30,7 @@ from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName
 from lab.kept import open_analysis
 from lab.progress import console
+from lab.shares import LEAST
 from lab.units import random_subspaces
 from model import InputError
 
@@ -43,7 +52,7 @@ class Options:
     clean: str | None = None  # a text of your own; None: test texts (for a language model: prompts with two names)
     corrupt: str | None = None  # a text of as many tokens, which differs from it
     answers: tuple[str, str] | None = None  # of the two texts: classes, or next tokens as " Mary" " John"
-    pairs: int = 64  # at most so many pairs of test texts
+    pairs: int = 64  # at most so many pairs of a run's test texts
     direction: Literal["both", "denoise", "noise"] = "both"  # denoise: clean into corrupt; noise: corrupt into clean
     kinds: tuple[Kind, ...] = KINDS  # what to patch
     positions: bool = False  # patch z, q, k, v and patterns at each position, too, and not only at all together
@@ -51,8 +60,8 @@ class Options:
     sender: tuple[str, ...] = ()  # measure all edges out of these, as "head 0.3" "mlp 0"; instead of following back
     receiver: tuple[str, ...] = ()  # measure all edges into these, as "head 3.1" "logits"; instead of following back
     layer_norm: LayerNormName = "recomputed"  # of an edge's receiver; frozen: keeps its scale, so edges add up
-    controls: int = 24  # random subspaces of each layer that its heads are compared with; 0: no controls
-    texts: int = 300  # test texts in which heads emit the means of other classes; 0: none
+    controls: int = 24  # random subspaces of each layer that its heads (kind z) are compared with; 0: no controls
+    texts: int = 20  # test texts of each class, as predicted, in which heads emit means of other classes; 0: none
     seed: int = 0  # of the choice of pairs and texts, and of controls
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU; fp32 on each, for effects are small differences
 
@@ -60,8 +69,8 @@ class Options:
         """Raise InputError for options that cannot be."""
         check_ranges(self, pairs=(1, np.inf), estimate_first=(1, np.inf), controls=(0, 10_000), texts=(0, np.inf))
         check_ranges(self, seed=(0, 2**32))
-        if not self.kinds:
-            raise InputError(f"--kinds: expected at least one of {', '.join(KINDS)}")
+        if not self.kinds or len(set(self.kinds)) < len(self.kinds):
+            raise InputError(f"--kinds: expected at least one of {', '.join(KINDS)}, and none twice")
         if self.model and self.corpus:
             raise InputError(
                 "--corpus: a language model reads no corpus here; take --clean and --corrupt, or no --model"
@@ -75,14 +84,16 @@ class Options:
 def main(options: Options) -> int:
     options.check()
     device = Device.choose(options.device, "fp32")
-    own = (options.clean, options.corrupt, options.answers)
+    texts = {"clean": options.clean, "corrupt": options.corrupt, "answers": options.answers}
     if options.model:
-        subject = open_language_model(options.model, options.run, *own, device, options.seed)
+        subject = open_language_model(options.model, options.run, device, options.seed, **texts)
     else:
-        subject = open_classifier(options.run or "latest", options.corpus, *own, options.pairs, device, options.seed)
+        run = options.run or "latest"
+        subject = open_classifier(run, options.corpus, device, options.seed, most=options.pairs, **texts)
     for names, kinds in ((options.sender, circuit.SENDERS), (options.receiver, circuit.RECEIVERS)):
         for name in names:
             find_node(name, subject.config, kinds)
+    check_device(subject)
     with open_analysis(subject.run / "patch", "results", options.resume, device) as folder:
         results = measure(subject, options)
         write(folder, results, subject, options)
@@ -96,7 +107,7 @@ def measure(subject: Subject, options: Options) -> Tables:
     if options.estimate_first:
         chosen = choose_by_estimate(cells, options.estimate_first)
     controls = random_subspaces(subject.config, "head", options.controls, options.seed) if "z" in options.kinds else []
-    console.print(forecast_patches(subject, cells[chosen]))
+    console.print(forecast_patches(subject, cells[chosen], options.controls if controls else 0))
     cells, others = patch_all(subject, cells, chosen, controls)
     kept = subject.table[subject.table["kept"]]
     paths, edges = measure_paths(subject, kept, options)
@@ -104,16 +115,16 @@ def measure(subject: Subject, options: Options) -> Tables:
         "pairs": subject.table,
         "patch": tables.finish_cells(cells, subject.pairs, subject.tokens),
         "averages": tables.average_cells(cells, others, subject.pairs, kept),
-        "controls": others[others["kind"] == "random subspace"].drop(columns="kind"),
+        "controls": others[others["kind"] == RANDOM].drop(columns="kind"),
         "sums": tables.compare_sums(cells, others, kept),
         "paths": paths,
         "edges": edges,
     }
-    results["estimates"] = tables.compare_estimates(results["patch"])
+    estimates = [tables.compare_estimates(results["patch"]), tables.compare_edge_estimates(paths, kept)]
+    results["estimates"] = pd.concat(estimates, ignore_index=True)
     if subject.study and options.texts and not options.clean:
-        texts = subject.study.draw_texts("test", options.texts, options.seed)
-        logits = classes.run_between(subject.study, texts, subject.folder / "between.npy", options.seed)
-        results["between"] = classes.tabulate_between(logits, subject.study.clf.labels, subject.config)
+        path = subject.folder / "between.npy"
+        results["between"] = classes.measure_between(subject.study, options.texts, path, options.seed)
     return results
 
 
@@ -134,12 +145,13 @@ def write(folder: Path, results: Tables, subject: Subject, options: Options) -> 
         for name, table in results.items():
             output.write_csv(new / f"{name}.csv", table)
         strong = results["edges"][results["edges"]["strong"]]
-        output.write_text(new / "paths.dot", figures.write_dot(strong))
+        if len(strong):
+            output.write_text(new / "paths.dot", figures.write_dot(strong))
         draw(new, results, subject, strong)
         page = report(
             subject.about,
             results,
-            pictures=name_pictures(new),
+            pictures=figures.name_pictures(new),
             estimate_first=options.estimate_first,
             layer_norm=options.layer_norm,
             followed=not (options.sender or options.receiver),
@@ -151,33 +163,32 @@ def write(folder: Path, results: Tables, subject: Subject, options: Options) -> 
 def draw(folder: Path, results: Tables, subject: Subject, edges: pd.DataFrame) -> None:
     """Draw what there is to draw."""
     averages, title = results["averages"], subject.title
-    kinds = set(averages["kind"])
-    for pair in subject.choose_examples():
+    by_position = averages["kind"].isin(figures.STREAM_KINDS)
+    for pair in subject.choose_examples() if by_position.any() else []:
         cells = results["patch"][results["patch"]["pair"] == pair.number]
         corrupt = [subject.tokenizer.decode([i]) for i in pair.corrupt_ids]
         about = f"pair {pair.number}: {' - '.join(pair.names)}"
         figures.draw_pair(cells, corrupt, folder / f"pair_{pair.number}.png", about)
-    if kinds - set(HEAD_KINDS):
-        figures.draw_positions(averages, folder / "positions.png", title)
-    at_all_positions = averages[averages["tokens"] == "all"]
-    if kinds & set(HEAD_KINDS):
-        marked = at_all_positions[at_all_positions["specific"].fillna(at_all_positions["verdict"] == "matters")]
-        figures.draw_heads(at_all_positions, marked, folder / "heads.png", title)
-    figures.draw_estimates(averages, results["estimates"], folder / "estimates.png", title)
+    if averages["share"].notna().any():
+        if by_position.any():
+            figures.draw_positions(averages, folder / "positions.png", title)
+        if (averages["tokens"] == "all").any():
+            draw_heads(averages[averages["tokens"] == "all"], folder / "heads.png", title)
+        figures.draw_estimates(averages, results["estimates"], folder / "estimates.png", title)
     if len(edges):
-        figures.draw_paths(edges, folder / "paths.png", title)
+        figures.draw_paths(edges, folder / "paths.png", f"{title}; LayerNorm {edges['layer_norm'].iloc[0]}")
     if "between" in results:
         figures.draw_between(results["between"], folder / "between.png", title)
 
 
-def name_pictures(folder: Path) -> list[dict[str, str]]:
-    """Return `file` and `text` of the pictures that the report begins with: those of them that are in the folder."""
-    texts = {
-        "heads.png": "What each head restores (denoise) or takes away (noise), as a share of the gap",
-        "positions.png": "Residual stream, attention and MLPs by layer: at the changed token, after it, at the last",
-        "paths.png": "The strongest edges",
-    }
-    return [{"file": name, "text": text} for name, text in texts.items() if (folder / name).is_file()]
+def draw_heads(averages: pd.DataFrame, path: Path, title: str) -> None:
+    """Draw the heads, with a dot on those that stand out, if there are enough texts to tell."""
+    marked = averages[averages["specific"].fillna(averages["verdict"] == "matters")]
+    dot = f"surely more than {LEAST:.0%} of the gap"
+    if averages["controls"].notna().any():
+        dot += "; of z also more than 95 % of random subspaces of the layer do, each as wide as a head"
+    has_limits = averages["share_low"].notna().any()
+    figures.draw_heads(averages, marked if has_limits else None, f"{dot}.", path, title)
 
 
 if __name__ == "__main__":

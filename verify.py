@@ -1,7 +1,7 @@
 """Does the network know what the official GPT-2 is known to know? `make verify`, or `python verify.py --help`.
 
-Read the measures from top to bottom: they are a tour of what is known about the 124M weights. Others measured each
-fact in data/gpt2-facts.json, with other code, and wrote it down at its `source`; here it is measured again.
+Read the measures from top to bottom: a tour of what is known about the 124M weights. Others measured the 52 facts in
+data/gpt2-facts.json and, new, the 18 maps in data/gpt2-patching.json, with other code; a `source` stands with each.
 
 Everything runs in fp32, and the tolerances are for fp32: never less than one unit of the last decimal that the source
 printed, nor than 1e-4 after one layer and 5e-4 after several, where the order of the sums shows.
@@ -23,6 +23,7 @@ from rich.table import Column, Table
 from torch import Tensor
 from torch.nn import functional as F
 
+from experiments.patch.published import BOS, patching_map, read_maps
 from lab.cli import command
 from lab.device import Device, DeviceName
 from lab.heads import score_looking_back
@@ -30,11 +31,10 @@ from lab.progress import console
 from model import GPT2LM, GPT2Config, InputError, Interventions, Tokenizer, Trace, load_lm
 from model.checkpoint import read_config
 
-FACTS = Path(__file__).parent / "data" / "gpt2-facts.json"
-BOS = 50256  # <|endoftext|>, put before the text by hand: the tokenizer never makes it from text
+FACTS, MAPS = (Path(__file__).parent / "data" / name for name in ("gpt2-facts.json", "gpt2-patching.json"))
 Head = tuple[int, int]  # (layer, head), counted from 0
 Prompt = tuple[str, str, str]  # a text, the right next token and the wrong one
-Value = float | str | list[float]
+Value = float | str | list[Any]  # a list of numbers, or of such lists
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,18 @@ def main(options: Options) -> int:
     started = time.perf_counter()
     lm, tokenizer = load_lm(options.model).to(device.device), Tokenizer.load(options.model)
     seconds = time.perf_counter() - started
-    table, held = check(lm, tokenizer, json.loads(FACTS.read_text(encoding="utf-8")))
+    table, held = check(lm, tokenizer, json.loads(FACTS.read_text(encoding="utf-8")) + read_maps(MAPS))
     console.print(table)
     cost = f"loaded in {seconds:.1f} s, peak memory {device.peak_memory() / 2**30:.1f} GiB"
     console.print(f"{held} of {table.row_count} facts hold on {device.device.type} in fp32; {cost}")
     return 0 if held == table.row_count else 1
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def check(lm: GPT2LM, tokenizer: Tokenizer, facts: list[dict[str, Any]]) -> tuple[Table, int]:
     """Measure each fact -> a table with one row per fact, and how many hold."""
     columns = ("expected", "got", "difference", "tolerance", "")
-    table, held = Table("fact", *(Column(name, no_wrap=True, max_width=16) for name in columns), box=None), 0
+    table, held = Table("fact", *(Column(name, no_wrap=True) for name in columns), box=None), 0
     for fact in track(facts, "measuring", console=console, transient=True):
         got = MEASURES[fact["measure"]](lm, tokenizer, **fact["inputs"])
         holds, cells = compare(got, fact["expected"], fact["tolerance"])
@@ -139,7 +139,7 @@ def direct_effect(lm: GPT2LM, tokenizer: Tokenizer, prompts: list[Prompt], head:
 
 
 TOUR = (parameters, continuation, loss, probability, logit_difference, attention_row, repetition_score, direct_effect)
-MEASURES: dict[str, Callable[..., Value]] = {measure.__name__: measure for measure in TOUR}
+MEASURES: dict[str, Callable[..., Value]] = {measure.__name__: measure for measure in (*TOUR, patching_map)}
 
 
 def encoded(lm: GPT2LM, tokenizer: Tokenizer, *texts: str, bos: bool = True) -> Tensor:
@@ -185,14 +185,14 @@ def compare(got: Value, expected: Value, tolerance: float) -> tuple[bool, list[s
     """Does the fact hold? And the cells expected, got and difference; a list is judged by its worst entry."""
     if isinstance(expected, str):
         same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(str(got), expected, strict=False))))
-        start = 0 if got == expected else same  # the table cuts off what is long: show where they part
-        texts = ["…" * (start > 0) + repr(str(text)[start:])[1:-1] for text in (expected, got)]
+        start = 0 if got == expected else same  # a few characters are shown, from where they part
+        texts = [("…" * (start > 0) + repr(str(text)[start:])[1:-1])[:16] for text in (expected, got)]
         return got == expected, [*texts, "none" if got == expected else f"at char {same}"]
-    b, a = (torch.tensor(value, dtype=torch.float64).reshape(-1) for value in (expected, got))
+    b, a = (torch.tensor(value, dtype=torch.float64) for value in (expected, got))
     difference = (a - b).abs()
-    worst = int(difference.argmax())  # a NaN counts as the largest, and is within no tolerance
-    form, place = ",.0f" if isinstance(expected, int) else ".5f", f" [{worst}]" if len(b) > 1 else ""
-    numbers = [f"{value[worst]:{form}}{place}" for value in (b, a)]
+    worst = torch.unravel_index(difference.argmax(), b.shape)  # a NaN counts as the largest, is within no tolerance
+    form, place = ",.0f" if isinstance(expected, int) else ".5f", ",".join(str(int(index)) for index in worst)
+    numbers = [f"{value[worst]:{form}}" + f" [{place}]" * bool(place) for value in (b, a)]
     return bool(difference[worst] <= tolerance), [*numbers, f"{difference[worst]:.1e}"]
 
 

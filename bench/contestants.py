@@ -6,22 +6,26 @@ Each imports its library itself, because it runs in a process whose memory is me
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from data.batches import Batch
+from experiments.patch.cells import Cell, Metric, patch_cells, record
 from lab.device import Device
 from lab.optim import adamw, linear_schedule
 from lab.texts import Texts
 from model import GPT2Config, load_classifier
 
-from .slices import Positions, make_batch
+from .slices import TOKENS, Positions, change_token, make_batch
 
 LR, WEIGHT_DECAY, WARMUP, CLIP = 1e-4, 0.01, 0.1, 1.0
 EndTurn = Callable[[], None]
@@ -30,14 +34,22 @@ Head = tuple[int, int]  # (layer, head)
 
 @dataclass(frozen=True)
 class Job:
-    """Fine-tune a classifier, or close its heads one by one."""
+    """Fine-tune a classifier, close its heads one by one, or patch its cells one by one.
+
+    A patched text gets cells from the text that `change_token` makes of it."""
 
     folder: str  # the checkpoint, with its vocabulary
     device: Device
     texts: Texts
     chunks: Sequence[Sequence[Positions]]  # a chunk is a list of batches, a batch the positions of its texts
-    heads: tuple[Head, ...] = ()  # to close, in this order; empty: fine-tune
+    heads: tuple[Head, ...] = ()  # to close, in this order
+    cells: tuple[Cell, ...] = ()  # to patch, in this order; neither heads nor cells: fine-tune
     dropout: float = 0.1  # in fine-tuning
+
+    @property
+    def units(self) -> tuple[Head, ...] | tuple[Cell, ...]:
+        """What is closed or patched, one by one; empty in fine-tuning."""
+        return self.heads or self.cells
 
     def make_batches(self) -> list[list[Batch]]:
         """Return the batches of each chunk, padded, on the CPU."""
@@ -158,13 +170,7 @@ def sweep_hooks(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
 
 def sweep_lens(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
     """Close each head with a hook of TransformerLens on `hook_z`. Returns logits as `sweep_headgate`."""
-    from transformer_lens.model_bridge import TransformerBridge
-    from transformers import GPT2LMHeadModel
-
-    hf: Any = from_pretrained(GPT2LMHeadModel, job)
-    # TransformerLens has no classifier: our classification head replaces the unembedding, for the last token only.
-    hf.lm_head = load_classifier(job.folder).score.to(job.device.device)
-    bridge: Any = TransformerBridge.boot_transformers(job.folder, hf_model=hf, device=job.device.device.type)
+    bridge = boot_bridge(job)
 
     def close(ids: Tensor, layer: int, head: int) -> Tensor:
         def zero(z: Tensor, hook: object) -> Tensor:
@@ -178,6 +184,85 @@ def sweep_lens(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
     return close_one_by_one(job, end_turn, close)
 
 
+def patch_headgate(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
+    """Patch the cells with `patch_cells` of patch.py, pair by pair.
+
+    Returns the logit of class 0 minus that of class 1, (n, U): n texts in the order of the chunks, U cells."""
+    clf = load_classifier(job.folder).to(job.device.device)
+    metric = Metric.between(clf, (0, 1))
+
+    def patch(ids: Tensor) -> Tensor:
+        pairs = zip(ids.tolist(), change_token(ids).tolist(), strict=True)
+        traces = ((record(clf.trunk, base), record(clf.trunk, source)) for base, source in pairs)
+        return torch.stack([patch_cells(metric, *pair, job.cells, job.device.tokens) for pair in traces])
+
+    return run_batches(job, end_turn, patch)
+
+
+def patch_hooks(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
+    """Patch each cell with a forward pre-hook on the `c_proj` of transformers. Returns the same as `patch_headgate`."""
+    from transformers import GPT2ForSequenceClassification
+
+    hf: Any = from_pretrained(GPT2ForSequenceClassification, job)
+    merges, H = [block.attn.c_proj for block in hf.transformer.h], hf.config.n_head
+
+    def patch_one(ids: Tensor, source: Tensor, cell: Cell) -> Tensor:
+        place = slice(None), cell.position, cell.head  # of (B, T, H, D)
+
+        def replace(module: torch.nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+            z = inputs[0].clone()
+            z.unflatten(-1, (H, -1))[place] = source.unflatten(-1, (H, -1))[place]
+            return (z,)
+
+        with merges[cell.layer].register_forward_pre_hook(replace):
+            return compare_classes(hf(ids, use_cache=False).logits)
+
+    def patch(ids: Tensor) -> Tensor:
+        sources: list[Tensor] = []  # of each layer, (B, T, C)
+        with ExitStack() as hooks:
+            for merge in merges:
+                hooks.enter_context(merge.register_forward_pre_hook(lambda _, inputs: sources.append(inputs[0])))
+            hf(change_token(ids), use_cache=False)
+        return torch.stack([patch_one(ids, sources[cell.layer], cell) for cell in job.cells], dim=1)
+
+    return run_batches(job, end_turn, patch)
+
+
+def patch_lens(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
+    """Patch each cell with the function of TransformerLens for that. Returns the same as `patch_headgate`."""
+    from transformer_lens.patching import get_act_patch_attn_head_out_by_pos
+
+    bridge = boot_bridge(job)
+    rows = [(cell.layer, cell.position, cell.head) for cell in job.cells]
+    some: dict[str, Any] = {"index_axis_names": None, "index_df": pd.DataFrame(rows)}  # without it, all cells
+
+    def patch(ids: Tensor) -> Tensor:
+        _, cache = bridge.run_with_cache(change_token(ids), names_filter=lambda name: name.endswith("hook_z"))
+        with redirect_stderr(StringIO()):  # where it draws a progress bar
+            patched = get_act_patch_attn_head_out_by_pos(
+                bridge, ids, cache, lambda logits: compare_classes(logits[:, -1]), reduce="none", **some
+            )
+        return patched.values.T  # (U, B) -> (B, U)
+
+    return run_batches(job, end_turn, patch)
+
+
+def compare_classes(logits: Tensor) -> Tensor:
+    """Return the logit of class 0 minus that of class 1, (B, K) -> (B,)."""
+    return logits[:, 0] - logits[:, 1]
+
+
+def boot_bridge(job: Job) -> Any:
+    """Load a model of TransformerLens."""
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import GPT2LMHeadModel
+
+    hf: Any = from_pretrained(GPT2LMHeadModel, job)
+    # TransformerLens has no classifier: our classification head replaces the unembedding; the last token is read.
+    hf.lm_head = load_classifier(job.folder).score.to(job.device.device)
+    return TransformerBridge.boot_transformers(job.folder, hf_model=hf, device=job.device.device.type)
+
+
 def from_pretrained(architecture: Any, job: Job, **config: float) -> Any:
     """Load a model of transformers in eval mode, without a progress bar."""
     from transformers.utils import logging
@@ -188,18 +273,22 @@ def from_pretrained(architecture: Any, job: Job, **config: float) -> Any:
 
 
 def close_one_by_one(job: Job, end_turn: EndTurn, close: Callable[[Tensor, int, int], Tensor]) -> NDArray[np.floating]:
-    """Run every batch with every head closed; close(ids (B, T), layer, head) -> logits (B, K). No batch is padded.
+    """Run every batch with every head closed; close(ids (B, T), layer, head) -> logits (B, K).
 
     Returns logits as `sweep_headgate`."""
+    return run_batches(job, end_turn, lambda ids: torch.stack([close(ids, *head) for head in job.heads], dim=1))
+
+
+def run_batches(job: Job, end_turn: EndTurn, run: Callable[[Tensor], Tensor]) -> NDArray[np.floating]:
+    """Call run(ids (B, T)) -> (B, U, ...) for every batch, of which none is padded. Returns the results (n, U, ...)."""
     chunks = [[batch.ids.to(job.device.device) for batch in chunk] for chunk in job.make_batches()]
-    logits = []
+    results = []
     end_turn()
     for chunk in chunks:
         with torch.inference_mode(), job.device.autocast():
-            by_head = [torch.cat([close(ids, *head) for ids in chunk]) for head in job.heads]
-        logits.append(torch.stack(by_head, dim=1).float().cpu())  # (n, U, K)
+            results += [run(ids).float().cpu() for ids in chunk]
         end_turn()
-    return torch.cat(logits).numpy()
+    return torch.cat(results).numpy()
 
 
 def list_heads(config: GPT2Config) -> tuple[Head, ...]:
@@ -210,3 +299,13 @@ def list_heads(config: GPT2Config) -> tuple[Head, ...]:
 def pick_one_per_layer(config: GPT2Config) -> tuple[Head, ...]:
     """Return one head of each layer, for contestants that take equally long for each head."""
     return tuple((layer, layer % config.n_head) for layer in range(config.n_layer))
+
+
+def list_cells(config: GPT2Config) -> tuple[Cell, ...]:
+    """Return the output of every head at every position of a text to patch."""
+    return tuple(Cell("z", *head, position) for head in list_heads(config) for position in range(TOKENS))
+
+
+def pick_some_cells(config: GPT2Config) -> tuple[Cell, ...]:
+    """Return one head of each layer at every second position, for contestants that take equally long for each cell."""
+    return tuple(Cell("z", *head, position) for head in pick_one_per_layer(config) for position in range(1, TOKENS, 2))

@@ -14,11 +14,10 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 from lab import figures
 from lab.device import Device
 from lab.figures import COLOURS, STYLE
-from lab.texts import Texts
 from model import GPT2Classifier, GPT2Config, save
 
 from .contestants import Job, sweep_headgate, sweep_hooks, train_headgate, train_hf
-from .slices import BATCH
+from .slices import BATCH, draw_texts
 from .turns import Contestant, take_turns
 
 CODES: dict[str, dict[str, Contestant]] = {
@@ -69,13 +68,9 @@ def measure_scaling(folder: Path, device: Device, quick: bool) -> pd.DataFrame:
 
 def make_job(point: Point, task: str, folder: Path, device: Device, repeats: int) -> Job:
     """Return a job on texts of random tokens: one batch to warm up, then `repeats` chunks of all texts."""
-    rng = np.random.default_rng(0)
     chunk = [np.arange(start, min(start + BATCH, point.texts)) for start in range(0, point.texts, BATCH)]
     heads = tuple(sorted((number % point.layers, number // point.layers) for number in range(point.heads)))
-    sequences = rng.integers(50_000, size=(point.texts, point.tokens)).tolist()
-    targets = rng.integers(3, size=point.texts)
-    texts = Texts("random", np.arange(point.texts), [""] * point.texts, sequences, targets)
-    chunks = [chunk[:1], *[chunk] * repeats]
+    texts, chunks = draw_texts(point.texts, point.tokens), [chunk[:1], *[chunk] * repeats]
     return Job(str(folder / f"{point.layers} layers"), device, texts, chunks, heads if task == "head sweep" else ())
 
 

@@ -1,10 +1,11 @@
-"""The slice of a corpus that is timed: which texts, in which batches, in which chunk."""
+"""The texts that are timed, of a corpus or random: which, in which batches, in which chunk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data.batches import Batch, bucket, bucketed
 from lab.device import Device
@@ -12,6 +13,8 @@ from lab.texts import Texts
 from model import GPT2Config
 
 BATCH = 32  # texts
+TOKENS = 20  # of a text that is patched
+CHANGED = 5  # position of the token that differs in the two texts of a pair, a quarter into them
 Positions = NDArray[np.integer]  # of texts
 
 
@@ -26,6 +29,20 @@ def make_batch(texts: Texts, positions: Positions) -> Batch:
     return next(bucketed(chosen.sequences, chosen.targets, len(chosen)))
 
 
+def draw_texts(n: int, tokens: int) -> Texts:
+    """Return n texts of random tokens, of three classes. The last tokens of the vocabulary do not occur."""
+    rng = np.random.default_rng(0)
+    sequences, targets = rng.integers(50_000, size=(n, tokens)).tolist(), rng.integers(3, size=n)
+    return Texts("random", np.arange(n), [""] * n, sequences, targets)
+
+
+def change_token(ids: Tensor) -> Tensor:
+    """Return the other texts of pairs: random ids (B, T), each with another token at position CHANGED."""
+    ids = ids.clone()
+    ids[:, CHANGED] += 1
+    return ids
+
+
 @dataclass(frozen=True)
 class Amount:
     """How much is timed."""
@@ -33,15 +50,16 @@ class Amount:
     rounds: int  # timed chunks
     steps: int  # of fine-tuning in each
     texts: int  # of the sweep in each
+    pairs: int  # of texts, of patching in each
 
     @classmethod
     def choose(cls, config: GPT2Config, device: Device, quick: bool) -> "Amount":
         """Return an amount whose chunks take some seconds on two cores, or on a GPU."""
         faster = 20 if device.device.type == "cuda" else 1
         if quick:
-            return cls(3, 2 * faster, 24 * faster)
+            return cls(3, 2 * faster, 24 * faster, 2)
         large = config.block_weights > 2e7
-        return cls(5, (2 if large else 8) * faster, (8 if large else 64) * faster)
+        return cls(5, (2 if large else 8) * faster, (8 if large else 64) * faster, 1 if large else 8)
 
 
 def group_by_length(lengths: NDArray[np.integer], amount: Amount) -> list[list[Positions]]:
@@ -74,7 +92,7 @@ def choose_medium(lengths: NDArray[np.integer], n: int) -> Positions:
 
 
 def group_without_padding(lengths: NDArray[np.integer], amount: Amount, size: int = BATCH) -> list[list[Positions]]:
-    """Return chunks for the sweep, of texts near the median length: at most `size` texts of one length in a batch.
+    """Return chunks of `amount.texts` texts near the median length: at most `size` texts of one length in a batch.
 
     A single batch comes first, to warm up."""
     chunks = []

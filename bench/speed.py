@@ -1,20 +1,26 @@
-"""Fine-tuning and the sweep over all heads beside `transformers` and TransformerLens: `make bench`, `make bench-quick`.
+"""Fine-tuning, the sweep over all heads, and patching, beside peers: `make bench`, `make bench-quick`.
 
-Weights are random. All contestants get the same texts, batches and precision. Each computes in its own process, and
-they take turns (`turns.py`): first a chunk to warm up, then the timed chunks, whose median counts.
+The peers are `transformers` and, where it is installed, TransformerLens. Weights are random. All contestants get the
+same texts, batches and precision. Each computes in its own process, and they take turns (`turns.py`): first a chunk to
+warm up, then the timed chunks, whose median counts.
 
 - Fine-tuning: batches of 32 texts from the whole training split. All make the same update: a few steps without dropout
   show that their losses agree.
 - The sweep: headgate closes every head, because it shares work among them. The others take equally long for each head,
   so they close one per layer. All get texts near the median length, in batches of one length: nobody computes padding.
+- Patching: a cell is the output of one head at one position. Pairs of texts of 20 random tokens differ in the one at
+  position 5. headgate patches every cell of a pair. The others run one forward pass of the text for each cell, equally
+  long for all, so they patch one head of each layer at every second position. headgate knows some results without
+  computing them; these cells count as done: those before position 5, and those of the last layer but its last position.
 - Model FLOP utilisation (MFU): the plain algorithm's multiply-adds per second, divided by the fastest matrix product
   measured in between. The plain algorithm multiplies each real token with each weight of the blocks' matrices, three
   times in training; the attention's own products, a few percent at most, do not count. Work that headgate's sweep
-  spares counts as done, so its MFU can exceed 1.
+  and patching spare counts as done, so their MFU can exceed 1.
 """
 
 import importlib.util
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,8 +40,13 @@ from model import GPT2Classifier, GPT2Config, Tokenizer, load_classifier, save
 
 from .contestants import (
     Job,
+    list_cells,
     list_heads,
+    patch_headgate,
+    patch_hooks,
+    patch_lens,
     pick_one_per_layer,
+    pick_some_cells,
     sweep_headgate,
     sweep_hooks,
     sweep_lens,
@@ -43,7 +54,17 @@ from .contestants import (
     train_hf,
 )
 from .scaling import draw_scaling, measure_scaling
-from .slices import BATCH, Amount, choose_medium, count_tokens, group_by_length, group_without_padding, shuffle
+from .slices import (
+    BATCH,
+    TOKENS,
+    Amount,
+    choose_medium,
+    count_tokens,
+    draw_texts,
+    group_by_length,
+    group_without_padding,
+    shuffle,
+)
 from .table import compare, make_table
 from .turns import Contestant, take_turns
 
@@ -76,7 +97,9 @@ def main(options: Options) -> int:
                 tuned = time_fine_tuning(config, path, texts["train"], amount, device)
             with console.status(f"{name}: head sweep"):
                 swept = time_head_sweep(config, path, texts["test"], amount, device)
-            rows += [{"shape": name} | row for row in [*tuned, *swept]]
+            with console.status(f"{name}: patching"):
+                patched = time_patching(config, path, amount, device)
+            rows += [{"shape": name} | row for row in [*tuned, *swept, *patched]]
         save(load_classifier("gpt2-mini", corpus.labels), f"{folder}/pretrained", tokenizer)
         with console.status("bf16 beside fp32"):
             agreement = correlate_bf16(f"{folder}/pretrained", texts["test"], 16 if options.quick else 64, device)
@@ -97,7 +120,7 @@ def report(speed: pd.DataFrame, scaling: pd.DataFrame) -> None:
     agreement = speed["bf16_spearman"].iloc[0]
     console.print(f"Rank correlation of all heads' effects, bf16 with fp32, pretrained gpt2-mini: {agreement:.4f}")
     if not importlib.util.find_spec(LENS):
-        console.print("TransformerLens is not installed; `.venv/bin/pip install transformer-lens` adds its row")
+        console.print("TransformerLens is not installed; `.venv/bin/pip install transformer-lens` adds its rows")
     console.print(f"The tables, and a picture of how time grows, are in {out}")
 
 
@@ -129,15 +152,29 @@ def time_head_sweep(
     chunks = group_without_padding(count_tokens(texts), amount, 256 if device.device.type == "cuda" else BATCH)
     job = Job(folder, device, texts, chunks, list_heads(config))
     some = replace(job, heads=pick_one_per_layer(config))
+    return time_sampled("head sweep", config, job, some, [sweep_headgate, sweep_hooks, sweep_lens])
+
+
+def time_patching(config: GPT2Config, folder: str, amount: Amount, device: Device) -> list[dict[str, Any]]:
+    """Return a row for each way to patch cells, one pair after the other, in fp32 as patch.py."""
+    texts = draw_texts(amount.rounds * amount.pairs, TOKENS)
+    chunks = group_without_padding(count_tokens(texts), replace(amount, texts=amount.pairs), 1)
+    job = Job(folder, replace(device, precision="fp32"), texts, chunks, cells=list_cells(config))
+    some = replace(job, cells=pick_some_cells(config))
+    return time_sampled("patching", config, job, some, [patch_headgate, patch_hooks, patch_lens])
+
+
+def time_sampled(
+    task: str, config: GPT2Config, job: Job, some: Job, contestants: Sequence[Contestant]
+) -> list[dict[str, Any]]:
+    """Return a row for headgate, which does the job, and for each other contestant, which does `some` of its units."""
     jobs = {"headgate": job, "transformers, hooks": some}
-    contestants: list[Contestant] = [sweep_headgate, sweep_hooks]
     if importlib.util.find_spec(LENS):
         jobs["TransformerLens"] = some
-        contestants.append(sweep_lens)
-    (timed,) = take_turns(contestants, [list(jobs.values())])
-    same = [job.heads.index(head) for head in some.heads]
-    logits = [timed[0].output[:, same], *(outcome.output for outcome in timed[1:])]
-    return compare("head sweep", config, jobs, timed, logits)
+    (timed,) = take_turns(contestants[: len(jobs)], [list(jobs.values())])
+    same = [job.units.index(unit) for unit in some.units]
+    outputs = [timed[0].output[:, same], *(outcome.output for outcome in timed[1:])]
+    return compare(task, config, jobs, timed, outputs)
 
 
 def correlate_bf16(folder: str, texts: Texts, n: int, device: Device) -> float:

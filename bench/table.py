@@ -12,10 +12,11 @@ from rich.table import Table
 from model import GPT2Config
 
 from .contestants import Job
-from .slices import Positions, count_tokens
+from .slices import TOKENS, Positions, count_tokens
 from .turns import Outcome
 
-WHOLE = {"fine-tuning": 3 * 16_000, "head sweep": 2_000}  # texts of a whole task: three epochs; every head
+# Texts of a whole task: three epochs; every head; every cell of this many pairs.
+WHOLE = {"fine-tuning": 3 * 16_000, "head sweep": 2_000, "patching": 64}
 
 
 def compare(
@@ -46,36 +47,39 @@ def measure_speed(
     task: str, config: GPT2Config, job: Job, seconds: Sequence[float], product_rate: float
 ) -> dict[str, float]:
     """Return the speed in the timed chunks. The seconds of the whole task are extrapolated by its tokens."""
-    heads = config.n_layer * config.n_head if job.heads else 1
-    passes = 1 if job.heads else 3  # a backward pass costs two forward ones
+    heads = config.n_layer * config.n_head
+    units = {"fine-tuning": 1, "head sweep": heads, "patching": heads * TOKENS}[task]
+    passes = 1 if job.units else 3  # a backward pass costs two forward ones
     lengths = count_tokens(job.texts)
     rates = per_second(job, seconds)
     tokens_per_second = median(per_second(job, seconds, lambda positions: lengths[positions].sum()))
     return {
         "texts": sum(len(positions) for chunk in job.chunks[1:] for positions in chunk),
-        "heads": len(job.heads),
+        "heads": len(job.units),
         "per_second": median(rates),
         "slowest": min(rates),
         "fastest": max(rates),
         "utilisation": passes * config.block_weights * tokens_per_second / product_rate,
-        "whole_seconds_extrapolated": WHOLE[task] * lengths.mean() * heads / tokens_per_second,
+        "whole_seconds_extrapolated": WHOLE[task] * lengths.mean() * units / tokens_per_second,
     }
 
 
 def per_second(job: Job, seconds: Sequence[float], count: Callable[[Positions], int] = len) -> list[float]:
     """Return how many texts each timed chunk did per second, or what else `count` counts in a batch.
 
-    A text counts once for each head closed. The first chunk, which warms up, is left out."""
-    counts = [sum(map(count, chunk)) * max(1, len(job.heads)) for chunk in job.chunks]
+    A text counts once for each head closed or cell patched. The first chunk, which warms up, is left out."""
+    counts = [sum(map(count, chunk)) * max(1, len(job.units)) for chunk in job.chunks]
     return [n / s for n, s in zip(counts[1:], seconds[1:], strict=True)]
 
 
 def make_table(rows: pd.DataFrame) -> Table:
     """Return the table for the terminal, with a caption that explains its headings."""
     caption = (
-        "texts/s: a text counts once for each head closed; headgate: how many times as fast it is. GiB: peak of the "
-        "process, or of the GPU. MFU: of the plain algorithm; over 1 where work is spared. whole: extrapolated, three "
-        "epochs of 16,000 texts, or every head on 2,000. differs: losses or logits from headgate's, as a share."
+        "texts/s: a text counts once for each head closed; in patching, a text is a cell: one head at one position of "
+        "a pair, also where headgate knows the result without computing it. headgate: how many times as fast it is. "
+        "GiB: peak of the process, or of the GPU. MFU: of the plain algorithm; over 1 where work is spared. whole: "
+        "extrapolated, three epochs of 16,000 texts, every head on 2,000, or every cell of 64 pairs. differs: losses "
+        "or logits from headgate's, as a share."
     )
     columns = ("texts/s", "headgate", "GiB", "MFU", "whole", "differs")
     table = Table(box=None, caption=caption, caption_justify="left")

@@ -3,6 +3,7 @@
 It goes without pyplot, so nothing is kept between two pictures."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from textwrap import fill as wrapped
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import MaxNLocator
 
 from model.files import written_whole
 
@@ -41,9 +43,10 @@ STYLE = matplotlib.rc_context(
 
 def save(figure: Figure, path: Path) -> None:
     """Save a picture as PNG, whole or not at all."""
-    if any(axes.get_aspect() != "auto" for axes in figure.axes):
-        figure.draw_without_rendering()  # where cells are square, one pass of the layout lets texts overlap
-    with written_whole(path) as [temporary]:
+    with warnings.catch_warnings(), written_whole(path) as [temporary]:
+        warnings.filterwarnings("ignore", "Glyph")  # an emoji that the font does not have is drawn as a box
+        if any(axes.get_aspect() != "auto" for axes in figure.axes):
+            figure.draw_without_rendering()  # where cells are square, one pass of the layout lets texts overlap
         figure.savefig(temporary, format="png")
 
 
@@ -88,6 +91,13 @@ def draw_heat_map(axes: Axes, values: pd.DataFrame, colours: str, limit: float, 
             axes.text(column, row, text, ha="center", va="center", fontsize=7, color=ink[row, column])
 
 
+def mark_cells(axes: Axes, rows: pd.DataFrame, cell: float) -> None:
+    """Put a dot on these heads of a heat map; where a cell (inches) has room, beside its number."""
+    corner = 0.36 if cell >= NUMBER else 0
+    x, y = rows["head"].to_numpy(float) + corner, rows["layer"].to_numpy(float) - corner
+    axes.scatter(x, y, s=9, c="black", edgecolors="white", linewidths=0.7)
+
+
 def draw_scale(figure: Figure, grid: list[Axes], label: str, location: str = "right") -> None:
     """Draw the scale that these heat maps share, with arrows where there are values beyond it."""
     images = [axes.images[0] for axes in grid]
@@ -95,7 +105,8 @@ def draw_scale(figure: Figure, grid: list[Axes], label: str, location: str = "ri
     beyond = any(np.abs(np.ma.filled(cast(np.ma.MaskedArray, image.get_array()), 0)).max() > high for image in images)
     extend = ("both" if low < 0 else "max") if beyond else "neither"
     shrink = 0.8 if len(grid) == 1 else min(0.8, 6 / figure.get_figheight())
-    figure.colorbar(images[0], ax=grid, location=location, extend=extend, shrink=shrink, aspect=30, label=label)
+    scale = figure.colorbar(images[0], ax=grid, location=location, extend=extend, shrink=shrink, aspect=30, label=label)
+    scale.locator = MaxNLocator(6)  # an automatic number would change from one pass of the layout to the next
 
 
 def find_colour_limit(tables: Iterable[pd.DataFrame]) -> float:
@@ -133,6 +144,12 @@ def make_map_panels(n: int, rows: int, columns: int) -> tuple[Figure, list[Axes]
     cell = min(CELL, (grid_shape(n)[2] - 0.6) / columns)
     figure, grid = make_panels(n, cell * rows + 0.9)
     return figure, grid, cell
+
+
+def label_token(piece: str) -> str:
+    """Return a token as a picture writes it: on one line, spaces as dots, and no more than 14 characters."""
+    label = repr(piece)[1:-1].replace(" ", "·")
+    return label if len(label) <= 14 else f"{label[:13]}…"
 
 
 def panel_title(label: str, n: int) -> str:

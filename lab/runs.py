@@ -27,8 +27,7 @@ UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)|\.\w{8}\.tmp")  # of `written_who
 def new_run(name: str | None) -> Path:
     """Make `runs/<name>/`, named after date and time by default. Raises InputError where it exists or cannot be."""
     name = name or datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    if Path(name).name != name or name in ("latest", ".."):
-        raise InputError(f"--run {name}: expected a plain name other than `latest`; it becomes a folder in {RUNS}/")
+    check_name(name)
     run, latest = RUNS / name, RUNS / "latest"
     if latest.exists() and not latest.is_symlink():
         raise InputError(f"{latest}: expected a link to the latest run, got a real file or folder; move it away")
@@ -39,6 +38,12 @@ def new_run(name: str | None) -> Path:
     except OSError as error:
         raise InputError(f"{run}: cannot be written to: {error.strerror}; run from a folder that can") from None
     return run
+
+
+def check_name(name: str) -> None:
+    """Raise InputError unless a run can have this name."""
+    if Path(name).name != name or name in ("latest", ".."):
+        raise InputError(f"--run {name}: expected a plain name other than `latest`; it becomes a folder in {RUNS}/")
 
 
 def check_free(run: Path) -> None:

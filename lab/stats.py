@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, false_discovery_control, permutation_test, rankdata
+from scipy.stats import binom, false_discovery_control, norm, permutation_test, rankdata, t
 
 LEVEL = 0.05  # a result survives where its p after correction is below this
 DRAWS = 1000
@@ -53,7 +53,7 @@ def interval(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def simultaneous_limits(
-    values: NDArray[np.floating], resampled: NDArray[np.floating]
+    values: NDArray[np.floating], resampled: NDArray[np.floating], n: NDArray[np.integer] | None = None
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Return low and high 95 % limits that hold for all values (...) at once, from resampled values (draws, ...).
 
@@ -61,14 +61,20 @@ def simultaneous_limits(
     deviation in standard errors, take the largest over all values in each resample, and let 95 % of these in (max-|t|;
     Romano & Wolf 2005; Montiel Olea & Plagborg-Moeller 2019). Values that move together cost less than Bonferroni.
 
+    n (...): how many texts each value rests on. The bootstrap takes their spread for that of all texts, which for few
+    texts is too small. So the reach becomes that of Student's t with n - 1 degrees of freedom at the same p, times
+    sqrt(n / (n - 1)). Without n, there are enough texts.
+
     A value that is NaN, or in no resample defined, has no limits; one that no resample changes has itself as both."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(Degrees of freedom|All-NaN)", RuntimeWarning)
         error = np.nanstd(resampled, axis=0, ddof=1)
         deviation = np.divide(np.abs(resampled - values), error, out=np.zeros(resampled.shape), where=error > 0)
         largest = np.nanmax(deviation.reshape(len(resampled), -1), axis=1)
-        reach = np.nanquantile(largest, 1 - LEVEL) * error
-    return values - reach, values + reach
+        reach = np.nanquantile(largest, 1 - LEVEL)
+    if n is not None:
+        reach = t.isf(norm.sf(reach), n - 1) * np.sqrt(n / (n - 1))
+    return values - reach * error, values + reach * error
 
 
 def concordance(scores: NDArray[np.floating], seed: int = 0) -> tuple[float, float]:

@@ -14,8 +14,9 @@ from planted import texts_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import contestants, loading, pretraining, scaling, slices, speed, table, turns
+from experiments.patch.cells import Cell
 from lab.device import Device
-from model import GPT2Classifier, GPT2Config, Tokenizer, load_classifier, load_lm, masks, save
+from model import GPT2Classifier, GPT2Config, Tokenizer, Trace, load_classifier, load_lm, masks, save
 from model.config import PRESETS
 
 CPU = Device(torch.device("cpu"), "fp32")
@@ -65,10 +66,14 @@ def test_both_trainings_have_dropout(checkpoint, end_turn):
         assert abs(with_[0] - without[0]) > 1e-3
 
 
+def skip_without_lens(contestant):
+    if contestant.endswith("_lens"):
+        pytest.importorskip("transformer_lens", reason="not among the requirements: the benchmark goes without it")
+
+
 @pytest.mark.parametrize("contestant", ["sweep_headgate", "sweep_hooks", "sweep_lens"])
 def test_every_sweep_closes_the_heads_it_is_told(checkpoint, end_turn, contestant):
-    if contestant == "sweep_lens":
-        pytest.importorskip("transformer_lens", reason="not among the requirements: the benchmark goes without it")
+    skip_without_lens(contestant)
     heads = ((0, 3), (1, 0), (2, 4))
     todo = make_job(checkpoint, [[[1]], [[1, 5, 2], [6]], [[3]]], heads=heads)
     logits = getattr(contestants, contestant)(todo, end_turn)
@@ -80,6 +85,53 @@ def test_every_sweep_closes_the_heads_it_is_told(checkpoint, end_turn, contestan
             wanted = [clf(ids, head_gate=masks.close_heads(TINY, [head]))[0] for head in heads]
             assert all((own - clf(ids)[0]).abs().max() > 1e-3 for own in wanted)
         np.testing.assert_allclose(logits[row], torch.stack(wanted), atol=2e-5)
+
+
+@pytest.mark.parametrize("contestant", ["patch_headgate", "patch_hooks", "patch_lens"])
+def test_every_way_to_patch_replaces_one_head_at_one_position(checkpoint, end_turn, contestant):
+    """The network's own gate and fill are the reference. Token 5 of 7 differs."""
+    skip_without_lens(contestant)
+    cells = tuple(Cell("z", *place) for place in ((1, 0, 6), (0, 3, 5), (2, 4, 6), (1, 2, 4), (2, 1, 5)))
+    todo = make_job(checkpoint, [[[1]], [[1, 3], [0]]], lengths=(7, 7, 2, 7), cells=cells)
+    patched = getattr(contestants, contestant)(todo, end_turn)
+    assert len(end_turn.calls) == 1 + 2
+    assert patched.shape == (4, 5)
+    clf = load_classifier(checkpoint)
+    for row, i in zip(patched, [1, 1, 3, 0], strict=True):
+        ids, source = torch.tensor([todo.texts.sequences[i]]), Trace("z")
+        with torch.no_grad():
+            clf(slices.change_token(ids), trace=source)
+            unpatched, *wanted = [
+                clf(ids, head_gate=gate, head_fill=source.stacked("z"))[0, :2].numpy() @ [1, -1]
+                for gate in (torch.ones(1, 3, 5, 7), *(open_all_but(cell) for cell in cells))
+            ]
+        np.testing.assert_allclose(row, wanted, atol=1e-6)
+        assert (np.abs(row[:3] - unpatched) > 1e-5).all()
+        np.testing.assert_allclose(row[3:], unpatched, atol=1e-6)  # before token 5; not read in the last layer
+
+
+def open_all_but(cell):
+    """Return a gate (1, L, H, T) for texts of 7 tokens."""
+    gate = torch.ones(1, TINY.n_layer, TINY.n_head, 7)
+    gate[0, cell.layer, cell.head, cell.position] = 0
+    return gate
+
+
+def test_the_two_texts_of_a_pair_differ_in_one_token():
+    ids = torch.tensor(slices.draw_texts(3, 20).sequences)
+    others = slices.change_token(ids)
+    assert (ids != others).nonzero().tolist() == [[0, 5], [1, 5], [2, 5]]
+    assert max(ids.max(), others.max()) < 50256  # which transformers takes for padding
+
+
+def test_the_cells_that_are_patched():
+    cells = contestants.list_cells(GPT2Config(2, 3, 6))
+    assert len(set(cells)) == len(cells) == 2 * 3 * 20
+    assert cells[19:21] == (Cell("z", 0, 0, 19), Cell("z", 0, 1, 0))
+    some = contestants.pick_some_cells(GPT2Config(2, 3, 6))
+    assert some[:2] == (Cell("z", 0, 0, 1), Cell("z", 0, 0, 3))
+    assert some[-1] == Cell("z", 1, 1, 19)
+    assert len(some) == 2 * 10
 
 
 def test_the_heads_that_are_closed():
@@ -156,7 +208,7 @@ def test_chunks_of_fine_tuning_range_from_short_texts_to_long_ones(monkeypatch):
     monkeypatch.setattr(slices, "BATCH", 2)
     lengths = np.repeat(np.arange(12), 2)
     batches = [np.array([2 * i, 2 * i + 1]) for i in (5, 3, 11, 0, 7, 1, 9, 2, 10, 4, 8, 6)]
-    chunks = slices.deal([*batches, np.array([23])], lengths, slices.Amount(2, 3, 0))
+    chunks = slices.deal([*batches, np.array([23])], lengths, slices.Amount(2, 3, 0, 0))
     assert [[index.tolist() for index in chunk] for chunk in chunks] == [
         [[2, 3], [10, 11], [18, 19]],
         [[2, 3], [10, 11], [18, 19]],
@@ -168,10 +220,10 @@ def test_batches_of_fine_tuning_are_full(monkeypatch):
     monkeypatch.setattr(slices, "BATCH", 5)
     lengths = np.random.default_rng(0).integers(1, 40, size=103)
     for make in (slices.group_by_length, slices.shuffle):
-        chunks = make(lengths, slices.Amount(3, 2, 0))
+        chunks = make(lengths, slices.Amount(3, 2, 0, 0))
         assert [[len(index) for index in chunk] for chunk in chunks] == 4 * [[5, 5]]
     spread = [
-        np.mean([np.ptp(lengths[index]) for chunk in make(lengths, slices.Amount(3, 6, 0)) for index in chunk])
+        np.mean([np.ptp(lengths[index]) for chunk in make(lengths, slices.Amount(3, 6, 0, 0)) for index in chunk])
         for make in (slices.group_by_length, slices.shuffle)
     ]
     assert spread[0] < spread[1] / 4
@@ -179,7 +231,7 @@ def test_batches_of_fine_tuning_are_full(monkeypatch):
 
 def test_batches_of_the_sweep_need_no_padding():
     lengths = np.array([9, 4, 5, 5, 6, 1, 5, 6, 4, 30, 5, 6])  # median 5
-    warm_up, *chunks = slices.group_without_padding(lengths, slices.Amount(2, 0, 4), 3)
+    warm_up, *chunks = slices.group_without_padding(lengths, slices.Amount(2, 0, 4, 0), 3)
     assert [[index.tolist() for index in chunk] for chunk in chunks] == [[[1, 8], [2, 3]], [[6, 10], [4, 7]]]
     assert [index.tolist() for index in warm_up] == [[1, 8]]
 
@@ -197,6 +249,14 @@ def test_speeds_and_what_is_extrapolated(tmp_path):
     assert (swept["slowest"], swept["per_second"], swept["fastest"]) == (2, 2, 12)
     assert swept["utilisation"] == pytest.approx(864 * 22 / 1e6)
     assert swept["whole_seconds_extrapolated"] == pytest.approx(2_000 * (38 / 7) * 6 / 22)
+    cells = Cell("z", 0, 0, 1), Cell("z", 0, 2, 0), Cell("z", 1, 1, 1)
+    patched = table.measure_speed(
+        "patching", config, make_job(tmp_path, chunks, cells=cells), [9.0, 0.5, 2.0, 1.0], 1e6
+    )
+    assert (patched["texts"], patched["heads"]) == (6, 3)
+    assert (patched["slowest"], patched["per_second"], patched["fastest"]) == (3, 3, 18)
+    assert patched["utilisation"] == pytest.approx(864 * 33 / 1e6)
+    assert patched["whole_seconds_extrapolated"] == pytest.approx(64 * (38 / 7) * 6 * 20 / 33)
 
 
 def test_codes_are_compared_round_by_round(tmp_path):
@@ -302,12 +362,15 @@ def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: None)
     assert exit_code(monkeypatch, speed, "--quick", "--model", "tiny", "--device", "cpu") == 0
     rows = pd.read_csv("runs/bench/speed.csv")
-    assert rows["code"].tolist() == ["headgate", "Trainer", "Trainer, random order", "headgate", "transformers, hooks"]
-    assert rows["task"].tolist() == 3 * ["fine-tuning"] + 2 * ["head sweep"]
-    assert rows["heads"].tolist() == [0, 0, 0, 6, 2]
-    # 3 chunks of 2 batches of 32 texts, and of 24 texts, in 2, 3 and 4 seconds
-    np.testing.assert_allclose(rows["per_second"], [64 / 3, 64 / 3, 64 / 3, 24 * 6 / 3, 24 * 2 / 3])
-    np.testing.assert_allclose(rows["headgate_times"], [1, 1, 1, 1, 3])
+    hooks = ["headgate", "transformers, hooks"]
+    assert rows["code"].tolist() == ["headgate", "Trainer", "Trainer, random order", *hooks, *hooks]
+    assert rows["task"].tolist() == 3 * ["fine-tuning"] + 2 * ["head sweep"] + 2 * ["patching"]
+    assert rows["heads"].tolist() == [0, 0, 0, 6, 2, 2 * 3 * 20, 2 * 10]
+    # 3 chunks of 2 batches of 32 texts, of 24 texts, and of 2 pairs, in 2, 3 and 4 seconds
+    rates = [64 / 3, 64 / 3, 64 / 3, 24 * 6 / 3, 24 * 2 / 3, 2 * 120 / 3, 2 * 20 / 3]
+    np.testing.assert_allclose(rows["per_second"], rates)
+    np.testing.assert_allclose(rows["headgate_times"], [1, 1, 1, 1, 3, 1, 6])
+    assert rows["whole_seconds_extrapolated"].iloc[5] == pytest.approx(64 * 120 / 80)
     assert (rows["largest_difference"] < 1e-5).all()
     assert (rows["bf16_spearman"] == 0.98765).all()
     grown = pd.read_csv("runs/bench/scaling.csv")
@@ -317,6 +380,8 @@ def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "fine-tuning, tiny" in out
     assert "3.00 x" in out
+    assert "patching, tiny" in out
+    assert "6.00 x" in out
     assert "0.9877" in out
     assert "TransformerLens is not installed" in out
 

@@ -206,6 +206,7 @@ def test_folding_changes_weights_but_no_logits(stand_in):
 def run(stand_in, tmp_path, monkeypatch, capsys):
     """run(facts): exit code and missed facts of `python verify.py` on facts, with the network as it is in memory."""
     monkeypatch.setattr(verify, "FACTS", tmp_path / "facts.json")
+    monkeypatch.setattr(verify, "read_maps", lambda path: [])  # test_verify_maps.py has a smaller network for them
     monkeypatch.setattr(verify, "load_lm", lambda folder: stand_in.lm)
     monkeypatch.setattr(console, "width", 100)
 
@@ -234,7 +235,7 @@ def test_what_transformers_recorded_holds(stand_in, run, monkeypatch):
 @pytest.mark.slow
 def test_the_facts_here_cover_every_measure(stand_in):
     shipped = {fact["measure"] for fact in SHIPPED}
-    assert {fact["measure"] for fact in stand_in.facts} == shipped == verify.MEASURES.keys()
+    assert {fact["measure"] for fact in stand_in.facts} == shipped == {measure.__name__ for measure in verify.TOUR}
     assert len(set(stand_in.facts[1]["expected"].split())) > 2  # one token over and over would prove little
 
 
@@ -249,7 +250,7 @@ def off_by(factor, fact):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("measure", verify.MEASURES)
+@pytest.mark.parametrize("measure", [measure.__name__ for measure in verify.TOUR])
 def test_a_number_off_by_twice_its_tolerance_is_missed(stand_in, run, measure):
     fact = next(fact for fact in stand_in.facts if fact["measure"] == measure)
     code, missed, _ = run([off_by(2, fact)])
@@ -352,6 +353,8 @@ def test_direct_effects_add_up(reference):
 def test_texts_are_shown_from_where_they_part():
     assert verify.compare("a b", "a b", 0) == (True, ["a b", "a b", "none"])
     assert verify.compare("one two\nthree", "one two four", 0) == (False, ["… four", "…\\nthree", "at char 7"])
+    long = "a" * 7, "a" * 7 + "b" * 99
+    assert verify.compare(*long, 0) == (False, ["…" + "b" * 15, "…", "at char 7"])
     assert verify.compare("one", "one two", 0) == (False, ["… two", "…", "at char 3"])
 
 
@@ -359,6 +362,8 @@ def test_lists_are_shown_at_their_worst_entry():
     assert verify.compare([0.5, 0.3, 0.2], [0.5, 0.2, 0.3], 0.2) == (True, ["0.20000 [1]", "0.30000 [1]", "1.0e-01"])
     assert verify.compare([math.inf, 0.5], [0.5, 0.5], 1e9) == (False, ["0.50000 [0]", "inf [0]", "inf"])
     assert verify.compare([0.5, math.nan], [0.5, 0.5], 1e9) == (False, ["0.50000 [1]", "nan [1]", "nan"])
+    maps = [[0.0, 0.0, 0.0], [0.0, 0.0, -0.25]], [[0.0, 0.0, 0.0], [0.125, 0.0, 0.0]]
+    assert verify.compare(*maps, 0.2) == (False, ["0.00000 [1,2]", "-0.25000 [1,2]", "2.5e-01"])
     assert verify.compare(math.nan, 0.5, 1e9) == (False, ["0.50000", "nan", "nan"])
     assert verify.compare(124_439_809, 124_439_808, 0) == (False, ["124,439,808", "124,439,809", "1.0e+00"])
 
@@ -385,6 +390,7 @@ def test_the_weights_are_fetched_from_the_hub_and_must_be_the_official_ones(
     facts = tmp_path / "facts.json"
     facts.write_text(json.dumps([fact for fact in stand_in.facts if fact["measure"] == "loss"]))
     monkeypatch.setattr(verify, "FACTS", facts)
+    monkeypatch.setattr(verify, "read_maps", lambda path: [])
     assert exit_code(monkeypatch, verify) == 2
     expected = f"expected SHA-256 {model.names.OFFICIAL['model.safetensors'][1]}, got "
     assert expected in capsys.readouterr().err

@@ -12,6 +12,7 @@ from .tables import average
 
 LEAST_EDGE = 0.01  # of the gap: a weaker edge is not followed, for there are many ways
 STRONGEST = 4  # edges into one receiver that are followed
+NAMED = 20  # edges of named nodes that are shown
 FOLLOWED = 10  # receivers whose edges are measured, at most
 SENDERS, RECEIVERS = ("embedding", "head", "mlp"), ("head", "mlp", "logits")  # kinds of nodes
 Edges = tuple[pd.DataFrame, pd.DataFrame]  # of single pairs (paths.csv), and their averages (edges.csv)
@@ -31,7 +32,7 @@ def trace_back(subject: Subject, direction: Direction, layer_norm: LayerNormName
         done.append(receiver)
         edges = edges_into(receiver, subject.config)
         measured = measure_edges(subject, [direction], f"into {receiver}", edges, layer_norm)
-        tables.append((measured, average_edges(measured, kept)))
+        tables.append((measured, average_edges(measured, kept, STRONGEST)))
         for _, edge in tables[-1][1][lambda table: table["strong"]].iterrows():
             sender = find_node(edge["sender"], subject.config, SENDERS)
             if sender.kind != "embedding" and sender not in done:
@@ -48,26 +49,23 @@ def measure_named(
     kept: pd.DataFrame,
 ) -> Edges:
     """Measure all edges out of these senders and into these receivers."""
-    edges = {f"from {node}": edges_from(node, subject.config) for node in senders}
-    edges |= {f"into {node}": edges_into(node, subject.config) for node in receivers}
-    measured = [measure_edges(subject, directions, name, some, layer_norm) for name, some in edges.items()]
-    return join([(table, average_edges(table, kept)) for table in measured])
+    edges = [edge for node in senders for edge in edges_from(node, subject.config)]
+    edges += [edge for node in receivers for edge in edges_into(node, subject.config)]
+    measured = measure_edges(subject, directions, "of named nodes", list(dict.fromkeys(edges)), layer_norm)
+    return measured, average_edges(measured, kept, NAMED)
 
 
-def average_edges(measured: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of `average`, and `strong`: the STRONGEST edges of each direction, if they are at least
-    LEAST_EDGE of the gap and, with enough texts for limits, these exclude 0."""
+def average_edges(measured: pd.DataFrame, kept: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return the columns of `average`, and `strong`: at most so many edges of each direction, the strongest ones that
+    are at least LEAST_EDGE of the gap and, with enough texts for limits, of which these exclude 0.
+
+    The limits hold for all measured edges of a direction at once."""
     averages = average(measured, ["direction", *EDGE, "layer_norm"], kept)
     unclear = (averages["share_low"] <= 0) & (averages["share_high"] >= 0)
     size = averages["share"].abs().where((averages["share"].abs() >= LEAST_EDGE) & ~unclear)
-    return averages.assign(
-        strong=size.groupby(averages["direction"]).rank(ascending=False, method="first") <= STRONGEST
-    )
+    return averages.assign(strong=size.groupby(averages["direction"]).rank(ascending=False, method="first") <= most)
 
 
 def join(tables: Sequence[Edges]) -> Edges:
-    """Put tables together. An edge between two named nodes is in two of them: it stays once, strong if it is in one."""
-    measured, averages = (pd.concat(each, ignore_index=True) for each in zip(*tables, strict=True))
-    averages = averages.sort_values("strong", ascending=False, kind="stable").drop_duplicates(["direction", *EDGE])
-    measured = measured.drop_duplicates(["pair", "direction", *EDGE], ignore_index=True)
-    return measured, averages.sort_index(ignore_index=True)
+    measured, averages = zip(*tables, strict=True)
+    return pd.concat(measured, ignore_index=True), pd.concat(averages, ignore_index=True)

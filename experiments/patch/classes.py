@@ -6,7 +6,7 @@ classes. The control is the same head emitting the mean of `from` itself: what a
 
 Letters: N texts, U heads, K classes, and those of the forward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import permutations, product
 from pathlib import Path
@@ -24,9 +24,11 @@ from lab.memory import map_texts
 from lab.progress import progress_bar
 from lab.stats import resamples, simultaneous_limits
 from lab.study import Study
-from lab.sweep import BASELINE, Ablation, sweep
+from lab.sweep import Ablation, sweep
 from lab.texts import Texts
 from model import GPT2Classifier, GPT2Config, Interventions, Trace
+
+from .pairs import last_logits
 
 FEWEST = 10  # texts; a mean over fewer has no limits
 Floats = NDArray[np.floating]
@@ -63,18 +65,34 @@ def close_at_last_token(config: GPT2Config) -> list[Ablation]:
     return [Ablation("head", partial(close, layer, head), layer, layer, head) for layer, head in heads]
 
 
+def measure_between(study: Study, most: int, path: Path, seed: int) -> pd.DataFrame:
+    """Return `tabulate_between` of at most so many test texts of each class, as the network predicts them."""
+    test = study.texts["test"]
+    whole = last_logits(study.clf, test.sequences, study.device)
+    chosen = draw_of_each_class(whole.argmax(axis=1), most, seed)
+    patched = run_between(study, test.select(chosen), path, seed)
+    return tabulate_between(whole[chosen], patched, study.clf.labels, study.clf.config)
+
+
+def draw_of_each_class(predicted: NDArray[np.integer], most: int, seed: int) -> NDArray[np.integer]:
+    """Return the positions of at most so many texts of each class, drawn at random, in their order."""
+    order = np.random.default_rng((seed, *b"between classes")).permutation(len(predicted))
+    of_each = [order[predicted[order] == k][:most] for k in np.unique(predicted)]
+    return np.sort(np.concatenate(of_each))
+
+
 def run_between(study: Study, texts: Texts, path: Path, seed: int) -> Floats:
-    """Return the logits of the network as it is, and with each head in turn emitting the mean of each class at the last
-    token: (N, 1 + U, K means, K), NaN for the mean of a class without a text of train.
+    """Return the logits with each head in turn emitting the mean of each class at the last token: (N, U, K means, K),
+    NaN for the mean of a class without a text of train.
 
     They are written to `path` as they come: after an interruption only the rest is computed."""
     clf, device = study.clf, study.device
-    means = average_last_outputs(clf, study.texts["train"], device)
-    fills = [partial(emit, mean.nan_to_num()[None, :, :, None]) for mean in means]
-    ablations = [BASELINE, *close_at_last_token(clf.config)]
+    ablations, K = close_at_last_token(clf.config), len(clf.labels)
     identity = {**study.identity(texts, study.texts["train"]), "seed": seed}
-    logits = open_array(path, identity, (len(texts), len(ablations), len(fills), len(clf.labels)), device)
+    logits = open_array(path, identity, (len(texts), len(ablations), K, K), device)
     left = np.flatnonzero(np.isnan(logits).any(axis=(1, 2, 3)))
+    means: Iterable[Tensor] = average_last_outputs(clf, study.texts["train"], device) if len(left) else ()
+    fills = [partial(emit, mean.nan_to_num()[None, :, :, None]) for mean in means]
     with progress_bar("texts") as bar:
         task = bar.add_task("between classes", total=len(texts), completed=len(texts) - len(left), note="")
         for index, batch_logits in sweep(clf, texts.sequences, ablations, fills, device, left):
@@ -82,7 +100,7 @@ def run_between(study: Study, texts: Texts, path: Path, seed: int) -> Floats:
             bar.advance(task, len(index))
     logits.flush()
     measured = np.array(logits)
-    measured[:, 1:, means.isnan().any(dim=(1, 2, 3)).numpy()] = np.nan
+    measured[:, :, np.bincount(study.texts["train"].targets, minlength=K) == 0] = np.nan
     return measured
 
 
@@ -90,7 +108,7 @@ def emit(mean: Tensor, batch: Batch) -> Interventions:
     return {"head_fill": mean}
 
 
-def tabulate_between(logits: Floats, labels: Sequence[str], config: GPT2Config) -> pd.DataFrame:
+def tabulate_between(whole: Floats, patched: Floats, labels: Sequence[str], config: GPT2Config) -> pd.DataFrame:
     """Return one row per head and two classes: `layer, head, from, to, n, gap, effect, effect_low, effect_high, share,
     switched`.
 
@@ -98,8 +116,7 @@ def tabulate_between(logits: Floats, labels: Sequence[str], config: GPT2Config) 
     `to` instead of the mean of `from` raises the logit of `to` above that of `from`, in nats; with 95 % limits for all
     heads at once, over other texts. share: of the `gap`, the mean lead of `from`. switched: the share of texts that are
     then read as `to`. Texts are chosen by what the network predicts, never by their label."""
-    whole, patched, tables = logits[:, 0, 0], logits[:, 1:], []
-    predicted = whole.argmax(axis=1)
+    predicted, tables = whole.argmax(axis=1), []
     heads = pd.DataFrame(list(product(range(config.n_layer), range(config.n_head))), columns=["layer", "head"])
     for start, to in permutations(range(len(labels)), 2):
         texts = np.flatnonzero(predicted == start)
@@ -124,4 +141,4 @@ def limit_means(values: Floats) -> tuple[Floats, Floats]:
     if len(values) < FEWEST:
         return np.full(values.shape[1], np.nan), np.full(values.shape[1], np.nan)
     weights = np.concatenate(list(resamples(len(values))))
-    return simultaneous_limits(values.mean(axis=0), weights @ values / len(values))
+    return simultaneous_limits(values.mean(axis=0), weights @ values / len(values), np.array(len(values)))

@@ -60,28 +60,33 @@ def activations_of(trace: Trace) -> dict[Kind, list[Tensor]]:
     )
 
 
-def integrate_cells(metric: Metric, ids: Sequence[int], source: Trace) -> Estimates:
+def integrate_cells(metric: Metric, ids: Sequence[int], source: Trace, tokens: int) -> Estimates:
     """Estimate the same for `z`, `attn` and `mlp`, with the gradient averaged on the way from base to source.
 
     The way is a gate: it closes on all heads at once (or on all MLPs), filled with what the source emits. Minus the
     integral of the metric's gradient from gate 1 to 0 sums, over heads and positions, to the effect of patching all of
-    them together (the fundamental theorem of calculus; integrated gradients, Sundararajan et al. 2017)."""
+    them together (the fundamental theorem of calculus; integrated gradients, Sundararajan et al. 2017). tokens: how
+    many may be in flight."""
     L, H, T, _ = source.stacked("z")[0].shape
-    z = integrate_gate(metric, ids, "head", (L, H, T), source.stacked("z"))
-    mlp = integrate_gate(metric, ids, "mlp", (L, T), source.stacked("mlp"))
+    z = integrate_gate(metric, ids, "head", (L, H, T), source.stacked("z"), tokens)
+    mlp = integrate_gate(metric, ids, "mlp", (L, T), source.stacked("mlp"), tokens)
     return {"z": z, "attn": z.sum(dim=1), "mlp": mlp}
 
 
-def integrate_gate(metric: Metric, ids: Sequence[int], name: str, shape: tuple[int, ...], fill: Tensor) -> Tensor:
+def integrate_gate(
+    metric: Metric, ids: Sequence[int], name: str, shape: tuple[int, ...], fill: Tensor, tokens: int
+) -> Tensor:
     """Return minus the integral of the metric's gradient with respect to each gate of this shape, from 1 to 0."""
-    at, weight = (torch.from_numpy(x / 2).float() for x in np.polynomial.legendre.leggauss(NODES))
-    x = embed(metric, ids)
-    with torch.enable_grad():
-        gate = (at + 0.5).to(x.device).view(-1, *[1] * len(shape)).repeat(1, *shape).requires_grad_()
-        interventions = cast(Interventions, {f"{name}_gate": gate, f"{name}_fill": fill})
-        stream = metric.trunk.run(x.repeat(NODES, 1, 1), **interventions)
-        (gradient,) = torch.autograd.grad(metric.read(stream).sum(), gate)
-    return -torch.tensordot(weight.to(x.device), gradient, dims=1).cpu()
+    nodes, weights = (torch.from_numpy(x / 2).float() for x in np.polynomial.legendre.leggauss(NODES))
+    x, integral, size = embed(metric, ids), torch.zeros(shape), max(1, tokens // len(ids))
+    for at, weight in zip((nodes + 0.5).split(size), weights.split(size), strict=True):
+        with torch.enable_grad():
+            gate = at.to(x.device).view(-1, *[1] * len(shape)).repeat(1, *shape).requires_grad_()
+            interventions = cast(Interventions, {f"{name}_gate": gate, f"{name}_fill": fill})
+            stream = metric.trunk.run(x.repeat(len(at), 1, 1), **interventions)
+            (gradient,) = torch.autograd.grad(metric.read(stream).sum(), gate)
+        integral -= torch.tensordot(weight, gradient.cpu(), dims=1)
+    return integral
 
 
 def embed(metric: Metric, ids: Sequence[int]) -> Tensor:

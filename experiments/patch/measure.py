@@ -2,20 +2,23 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass
-from functools import partial
-from typing import Any, Literal, cast
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
+from lab.device import Device
 from lab.kept import read_result, write_result
+from lab.memory import halve_until_it_fits
 from lab.progress import forecast, progress_bar
 from lab.sweep import Ablation
+from lab.sweeps import AGREEMENT
 from lab.units import SUBSPACE
 from model import GPT2Config, InputError, Trace
 
@@ -27,58 +30,79 @@ from .subject import Subject
 
 Direction = Literal["denoise", "noise"]
 CELL = ["kind", "layer", "head", "position"]
+EDGE = ["sender", "receiver", "input"]
+Result = TypeVar("Result")
+RANDOM, ALL_HEADS = "random subspace", "all heads"  # kinds of what is patched beside cells
 ROUNDING = 1e-6  # of the metric: a patch that changes it by less has changed nothing
 
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """A pair in one direction: the run that is patched (base), and the one that gives the cells (source)."""
+    """A pair in one direction: the run that is patched (base), and the one that gives the cells (source).
+
+    `denoise`: the corrupt text is patched with cells of the clean one; `noise`: the other way. Nothing runs before it
+    is asked for: a result that was kept needs no run."""
 
     subject: Subject
     pair: Pair
     direction: Direction
-    metric: Metric
-    base_ids: list[int]
-    base: Trace
-    source: Trace
+
+    @cached_property
+    def metric(self) -> Metric:
+        return Metric.between(self.subject.model, self.pair.answers)
 
     @property
-    def unpatched(self) -> dict[str, float]:
-        """The metric of both texts as they are: `clean` and `corrupt`."""
-        of_base, of_source = (float(self.metric.read(run.resid_pre[-1])) for run in (self.base, self.source))
-        return dict(zip(NAMES[self.direction], (of_base, of_source), strict=True))
+    def base_ids(self) -> list[int]:
+        return self.pair.corrupt_ids if self.direction == "denoise" else self.pair.clean_ids
 
-    def keep(self, name: str, depends: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-        """Return the result that is on disk under this name and depends on the same; else compute it and write it."""
-        path = self.subject.folder / f"{self.pair.number}-{self.direction}-{name}.json"
-        texts = {"texts": [self.pair.clean_ids, self.pair.corrupt_ids], "answers": list(self.pair.answers)}
-        identity = {**self.subject.identity, **texts, **depends}
-        if (result := read_result(path, identity)) is None:
-            write_result(path, identity, result := compute())
-        return result
+    @property
+    def source_ids(self) -> list[int]:
+        return self.pair.clean_ids if self.direction == "denoise" else self.pair.corrupt_ids
 
+    @cached_property
+    def base(self) -> Trace:
+        return record(self.metric.trunk, self.base_ids)
 
-NAMES = {"denoise": ("corrupt", "clean"), "noise": ("clean", "corrupt")}  # of the base and the source
+    @cached_property
+    def source(self) -> Trace:
+        return record(self.metric.trunk, self.source_ids)
 
+    def read_base(self) -> float:
+        """Return the metric of the base run as it is."""
+        return float(self.metric.read(self.base.resid_pre[-1]))
 
-def run_pair(subject: Subject, pair: Pair, direction: Direction) -> Runs:
-    """Run both texts of a pair. `denoise`: the corrupt text is patched with cells of the clean one; `noise`: the clean
-    text with cells of the corrupt one."""
-    metric = Metric.between(subject.model, pair.answers)
-    ids = {"clean": pair.clean_ids, "corrupt": pair.corrupt_ids}
-    base_ids, source_ids = (ids[name] for name in NAMES[direction])
-    base, source = record(metric.trunk, base_ids), record(metric.trunk, source_ids)
-    return Runs(subject, pair, direction, metric, base_ids, base, source)
+    def read_source(self) -> float:
+        """Return the metric of the source run."""
+        return float(self.metric.read(self.source.resid_pre[-1]))
 
 
-def each_run(subject: Subject, directions: Sequence[Direction], title: str) -> Generator[Runs]:
-    """Yield every pair in every direction, with a progress bar of this title, which ends when this is closed."""
+def keep(subject: Subject, name: str, depends: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+    """Return the result that is on disk under this name and depends on the same; else compute it and write it."""
+    path = subject.folder / f"{name.replace(' ', '-')}.json"
+    identity = {**subject.identity, **depends}
+    if (result := read_result(path, identity)) is None:
+        write_result(path, identity, result := compute())
+    return result
+
+
+def keep_of_pair(runs: Runs, name: str, depends: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+    """Return a result of one pair and direction, see `keep`."""
+    pair = hash_all([runs.pair])
+    return keep(runs.subject, f"pair {pair[:12]} {runs.direction} {name}", {**depends, "pair": pair}, compute)
+
+
+def map_runs(
+    subject: Subject, directions: Sequence[Direction], title: str, compute: Callable[[Runs], Result]
+) -> list[Result]:
+    """Return what `compute` makes of every pair in every direction, with a progress bar of this title."""
+    results = []
     with progress_bar("pairs") as bar:
         task = bar.add_task(title, total=len(subject.pairs) * len(directions), note="")
         for pair in subject.pairs:
             for direction in directions:
-                yield run_pair(subject, pair, direction)
+                results.append(compute(Runs(subject, pair, direction)))
                 bar.advance(task)
+    return results
 
 
 def list_cells(config: GPT2Config, T: int, kinds: Sequence[Kind], positions: bool) -> list[Cell]:
@@ -100,30 +124,30 @@ def estimate_all(
 ) -> pd.DataFrame:
     """Return one row per pair, direction and cell: `pair, direction, kind, layer, head, position, clean, corrupt,
     estimate, integrated`. The last two estimate the effect, NaN where there is no such estimate."""
-    tables = []
-    with closing(each_run(subject, directions, "estimates")) as every_run:
-        for runs in every_run:
-            cells = list_cells(subject.config, len(runs.base_ids), kinds, positions)
-            depends = {"kinds": list(kinds), "positions": positions}
-            estimates = runs.keep("estimates", depends, partial(estimate_pair, runs, cells))
-            table = pd.DataFrame([asdict(cell) for cell in cells], columns=CELL).astype(
-                {"head": "Int64", "position": "Int64"}
-            )
-            table = table.assign(
-                **runs.unpatched, **{name: np.array(values, float) for name, values in estimates.items()}
-            )
-            tables.append(table.assign(pair=runs.pair.number, direction=runs.direction))
-    return pd.concat(tables, ignore_index=True)
+    estimate = partial(estimate_pair, kinds=kinds, positions=positions)
+    return pd.concat(map_runs(subject, directions, "estimates", estimate), ignore_index=True)
 
 
-def estimate_pair(runs: Runs, cells: Sequence[Cell]) -> dict[str, list[float | None]]:
-    """Return both estimates of each cell; None where there is none."""
-    first_order = estimate_cells(runs.metric, runs.base_ids, runs.source)
-    integrated = integrate_cells(runs.metric, runs.base_ids, runs.source)
-    return {
-        "estimate": [look_up(first_order, cell) for cell in cells],
-        "integrated": [look_up(integrated, cell) if cell.kind in integrated else None for cell in cells],
-    }
+def estimate_pair(runs: Runs, kinds: Sequence[Kind], positions: bool) -> pd.DataFrame:
+    """Return the rows of `estimate_all` of one pair and direction."""
+    cells = list_cells(runs.subject.config, len(runs.base_ids), kinds, positions)
+
+    def compute() -> dict[str, Any]:
+        first_order = estimate_cells(runs.metric, runs.base_ids, runs.source)
+        integrated = integrate_cells(runs.metric, runs.base_ids, runs.source, runs.subject.device.tokens)
+        return {
+            "base": runs.read_base(),
+            "source": runs.read_source(),
+            "estimate": [look_up(first_order, cell) for cell in cells],
+            "integrated": [look_up(integrated, cell) if cell.kind in integrated else None for cell in cells],
+        }
+
+    kept = keep_of_pair(runs, "estimates", {"kinds": list(kinds), "positions": positions}, compute)
+    base, source = ("corrupt", "clean") if runs.direction == "denoise" else ("clean", "corrupt")
+    table = pd.DataFrame([asdict(cell) for cell in cells], columns=CELL).astype({"head": "Int64", "position": "Int64"})
+    table = table.assign(pair=runs.pair.number, direction=runs.direction)
+    table[[base, source]] = kept["base"], kept["source"]
+    return table.assign(estimate=kept["estimate"], integrated=np.array(kept["integrated"], float))
 
 
 def choose_by_estimate(cells: pd.DataFrame, most: int) -> pd.Series:
@@ -142,23 +166,48 @@ def patch_all(
     subject: Subject, cells: pd.DataFrame, chosen: pd.Series, controls: Sequence[Ablation]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Patch the chosen cells of `estimate_all`. Return the table with `patched` and `effect`, NaN where not chosen, and
-    a table of what is no cell: `pair, direction, kind, layer, draw, effect`, of kind `random subspace` (of a head's
-    size, the controls) and `all heads` (together, at all positions)."""
-    patched, others = pd.Series(np.nan, cells.index), []
+    a table of what is no cell: `pair, direction, kind, layer, draw, patched, effect`, of kind RANDOM (subspaces of a
+    head's size, the controls) and ALL_HEADS (together, at all positions)."""
     by_run = dict(list(cells[chosen].groupby(["pair", "direction"])))
-    with closing(each_run(subject, cells["direction"].unique().tolist(), "patches")) as every_run:
-        for runs in every_run:
-            rows = by_run[runs.pair.number, runs.direction]
-            run_cells = [make_cell(row) for row in rows[CELL].itertuples(index=False)]
-            depends = {"cells": hash_all(run_cells), "controls": [control.name for control in controls]}
-            result = runs.keep("patches", depends, partial(patch_pair, runs, run_cells, controls))
-            base = runs.unpatched[NAMES[runs.direction][0]]
-            check_change(runs, np.array(result["cells"]) - base)
-            patched[rows.index] = result["cells"]
-            table = tabulate_others(controls, np.array([*result["controls"], result["all_heads"]]) - base)
-            others.append(table.assign(pair=runs.pair.number, direction=runs.direction))
-    unpatched = cells["corrupt"].where(cells["direction"] == "denoise", cells["clean"])
-    return cells.assign(patched=patched, effect=patched - unpatched), pd.concat(others, ignore_index=True)
+    directions = cells["direction"].unique().tolist()
+    tables = map_runs(
+        subject,
+        directions,
+        "patches",
+        lambda runs: patch_pair(runs, by_run[runs.pair.number, runs.direction], controls),
+    )
+    patched = pd.concat(tables)
+    is_cell = ~patched["kind"].isin([RANDOM, ALL_HEADS])
+    check_change(patched[is_cell])
+    effects = patched.loc[is_cell, ["patched", "effect"]].reindex(cells.index)
+    return cells.join(effects), patched[~is_cell].drop(columns=["head", "position"]).reset_index(drop=True)
+
+
+def patch_pair(runs: Runs, cells: pd.DataFrame, controls: Sequence[Ablation]) -> pd.DataFrame:
+    """Return these cells of one pair and direction, by their index, then the controls and all heads together: CELL,
+    `pair, direction, draw, patched, effect`."""
+    to_patch = [make_cell(cell) for cell in cells[CELL].itertuples(index=False)]
+    subspaces = [cast(tuple[int, Tensor], (control.layer, control.subspace)) for control in controls]
+    length = len(runs.base_ids)
+
+    def patch(tokens: int) -> list[float]:
+        cells_patched = patch_cells(runs.metric, runs.base, runs.source, to_patch, tokens)
+        random = patch_subspaces(runs.metric, runs.base, runs.source, subspaces, tokens)
+        return [*cells_patched.tolist(), *random.tolist(), patch_all_heads(runs.metric, runs.base, runs.source)]
+
+    def compute() -> dict[str, Any]:
+        patched, _ = halve_until_it_fits(patch, runs.subject.device.tokens, len(cells) * length, length)
+        return {"base": runs.read_base(), "patched": patched}
+
+    depends = {"cells": hash_all(to_patch), "controls": [control.name for control in controls]}
+    result = keep_of_pair(runs, "patches", depends, compute)
+    patched = np.array(result["patched"])
+    draws = [int(control.region.removeprefix(SUBSPACE)) for control in controls]
+    others = pd.DataFrame({"kind": [RANDOM] * len(controls) + [ALL_HEADS], "draw": pd.array([*draws, None], "Int64")})
+    others["layer"] = pd.array([*(control.layer for control in controls), None], "Int64")
+    table = pd.concat([cells[CELL], others])
+    about = {"pair": runs.pair.number, "direction": runs.direction}
+    return table.assign(**about, patched=patched, effect=patched - result["base"])
 
 
 def make_cell(row: Any) -> Cell:
@@ -171,73 +220,68 @@ def hash_all(items: Sequence[object]) -> str:
     return hashlib.sha256(repr(items).encode()).hexdigest()
 
 
-def tabulate_others(controls: Sequence[Ablation], effects: NDArray[np.floating]) -> pd.DataFrame:
-    """Return a row for each control and, last, one for all heads together: `kind, layer, draw, effect`."""
-    draws = [int(control.region.removeprefix(SUBSPACE)) for control in controls]
-    columns = {
-        "kind": ["random subspace"] * len(controls) + ["all heads"],
-        "layer": pd.array([*(control.layer for control in controls), None], "Int64"),
-        "draw": pd.array([*draws, None], "Int64"),
-        "effect": effects,
-    }
-    return pd.DataFrame(columns)
+def check_change(patched: pd.DataFrame) -> None:
+    """Raise InputError where no patch of a kind changes anything in any pair: then nothing was patched.
 
-
-def patch_pair(runs: Runs, cells: Sequence[Cell], controls: Sequence[Ablation]) -> dict[str, Any]:
-    """Return the metric of the base run with each cell, each control, and all heads from the source run."""
-    tokens, patched = runs.subject.device.tokens, (runs.metric, runs.base, runs.source)
-    subspaces = [cast(tuple[int, Tensor], (control.layer, control.subspace)) for control in controls]
-    return {
-        "cells": patch_cells(*patched, cells, tokens).tolist(),
-        "controls": patch_subspaces(*patched, subspaces, tokens).tolist(),
-        "all_heads": patch_all_heads(*patched),
-    }
-
-
-def check_change(runs: Runs, effects: NDArray[np.floating]) -> None:
-    """Raise InputError where no patch changes anything, for then nothing was patched."""
-    if not np.abs(effects).max(initial=0) > ROUNDING * max(map(abs, runs.unpatched.values())):
-        raise InputError(
-            f"pair {runs.pair.number}, {runs.direction}: no patch changes the logits; the two texts do not differ for "
-            "what was patched: take other texts, or more --kinds"
-        )
+    patched: a row per patch, with `kind, patched, effect`."""
+    for kind, rows in patched.groupby("kind", sort=False):
+        if not rows["effect"].abs().max() > ROUNDING * rows["patched"].abs().max():
+            raise InputError(
+                f"no patch of {kind} changes the logits in any pair: the texts do not differ for it; take other texts, "
+                "or leave it out with --kinds"
+            )
 
 
 def measure_edges(
     subject: Subject, directions: Sequence[Direction], name: str, edges: Sequence[Edge], layer_norm: LayerNormName
 ) -> pd.DataFrame:
     """Return one row per pair, direction and edge: the columns of paths.csv. `name` says which edges these are."""
-    tables = []
-    with closing(each_run(subject, directions, f"edges {name}")) as every_run:
-        for runs in every_run:
-            depends = {"edges": hash_all(edges), "layer_norm": layer_norm}
-            result = runs.keep(f"edges {name}", depends, partial(measure_pair_edges, runs, edges, layer_norm))
-            about = {"pair": runs.pair.number, "direction": runs.direction, "layer_norm": layer_norm}
-            ends = pd.DataFrame([(str(edge.sender), str(edge.receiver), edge.input) for edge in edges], columns=EDGE)
-            tables.append(ends.assign(**about, **result))
-    return pd.concat(tables, ignore_index=True)[["pair", "direction", *EDGE, "layer_norm", "effect", "estimate"]]
+    measure = partial(measure_pair_edges, name=name, edges=edges, layer_norm=layer_norm)
+    return pd.concat(map_runs(subject, directions, f"edges {name}", measure), ignore_index=True)
 
 
-EDGE = ["sender", "receiver", "input"]
+def measure_pair_edges(runs: Runs, name: str, edges: Sequence[Edge], layer_norm: LayerNormName) -> pd.DataFrame:
+    """Return the rows of `measure_edges` of one pair and direction."""
+    length = len(runs.base_ids)
+
+    def compute() -> dict[str, list[float]]:
+        patch = partial(patch_edges, runs.metric, runs.base, runs.source, edges, layer_norm)
+        patched, _ = halve_until_it_fits(patch, runs.subject.device.tokens, len(edges) * length, length)
+        estimate = estimate_edges(runs.metric, runs.base_ids, runs.source, edges, layer_norm)
+        return {"effect": (patched - runs.read_base()).tolist(), "estimate": estimate.tolist()}
+
+    kept = keep_of_pair(runs, f"edges {name} {layer_norm}", {"edges": hash_all(edges)}, compute)
+    ends = pd.DataFrame([(str(edge.sender), str(edge.receiver), edge.input) for edge in edges], columns=EDGE)
+    table = ends.assign(pair=runs.pair.number, direction=runs.direction, layer_norm=layer_norm, **kept)
+    return table[["pair", "direction", *EDGE, "layer_norm", "effect", "estimate"]]
 
 
-def measure_pair_edges(runs: Runs, edges: Sequence[Edge], layer_norm: LayerNormName) -> dict[str, list[float]]:
-    """Return the effect of each edge, and its estimate."""
-    patched = patch_edges(runs.metric, runs.base, runs.source, edges, layer_norm, runs.subject.device.tokens)
-    effect = patched - runs.unpatched[NAMES[runs.direction][0]]
-    estimate = estimate_edges(runs.metric, runs.base_ids, runs.source, edges, layer_norm)
-    return {"effect": effect.tolist(), "estimate": estimate.tolist()}
-
-
-def forecast_patches(subject: Subject, cells: pd.DataFrame) -> str:
-    """Say how long the patches of these cells take, by the time of some of the first pair."""
-    lengths = cells["pair"].map({pair.number: len(pair.clean_ids) for pair in subject.pairs})
-    work = ((subject.config.n_layer - cells["layer"]) * lengths).sum()  # layers times tokens
-    runs, L = run_pair(subject, subject.pairs[0], "denoise"), subject.config.n_layer
+def forecast_patches(subject: Subject, cells: pd.DataFrame, controls: int) -> str:
+    """Say how long it takes to patch these cells, and so many controls of each layer for each pair and direction, if
+    none was patched by an earlier call: by the time of some patches of the first pair."""
+    L, lengths = subject.config.n_layer, {pair.number: len(pair.clean_ids) for pair in subject.pairs}
+    work = ((L - cells["layer"]) * cells["pair"].map(lengths)).sum()  # layers times tokens
+    work += controls * L * (L + 1) / 2 * sum(lengths.values()) * cells["direction"].nunique()
+    runs = Runs(subject, subject.pairs[0], "denoise")
     some = [Cell("z", layer, 0) for layer in range(L)] * 2
     for _ in range(2):  # the first time also pays for start-up
         started = time.perf_counter()
         patch_cells(runs.metric, runs.base, runs.source, some, subject.device.tokens)
         seconds = time.perf_counter() - started
     rate = sum(L - cell.layer for cell in some) * len(runs.base_ids) / seconds
-    return forecast(f"{len(cells):,} patches take", work, rate, subject.device)
+    return forecast(f"{len(cells):,} patches, before the edges, take", work, rate, subject.device)
+
+
+def check_device(subject: Subject) -> None:
+    """Raise InputError where patches of heads do not do on this device what they do on the CPU."""
+    if subject.device.device.type == "cpu":
+        return
+    on_cpu = replace(subject, model=deepcopy(subject.model).cpu(), device=Device(torch.device("cpu"), "fp32"))
+    cells = [Cell(kind, layer, 0) for kind in HEAD_KINDS for layer in range(subject.config.n_layer)]
+    expected, came = (
+        patch_cells(runs.metric, runs.base, runs.source, cells, runs.subject.device.tokens)
+        for runs in (Runs(each, subject.pairs[0], "denoise") for each in (on_cpu, subject))
+    )
+    off = (came - expected).abs().max() / expected.abs().max()
+    if not off < AGREEMENT["fp32"]:
+        raise InputError(f"{subject.device} patches otherwise than the CPU, off by {off:.1%}; try --device cpu")

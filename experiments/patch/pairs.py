@@ -236,7 +236,7 @@ def compare_answers(logits: NDArray[np.float32], pairs: Sequence[Pair]) -> NDArr
     """Return the logit of the clean text's answer minus that of the corrupt text's, in nats: (N, 2), a column for each
     text. logits: (N, 2, K or V)."""
     answers = np.array([pair.answers for pair in pairs])[:, None]  # (N, 1, 2)
-    return np.take_along_axis(logits.astype(np.float64), answers, axis=2) @ [1, -1]
+    return np.take_along_axis(logits, answers, axis=2) @ [1, -1]
 
 
 def judge(

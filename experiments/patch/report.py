@@ -2,7 +2,7 @@
 
 The sentences stand in that file. This one computes what they say, one function for each section of the page."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,23 @@ import pandas as pd
 from lab.report import render
 from lab.shares import LEAST
 
+from .circuit import FOLLOWED
 from .estimates import NODES
+from .measure import EDGE
 from .pairs import GAP
 from .tables import FEWEST
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 TOP, FEW = 10, 3  # rows of a long table, and how many are put in words
-CONSTANTS = {"least": LEAST, "fewest": FEWEST, "least_gap": GAP, "nodes": NODES, "top": TOP, "few": FEW}
+CONSTANTS = {
+    "least": LEAST,
+    "fewest": FEWEST,
+    "least_gap": GAP,
+    "nodes": NODES,
+    "top": TOP,
+    "followed_at_most": FOLLOWED,
+}
+STREAM, TOKENS = ("resid_pre", "attn", "mlp"), ("changed", "between", "last")
 Section = dict[str, Any]  # what a section of the page shows, by name
 
 
@@ -45,10 +55,11 @@ def report(
         pairs=_summarise_pairs(tables["pairs"]),
         has_limits=averages["share_low"].notna().any(),
         n_controls=int(heads["controls"].max()) if heads["controls"].notna().any() else 0,
+        n_heads=len(heads),
         heads=_summarise_heads(heads),
         other_kinds=_list_other_kinds(averages),
         stream=_follow_stream(averages),
-        sums=tables["sums"].to_dict("records"),
+        sums=tables["sums"].dropna().to_dict("records"),
         estimates=tables["estimates"].to_dict("records"),
         estimate_first=estimate_first,
         paths=_summarise_paths(tables["edges"]),
@@ -71,39 +82,53 @@ def _summarise_pairs(pairs: pd.DataFrame) -> Section:
         "n_candidates": len(pairs),
         "n_texts": kept["clean"].nunique(),
         "n_small": (kept["gap"].abs() < GAP).sum(),
+        "n_negative": (kept["gap"] < 0).sum(),
         "gap": kept["gap"].median(),
-        "classes": [(clean, corrupt, n) for (clean, corrupt), n in classes.items()],
+        "classes": classes.reset_index(name="n").to_dict("records"),
         "why": dropped["why"].value_counts().head(TOP).to_dict(),
         "first": kept.iloc[0].to_dict(),
     }
 
 
 def _summarise_heads(heads: pd.DataFrame) -> Section | None:
-    """Return which heads are large by direction, and where the directions disagree; None without heads."""
-    if heads.empty:
+    """Return which heads restore (denoise) and take away (noise), and where these agree; None without shares."""
+    if heads["share"].isna().all():
         return None
-    large = heads[_is_large(heads)].sort_values("share", key=abs, ascending=False, kind="stable")
-    by_direction = {name: rows["cell"].tolist() for name, rows in large.groupby("direction")}
-    suffices, needed = (by_direction.get(name, []) for name in ("denoise", "noise"))
+    heads = heads.dropna(subset="share")
+    heads = heads.assign(large=_is_large(heads), small=_is_small(heads))
+    rows = heads[heads["large"]].sort_values("share", key=abs, ascending=False, kind="stable")
+    helps = rows["share"].where(rows["direction"] == "denoise", -rows["share"]) > 0
+    restore, needed = (rows["cell"][helps & (rows["direction"] == name)].tolist() for name in ("denoise", "noise"))
+    small = {name: set(heads["cell"][heads["small"] & (heads["direction"] == name)]) for name in ("denoise", "noise")}
+    agreement = {
+        "both": [cell for cell in restore if cell in needed],
+        "only_restore": [cell for cell in restore if cell in small["noise"]],
+        "only_needed": [cell for cell in needed if cell in small["denoise"]],
+    }
+    decided = set().union(*agreement.values())
+    largest = heads.sort_values("share", key=abs).groupby("direction").tail(1)
     return {
         "n": heads["cell"].nunique(),
         "directions": sorted(heads["direction"].unique()),
-        "rows": {name: rows.head(TOP).to_dict("records") for name, rows in large.groupby("direction")},
-        "suffices": suffices,
+        "rows": {str(name): group.head(TOP).to_dict("records") for name, group in rows.groupby("direction")},
+        "restore": restore,
         "needed": needed,
-        "both": [cell for cell in suffices if cell in needed],
-        "only_suffices": [cell for cell in suffices if cell not in needed],
-        "only_needed": [cell for cell in needed if cell not in suffices],
-        "specific": sorted(set(large["cell"][large["specific"].fillna(False)])),
-        "largest": heads.loc[heads.groupby("direction")["share"].apply(lambda x: x.abs().idxmax()).dropna()].to_dict(
-            "records"
-        ),
+        "against": rows["cell"][~helps].unique().tolist(),
+        **agreement,
+        "undecided": [cell for cell in rows["cell"].unique() if cell in restore + needed and cell not in decided],
+        "specific": rows["cell"][rows["specific"].fillna(False)].unique().tolist(),
+        "largest": largest.to_dict("records"),
     }
 
 
 def _is_large(rows: pd.DataFrame) -> pd.Series:
     """Return which shares surely matter or, where there are too few texts to know, are at least LEAST."""
     return (rows["verdict"] == "matters") | (rows["share_low"].isna() & (rows["share"].abs() >= LEAST))
+
+
+def _is_small(rows: pd.DataFrame) -> pd.Series:
+    """Return which shares are surely negligible or, where there are too few texts to know, below LEAST."""
+    return (rows["verdict"] == "negligible") | (rows["share_low"].isna() & (rows["share"].abs() < LEAST))
 
 
 def _list_other_kinds(averages: pd.DataFrame) -> list[Section]:
@@ -116,23 +141,25 @@ def _list_other_kinds(averages: pd.DataFrame) -> list[Section]:
     ]
 
 
-def _follow_stream(averages: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    """Return the shares of the residual stream before each layer, at the changed word, in between and at the end."""
-    rows = averages[averages["kind"] == "resid_pre"]
-    shares = rows.pivot(index=["direction", "layer"], columns="tokens", values="share")
-    shares = shares.reindex(columns=["changed", "between", "last"]).reset_index()
-    return shares.to_dict("records")
+def _follow_stream(averages: pd.DataFrame) -> Section | None:
+    """Return the shares of the residual stream, attention and MLPs, by layer, at the changed word, in between and at
+    the last token; None where none of them was patched."""
+    rows = averages[averages["kind"].isin(STREAM) & (averages["tokens"] != "all")]
+    if rows["share"].isna().all():
+        return None
+    shares = rows.assign(column=rows["kind"] + ", " + rows["tokens"])
+    wide = shares.pivot(index=["direction", "layer"], columns="column", values="share")
+    columns = [f"{kind}, {tokens}" for kind in STREAM for tokens in TOKENS if f"{kind}, {tokens}" in wide]
+    return {"columns": columns, "rows": wide.reset_index().to_dict("records")}
 
 
 def _summarise_paths(edges: pd.DataFrame) -> Section:
     rows = edges[edges["strong"]].sort_values("share", key=abs, ascending=False, kind="stable")
     rows = rows.sort_values("direction", kind="stable")
     return {
-        "n": len(edges) // edges["direction"].nunique(),
+        "n": len(edges[EDGE].drop_duplicates()),
         "receivers": sorted(edges["receiver"].unique()),
         "rows": rows.to_dict("records"),
-        "worst": (edges["estimate"] - edges["share"]).abs().max(),
-        "spearman": edges["estimate"].corr(edges["share"], method="spearman"),
     }
 
 

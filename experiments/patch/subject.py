@@ -1,7 +1,7 @@
 """What is studied: a network, and pairs of texts that it tells apart."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -62,33 +62,41 @@ class Subject:
 def open_classifier(
     run: str,
     corpus: str | None,
+    device: Device,
+    seed: int,
+    *,
+    most: int,
     clean: str | None,
     corrupt: str | None,
     answers: Answers | None,
-    most: int,
-    device: Device,
-    seed: int,
 ) -> Subject:
     """Open a run of train.py, and pair its test texts (at most `most` pairs) or the two texts of the user."""
     check_texts(clean, corrupt, answers)
     study = open_study(run, device, corpus)
     if clean is not None and corrupt is not None:
         pairs, table = pair_texts(study, clean, corrupt, answers)
+        about = study.provenance("none of its texts, but two from the command line", seed)
     else:
         pairs, table = pair_test_texts(study, most, seed)
-    identity = {"weights": study.weights, "seed": seed, "precision": device.precision}
-    about = study.provenance(f"{len(pairs)} of {len(table)} pairs of texts", seed)
+        about = study.provenance(f"{len(pairs)} pairs, each a text of test and the same with another word", seed)
+    identity = {
+        "weights": study.weights,
+        "seed": seed,
+        "precision": device.precision,
+        "shape": asdict(study.clf.config),
+    }
     return Subject(study.run, study.clf, study.tokenizer, pairs, table, device, identity, about, study)
 
 
 def open_language_model(
     model: str,
     run: str | None,
+    device: Device,
+    seed: int,
+    *,
     clean: str | None,
     corrupt: str | None,
     answers: Answers | None,
-    device: Device,
-    seed: int,
 ) -> Subject:
     """Open a language model, and pair IOI prompts or the two texts of the user. `run` names its folder in runs/, None:
     the model's name. Raises InputError where that is the folder of a training."""
@@ -100,18 +108,20 @@ def open_language_model(
         pairs, table = pair_prompts(lm, tokenizer, clean, corrupt, answers, device)
     else:
         pairs, table = pair_ioi_prompts(lm, tokenizer, device)
-    folder = runs.RUNS / (run or Path(model).name)
+    name = run or Path(model).resolve().name
+    runs.check_name(name)
+    folder = runs.RUNS / name
     if (folder / "run.json").exists():
         raise InputError(
             f"{folder}: expected a free name or a folder of make patch, got a run of train.py; name another with --run"
         )
     folder.mkdir(parents=True, exist_ok=True)
     weights = hub.content_hash(checkpoint / WEIGHTS)
-    identity = {"weights": weights, "seed": seed, "precision": device.precision}
+    identity = {"weights": weights, "seed": seed, "precision": device.precision, "shape": asdict(lm.config)}
     about = [
         f"language model: {model}",
         f"SHA-256 of the weights: {weights}",
-        f"{len(pairs)} of {len(table)} pairs of texts, each after <|endoftext|>",
+        "each text comes after `<|endoftext|>`",
         *manifest.describe_call(seed, device),
     ]
     return Subject(folder, lm, tokenizer, pairs, table, device, identity, about)

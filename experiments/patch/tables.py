@@ -1,7 +1,7 @@
 """What the effects of single cells in single pairs say together: averages with limits, controls, and how good the
 estimates are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,15 +11,18 @@ from scipy.stats import spearmanr
 from lab.shares import LEAST
 from lab.stats import LEVEL, resamples, simultaneous_limits
 
+from .measure import ALL_HEADS, RANDOM
 from .pairs import GAP, Pair
 
 FEWEST = 10  # different clean texts; an average over fewer has no limits
-FEWEST_CELLS = 3  # of a map; fewer cannot be ranked, nor can equal ones
+FEWEST_CELLS = 3  # of a map; fewer cannot be ranked
 PATCH = [  # columns of patch.csv
     *["pair", "direction", "kind", "layer", "head", "position", "token", "metric"],
     *["clean", "corrupt", "patched", "effect", "normalised", "estimate", "integrated"],
 ]
 VALUES = ["effect", "estimate", "integrated"]
+Floats = NDArray[np.floating]
+Ints = NDArray[np.integer]
 
 
 def finish_cells(cells: pd.DataFrame, pairs: Sequence[Pair], tokens: Mapping[int, Sequence[str]]) -> pd.DataFrame:
@@ -43,27 +46,31 @@ def average_cells(
     and `controls, control_share, specific`.
 
     Texts differ in length, so positions are put together: `changed` is a token that differs between the two texts,
-    `last` the last one, `between` one in between (the mean over such tokens of a text); `all` is all together.
+    `last` the last one, `between` one in between (the mean over such tokens of a text), `changed and last` one from
+    which nothing has to be carried on; `all` is all together.
     Heads at all positions (kind z) are compared with random subspaces of their size: `specific` says that a head
     matters and does more than 95 % of those of its layer do, in the same direction."""
     by_number = {pair.number: pair for pair in pairs}
     where = [name_tokens(by_number[n], at) for n, at in zip(cells["pair"], cells["position"], strict=True)]
     keys = ["direction", "kind", "layer", "head", "tokens"]
     rows = cells.assign(tokens=where)[lambda table: table["tokens"] != "before"]
-    rows = rows.groupby(["pair", *keys], dropna=False, sort=False)[VALUES].agg(lambda x: x.mean(skipna=False))
+    groups = rows.groupby(["pair", *keys], dropna=False, sort=False)[VALUES]
+    rows = groups.mean().where(groups.count().eq(groups.size(), axis=0))  # none where a token was not patched
     averages = average(rows.reset_index(), keys, kept)
-    return compare_with_controls(averages, average(controls, ["direction", "layer", "draw"], kept))
+    random = average(controls[controls["kind"] == RANDOM], ["direction", "layer", "draw"], kept)
+    return compare_with_controls(averages, random)
 
 
 def name_tokens(pair: Pair, position: int | None) -> str:
-    """Return which tokens of a pair a position belongs to: all, before, changed, between or last."""
+    """Return which tokens of a pair a position belongs to, see `average_cells`."""
     if pd.isna(position):
         return "all"
-    if position in pair.positions:
-        return "changed"
     if position < min(pair.positions):
         return "before"
-    return "last" if position == len(pair.clean_ids) - 1 else "between"
+    is_last = position == len(pair.clean_ids) - 1
+    if position in pair.positions:
+        return "changed and last" if is_last else "changed"
+    return "last" if is_last else "between"
 
 
 def average(effects: pd.DataFrame, keys: Sequence[str], kept: pd.DataFrame) -> pd.DataFrame:
@@ -72,35 +79,50 @@ def average(effects: pd.DataFrame, keys: Sequence[str], kept: pd.DataFrame) -> p
 
     The share is the sum of effects over the sum of gaps, so a pair with a small gap has little weight. Its limits hold
     with 95 % for all rows of one direction (and kind) at once, over other clean texts; pairs of one text are drawn
-    together. A verdict is `matters` where they lie beyond LEAST of the gap, `negligible` where they lie within, else
-    `open`."""
+    together, and a row of fewer than FEWEST texts has none. A verdict is `matters` where they lie beyond LEAST of the
+    gap, `negligible` where they lie within, else `open`; there is none where a pair lacks the effect."""
     groups = effects.groupby(list(keys), dropna=False, sort=False)
     row = groups.ngroup().to_numpy()
     column = effects["pair"].map(kept["pair"].tolist().index).to_numpy()
     gap = kept["gap"].where(kept["gap"].abs() >= GAP).to_numpy()
 
-    def sum_up(values: pd.Series | NDArray[np.floating]) -> NDArray[np.floating]:  # (rows, pairs)
+    def spread(values: pd.Series | NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return values of the rows of `effects` as a matrix, rows of the result by pairs; 0 where there is none."""
         matrix = np.zeros((groups.ngroups, len(kept)))
         matrix[row, column] = values
         return matrix
 
-    gaps, effect = sum_up(gap[column]), sum_up(effects["effect"])
+    gaps, effect = spread(gap[column]), spread(effects["effect"])
     table = effects.loc[~effects.duplicated(list(keys)), list(keys)].reset_index(drop=True)
     table = table.assign(n=(gaps != 0).sum(axis=1), share=effect.sum(axis=1) / gaps.sum(axis=1))
-    table[["share_low", "share_high"]] = np.nan
-    texts, names = pd.factorize(kept["clean"])
-    if len(names) >= FEWEST:
-        weights = np.concatenate(list(resamples(len(names))))[:, texts]  # (draws, pairs)
-        with np.errstate(invalid="ignore"):
-            resampled = weights @ effect.T / (weights @ gaps.T)
-        for family in table.groupby([key for key in keys if key in ("direction", "kind")]).indices.values():
-            limits = simultaneous_limits(table["share"].to_numpy()[family], resampled[:, family])
-            table.loc[family, ["share_low", "share_high"]] = np.stack(limits, axis=1)
+    family = table.groupby([key for key in keys if key in ("direction", "kind")]).ngroup().to_numpy()
+    table["share_low"], table["share_high"] = limit_shares(effect, gaps, pd.factorize(kept["clean"])[0], family)
     matters = (table["share_low"] > LEAST) | (table["share_high"] < -LEAST)
     negligible = (table["share_low"] >= -LEAST) & (table["share_high"] <= LEAST)
-    table["verdict"] = np.select([matters, negligible], ["matters", "negligible"], "open")
+    verdicts = [table["share"].isna(), matters, negligible]
+    table["verdict"] = np.select(verdicts, ["", "matters", "negligible"], "open")
     estimates = [name for name in VALUES[1:] if name in effects]
-    return table.assign(**{name: sum_up(effects[name]).sum(axis=1) / gaps.sum(axis=1) for name in estimates})
+    return table.assign(**{name: spread(effects[name]).sum(axis=1) / gaps.sum(axis=1) for name in estimates})
+
+
+def limit_shares(effect: Floats, gaps: Floats, texts: Ints, family: Ints) -> tuple[Floats, Floats]:
+    """Return the limits of summed effects over summed gaps (rows, pairs), for all rows of a family at once.
+
+    texts: the number of the clean text of each pair; family: that of each row. NaN for rows of fewer than FEWEST texts:
+    the bootstrap would draw the same few again and again, and call them sure."""
+    low, high = np.full((2, len(gaps)), np.nan)
+    of_text = np.eye(texts.max() + 1)[texts]  # (pairs, texts)
+    n = ((gaps != 0) @ of_text > 0).sum(axis=1)  # texts of each row
+    enough = n >= FEWEST
+    if enough.any():
+        weights = np.concatenate(list(resamples(of_text.shape[1])))[:, texts]  # (draws, pairs)
+        with np.errstate(invalid="ignore"):
+            resampled = weights @ effect.T / (weights @ gaps.T)
+        share = effect.sum(axis=1) / gaps.sum(axis=1)
+        for number in np.unique(family[enough]):
+            rows = np.flatnonzero(enough & (family == number))
+            low[rows], high[rows] = simultaneous_limits(share[rows], resampled[:, rows], n[rows])
+    return low, high
 
 
 def compare_with_controls(averages: pd.DataFrame, random: pd.DataFrame) -> pd.DataFrame:
@@ -134,25 +156,40 @@ def compare_estimates(cells: pd.DataFrame) -> pd.DataFrame:
         for method, column in (("attribution", "estimate"), ("integrated", "integrated")):
             if group[column].notna().any():
                 about = dict(zip(("direction", "kind", "positions"), key, strict=True))
-                rows.append(about | {"method": method} | rate_estimates(group, column))
+                rows.append(about | {"method": method} | rate_estimates(group, column, name_cell))
     return pd.DataFrame(rows)
 
 
-def rate_estimates(cells: pd.DataFrame, column: str) -> dict[str, object]:
-    """Return how good the estimates in a column are, over the maps of several pairs."""
-    maps = [rows[["effect", column]] for _, rows in cells.groupby("pair")]
+def compare_edge_estimates(paths: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of `compare_estimates` for edges: those of one pair and direction are a map."""
+    gap = paths["pair"].map(kept.set_index("pair")["gap"])
+    measured = paths.assign(normalised=(paths["effect"] / gap).where(gap.abs() >= GAP))[paths["effect"] != 0]
+    about = {"kind": "edge", "positions": "all", "method": "attribution"}
+    return pd.DataFrame(
+        {"direction": direction} | about | rate_estimates(rows, "estimate", name_edge)
+        for direction, rows in measured.groupby("direction", sort=False)
+    )
+
+
+def rate_estimates(measured: pd.DataFrame, column: str, name: Callable[[pd.Series], str]) -> dict[str, object]:
+    """Return how good the estimates in a column are, over the maps of several pairs; `name` says what a row is."""
+    maps = [rows[["effect", column]] for _, rows in measured.groupby("pair")]
     differ = [values for values in maps if len(values) >= FEWEST_CELLS and values.nunique().min() > 1]
     ranked = [spearmanr(values).statistic for values in differ]
-    miss = (cells[column] - cells["effect"]) * cells["normalised"] / cells["effect"]
-    worst = cells.iloc[np.nanargmax(miss.abs())] if miss.notna().any() else None
+    miss = (measured[column] - measured["effect"]) * measured["normalised"] / measured["effect"]
+    worst = measured.iloc[np.nanargmax(miss.abs())] if miss.notna().any() else None
     return {
         "maps": len(maps),
-        "cells": len(cells),
+        "cells": len(measured),
         "spearman": np.median(ranked) if ranked else np.nan,
         "worst_miss": miss.abs().max(),
         "worst_pair": pd.NA if worst is None else worst["pair"],
-        "worst_cell": "" if worst is None else name_cell(worst),
+        "worst_cell": "" if worst is None else name(worst),
     }
+
+
+def name_edge(edge: pd.Series) -> str:
+    return f"{edge['sender']} to {edge['receiver']}, {edge['input']}"
 
 
 def name_cell(cell: pd.Series) -> str:
@@ -167,7 +204,7 @@ def compare_sums(cells: pd.DataFrame, others: pd.DataFrame, kept: pd.DataFrame) 
     heads, and of patching all heads at once, as shares of the gap."""
     alone = cells[(cells["kind"] == "z") & cells["position"].isna()]
     summed = alone.groupby(["pair", "direction"])["effect"].agg(lambda effects: effects.sum(skipna=False)).reset_index()
-    joint = others[others["kind"] == "all heads"]
+    joint = others[others["kind"] == ALL_HEADS]
     table = average(summed, ["direction"], kept).rename(columns={"share": "heads_one_by_one"})
     joint_share = average(joint, ["direction"], kept).rename(columns={"share": "heads_together"})
     columns = ["direction", "heads_one_by_one"]

@@ -245,3 +245,16 @@ def test_runs_that_rank_at_random_agree_5_times_in_100():
     agreeing = rng.normal(size=7)
     p = np.array([concordance(agreeing + rng.normal(size=(3, 7)) / 4)[1] for _ in range(50)])
     assert (p < 0.05).mean() > 0.8
+
+
+def test_limits_of_few_texts_know_that_their_spread_is_uncertain():
+    """48 means of 10 texts each, of which none differs from 0: without the number of texts, limits miss too often."""
+    rng, missed = np.random.default_rng(0), {None: 0, 10: 0}
+    weights = np.concatenate(list(stats.resamples(10))) / 10
+    for _ in range(100):
+        values = rng.normal(size=(10, 48))
+        for n in missed:
+            low, high = stats.simultaneous_limits(values.mean(axis=0), weights @ values, n and np.array(n))
+            missed[n] += bool(((low > 0) | (high < 0)).any())
+    assert missed[10] <= 12
+    assert missed[None] > 30

@@ -133,7 +133,7 @@ def test_an_edge_whose_limits_hold_0_is_not_strong():
     effects = {"mlp 0": [0.5] * 12, "mlp 1": [2, -1.7] * 6, "head 0.1": [-0.03] * 12, "head 0.2": [0.009] * 12}
     tables = [pd.DataFrame({"pair": range(12), "sender": name, "effect": x}) for name, x in effects.items()]
     edges = pd.concat(tables).assign(direction="noise", receiver="logits", input="logits", layer_norm="frozen")
-    table = average_edges(edges.assign(estimate=0.25 * edges["effect"]), kept).set_index("sender")
+    table = average_edges(edges.assign(estimate=0.25 * edges["effect"]), kept, 4).set_index("sender")
     assert table["strong"].to_dict() == {"mlp 0": True, "mlp 1": False, "head 0.1": True, "head 0.2": False}
     assert table.loc["mlp 1", "share"] == pytest.approx(0.15)
     assert table.loc["mlp 1", "share_low"] < 0

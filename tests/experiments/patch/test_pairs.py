@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import verify
+from data.words import Word
 from experiments.patch import pairs
 from experiments.patch.pairs import (
     BOS,
@@ -110,6 +111,17 @@ def test_the_words_are_those_of_the_lists_of_labels():
     assert [pair.corrupt for pair in candidates] == [f"so {word}" for word in expected]
 
 
+def test_a_word_of_two_classes_is_no_new_word():
+    candidates = replace_words(study_of(("so good", 0), labels=["very_good", "good_bad", "fair"]))
+    assert [(pair.corrupt, pair.names[1]) for pair in candidates] == [("so bad", "B"), ("so fair", "F")]
+
+
+def test_other_tokens_than_those_of_the_word_must_not_change(monkeypatch):
+    assert replace_words(study_of(("so good", 0)))
+    monkeypatch.setattr(pairs, "words", lambda text, tokenizer: [Word("good", 3, 7, (0,))])
+    assert replace_words(study_of(("so good", 0))) == []
+
+
 def test_a_text_of_which_only_the_end_is_read_is_left_out():
     labels = ["Humiliated", "good", "sad"]
     assert TOKENIZER.encode(" Humiliated by me")[2:] == TOKENIZER.encode(" Good by me")[1:]  # alike but for one token
@@ -159,6 +171,13 @@ def test_the_corrupt_text_must_be_read_right(monkeypatch):
     _, table = pair_test_texts(study_of(("so good", 0)), 64, 0)
     assert table["why"].tolist() == ["the corrupt text is read as F, not B"] * 2 + [""]
     assert table["gap"].tolist() == [2 - -1, 2 - -1, 1 - -2]
+
+
+def test_a_gap_of_half_a_nat_is_enough(monkeypatch):
+    read_as(monkeypatch, lambda text: [0.25 * ("good" in text), 0.25 * ("bad" in text), 0.24 * ("fair" in text)])
+    kept, table = pair_test_texts(study_of(("so good", 0)), 64, 0)
+    assert table["gap"].tolist() == pytest.approx([0.5, 0.25, 0.49])
+    assert [pair.corrupt for pair in kept] == ["so bad"]
 
 
 def test_no_more_pairs_than_asked_for(monkeypatch):
@@ -297,6 +316,7 @@ def test_texts_that_cannot_be_paired_are_refused(language_model):
     long = "one two three four five six seven"
     line = line_of(pair_texts, study, f"{long} eight", f"{long} nine", None)
     assert "at most 7 tokens, got 8" in line
+    assert "at most 7 tokens, got 8" in line_of(pair_texts, study, "one", f"{long} eight", None)
     assert pair_texts(study, long, "one two three four five six eight", ("good", "fair"))[0]
     line = line_of(pair_prompts, language_model, TOKENIZER, "a" + " a" * 19, "b" + " a" * 19, (" a", " b"), CPU)
     assert "at most 19 tokens, got 20" in line
@@ -313,12 +333,14 @@ def test_texts_of_different_lengths_are_shown_token_by_token(capsys):
 
 
 def test_a_text_that_goes_on_is_marked_where_the_other_ends(capsys):
-    assert "got 2 and 3" in line_of(pair_texts, study_of(), "so bad", "so bad\n", None)
-    assert capsys.readouterr().out.splitlines() == [
-        "clean   'so' ' bad'",
-        "corrupt 'so' ' bad' '\\n'",
-        "                    ^",
-    ]
+    shown = ["'so' ' bad'", "'so' ' bad' '\\n'"]
+    for texts, rows, n in (
+        (("so bad", "so bad\n"), shown, "2 and 3"),
+        (("so bad\n", "so bad"), shown[::-1], "3 and 2"),
+    ):
+        assert f"got {n}" in line_of(pair_texts, study_of(), *texts, None)
+        lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        assert lines == [f"clean   {rows[0]}", f"corrupt {rows[1]}", " " * 20 + "^"]
 
 
 def test_long_texts_are_shown_in_blocks(capsys, monkeypatch):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr, t
 
 from experiments.patch.cells import Cell
 from experiments.patch.pairs import Pair
@@ -100,9 +100,10 @@ def test_effects_over_a_small_gap_are_not_normalised(gap, expected):
     [
         ([2], "before before changed between between last"),
         ([2, 3], "before before changed changed between last"),  # a word of two tokens
-        ([5], "before before before before before changed"),
+        ([5], "before before before before before changed and last"),
         ([0], "changed between between between between last"),
         ([1, 4], "before changed between between changed last"),
+        ([4, 5], "before before before before changed changed and last"),
     ],
 )
 def test_positions_are_put_together_by_what_they_are(changed, expected):
@@ -114,20 +115,29 @@ def test_positions_are_put_together_by_what_they_are(changed, expected):
 def average_plainly(effects, kept):
     """The mean effects of the rows of one family, {row: {pair: effect}}: {row: (n, share, low, high)}.
 
-    Limits: the largest deviation in standard errors, of all rows that a draw has, is within them in 95 % of draws."""
+    Limits: the largest deviation in standard errors, of all rows that a draw has, is within them in 95 % of draws.
+    Rows of fewer than FEWEST texts have none, and do not count among these."""
     gap = dict(zip(kept["pair"], kept["gap"], strict=True))
     by_text = {text: rows["pair"].tolist() for text, rows in kept.groupby("clean", sort=False)}
     shares = {name: sum(row.values()) / sum(gap[pair] for pair in row) for name, row in effects.items()}
     draws = []
+    enough = {
+        name: row
+        for name, row in effects.items()
+        if sum(any(n in row for n in some) for some in by_text.values()) >= FEWEST
+    }
     for counts in np.concatenate(list(resamples(len(by_text)))).astype(int):
         drawn = [pair for pairs, times in zip(by_text.values(), counts, strict=True) for pair in pairs * times]
         draws.append({})
-        for name, row in effects.items():
+        for name, row in enough.items():
             if of_row := [pair for pair in drawn if pair in row]:
                 draws[-1][name] = sum(row[pair] for pair in of_row) / sum(gap[pair] for pair in of_row)
-    error = {name: np.std([draw[name] for draw in draws if name in draw], ddof=1) for name in shares}
+    error = {name: np.std([draw[name] for draw in draws if name in draw], ddof=1) for name in enough}
     largest = [max(abs(draw[name] - shares[name]) / error[name] for name in draw) for draw in draws]
-    reach = {name: np.quantile(largest, 0.95) * error[name] for name in shares}
+    p, reach = norm.sf(np.quantile(largest, 0.95)), dict.fromkeys(shares, NAN)
+    for name, row in enough.items():
+        n = sum(any(pair in row for pair in pairs) for pairs in by_text.values())
+        reach[name] = t.isf(p, n - 1) * np.sqrt(n / (n - 1)) * error[name]
     return {
         name: (len(row), shares[name], shares[name] - reach[name], shares[name] + reach[name])
         for name, row in effects.items()
@@ -153,8 +163,8 @@ def gather_plainly(cells, pairs):
 def test_averages_of_cells_are_those_of_plain_loops():
     """Of pairs of different lengths, several of one text, with and without tokens in between."""
     rng = np.random.default_rng(0)
-    shapes = [(4, [1]), (5, [1, 2]), (3, [2]), (6, [0]), (4, [2])] * 3
-    pairs = [pair_of(3 * i + 1, *shape, clean=f"text {i % 11}") for i, shape in enumerate(shapes)]
+    shapes = [(4, [1]), (5, [1, 2]), (3, [2]), (6, [0]), (4, [2])] * 6
+    pairs = [pair_of(3 * i + 1, *shape, clean=f"text {i % 23}") for i, shape in enumerate(shapes)]
     kept = kept_of(pairs, rng.uniform(0.5, 4, len(pairs)))
     tables = []
     for pair in pairs:
@@ -166,17 +176,20 @@ def test_averages_of_cells_are_those_of_plain_loops():
             tables.append(cell_rows(pair, direction, cells, **values))
     cells = pd.concat(tables, ignore_index=True)
     table = average_cells(cells, others_of(kept), pairs, kept)
-    assert len(table) == 2 * (2 * 3 + 2 * 4)
+    assert len(table) == 2 * (2 * 4 + 2 * 5)
     heads = table["head"].astype(object).where(table["head"].notna(), None)
     rows = table.set_index(["direction", "kind", "layer", heads, "tokens"])
     for family, effects in gather_plainly(cells, pairs).items():
         for row, expected in average_plainly(effects, kept).items():
-            assert rows.loc[[(*family, *row)], ["n", "share", *LIMITS]].to_numpy().tolist() == [pytest.approx(expected)]
+            assert rows.loc[[(*family, *row)], ["n", "share", *LIMITS]].to_numpy().tolist() == [
+                pytest.approx(expected, nan_ok=True)
+            ]
     for name in ("estimate", "integrated"):
         for family, effects in gather_plainly(cells.assign(effect=cells[name]), pairs).items():
             of_head = effects[1, 1, "all"] if family[1] == "z" else effects[0, None, "changed"]
             row = (*family, 1, 1, "all") if family[1] == "z" else (*family, 0, None, "changed")
-            assert rows.loc[[row], name].tolist() == [pytest.approx(sum(of_head.values()) / kept["gap"].sum())]
+            gap = kept[kept["pair"].isin(of_head)]["gap"].sum()
+            assert rows.loc[[row], name].tolist() == [pytest.approx(sum(of_head.values()) / gap)]
 
 
 def effects_of(kept, direction="denoise", **shares):
@@ -206,7 +219,7 @@ def test_a_row_that_was_not_patched_in_some_pair_has_no_share_and_the_others_kee
     effects = effects_of(kept, a=rng.normal(size=12), b=[0.5] * 11 + [NAN])
     table = average_rows(effects, kept)
     assert table.loc["b", ["share", *LIMITS]].isna().all()
-    assert table.loc["b", "verdict"] == "open"
+    assert table.loc["b", "verdict"] == ""
     alone = average_rows(effects[effects["row"] == "a"], kept)
     pd.testing.assert_series_equal(table.loc["a"], alone.loc["a"])
     assert alone.loc["a", LIMITS].notna().all()
