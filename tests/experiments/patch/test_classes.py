@@ -1,5 +1,6 @@
 """Heads that emit the mean of another class at the last token, against plain runs and a planted network."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,11 +8,12 @@ import pandas as pd
 import pytest
 import torch
 from planted import texts_of
+from scipy.stats import norm, t
 from tiny import random_classifier
 
 import lab.sweep
 from experiments.patch import classes
-from experiments.patch.classes import average_last_outputs, run_between, tabulate_between
+from experiments.patch.classes import average_last_outputs, measure_between, run_between, tabulate_between
 from lab.device import Device
 from lab.stats import resamples
 from lab.study import Study
@@ -47,9 +49,8 @@ def random_texts(n_test=40):
     return sequences, {split: rng.integers(0, 3, len(texts)) for split, texts in sequences.items()}
 
 
-def tabulate(study, path, seed=0):
-    logits = run_between(study, study.texts["test"], path, seed)
-    return tabulate_between(logits, study.clf.labels, study.clf.config)
+def tabulate(study, path, most=1000):
+    return measure_between(study, most, path, 0)
 
 
 def mean_plainly(clf, texts):
@@ -111,10 +112,10 @@ def test_effects_are_those_of_single_runs_with_the_models_own_arguments(tmp_path
 
 def test_limits_are_those_of_a_plain_bootstrap_over_texts_for_all_heads_at_once():
     rng, n = np.random.default_rng(0), 15
-    logits = rng.normal(size=(n, 1 + len(HEADS), 2, 2)).astype(np.float32)
-    logits[:, 0] = [1, 0]  # all texts are read as a
-    table = tabulate_between(logits, ["a", "b"], CONFIG)
-    lead = logits[:, 1:, :, 1] - logits[:, 1:, :, 0]
+    patched = rng.normal(size=(n, len(HEADS), 2, 2)).astype(np.float32)
+    whole = np.tile(np.float32([1, 0]), (n, 1))  # all texts are read as a
+    table = tabulate_between(whole, patched, ["a", "b"], CONFIG)
+    lead = patched[..., 1] - patched[..., 0]
     effects = (lead[:, :, 1] - lead[:, :, 0]).astype(float)  # (n, U)
     draws = []
     for counts in np.concatenate(list(resamples(n))).astype(int):
@@ -122,7 +123,8 @@ def test_limits_are_those_of_a_plain_bootstrap_over_texts_for_all_heads_at_once(
         draws.append([np.mean([effects[i, u] for i in drawn]) for u in range(len(HEADS))])
     errors = np.std(draws, axis=0, ddof=1)
     largest = [max(abs(draw[u] - effects[:, u].mean()) / errors[u] for u in range(len(HEADS))) for draw in draws]
-    reach = np.quantile(largest, 0.95) * errors
+    p = norm.sf(np.quantile(largest, 0.95))
+    reach = t.isf(p, n - 1) * np.sqrt(n / (n - 1)) * errors  # 15 texts spread less than all texts do
     rows = table[table["to"] == "b"]
     np.testing.assert_allclose(rows["effect"], effects.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(rows["effect_low"], effects.mean(axis=0) - reach, rtol=1e-3)
@@ -130,9 +132,25 @@ def test_limits_are_those_of_a_plain_bootstrap_over_texts_for_all_heads_at_once(
     other = table[table["to"] == "a"]  # no text is read as b
     assert set(other["n"]) == {0}
     assert other.drop(columns=["layer", "head", "from", "to", "n"]).isna().all(axis=None)
-    few = tabulate_between(logits[:9], ["a", "b"], CONFIG)
+    few = tabulate_between(whole[:9], patched[:9], ["a", "b"], CONFIG)
     assert few.loc[few["to"] == "b", "effect"].notna().all()
     assert few[["effect_low", "effect_high"]].isna().all(axis=None)
+
+
+def test_as_many_texts_of_each_predicted_class_are_drawn_as_asked_for(tmp_path, monkeypatch):
+    study = study_of(random_network(), *random_texts(), tmp_path)
+    test = study.texts["test"]
+    read = [LABELS[study.clf(torch.tensor([ids]))[0].argmax()] for ids in test.sequences]
+    drawn = []
+    monkeypatch.setattr(classes, "run_between", lambda *all_: drawn.append(all_[1].positions) or run_between(*all_))
+    for seed, most in ((0, 5), (1, 5), (0, 11), (0, 1000)):
+        table = measure_between(study, most, tmp_path / "between.npy", seed)
+        expected = {label: min(most, read.count(label)) for label in LABELS}
+        assert table.groupby("from")["n"].first().to_dict() == expected
+        assert Counter(read[i] for i in drawn[-1]) == expected
+        assert sorted(set(drawn[-1])) == list(drawn[-1])
+    assert set(drawn[0]) != set(drawn[1])
+    assert set(drawn[0]) < set(drawn[2]) < set(drawn[3]) == set(range(len(read)))
 
 
 def planted_head():
