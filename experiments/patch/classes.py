@@ -127,6 +127,7 @@ def tabulate_between(whole: Floats, patched: Floats, labels: Sequence[str], conf
         effect = effects.mean(axis=0) if len(texts) else np.full(len(heads), np.nan)
         low, high = limit_means(effects)
         switched = (patched[texts][:, :, to].argmax(-1) == to).mean(axis=0) if len(texts) else np.nan
+        switched = np.where(np.isnan(effect), np.nan, switched)  # of NaN, argmax would say the first class
         tables.append(
             table.assign(
                 gap=gap, effect=effect, effect_low=low, effect_high=high, share=effect / gap, switched=switched

@@ -178,13 +178,13 @@ def test_an_edge_between_two_named_nodes_stands_there_once(tmp_path):
     assert name_edges(strong) == [WAY[2], WAY[1]]
 
 
-def test_such_an_edge_is_strong_if_it_is_so_for_either_node(tmp_path, monkeypatch):
-    monkeypatch.setattr(circuit, "STRONGEST", 1)
+def test_of_named_nodes_the_strongest_edges_of_each_direction_are_strong(tmp_path, monkeypatch):
+    monkeypatch.setattr(circuit, "NAMED", 2)
     subject = subject_with(planted_circuit(beside=1.5), tmp_path)
-    _, averages = measure(subject, ["embedding"], ["head 0.2"])
-    for direction in DIRECTIONS:  # of the embedding's edges it is the second
+    _, averages = measure(subject, [], ["logits", "mlp 0", "head 0.2"])
+    for direction in DIRECTIONS:
         strong = averages[averages["strong"] & (averages["direction"] == direction)]
-        assert name_edges(strong) == [WAY[3], BESIDE[1]]
+        assert set(name_edges(strong)) == {WAY[0], WAY[2]}
 
 
 def test_frozen_edges_add_up(tmp_path):
