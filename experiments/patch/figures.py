@@ -174,7 +174,8 @@ def draw_estimates(averages: pd.DataFrame, estimates: pd.DataFrame, path: Path, 
     marks |= {method: (marker, "black") for method, (_, marker, _) in METHODS.items()}
     handles = [Line2D([], [], marker=marker, linestyle="", color=colour) for marker, colour in marks.values()]
     figure.legend(handles, list(marks), loc="outside right center")
-    caption = f"Horizontal: exact effects. {GAP} ρ: Spearman's correlation. Worst: the largest miss, and its cell."
+    caption = f"Horizontal: exact effects. {GAP} Below each panel, of single pairs: the median of Spearman's ρ, and "
+    caption += "the largest miss with its cell."
     add_heading(figure, f"{title}\nestimates from gradients beside exact effects, means over pairs", caption)
     figures.save(figure, path)
 

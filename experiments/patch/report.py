@@ -106,7 +106,7 @@ def _summarise_heads(heads: pd.DataFrame) -> Section | None:
         "only_needed": [cell for cell in needed if cell in small["denoise"]],
     }
     decided = set().union(*agreement.values())
-    largest = heads.sort_values("share", key=abs).groupby("direction").tail(1)
+    largest = heads.sort_values("share", key=abs).groupby("direction").tail(1).sort_values("direction")
     return {
         "n": heads["cell"].nunique(),
         "directions": sorted(heads["direction"].unique()),
