@@ -1,5 +1,7 @@
 """Edges are followed back from the logits in a network of which it is known who tells whom."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,6 +38,12 @@ def subject_with(clf, folder):
     return subject_of(clf, pairs, gaps, folder)
 
 
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory):
+    """Plant a circuit, and open it: one subject for each `beside`, for which what was measured is kept."""
+    return cache(lambda beside: subject_with(planted_circuit(beside), tmp_path_factory.mktemp("circuit")))
+
+
 def find(name, kinds=("embedding", "head", "mlp", "logits")):
     return find_node(name, planted_circuit().config, kinds)
 
@@ -50,10 +58,10 @@ def name_edges(rows):
 
 @pytest.mark.parametrize("layer_norm", ["recomputed", "frozen"])
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_the_way_back_is_exactly_the_planted_one(tmp_path, direction, layer_norm):
-    subject = subject_with(planted_circuit(), tmp_path)
-    assert min(subject.table["gap"]) > 1
-    measured, averages = trace(subject, direction, layer_norm)
+def test_the_way_back_is_exactly_the_planted_one(plant, direction, layer_norm):
+    planted = plant(0)
+    assert min(planted.table["gap"]) > 1
+    measured, averages = trace(planted, direction, layer_norm)
     strong = averages[averages["strong"]]
     assert name_edges(strong) == WAY
     assert strong["share"].tolist() == pytest.approx([SIGNS[direction]] * 4, abs=0.01)  # but for that of head 1.0
@@ -63,7 +71,7 @@ def test_the_way_back_is_exactly_the_planted_one(tmp_path, direction, layer_norm
     assert weak["share"].item() == pytest.approx(expected, rel=1e-3 if layer_norm == "frozen" else 0.6)
     rest = averages[~averages["strong"] & (averages["sender"] != "head 1.0")]
     assert rest["share"].abs().max() < 1e-5
-    into = {name: len(edges_into(find(name), subject.config)) for name in ("logits", "head 1.2", "mlp 0", "head 0.1")}
+    into = {name: len(edges_into(find(name), planted.config)) for name in ("logits", "head 1.2", "mlp 0", "head 0.1")}
     assert averages["receiver"].value_counts().to_dict() == into
     assert " ".join(measured) == "pair direction sender receiver input layer_norm effect estimate"
     assert len(measured) == 10 * len(averages)
@@ -73,9 +81,9 @@ def test_the_way_back_is_exactly_the_planted_one(tmp_path, direction, layer_norm
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_two_ways_are_followed_the_stronger_one_first(tmp_path, direction):
-    subject = subject_with(planted_circuit(beside=1.5), tmp_path)
-    _, averages = trace(subject, direction)
+def test_two_ways_are_followed_the_stronger_one_first(plant, direction):
+    planted = plant(1.5)
+    _, averages = trace(planted, direction)
     strong = averages[averages["strong"]]
     assert set(name_edges(strong)) == {*WAY, *BESIDE}
     shares = dict(zip(name_edges(strong), SIGNS[direction] * strong["share"], strict=True))
@@ -102,9 +110,9 @@ def test_a_sender_that_two_receivers_hear_is_followed_once(tmp_path, monkeypatch
     assert done == ["into logits", "into head 0.2", "into head 1.1"]  # head 0.2 is the stronger one
 
 
-def test_a_way_that_works_against_the_class_is_followed_too(tmp_path):
-    subject = subject_with(planted_circuit(beside=-1), tmp_path)
-    _, averages = trace(subject, "noise")
+def test_a_way_that_works_against_the_class_is_followed_too(plant):
+    planted = plant(-1)
+    _, averages = trace(planted, "noise")
     strong = averages[averages["strong"]]
     assert set(name_edges(strong)) == {*WAY, *BESIDE}
     shares = dict(zip(name_edges(strong), strong["share"], strict=True))
@@ -112,18 +120,18 @@ def test_a_way_that_works_against_the_class_is_followed_too(tmp_path):
     assert shares[BESIDE[0]] > 0.1
 
 
-def test_no_more_edges_and_receivers_are_followed_than_said(tmp_path, monkeypatch):
-    subject = subject_with(planted_circuit(beside=1.5), tmp_path)
+def test_no_more_edges_and_receivers_are_followed_than_said(plant, monkeypatch):
+    planted = plant(1.5)
     with monkeypatch.context() as patch:
         patch.setattr(circuit, "STRONGEST", 1)
-        _, averages = trace(subject, "denoise")
+        _, averages = trace(planted, "denoise")
         assert name_edges(averages[averages["strong"]]) == WAY
     monkeypatch.setattr(circuit, "FOLLOWED", 2)
-    _, averages = trace(subject, "denoise")
+    _, averages = trace(planted, "denoise")
     assert list(dict.fromkeys(averages["receiver"])) == ["logits", "head 1.2"]
     monkeypatch.setattr(circuit, "FOLLOWED", 10)
     monkeypatch.setattr(circuit, "LEAST_EDGE", 0.001)
-    _, averages = trace(subject, "denoise")
+    _, averages = trace(planted, "denoise")
     assert ("head 1.0", "logits", "logits") in name_edges(averages[averages["strong"]])
     assert "head 1.0" in set(averages["receiver"])
 
@@ -149,10 +157,10 @@ def measure(subject, senders, receivers, layer_norm="recomputed"):
     return measure_named(subject, DIRECTIONS, *ends, layer_norm, subject.table)
 
 
-def test_all_edges_of_named_nodes_are_measured_in_both_directions(tmp_path):
-    subject = subject_with(planted_circuit(), tmp_path)
-    measured, averages = measure(subject, ["head 0.1"], ["head 1.2"])
-    ends = [*edges_from(find("head 0.1"), subject.config), *edges_into(find("head 1.2"), subject.config)]
+def test_all_edges_of_named_nodes_are_measured_in_both_directions(plant):
+    planted = plant(0)
+    measured, averages = measure(planted, ["head 0.1"], ["head 1.2"])
+    ends = [*edges_from(find("head 0.1"), planted.config), *edges_into(find("head 1.2"), planted.config)]
     expected = {(str(edge.sender), str(edge.receiver), edge.input) for edge in ends}
     for direction in DIRECTIONS:
         rows = averages[averages["direction"] == direction]
@@ -161,16 +169,16 @@ def test_all_edges_of_named_nodes_are_measured_in_both_directions(tmp_path):
         assert rows.loc[rows["strong"], "share"].tolist() == pytest.approx([SIGNS[direction]] * 2, abs=0.01)
         assert rows.loc[~rows["strong"], "share"].abs().max() < 1e-5
     for sender, receiver, edges in (("head 0.1", None, ends[:12]), (None, "head 1.2", ends[12:])):
-        alone = measure_edges(subject, DIRECTIONS, "alone", edges, "recomputed")
+        alone = measure_edges(planted, DIRECTIONS, "alone", edges, "recomputed")
         chosen = measured[(measured["sender"] == sender) | (measured["receiver"] == receiver)]
         merged = chosen.merge(alone, on=["pair", "direction", *EDGE, "layer_norm"], suffixes=("", "_alone"))
         assert len(merged) == len(alone) == len(chosen)
         np.testing.assert_array_equal(merged[["effect", "estimate"]], merged[["effect_alone", "estimate_alone"]])
 
 
-def test_an_edge_between_two_named_nodes_stands_there_once(tmp_path):
-    subject = subject_with(planted_circuit(), tmp_path)
-    measured, averages = measure(subject, ["head 0.1", "mlp 0"], ["mlp 0", "head 1.2"])
+def test_an_edge_between_two_named_nodes_stands_there_once(plant):
+    planted = plant(0)
+    measured, averages = measure(planted, ["head 0.1", "mlp 0"], ["mlp 0", "head 1.2"])
     assert not measured.duplicated(["pair", "direction", *EDGE]).any()
     assert not averages.duplicated(["direction", *EDGE]).any()
     assert len(measured) == 10 * len(averages)
@@ -178,24 +186,24 @@ def test_an_edge_between_two_named_nodes_stands_there_once(tmp_path):
     assert name_edges(strong) == [WAY[2], WAY[1]]
 
 
-def test_of_named_nodes_the_strongest_edges_of_each_direction_are_strong(tmp_path, monkeypatch):
+def test_of_named_nodes_the_strongest_edges_of_each_direction_are_strong(plant, monkeypatch):
     monkeypatch.setattr(circuit, "NAMED", 2)
-    subject = subject_with(planted_circuit(beside=1.5), tmp_path)
-    _, averages = measure(subject, [], ["logits", "mlp 0", "head 0.2"])
+    planted = plant(1.5)
+    _, averages = measure(planted, [], ["logits", "mlp 0", "head 0.2"])
     for direction in DIRECTIONS:
         strong = averages[averages["strong"] & (averages["direction"] == direction)]
         assert set(name_edges(strong)) == {WAY[0], WAY[2]}
 
 
-def test_frozen_edges_add_up(tmp_path):
+def test_frozen_edges_add_up(plant):
     """To what their senders together bring to the logits, on the scale that these had."""
-    subject = subject_with(planted_circuit(beside=1.5), tmp_path)
-    measured, _ = measure(subject, [], ["logits"], "frozen")
-    for pair in subject.pairs:
+    planted = plant(1.5)
+    measured, _ = measure(planted, [], ["logits"], "frozen")
+    for pair in planted.pairs:
         rows = measured[(measured["pair"] == pair.number) & (measured["direction"] == "noise")]
         streams = []
         for ids in (pair.clean_ids, pair.corrupt_ids):
-            clf = subject.model
+            clf = planted.model
             streams.append(clf.trunk.run(clf.trunk.embed(torch.tensor([ids])))[0, -1])
         scale = (streams[0].var(correction=0) + clf.config.layer_norm_epsilon).sqrt()
         weights = clf.score.weight[pair.answers[0]] - clf.score.weight[pair.answers[1]]

@@ -1,5 +1,6 @@
 """All cells of all pairs, against plain forward passes, and what is kept on disk."""
 
+import shutil
 import threading
 from dataclasses import replace
 
@@ -279,6 +280,20 @@ def small(subject):
     return replace(subject, pairs=PAIRS[1:])
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What is measured of them, and the folder in which it is kept."""
+    folder = tmp_path_factory.mktemp("whole")
+    return measure_all(subject_of(MODELS["classifier"], PAIRS[1:], [1.0] * 2, folder)), folder
+
+
+@pytest.fixture
+def measured(small, whole):
+    """The same two pairs, of which all is kept."""
+    shutil.copytree(whole[1], small.run, dirs_exist_ok=True)
+    return small
+
+
 class Counts(dict):
     """How often each function of the core was called; at the `fatal`-th call of one it is interrupted."""
 
@@ -315,13 +330,9 @@ def assert_same(results, expected):
         pd.testing.assert_frame_equal(one, other)
 
 
-def test_a_second_call_computes_nothing(small, monkeypatch):
-    with monkeypatch.context() as patch:
-        counts = Counts(patch)
-        first = measure_all(small)
-        assert counts == dict.fromkeys(CORE, 4)
+def test_a_second_call_computes_nothing(measured, whole, monkeypatch):
     counts = Counts(monkeypatch)
-    assert_same(measure_all(small), first)
+    assert_same(measure_all(measured), whole[0])
     assert counts.total == 0
 
 
@@ -340,15 +351,14 @@ CHANGES = {  # of the subject, of the options; which functions of the core are c
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_depends_on_a_change_is_computed_anew_and_nothing_else(small, monkeypatch, change):
+def test_what_depends_on_a_change_is_computed_anew_and_nothing_else(measured, monkeypatch, change):
     changes, options, functions, pairs = CHANGES[change]
-    measure_all(small)
-    changed = replace(small, **changes)
+    changed = replace(measured, **changes)
     with monkeypatch.context() as patch:
         counts = Counts(patch)
         results = measure_all(changed, **options)
         assert counts == dict.fromkeys(CORE, 0) | dict.fromkeys(functions, 2 * pairs)
-    fresh = replace(changed, run=small.run / "fresh")
+    fresh = replace(changed, run=measured.run / "fresh")
     fresh.folder.mkdir(parents=True)
     assert_same(results, measure_all(fresh, **options))
 
@@ -357,7 +367,7 @@ STAGES = [CORE[4:6], CORE[:3], (CORE[3], CORE[6])]  # estimates, patches, edges
 
 
 @pytest.mark.parametrize("fatal", [(CORE[4], 2), (CORE[5], 4), (CORE[0], 3), (CORE[2], 1), (CORE[6], 4)])
-def test_an_interrupted_call_goes_on_where_it_was(small, monkeypatch, fatal):
+def test_an_interrupted_call_goes_on_where_it_was(small, whole, monkeypatch, fatal):
     with monkeypatch.context() as patch:
         Counts(patch, fatal)
         with pytest.raises(KeyboardInterrupt):
@@ -369,9 +379,7 @@ def test_an_interrupted_call_goes_on_where_it_was(small, monkeypatch, fatal):
     for i, stage in enumerate(STAGES):
         expected = 0 if i < stopped else 4 - (fatal[1] - 1) if i == stopped else 4
         assert {name: counts[name] for name in stage} == dict.fromkeys(stage, expected)
-    fresh = replace(small, run=small.run / "fresh")
-    fresh.folder.mkdir(parents=True)
-    assert_same(results, measure_all(fresh))
+    assert_same(results, whole[0])
 
 
 # What is refused, and what is said.
