@@ -181,6 +181,8 @@ def made_small(script: str, arguments: list[str]) -> list[str]:
     options |= {option: [value] for scripts, option, value, _ in REPLACED if script in scripts.split()}
     if script == "train" and options.setdefault("--corpus", ["auto"])[0] in DOWNLOADED:
         options["--corpus"] = ["corpus.txt"]
+    if script == "patch" and "--clean" in options:
+        options |= {"--clean": ["i felt happy"], "--corrupt": ["i felt mad"]}  # the tiny network knows these words
     if script == "probe" and "--model" in options:
         options["--model"] = ["tiny"]
     return [word for option in sorted(options) for word in (option, *options[option])]
