@@ -31,7 +31,7 @@ COLUMNS = {  # of the design; more may follow
 TABLES = {*COLUMNS, "averages", "between", "controls", "edges", "estimates", "sums"}
 CORE = ("patch_cells", "patch_subspaces", "patch_all_heads", "patch_edges")
 CORE += ("estimate_cells", "integrate_cells", "estimate_edges")
-DEFAULT = ("--pairs", "12", "--controls", "3")
+DEFAULT = ("--pairs", "10", "--controls", "3")
 FEW = ("--pairs", "2", "--controls", "1", "--texts", "0")
 TEXTS = ("--clean", "i felt so happy", "--corrupt", "i felt so afraid")
 
@@ -103,11 +103,11 @@ def test_all_of_it_lands_in_the_runs_folder():
     assert len(list(folder.glob("pair_*.png"))) == 3  # one of each class
     assert (folder / "paths.dot").read_text().startswith("digraph")
     page = report()
-    assert "python patch.py --device cpu --pairs 12 --controls 3" in page
+    assert "python patch.py --device cpu --pairs 10 --controls 3" in page
     assert "nan" not in page.lower()
     pairs = table("pairs")
     kept = pairs[pairs["kept"]]
-    assert len(kept) == 12 < len(pairs)
+    assert len(kept) == 10 < len(pairs)
     assert set(kept["clean_class"]) == set(kept["corrupt_class"]) == set(WORDS)
     cells = table("patch")
     assert list(cells["pair"].unique()) == list(kept["pair"])
@@ -117,7 +117,7 @@ def test_all_of_it_lands_in_the_runs_folder():
     for pair, rows in cells.groupby("pair"):
         T = len(tokenizer.encode(kept.set_index("pair").loc[pair, "clean"]))
         assert len(rows) == 2 * L * (4 * T + 5 * H)
-    assert len(table("controls")) == 12 * 2 * L * 3
+    assert len(table("controls")) == 10 * 2 * L * 3
     assert set(table("paths")["receiver"]) >= {"logits"}
     assert table("between")["n"].gt(0).all()
     assert len(table("between")) == L * H * 6
@@ -169,7 +169,7 @@ def test_averages_and_edges_follow_from_the_single_pairs():
         rows = cells[(cells["kind"] == "z") & (cells["direction"] == row["direction"])]
         rows = rows[(rows["layer"] == row["layer"]) & (rows["head"] == row["head"])]
         assert row["share"] == pytest.approx(rows["effect"].sum() / gaps.sum())
-        assert row["n"] == 12
+        assert row["n"] == 10
         assert row["share_low"] < row["share"] < row["share_high"]
     paths = table("paths").groupby(["direction", "sender", "receiver", "input"])["effect"].sum() / gaps.sum()
     edges = table("edges").set_index(["direction", "sender", "receiver", "input"])
@@ -210,43 +210,34 @@ def test_own_texts_with_a_small_gap_have_effects_and_no_shares(here, monkeypatch
 
 
 OPTIONS = {  # and what holds of patch.csv, paths.csv and averages.csv then
-    "noise": (
-        ("--direction", "noise"),
-        lambda cells, paths, _: {*cells["direction"], *paths["direction"]} == {"noise"},
+    "one direction, some kinds, a receiver": (
+        ("--direction", "noise", "--kinds", "z", "mlp", "--receiver", "logits", "--layer-norm", "frozen"),
+        lambda cells, paths, means: (
+            {*cells["direction"], *paths["direction"], *means["direction"]} == {"noise"}
+            and [*cells["kind"].unique()] == [*means["kind"].unique()] == ["z", "mlp"]
+            and {*paths["receiver"]} == {"logits"}
+            and len(paths) == 2 * (1 + L * (H + 1))
+            and {*paths["layer_norm"]} == {"frozen"}
+            and "**frozen**" in report()
+        ),
     ),
-    "kinds": (
-        ("--kinds", "z", "mlp"),
-        lambda cells, _, means: [*cells["kind"].unique()] == [*means["kind"].unique()] == ["z", "mlp"],
-    ),
-    "one kind": (("--kinds", "resid_mid"), lambda cells, _, means: {*cells["kind"], *means["kind"]} == {"resid_mid"}),
-    "positions": (
-        ("--positions", "--kinds", "z", "v"),
-        lambda cells, _, means: (
-            len(cells) == 2 * 2 * L * H * sum(1 + n for n in lengths())
-            and {"all", "changed and last"} == {*means["tokens"]}
-            and cells.loc[cells["position"].notna(), "token"].notna().all()
+    "positions, a sender": (
+        ("--positions", "--kinds", "v", "resid_mid", "--sender", "head 0.1"),
+        lambda cells, paths, means: (
+            len(cells[cells["kind"] == "v"]) == 2 * L * H * sum(1 + n for n in lengths())
+            and {*means["tokens"]} == {"all", "changed and last"}
+            and (cells["token"].isna() == cells["position"].isna()).all()
+            and {*paths["sender"]} == {"head 0.1"}
+            and len(paths) == 2 * 2 * (1 + 3 * H + 1 + 1)
         ),
     ),
     "estimate first": (
-        ("--estimate-first", "2"),
-        lambda cells, _, means: (
+        ("--estimate-first", "2", "--receiver", "head 0.0"),
+        lambda cells, paths, means: (
             (cells.groupby(["pair", "direction", "kind"])["patched"].count() == 2).all()
             and (cells["patched"].isna() == cells["effect"].isna()).all()
             and cells["estimate"].notna().all()
             and "Only the 2 cells of each map" in report()
-        ),
-    ),
-    "sender": (
-        ("--sender", "head 0.1", "--kinds", "attn"),
-        lambda _, paths, __: {*paths["sender"]} == {"head 0.1"} and len(paths) == 2 * 2 * (1 + 3 * H + 1 + 1),
-    ),
-    "receiver": (
-        ("--receiver", "logits", "--kinds", "attn", "--layer-norm", "frozen"),
-        lambda _, paths, __: (
-            {*paths["receiver"]} == {"logits"}
-            and len(paths) == 2 * 2 * (1 + L * (H + 1))
-            and {*paths["layer_norm"]} == {"frozen"}
-            and "**frozen**" in report()
         ),
     ),
 }
@@ -266,9 +257,9 @@ def test_options_say_what_is_measured(here, monkeypatch, option):
     assert holds(table("patch"), table("paths"), table("averages"))
 
 
-@pytest.mark.parametrize("kind", ["z", "resid_mid", "attn"])
+@pytest.mark.parametrize("kind", ["z", "resid_mid", pytest.param("attn", marks=pytest.mark.slow)])
 def test_one_kind_alone_is_drawn(here, saved, monkeypatch, kind):
-    assert run_patch(monkeypatch, *FEW, "--kinds", kind, "--receiver", "head 0.0") == 0
+    assert run_patch(monkeypatch, "--pairs", "1", "--kinds", kind, "--texts", "0", "--receiver", "head 0.0") == 0
     assert Path("runs/one/patch/heads.png").exists() == (kind == "z")
     assert Path("runs/one/patch/positions.png").exists() == (kind == "attn")
 
@@ -331,7 +322,7 @@ def test_a_second_call_computes_nothing(monkeypatch, computed):
     assert run_patch(monkeypatch, *DEFAULT) == 0
     assert set(computed) <= {TIMED}
     assert differing(read_outputs(), first) == {"runs/one/patch/report.md"}  # which showed pictures
-    assert run_patch(monkeypatch, "--pairs", "9", "--controls", "3") == 0  # all of them are among the twelve
+    assert run_patch(monkeypatch, "--pairs", "9", "--controls", "3") == 0  # all of them are among the ten
     assert set(computed) <= {TIMED}
     assert table("pairs")["kept"].sum() == 9
 
@@ -343,7 +334,7 @@ def test_tables_of_an_earlier_call_go_and_files_of_others_stay(monkeypatch, comp
     for name, content in others.items():
         (folder / name).write_text(content)
     arguments = ("--pairs", "2", "--kinds", "mlp", "--texts", "0", "--receiver", "logits", "--no-resume")
-    assert len(list(results.glob("*estimates*"))) == 2 * 12
+    assert len(list(results.glob("*estimates*"))) == 2 * 10
     assert run_patch(monkeypatch, *arguments) == 0
     assert {name: (folder / name).read_text() for name in others} == others
     assert {path.name for path in folder.glob("*.png")} == {"plot.png"}

@@ -341,7 +341,6 @@ CHANGES = {  # of the subject, of the options; which functions of the core are c
     "seed": ({"identity": {"weights": "0123", "seed": 1, "precision": "fp32"}}, {"seed": 1}, CORE, 2),
     "a text": ({"pairs": [PAIRS[1], replace(PAIRS[2], corrupt_ids=[6, 7, 30])]}, {}, CORE, 1),
     "answers": ({"pairs": [PAIRS[1], replace(PAIRS[2], answers=(2, 1))]}, {}, CORE, 1),
-    "one more pair": ({"pairs": [*PAIRS[1:], replace(PAIRS[2], number=12)]}, {}, CORE, 1),
     "kinds": ({}, {"kinds": ("mlp",)}, (*CORE[:3], *CORE[4:6]), 2),
     "positions": ({}, {"positions": True}, (*CORE[:3], *CORE[4:6]), 2),
     "LayerNorm": ({}, {"layer_norm": "frozen"}, (CORE[3], CORE[6]), 2),
