@@ -50,6 +50,8 @@ REPLACED = [  # scripts, option, value, reason
     ("paper", "--corpus", "corpus.txt", "a second corpus repeats the first"),
     ("paper", "--seeds", "1", "a second seed repeats the first"),
     ("probe", "--words", "500", "the least that is allowed"),
+    ("patch", "--pairs", "3", "more pairs repeat the first"),
+    ("patch", "--texts", "1", "more texts repeat the first"),
 ]
 DOWNLOADED = ("auto", "emotion", "sample", "stanfordnlp/imdb")  # as --corpus of train.py: corpus.txt, small and at hand
 NOT_RUN = {  # commands by their beginning, and why; their targets and options are checked all the same
@@ -280,7 +282,7 @@ WRITERS = {  # the call that writes the files of a page's table
     "docs/train.md": "",  # the run `one` is there
     "docs/ablate.md": "ablate --device cpu --fill zero --run one two --units "
     "heads layers regions words curves pairs smallest",
-    "docs/patch.md": "patch --device cpu --run one",
+    "docs/patch.md": "patch --device cpu --pairs 3 --run one --texts 1",
     "docs/probe.md": "probe --device cpu --run one --words 500",
     "docs/paper.md": f"paper --corpus corpus.txt {NEW} --init pretrained random --model tiny --run new --seeds 1",
     "docs/pretrain.md": f"pretrain --compile off --corpus novels.txt {NEW} --model tiny --run new",
