@@ -43,9 +43,7 @@ class Options:
 
     The tables, pictures and report.md land in runs/NAME/patch. After an interruption the same command goes on."""
 
-    run: str | None = (
-        None  # name of the run, None: latest; with --model, of the folder in runs/, None: the model's name
-    )
+    run: str | None = None  # the run, None: latest; with --model, a folder in runs/, None: called like the model
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
     corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
     model: str | None = None  # a language model instead of a run's classifier: next tokens instead of classes

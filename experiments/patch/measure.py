@@ -76,19 +76,15 @@ class Runs:
         return float(self.metric.read(self.source.resid_pre[-1]))
 
 
-def keep(subject: Subject, name: str, depends: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-    """Return the result that is on disk under this name and depends on the same; else compute it and write it."""
-    path = subject.folder / f"{name.replace(' ', '-')}.json"
-    identity = {**subject.identity, **depends}
+def keep(runs: Runs, name: str, depends: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+    """Return the result of a pair and direction that is on disk under this name and depends on the same; else compute
+    it and write it."""
+    pair = hash_all([runs.pair])
+    path = runs.subject.folder / f"pair {pair[:12]} {runs.direction} {name}.json".replace(" ", "-")
+    identity = {**runs.subject.identity, **depends, "pair": pair}
     if (result := read_result(path, identity)) is None:
         write_result(path, identity, result := compute())
     return result
-
-
-def keep_of_pair(runs: Runs, name: str, depends: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-    """Return a result of one pair and direction, see `keep`."""
-    pair = hash_all([runs.pair])
-    return keep(runs.subject, f"pair {pair[:12]} {runs.direction} {name}", {**depends, "pair": pair}, compute)
 
 
 def map_runs(
@@ -142,7 +138,7 @@ def estimate_pair(runs: Runs, kinds: Sequence[Kind], positions: bool) -> pd.Data
             "integrated": [look_up(integrated, cell) if cell.kind in integrated else None for cell in cells],
         }
 
-    kept = keep_of_pair(runs, "estimates", {"kinds": list(kinds), "positions": positions}, compute)
+    kept = keep(runs, "estimates", {"kinds": list(kinds), "positions": positions}, compute)
     base, source = ("corrupt", "clean") if runs.direction == "denoise" else ("clean", "corrupt")
     table = pd.DataFrame([asdict(cell) for cell in cells], columns=CELL).astype({"head": "Int64", "position": "Int64"})
     table = table.assign(pair=runs.pair.number, direction=runs.direction)
@@ -200,7 +196,7 @@ def patch_pair(runs: Runs, cells: pd.DataFrame, controls: Sequence[Ablation]) ->
         return {"base": runs.read_base(), "patched": patched}
 
     depends = {"cells": hash_all(to_patch), "controls": [control.name for control in controls]}
-    result = keep_of_pair(runs, "patches", depends, compute)
+    result = keep(runs, "patches", depends, compute)
     patched = np.array(result["patched"])
     draws = [int(control.region.removeprefix(SUBSPACE)) for control in controls]
     others = pd.DataFrame({"kind": [RANDOM] * len(controls) + [ALL_HEADS], "draw": pd.array([*draws, None], "Int64")})
@@ -250,7 +246,7 @@ def measure_pair_edges(runs: Runs, name: str, edges: Sequence[Edge], layer_norm:
         estimate = estimate_edges(runs.metric, runs.base_ids, runs.source, edges, layer_norm)
         return {"effect": (patched - runs.read_base()).tolist(), "estimate": estimate.tolist()}
 
-    kept = keep_of_pair(runs, f"edges {name} {layer_norm}", {"edges": hash_all(edges)}, compute)
+    kept = keep(runs, f"edges {name} {layer_norm}", {"edges": hash_all(edges)}, compute)
     ends = pd.DataFrame([(str(edge.sender), str(edge.receiver), edge.input) for edge in edges], columns=EDGE)
     table = ends.assign(pair=runs.pair.number, direction=runs.direction, layer_norm=layer_norm, **kept)
     return table[["pair", "direction", *EDGE, "layer_norm", "effect", "estimate"]]
