@@ -50,6 +50,8 @@ REPLACED = [  # scripts, option, value, reason
     ("paper", "--corpus", "corpus.txt", "a second corpus repeats the first"),
     ("paper", "--seeds", "1", "a second seed repeats the first"),
     ("probe", "--words", "500", "the least that is allowed"),
+    ("patch", "--pairs", "3", "more pairs repeat the first"),
+    ("patch", "--texts", "1", "more texts repeat the first"),
 ]
 DOWNLOADED = ("auto", "emotion", "sample", "stanfordnlp/imdb")  # as --corpus of train.py: corpus.txt, small and at hand
 NOT_RUN = {  # commands by their beginning, and why; their targets and options are checked all the same
@@ -181,6 +183,8 @@ def made_small(script: str, arguments: list[str]) -> list[str]:
     options |= {option: [value] for scripts, option, value, _ in REPLACED if script in scripts.split()}
     if script == "train" and options.setdefault("--corpus", ["auto"])[0] in DOWNLOADED:
         options["--corpus"] = ["corpus.txt"]
+    if script == "patch" and "--clean" in options:
+        options |= {"--clean": ["i felt happy"], "--corrupt": ["i felt mad"]}  # the tiny network knows these words
     if script == "probe" and "--model" in options:
         options["--model"] = ["tiny"]
     return [word for option in sorted(options) for word in (option, *options[option])]
@@ -278,7 +282,7 @@ WRITERS = {  # the call that writes the files of a page's table
     "docs/train.md": "",  # the run `one` is there
     "docs/ablate.md": "ablate --device cpu --fill zero --run one two --units "
     "heads layers regions words curves pairs smallest",
-    "docs/patch.md": "patch --device cpu --run one",
+    "docs/patch.md": "patch --device cpu --pairs 3 --run one --texts 1",
     "docs/probe.md": "probe --device cpu --run one --words 500",
     "docs/paper.md": f"paper --corpus corpus.txt {NEW} --init pretrained random --model tiny --run new --seeds 1",
     "docs/pretrain.md": f"pretrain --compile off --corpus novels.txt {NEW} --model tiny --run new",

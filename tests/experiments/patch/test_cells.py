@@ -34,16 +34,6 @@ def all_cells():
     return [Cell(k, layer, h, p) for k in KINDS for layer in range(L) for h in heads_of(k) for p in positions]
 
 
-@pytest.fixture(params=["clf_reference", "lm_reference"])
-def network(request):
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def metric(network):
-    return Metric.between(network.ours, ANSWERS)
-
-
 def runs(metric, texts):
     return [record(metric.trunk, ids) for ids in texts]
 

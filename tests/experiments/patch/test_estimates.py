@@ -15,16 +15,6 @@ from experiments.patch.estimates import estimate_cells, integrate_cells, look_up
 STEP = 1e-4  # of the way to the other text: in fp64, a slope is then good to 1e-7
 
 
-@pytest.fixture(params=["clf_reference", "lm_reference"])
-def network(request):
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def metric(network):
-    return Metric.between(network.ours, ANSWERS)
-
-
 def heads_of(kind):
     return range(H) if kind in HEAD_KINDS else (None,)
 

@@ -9,7 +9,7 @@ from tiny import H, L, T, difference
 from torch import nn
 
 from experiments.patch import paths
-from experiments.patch.cells import Cell, Metric, patch_cells, record
+from experiments.patch.cells import Cell, patch_cells, record
 from experiments.patch.paths import (
     ADD,
     Edge,
@@ -48,16 +48,6 @@ def all_receivers():
 
 
 ALL_EDGES = [Edge(sender, receiver, name) for receiver, name, senders in all_receivers() for sender in senders]
-
-
-@pytest.fixture(params=["clf_reference", "lm_reference"])
-def network(request):
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-def metric(network):
-    return Metric.between(network.ours, ANSWERS)
 
 
 def runs(metric, texts):

@@ -157,7 +157,7 @@ def test_the_classes_of_single_heads():
     row |= {"effect_high": 1.5, "share": 0.25, "switched": 0.1}
     unclear = row | {"head": 2, "effect_low": -0.5}
     text = page(tables(BOTH) | {"between": pd.DataFrame([row, unclear])})
-    assert "Of 2 combinations of head and two classes, 1 have 95 % limits" in text
+    assert "Of 2 combinations of head and two classes, 1 have 95 % limits that exclude 0" in text
     assert r"| joy | sad\_ness | head 0.1 | 1.00 [0.50, 1.50] | +25% | +10% | 30 |" in text
     assert "head 0.2 | 1.00" not in text
     assert "Between classes" not in page(tables(BOTH))
