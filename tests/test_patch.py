@@ -18,6 +18,7 @@ import lab.sweep
 import patch as script
 from experiments.patch import measure
 from experiments.patch.cells import KINDS
+from experiments.patch.tables import average
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, load_lm, masks, save
 from model.gpt2 import Trace
 
@@ -171,6 +172,10 @@ def test_averages_and_edges_follow_from_the_single_pairs():
         assert row["share"] == pytest.approx(rows["effect"].sum() / gaps.sum())
         assert row["n"] == 10
         assert row["share_low"] < row["share"] < row["share_high"]
+    kept = table("pairs").query("kept")
+    expected = average(cells[cells["kind"] == "z"], ["direction", "kind", "layer", "head"], kept)  # of no other pairs
+    columns = ["direction", "layer", "head", "share_low", "share_high", "verdict"]
+    pd.testing.assert_frame_equal(heads[columns].reset_index(drop=True), expected[columns])
     paths = table("paths").groupby(["direction", "sender", "receiver", "input"])["effect"].sum() / gaps.sum()
     edges = table("edges").set_index(["direction", "sender", "receiver", "input"])
     assert len(edges) == len(paths)
@@ -262,6 +267,8 @@ def test_one_kind_alone_is_drawn(here, saved, monkeypatch, kind):
     assert run_patch(monkeypatch, "--pairs", "1", "--kinds", kind, "--texts", "0", "--receiver", "head 0.0") == 0
     assert Path("runs/one/patch/heads.png").exists() == (kind == "z")
     assert Path("runs/one/patch/positions.png").exists() == (kind == "attn")
+    assert not table("edges")["strong"].any()
+    assert not list(Path("runs/one/patch").glob("paths.*[gt]"))  # neither a picture nor a graph of nothing
 
 
 @pytest.mark.usefixtures("undrawn")
