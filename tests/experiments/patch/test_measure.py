@@ -437,3 +437,22 @@ def test_it_says_how_long_patches_take(subject):
     assert forecast_patches(subject, cells, 2).startswith(
         f"{len(cells)} patches, before the edges, take about 1 min on"
     )
+
+
+def test_heads_that_look_alike_in_both_texts_are_no_reason_to_refuse_them(tmp_path, capsys):
+    """With equal weights on all keys, nothing that decides where to look changes anything; values still do."""
+    clf = random_classifier(CONFIG, LABELS).requires_grad_(False)
+    for block in clf.trunk.h:
+        block.attn.c_attn.weight[: 2 * CONFIG.n_embd] = 0
+    subject = subject_of(clf, PAIRS, [1.0] * 3, tmp_path)
+    cells = estimate_all(subject, ["noise"], ("k", "pattern", "v"), positions=False)
+    table, _ = patch_all(subject, cells, pd.Series(True, cells.index), [])
+    said = capsys.readouterr().out
+    assert said.count("no patch of k changes the logits in any pair") == 1
+    assert said.count("no patch of pattern changes the logits in any pair") == 1
+    assert "no patch of v" not in said
+    assert table.groupby("kind")["effect"].apply(lambda effects: effects.abs().max() > 1e-3).to_dict() == {
+        "k": False,
+        "pattern": False,
+        "v": True,
+    }
