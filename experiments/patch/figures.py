@@ -228,7 +228,7 @@ def draw_paths(edges: pd.DataFrame, path: Path, title: str) -> None:
         _draw_graph(axes, part, layout)
     caption = f"{_explain_directions(edges)} {GAP} Number and width of an arrow: the share of the gap that the sender "
     caption += "brings to this input of the receiver alone. q, k, v: inputs of a head."
-    add_heading(figure, f"{title}\npaths back from the logits", caption)
+    add_heading(figure, f"{title}\nthe strongest edges", caption)
     figures.save(figure, path)
 
 
