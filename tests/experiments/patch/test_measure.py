@@ -24,6 +24,7 @@ from experiments.patch.measure import (
 )
 from experiments.patch.pairs import Pair
 from experiments.patch.paths import Edge, Node, edges_into
+from lab.device import Device
 from lab.units import random_subspaces
 from model import GPT2LM, GPT2Classifier, GPT2Config, Trace
 
@@ -456,3 +457,22 @@ def test_heads_that_look_alike_in_both_texts_are_no_reason_to_refuse_them(tmp_pa
         "pattern": False,
         "v": True,
     }
+
+
+@pytest.mark.parametrize("off", [1, 1.01])
+def test_a_device_that_patches_otherwise_than_the_cpu_is_refused(small, monkeypatch, off):
+    patch, calls = measure.patch_cells, []
+
+    def patch_on_a_pretended_device(*arguments):
+        calls.append(arguments)
+        return patch(*arguments) * (off if len(calls) == 2 else 1)
+
+    monkeypatch.setattr(measure, "patch_cells", patch_on_a_pretended_device)
+    measure.check_device(small)
+    assert not calls  # the CPU is not compared with itself
+    pretended = replace(small, device=Device(torch.device("meta"), "fp32"))
+    if off == 1:
+        measure.check_device(pretended)
+    else:
+        assert "patches otherwise than the CPU, off by 1.0%" in line_of(measure.check_device, pretended)
+    assert len(calls) == 2
