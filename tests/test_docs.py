@@ -50,6 +50,7 @@ REPLACED = [  # scripts, option, value, reason
     ("paper", "--corpus", "corpus.txt", "a second corpus repeats the first"),
     ("paper", "--seeds", "1", "a second seed repeats the first"),
     ("probe", "--words", "500", "the least that is allowed"),
+    ("ablate patch", "--controls", "2", "more random subspaces repeat the first"),
     ("patch", "--pairs", "3", "more pairs repeat the first"),
     ("patch", "--texts", "1", "more texts repeat the first"),
 ]
@@ -280,9 +281,9 @@ def test_verify_runs(tmp_path, monkeypatch):
 NEW = "--device cpu --epochs 1"
 WRITERS = {  # the call that writes the files of a page's table
     "docs/train.md": "",  # the run `one` is there
-    "docs/ablate.md": "ablate --device cpu --fill zero --run one two --units "
+    "docs/ablate.md": "ablate --controls 2 --device cpu --fill zero --run one two --units "
     "heads layers regions words curves pairs smallest",
-    "docs/patch.md": "patch --device cpu --pairs 3 --run one --texts 1",
+    "docs/patch.md": "patch --controls 2 --device cpu --pairs 3 --run one --texts 1",
     "docs/probe.md": "probe --device cpu --run one --words 500",
     "docs/paper.md": f"paper --corpus corpus.txt {NEW} --init pretrained random --model tiny --run new --seeds 1",
     "docs/pretrain.md": f"pretrain --compile off --corpus novels.txt {NEW} --model tiny --run new",

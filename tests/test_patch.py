@@ -271,6 +271,7 @@ def test_one_kind_alone_is_drawn(here, saved, monkeypatch, kind):
     assert not list(Path("runs/one/patch").glob("paths.*[gt]"))  # neither a picture nor a graph of nothing
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_the_seed_chooses_pairs(here, monkeypatch):
     chosen = []
@@ -334,6 +335,7 @@ def test_a_second_call_computes_nothing(monkeypatch, computed):
     assert table("pairs")["kept"].sum() == 9
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("done", "undrawn")
 def test_tables_of_an_earlier_call_go_and_files_of_others_stay(monkeypatch, computed):
     folder, results = Path("runs/one/patch"), Path("runs/one/patch/results")
@@ -352,6 +354,7 @@ def test_tables_of_an_earlier_call_go_and_files_of_others_stay(monkeypatch, comp
     assert len(computed) == 2 * calls
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_other_weights_are_measured_anew(here, monkeypatch, computed):
     arguments = (*TEXTS, "--answers", "joy", "fear", "--kinds", "mlp", "--receiver", "logits")
@@ -366,6 +369,7 @@ def test_other_weights_are_measured_anew(here, monkeypatch, computed):
     np.testing.assert_allclose(table("patch")["effect"], -before["effect"], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_call_goes_on_and_ends_as_if_nothing_had_been(here, monkeypatch, computed):
     arguments = ("--pairs", "2", "--kinds", "mlp", "--texts", "2", "--receiver", "logits")
