@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.patch import circuit, classes, figures, tables
-from experiments.patch.cells import KINDS, Kind
+from experiments.patch.cells import KINDS, STREAM_KINDS, Kind
 from experiments.patch.measure import (
     RANDOM,
     Direction,
@@ -161,7 +161,7 @@ def write(folder: Path, results: Tables, subject: Subject, options: Options) -> 
 def draw(folder: Path, results: Tables, subject: Subject, edges: pd.DataFrame) -> None:
     """Draw what there is to draw."""
     averages, title = results["averages"], subject.title
-    by_position = averages["kind"].isin(figures.STREAM_KINDS)
+    by_position = averages["kind"].isin(STREAM_KINDS)
     for pair in subject.choose_examples() if by_position.any() else []:
         cells = results["patch"][results["patch"]["pair"] == pair.number]
         corrupt = [subject.tokenizer.decode([i]) for i in pair.corrupt_ids]

@@ -17,7 +17,7 @@ from .stats import holm, interval, permutation_p, resamples, simultaneous_limits
 
 METRIC = "specific_margin_tempered"
 LEAST = 0.05  # share of a class's margin; smaller changes are of no interest
-FEWEST = 10  # texts of a class that is judged: fewer show too little of their spread
+FEWEST = 10  # texts that a verdict rests on: fewer show too little of their spread
 FEWEST_VAL = 40  # texts of val on which temperatures are known well enough to judge anything
 BOUNDS = (-9, 9)  # of the logarithm of a temperature
 SEED = 1  # of the resamples of val: independent of those of the texts that are measured
@@ -203,11 +203,15 @@ def judge_shares(margins: Floats, drawn: Floats, least: float) -> dict[str, NDAr
 
     With thousands of texts nearly any change differs from none, so significance does not say whether it is worth
     knowing. Each share has limits that hold for all U x K at once (`simultaneous_limits`), and is compared with the
-    smallest share of interest. An ablation `matters` to a class if both limits lie beyond `least` on one side; it is
-    `negligible` if both lie within `least` of 0 (equivalence: Schuirmann 1987); else the matter is `open`."""
+    smallest share of interest, see `judge_limits`."""
     share = margins[1:] / margins[0] - 1
     low, high = simultaneous_limits(share, drawn[:, 1:] / drawn[:, :1] - 1)
-    matters, negligible = (low > least) | (high < -least), (low > -least) & (high < least)
-    verdict = np.select([matters, negligible], ["matters", "negligible"], "open")
-    columns = {"share": share, "share_low": low, "share_high": high, "verdict": verdict}
+    columns = {"share": share, "share_low": low, "share_high": high, "verdict": judge_limits(low, high, least)}
     return {name: values.ravel() for name, values in columns.items()}
+
+
+def judge_limits(low: Floats, high: Floats, least: float) -> NDArray[np.str_]:
+    """Return the verdict on each share, by its limits: it `matters` if both lie beyond `least` on one side; it is
+    `negligible` if both lie within `least` of 0 (equivalence: Schuirmann 1987); else, or without limits, `open`."""
+    matters, negligible = (low > least) | (high < -least), (low > -least) & (high < least)
+    return np.select([matters, negligible], ["matters", "negligible"], "open")

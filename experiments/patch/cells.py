@@ -26,6 +26,7 @@ from model.gpt2 import Attention, causal_mask
 Kind = Literal["resid_pre", "resid_mid", "attn", "mlp", "z", "q", "k", "v", "pattern"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 HEAD_KINDS = KINDS[4:]  # kinds of which each head has its own
+STREAM_KINDS: tuple[Kind, ...] = ("resid_pre", "attn", "mlp")  # shown; resid_mid is resid_pre of the next layer
 RECORDED = ("resid_pre", "q", "k", "v", "weights", "z", "resid_mid", "mlp")
 
 

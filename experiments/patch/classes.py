@@ -22,6 +22,7 @@ from lab.device import Device
 from lab.kept import open_array
 from lab.memory import map_texts
 from lab.progress import progress_bar
+from lab.shares import FEWEST
 from lab.stats import resamples, simultaneous_limits
 from lab.study import Study
 from lab.sweep import Ablation, sweep
@@ -30,7 +31,6 @@ from model import GPT2Classifier, GPT2Config, Interventions, Trace
 
 from .pairs import last_logits
 
-FEWEST = 10  # texts; a mean over fewer has no limits
 Floats = NDArray[np.floating]
 
 

@@ -4,8 +4,8 @@ To first order, a small change of an activation changes the metric by the change
 passes (the source's activations, minus the base's) and one backward pass (the gradients at the base) estimate the
 effect of every cell (Nanda 2023; Syed et al. 2023, arXiv 2310.10348; Kramár et al. 2024, arXiv 2403.00745). Two texts
 differ by more than a small change: the estimate is good for heads, and bad where the network bends on the way, as it
-does between the embedding and the first MLP. The *integrated* estimate takes the gradient all along the way from base
-to source.
+does between the embedding and the first MLP. The *integrated* estimate divides the joint effect of
+patching all heads (or all MLPs) among them, by the gradient along the way there.
 
 Letters: those of the forward pass, for one text: without B."""
 
@@ -61,9 +61,9 @@ def activations_of(trace: Trace) -> dict[Kind, list[Tensor]]:
 
 
 def integrate_cells(metric: Metric, ids: Sequence[int], source: Trace, tokens: int) -> Estimates:
-    """Estimate the same for `z`, `attn` and `mlp`, with the gradient averaged on the way from base to source.
+    """Divide among `z`, `attn` and `mlp` what patching all heads at once, or all MLPs, does.
 
-    The way is a gate: it closes on all heads at once (or on all MLPs), filled with what the source emits. Minus the
+    On the way there a gate closes on all heads (or all MLPs) together, filled with what the source emits. Minus the
     integral of the metric's gradient from gate 1 to 0 sums, over heads and positions, to the effect of patching all of
     them together (the fundamental theorem of calculus; integrated gradients, Sundararajan et al. 2017). tokens: how
     many may be in flight."""

@@ -40,22 +40,21 @@ from lab.figures import (
     pivot_heads,
 )
 
+from .cells import HEAD_KINDS, STREAM_KINDS
 from .layout import BOX, Item, Layout, lay_out, rank_depths
+from .paths import HEAD_INPUTS
 
 DIRECTIONS = {
     "denoise": "Denoise: a clean cell in the corrupt run; what is positive restores.",
     "noise": "Noise: a corrupt cell in the clean run; what is negative takes away.",
 }
-STREAM_KINDS = ("resid_pre", "attn", "mlp")  # resid_mid of a layer has the effects of resid_pre of the next one
-HEAD_KINDS = ("z", "q", "k", "v", "pattern")
 TOKENS = {"changed": "the replaced word", "between": "between, mean per token", "last": "the last token"}
 METHODS = {"attribution": ("estimate", "o", "●"), "integrated": ("integrated", "x", "×")}  # column, marker, its sign
 EFFECT = "effect (share of the gap)"
-GAP = "Gap: the logit difference of the two classes, clean minus corrupt."
+GAP_NOTE = "Gap: the logit difference of the two classes, clean minus corrupt."
 LOSS, GAIN = "#B2182B", "#2166AC"  # of the map SIGNED
 DIRECTION_COLOURS = {"denoise": COLOURS[0], "noise": COLOURS[3]}
 LEVEL, HALF = 0.48, 0.13  # inches from one level to the next, and half the height of a box
-INPUTS = ("q", "k", "v")  # of a head
 WIDEST = 60  # tokens of a picture
 
 
@@ -86,10 +85,8 @@ def draw_pair(cells: pd.DataFrame, corrupt_tokens: Sequence[str], path: Path, ti
         axes.set_xticks(range(n_tokens), labels, rotation=90, fontsize=size)
         axes.set_yticks(range(n_layers), values.index, fontsize=8)
         axes.set_aspect("auto")
-    caption = (
-        f"{_explain_directions(shown)} {GAP if normalised else ''} clean/corrupt: where the texts differ. Left out: "
-    )
-    caption += "what stands before the first changed token; nothing changes there."
+    caption = f"{_explain_directions(shown)} {GAP_NOTE if normalised else ''} clean/corrupt: where the texts differ. "
+    caption += "Left out: what stands before the first changed token; nothing changes there."
     if len(labels) == WIDEST:
         caption += f" Of the rest, the {WIDEST} tokens with the largest effects."
     add_heading(figure, f"{title}\none cell of one text put in the place of the other text's", caption)
@@ -123,7 +120,7 @@ def draw_positions(averages: pd.DataFrame, path: Path, title: str) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     figure.supylabel(EFFECT, fontsize=11)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center")
-    caption = f"{_explain_directions(rows)} {GAP} Upright lines: 95 % limits "
+    caption = f"{_explain_directions(rows)} {GAP_NOTE} Upright lines: 95 % limits "
     caption += "for all of one kind at once. Each row: one scale for attn and mlp."
     add_heading(figure, f"{title}\none cell of one text put in the place of the other text's, all pairs", caption)
     figures.save(figure, path)
@@ -144,7 +141,7 @@ def draw_heads(averages: pd.DataFrame, marked: pd.DataFrame | None, dot: str, pa
         axes.set_xlabel("head")
         if marked is not None:
             mark_cells(axes, marked[(marked["direction"] == direction) & (marked["kind"] == kind)], cell)
-    caption = f"{_explain_directions(rows)} {GAP}"
+    caption = f"{_explain_directions(rows)} {GAP_NOTE}"
     if marked is not None:
         caption += f" Dot, {len(marked):,} of {len(rows):,}: {dot}"
     add_heading(figure, f"{title}\none head of one text put in the place of the other text's, all positions", caption)
@@ -174,7 +171,9 @@ def draw_estimates(averages: pd.DataFrame, estimates: pd.DataFrame, path: Path, 
     marks |= {method: (marker, "black") for method, (_, marker, _) in METHODS.items()}
     handles = [Line2D([], [], marker=marker, linestyle="", color=colour) for marker, colour in marks.values()]
     figure.legend(handles, list(marks), loc="outside right center")
-    caption = f"Horizontal: exact effects. {GAP} Below each panel, of single pairs: the median of Spearman's ρ, and "
+    caption = (
+        f"Horizontal: exact effects. {GAP_NOTE} Below each panel, of single pairs: the median of Spearman's ρ, and "
+    )
     caption += "the largest miss with its cell."
     add_heading(figure, f"{title}\nestimates from gradients beside exact effects, means over pairs", caption)
     figures.save(figure, path)
@@ -226,8 +225,8 @@ def draw_paths(edges: pd.DataFrame, path: Path, title: str) -> None:
         axes.set(title=direction, xlim=(0, layout.width), ylim=(-LEVEL, height), aspect="equal")
         axes.axis("off")
         _draw_graph(axes, part, layout)
-    caption = f"{_explain_directions(edges)} {GAP} Number and width of an arrow: the share of the gap that the sender "
-    caption += "brings to this input of the receiver alone. q, k, v: inputs of a head."
+    caption = f"{_explain_directions(edges)} {GAP_NOTE} Number and width of an arrow: the share of the gap that "
+    caption += "the sender brings to this input of the receiver alone. q, k, v: inputs of a head."
     add_heading(figure, f"{title}\nthe strongest edges", caption)
     figures.save(figure, path)
 
@@ -250,7 +249,7 @@ def _style_edges(edges: pd.DataFrame) -> dict[str, pd.DataFrame]:
     number = share.map(lambda value: "?" if pd.isna(value) else f"{value:z.2f}").astype(str)
     colour = np.where(share.isna(), GREY, np.where(share < 0, LOSS, GAIN))
     width = 0.8 + 5 * (share.abs() / share.abs().max()).fillna(0)
-    label = number.where(~entry.isin(INPUTS), entry + " " + number)
+    label = number.where(~entry.isin(HEAD_INPUTS), entry + " " + number)
     styled = edges.assign(label=label, colour=colour, width=width)
     return {name: styled[edges["direction"] == name] for name in _list_present(edges["direction"], DIRECTIONS)}
 

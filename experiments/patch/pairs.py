@@ -227,7 +227,7 @@ def last_logits(model: GPT2Classifier | GPT2LM, sequences: Sequence[list[int]], 
         rows = torch.arange(len(ids), device=ids.device)
         return model.read(model.trunk(ids, lengths)[rows, lengths - 1]).cpu()
 
-    for batch, read in map_texts(logits_of, unique, device, "texts of pairs"):
+    for batch, read in map_texts(logits_of, unique, device, "logits of whole texts"):
         logits |= {tuple(unique[i]): row for i, row in zip(batch.index, read.numpy(), strict=True)}
     return np.stack([logits[tuple(ids)] for ids in sequences])
 

@@ -11,8 +11,8 @@ from model import GPT2LM, Tokenizer
 
 from .cells import HEAD_KINDS, Cell, Kind, Metric, patch_cells, record
 from .estimates import estimate_cells, look_up
+from .pairs import BOS
 
-BOS = 50256  # <|endoftext|>, put before the text by hand: the tokenizer never makes it from text
 METHODS: tuple[Literal["patched", "estimated"], ...] = ("patched", "estimated")
 
 

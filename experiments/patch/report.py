@@ -9,16 +9,17 @@ from typing import Any
 import pandas as pd
 
 from lab.report import render
-from lab.shares import LEAST
+from lab.shares import FEWEST, LEAST
 
+from .cells import STREAM_KINDS
 from .circuit import FOLLOWED
 from .estimates import NODES
 from .measure import EDGE
 from .pairs import GAP
-from .tables import FEWEST
+from .tables import name_place
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
-TOP, FEW = 10, 3  # rows of a long table, and how many are put in words
+TOP, FEW = 10, 3  # names and rows of a long list, and rows of one kind or class in a table of several
 CONSTANTS = {
     "least": LEAST,
     "fewest": FEWEST,
@@ -27,7 +28,7 @@ CONSTANTS = {
     "top": TOP,
     "followed_at_most": FOLLOWED,
 }
-STREAM, TOKENS = ("resid_pre", "attn", "mlp"), ("changed", "between", "last")
+TOKENS = ("changed", "between", "last")
 Section = dict[str, Any]  # what a section of the page shows, by name
 
 
@@ -70,8 +71,7 @@ def report(
 
 
 def _name_cell(row: pd.Series) -> str:
-    place = f"layer {row['layer']}" if pd.isna(row["head"]) else f"head {row['layer']}.{row['head']}"
-    return place if row["tokens"] == "all" else f"{place}, {row['tokens']}"
+    return name_place(row) if row["tokens"] == "all" else f"{name_place(row)}, {row['tokens']}"
 
 
 def _summarise_pairs(pairs: pd.DataFrame) -> Section:
@@ -144,12 +144,12 @@ def _list_other_kinds(averages: pd.DataFrame) -> list[Section]:
 def _follow_stream(averages: pd.DataFrame) -> Section | None:
     """Return the shares of the residual stream, attention and MLPs, by layer, at the changed word, in between and at
     the last token; None where none of them was patched."""
-    rows = averages[averages["kind"].isin(STREAM) & (averages["tokens"] != "all")]
+    rows = averages[averages["kind"].isin(STREAM_KINDS) & (averages["tokens"] != "all")]
     if rows["share"].isna().all():
         return None
     shares = rows.assign(column=rows["kind"] + ", " + rows["tokens"])
     wide = shares.pivot(index=["direction", "layer"], columns="column", values="share")
-    columns = [f"{kind}, {tokens}" for kind in STREAM for tokens in TOKENS if f"{kind}, {tokens}" in wide]
+    columns = [f"{kind}, {tokens}" for kind in STREAM_KINDS for tokens in TOKENS if f"{kind}, {tokens}" in wide]
     return {"columns": columns, "rows": wide.reset_index().to_dict("records")}
 
 

@@ -8,13 +8,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from lab.shares import LEAST
+from lab.shares import FEWEST, LEAST, judge_limits
 from lab.stats import LEVEL, resamples, simultaneous_limits
+from lab.units import head_name
 
 from .measure import ALL_HEADS, RANDOM
 from .pairs import GAP, Pair
 
-FEWEST = 10  # different clean texts; an average over fewer has no limits
 FEWEST_CELLS = 3  # of a map; fewer cannot be ranked
 PATCH = [  # columns of patch.csv
     *["pair", "direction", "kind", "layer", "head", "position", "token", "metric"],
@@ -35,8 +35,13 @@ def finish_cells(cells: pd.DataFrame, pairs: Sequence[Pair], tokens: Mapping[int
     return cells.assign(
         token=["" if pd.isna(at) else tokens[n][at] for n, at in zip(cells["pair"], cells["position"], strict=True)],
         metric=cells["pair"].map(names),
-        normalised=(cells["effect"] / gap).where(gap.abs() >= GAP),
+        normalised=normalise(cells["effect"], gap),
     )[PATCH]
+
+
+def normalise(effects: pd.Series, gap: pd.Series) -> pd.Series:
+    """Return effects as shares of their gaps, NaN where the gap is below GAP."""
+    return (effects / gap).where(gap.abs() >= GAP)
 
 
 def average_cells(
@@ -79,8 +84,8 @@ def average(effects: pd.DataFrame, keys: Sequence[str], kept: pd.DataFrame) -> p
 
     The share is the sum of effects over the sum of gaps, so a pair with a small gap has little weight. Its limits hold
     with 95 % for all rows of one direction (and kind) at once, over other clean texts; pairs of one text are drawn
-    together, and a row of fewer than FEWEST texts has none. A verdict is `matters` where they lie beyond LEAST of the
-    gap, `negligible` where they lie within, else `open`; there is none where a pair lacks the effect."""
+    together, and a row of fewer than FEWEST texts has none. The verdict is that of `judge_limits`, with LEAST of the
+    gap; there is none where a pair lacks the effect."""
     groups = effects.groupby(list(keys), dropna=False, sort=False)
     row = groups.ngroup().to_numpy()
     column = effects["pair"].map(kept["pair"].tolist().index).to_numpy()
@@ -97,10 +102,8 @@ def average(effects: pd.DataFrame, keys: Sequence[str], kept: pd.DataFrame) -> p
     table = table.assign(n=(gaps != 0).sum(axis=1), share=effect.sum(axis=1) / gaps.sum(axis=1))
     family = table.groupby([key for key in keys if key in ("direction", "kind")]).ngroup().to_numpy()
     table["share_low"], table["share_high"] = limit_shares(effect, gaps, pd.factorize(kept["clean"])[0], family)
-    matters = (table["share_low"] > LEAST) | (table["share_high"] < -LEAST)
-    negligible = (table["share_low"] >= -LEAST) & (table["share_high"] <= LEAST)
-    verdicts = [table["share"].isna(), matters, negligible]
-    table["verdict"] = np.select(verdicts, ["", "matters", "negligible"], "open")
+    verdict = judge_limits(table["share_low"].to_numpy(), table["share_high"].to_numpy(), LEAST)
+    table["verdict"] = np.where(table["share"].isna(), "", verdict)
     estimates = [name for name in VALUES[1:] if name in effects]
     return table.assign(**{name: spread(effects[name]).sum(axis=1) / gaps.sum(axis=1) for name in estimates})
 
@@ -163,7 +166,7 @@ def compare_estimates(cells: pd.DataFrame) -> pd.DataFrame:
 def compare_edge_estimates(paths: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of `compare_estimates` for edges: those of one pair and direction are a map."""
     gap = paths["pair"].map(kept.set_index("pair")["gap"])
-    measured = paths.assign(normalised=(paths["effect"] / gap).where(gap.abs() >= GAP))[paths["effect"] != 0]
+    measured = paths.assign(normalised=normalise(paths["effect"], gap))[paths["effect"] != 0]
     about = {"kind": "edge", "positions": "all", "method": "attribution"}
     return pd.DataFrame(
         {"direction": direction} | about | rate_estimates(rows, "estimate", name_edge)
@@ -194,9 +197,13 @@ def name_edge(edge: pd.Series) -> str:
 
 def name_cell(cell: pd.Series) -> str:
     """Write a cell as reports do: `z of head 3.1`, `mlp of layer 0 at 4 ( happy)`."""
-    place = f"layer {cell['layer']}" if pd.isna(cell["head"]) else f"head {cell['layer']}.{cell['head']}"
     at = "" if pd.isna(cell["position"]) else f" at {cell['position']} ({cell['token'].strip()})"
-    return f"{cell['kind']} of {place}{at}"
+    return f"{cell['kind']} of {name_place(cell)}{at}"
+
+
+def name_place(cell: pd.Series) -> str:
+    """Write where a cell is: `head 3.1`, or `layer 0` where it is no head's."""
+    return f"layer {cell['layer']}" if pd.isna(cell["head"]) else f"head {head_name((cell['layer'], cell['head']))}"
 
 
 def compare_sums(cells: pd.DataFrame, others: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
