@@ -25,7 +25,7 @@ from .tables import Rows, profile_heads, score_sites
 # What a task costs at one site, in multiply-adds: so many for each row, class and feature, and those of the time that a
 # site takes however few rows it has. Measured as seconds on one core times its product rate, on the sample corpus: the
 # first on 85 sites (gpt2-mini's, and some of gpt2's width; 300 to 13,000 rows), each within a factor of 2.4; the second
-# on all of a small call. `pytest -m slow tests/lab/test_progress.py` compares a forecast with the time then taken.
+# on all of a small call. `python -m bench.forecasts` compares a forecast with the time then taken.
 PRODUCTS, PRODUCTS_PER_SITE = 5000, 3 * 10**9
 CPU = Device(torch.device("cpu"), "fp32")  # which fits the probes, whatever computes the activations
 
