@@ -17,11 +17,11 @@ export class Bars {
     byId("prediction").classList.toggle("next-tokens", model.kind !== "classifier");
   }
 
-  // answer: of /api/run; focus: a label; draws: [20][K] of /api/random or null
+  // answer: of /api/run; focus: a label; draws: [n][K], probabilities of random draws
   show(answer, focus, draws) {
     if (this.#labels !== answer.labels.join("\0")) this.#makeRows(answer.labels);
     this.#rows.forEach((row, k) => {
-      this.#fill(row, answer.before[k], answer.after[k], draws === null ? [] : draws.map((p) => p[k]));
+      this.#fill(row, answer.before[k], answer.after[k], draws.map((p) => p[k]));
       row.button.setAttribute("aria-pressed", String(answer.labels[k] === focus));
       row.button.classList.toggle("predicted", answer.labels[k] === answer.predicted);
     });

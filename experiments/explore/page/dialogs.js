@@ -16,7 +16,7 @@ const KEYS = [
 
 const WORDS = [
   ["number in a cell", "what switching it off, too, would do to the label in focus, in points (61 % to 49 % is −12)"],
-  ["ring around a number", "switching it off would change the prediction"],
+  ["◥ in a cell", "switching it off, too, would change the prediction"],
   ["outline, fill of a bar", "before any switch, and with the switches"],
   ["hide, delete, fill", "a word: nobody may look at it; it is taken out; its embedding is replaced"],
   ["zero, mean, resample …", "what a switched-off unit emits in place of its output"],

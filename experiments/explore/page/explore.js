@@ -2,6 +2,7 @@
 // Read next: page.js (what happens at a change), state.js, requests.js; then what each part draws.
 
 import { copyText, showKeys, showText } from "./dialogs.js";
+import { effectsOn } from "./effects.js";
 import { saveCsv, saveJson, savePng, saveSvg } from "./exports.js";
 import { Page } from "./page.js";
 import { readFragment } from "./permalink.js";
@@ -43,6 +44,7 @@ function connectButtons(page) {
   on("everything-on", () => page.everythingOn());
   on("strongest", () => page.tryStrongest());
   on("help", () => showKeys());
+  byId("to-corpus").hidden = page.model.kind !== "classifier";
   on("to-corpus", () => page.change({ ...page.state, view: "corpus" }));
   on("copy-link", async () => {
     if (page.linkTooLong) return;
@@ -54,6 +56,10 @@ function connectButtons(page) {
   byId("other").addEventListener("input", () => {
     clearTimeout(timer);
     timer = setTimeout(() => page.change({ ...page.state, other: byId("other").value }, "typing"), OTHER_PAUSE);
+  });
+  on("enlarge", () => {
+    const large = document.body.classList.toggle("large");
+    byId("enlarge").setAttribute("aria-pressed", String(large));
   });
   connectExports(page, on);
 }
@@ -68,7 +74,7 @@ async function showCode(page, language, title) {
 function connectExports(page, on) {
   const name = `explore-${page.model.name}`;
   const onFresh = (id, action) => on(id, () => (page.fresh.has("run") ? action() : page.note("Wait for the answer, then export.")));
-  const picture = () => drawPicture(page.model, page.state, page.run, page.fresh.has("heads") ? page.focusEffects : null, page.limit, page.focus);
+  const picture = () => drawPicture(page.model, page.state, page.run, page.fresh.has("heads") ? effectsOn(page.effects, page.focus) : null, page.limit, page.focus);
   onFresh("export-svg", () => saveSvg(picture(), name));
   onFresh("export-png", () => savePng(picture(), name));
   onFresh("export-csv", () => saveCsv(listRows(page.run, page.fresh.has("heads") ? page.effects.units : null), name));

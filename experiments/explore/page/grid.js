@@ -1,10 +1,10 @@
 // The switches: one row per layer with its heads and its MLP. A click or Space switches, arrows move, Enter only looks.
-// A cell's colour is what switching it off too would do to the probability of the label in focus. Exports: Grid, showLegend, strongest, describeUnit.
+// A cell's colour is what switching it off too would do to the probability of the label in focus. Exports: Grid, showLegend.
 
 import { diverging } from "./colours.js";
 import { node } from "./nodes.js";
 import { isOff, nameUnit } from "./state.js";
-import { byId, percent, points, readableOn } from "./words.js";
+import { byId, points, readableOn } from "./words.js";
 
 const LEAST_LIMIT = 0.01; // a point: below it, all colours are near zero, so that noise does not look like an effect
 
@@ -88,7 +88,7 @@ export class Grid {
 
   // Paint switches at once; effects: {heads: [L][H], mlps: [L]} on the label in focus, or null while they are unknown.
   paint(state, effects, changes, label) {
-    const values = effects ? [...effects.heads.flat(), ...effects.mlps] : [];
+    const values = effects ? effects.heads.flat() : []; // an MLP does so much more that it would leave the heads pale
     const limit = Math.max(LEAST_LIMIT, ...values.map(Math.abs));
     for (const { button, name, units, unit } of this.#rows.flat()) {
       const off = units.every((each) => isOff(state, each));
@@ -120,25 +120,5 @@ export function showLegend(limit, label) {
   const scale = node("span", { class: "scale", "aria-hidden": "true" });
   scale.style.background = `linear-gradient(to right, ${[-1, -0.5, 0, 0.5, 1].map((x) => diverging(x)).join(", ")})`;
   const name = node("bdi", {}, label);
-  byId("legend").replaceChildren(points(-limit, 0), scale, points(limit, 0), " points for ", name);
-}
-
-// Return the head that is on and does most to the predicted label when it is switched off: one that changes the prediction
-// if there is one. null where all are off. run: answer of /api/run, units: of /api/heads
-export function strongest(state, run, units) {
-  const k = run.labels.indexOf(run.predicted);
-  const heads = units.heads
-    .flatMap((row, layer) => row.map((p, head) => ({ layer, head, p })))
-    .filter((unit) => !isOff(state, unit))
-    .map((unit) => ({ ...unit, turns: unit.p[k] < Math.max(...unit.p), size: run.after[k] - unit.p[k] }));
-  heads.sort((a, b) => b.turns - a.turns || b.size - a.size);
-  return heads.length ? { layer: heads[0].layer, head: heads[0].head } : null;
-}
-
-// A line about a unit; after: the probability of the label in focus now, k: its number in units, name: its name.
-export function describeUnit(unit, state, after, units, k, name) {
-  if (isOff(state, unit)) return `${nameUnit(unit)} is off`;
-  if (units === null) return nameUnit(unit);
-  const p = (unit.head === null ? units.mlps[unit.layer] : units.heads[unit.layer][unit.head])[k];
-  return `${nameUnit(unit)} off: ${name} ${percent(after)} → ${percent(p)} (${points(p - after)} points)`;
+  byId("legend").replaceChildren(`${points(-limit, 0)} `, scale, " ", `${points(limit, 0)} points for `, name, " and beyond");
 }

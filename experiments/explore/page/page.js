@@ -7,14 +7,15 @@ import { AttentionPanel } from "./attention.js";
 import { Bars } from "./bars.js";
 import { onTheme } from "./colours.js";
 import { showCorpus } from "./corpus.js";
-import { Grid, describeUnit, showLegend, strongest } from "./grid.js";
+import { changesPrediction, describeAnswer, describeUnit, effectsOn, strongest } from "./effects.js";
+import { Grid, showLegend } from "./grid.js";
 import { showLens } from "./lens.js";
 import { announce, node } from "./nodes.js";
 import { MOST_CHARACTERS, writeFragment } from "./permalink.js";
 import { RandomHeads } from "./random.js";
 import { decodeRecording } from "./recording.js";
 import { Requests } from "./requests.js";
-import { UndoStack, askFor, countSwitches, describeSwitches, sameExperiment, toggleUnits } from "./state.js";
+import { UndoStack, askFor, countSwitches, sameExperiment, toggleUnits } from "./state.js";
 import { Tabs } from "./tabs.js";
 import { TextBox, TokenRow, WordChoice } from "./textbox.js";
 import { byId, showLabel } from "./words.js";
@@ -98,7 +99,7 @@ export class Page {
 
   tryStrongest() {
     if (!this.fresh.has("heads")) return;
-    const unit = strongest(this.state, this.run, this.effects.units);
+    const unit = strongest(this.state, this.effects);
     if (unit !== null) this.change({ ...toggleUnits(this.state, [unit]), ...lookAt(unit) });
   }
 
@@ -126,7 +127,7 @@ export class Page {
     this.problems = {};
     this.fresh.add("run");
     this.paint();
-    announce(byId("live"), this.describeAnswer());
+    announce(byId("live"), describeAnswer(run, this.state, this.focus, (label) => showLabel(label, this.model)));
     await this.refreshView();
     await this.refreshEffects();
   }
@@ -190,21 +191,6 @@ export class Page {
     return this.run.labels.includes(focus) ? focus : this.run.predicted_before;
   }
 
-  // {heads: [L][H], mlps: [L]}: the effect of each unit on the label in focus; null while there is none
-  get focusEffects() {
-    const k = this.effects?.units.labels.indexOf(this.focus) ?? -1;
-    if (k < 0) return null;
-    const after = this.effects.run.after[this.effects.run.labels.indexOf(this.focus)];
-    const effect = (p) => p[k] - after;
-    return { heads: this.effects.units.heads.map((row) => row.map(effect)), mlps: this.effects.units.mlps.map(effect) };
-  }
-
-  changesPrediction(unit) {
-    const { units, run } = this.effects;
-    const p = unit.head === null ? units.mlps[unit.layer] : units.heads[unit.layer][unit.head];
-    return p[units.labels.indexOf(run.predicted)] < Math.max(...p);
-  }
-
   // Paint everything from the state and the answers that are here; what is not fresh is dimmed.
   paint() {
     const { state, run, fresh } = this;
@@ -224,9 +210,10 @@ export class Page {
     }
     if (run === null) return;
     if (this.runText === state.text) this.tokenRow.show(run.tokens, state);
-    this.bars.show(run, this.focus, this.draws);
-    this.limit = this.grid.paint(state, this.focusEffects, this.effects && ((unit) => this.changesPrediction(unit)), showLabel(this.focus, this.model));
-    showLegend(this.limit, showLabel(this.focus, this.model));
+    this.bars.show(run, this.focus, this.draws?.after ?? []);
+    const name = showLabel(this.focus, this.model);
+    this.limit = this.grid.paint(state, effectsOn(this.effects, this.focus), (unit) => changesPrediction(this.effects, unit), name);
+    showLegend(this.limit, name);
     this.readOut(this.hovered);
     if (this.lens) showLens(this.tabs.panel("lens"), this.lens, this.lens.tokens, this.focus, this.model);
     this.random.show(state, this.draws, run, this.model, this.drawing, this.problems.random);
@@ -245,20 +232,7 @@ export class Page {
     this.hovered = unit;
     if (this.run === null) return;
     const shown = unit ?? this.state.unit;
-    const units = this.effects?.units ?? null;
-    const k = units ? units.labels.indexOf(this.focus) : -1;
-    const after = this.effects?.run;
-    byId("readout").textContent = describeUnit(shown, this.state, k < 0 ? null : after.after[after.labels.indexOf(this.focus)], k < 0 ? null : units, k, showLabel(this.focus, this.model));
-  }
-
-  // "joy 0.61, down 0.22; head 0.3 off", for those who do not see the bars
-  describeAnswer() {
-    const { run, state } = this;
-    const k = run.labels.indexOf(this.focus);
-    const difference = run.after[k] - run.before[k];
-    const moved = Math.abs(difference) < 0.005 ? "" : `, ${difference < 0 ? "down" : "up"} ${Math.abs(difference).toFixed(2)}`;
-    const turned = run.predicted === run.predicted_before ? "" : `prediction changed to ${showLabel(run.predicted, this.model)}; `;
-    return `${turned}${showLabel(this.focus, this.model)} ${run.after[k].toFixed(2)}${moved}; ${describeSwitches(state)}`;
+    byId("readout").textContent = describeUnit(shown, this.state, this.effects, this.focus, showLabel(this.focus, this.model));
   }
 
   shareLink() {

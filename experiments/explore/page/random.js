@@ -13,7 +13,7 @@ export class RandomHeads {
     this.#panel = panel;
     this.#button = node("button", { type: "button", id: "draw" }, "As many random heads");
     this.#button.addEventListener("click", onAsk);
-    const text = "Switching anything off changes something. Do as many heads and MLPs, chosen at random, do as much? 20 draws of the same text show it.";
+    const text = "Switching anything off changes something. Do as many heads and MLPs, chosen at random, do as much? 20 draws show it; words that you removed stay removed.";
     panel.append(node("p", { class: "quiet" }, text), this.#button, this.#result);
     this.#result.setAttribute("aria-live", "polite");
   }
