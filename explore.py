@@ -26,7 +26,7 @@ from model import InputError
 class Options:
     """Switch heads, MLPs and words off in a page of your browser, and see the prediction move."""
 
-    run: str = "latest"  # name of the run
+    run: str | None = None  # name of the run; None: latest
     model: str | None = None  # a language model instead of a run's classifier: next tokens instead of classes
     port: int = 8642  # of the page's address; 0: any free one
     open: bool = True  # open the page in the browser, where a person started this; --no-open: only print its address
@@ -38,9 +38,11 @@ class Options:
 
 def main(options: Options) -> int:
     check_ranges(options, port=(0, 65536))
+    if options.run and options.model:
+        raise InputError(f"--run {options.run}: a language model belongs to no run; give either --run or --model")
     device = Device.choose(options.device, "fp32")
     export = read_export(options.check) if options.check else None
-    subject = open_language_model(options.model, device) if options.model else open_run(options.run, device)
+    subject = open_language_model(options.model, device) if options.model else open_run(options.run or "latest", device)
     if export:
         return check(subject, export, options.check)
     with listen(options.host, options.port) as listener:

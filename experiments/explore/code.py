@@ -92,7 +92,7 @@ def write_draws(experiment: Experiment) -> Code:
     lines = [f"other = subject.tokenizer.encode({experiment.other!r})"] if experiment.fill == "text" else []
     call = f"subject.compute_fills({experiment.fill!r}, ids{', other' if experiment.fill == 'text' else ''})"
     parts = [name for name, closed in (("head", experiment.heads), ("mlp", experiment.mlps)) if closed]
-    pairs = ", ".join(f'"{part}_fill": fill["{part}_fill"].to(device)' for part in parts)
+    pairs = ", ".join(f'"{part}_fill": fill["{part}_fill"]' for part in parts)
     return [*lines, f"draws = [{{{pairs}}} for fill in {call}]"]
 
 

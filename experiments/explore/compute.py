@@ -28,11 +28,19 @@ Closed = tuple[list[Head], list[int]]  # heads and MLPs that are closed together
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """The forward pass of an experiment: embeddings, and its arguments for each draw of the fill."""
+    """The forward pass of an experiment: embeddings, and what its arguments are made of."""
 
     x: Tensor  # (1, T, C), of the tokens that are kept
     hidden: list[int]  # positions among these
-    arguments: list[Interventions]
+    mask: Interventions  # what hides them
+    gates: Interventions  # what switches heads and MLPs off
+    fills: list[Interventions]
+
+    @property
+    def arguments(self) -> list[Interventions]:
+        """The arguments of the forward pass, for each draw of the fill."""
+        fills = self.fills if self.gates else self.fills[:1]  # without a gate, draws do not differ
+        return [join(self.mask, self.gates, fill) for fill in fills]
 
 
 @torch.inference_mode()
@@ -46,29 +54,21 @@ def prepare(subject: Subject, experiment: Experiment) -> Pass:
         if experiment.tokens.get(position) == "fill":
             x[0, i] = trunk.wte.weight.mean(dim=0) + trunk.wpe.weight[i]
     hidden = [i for i, position in enumerate(kept) if experiment.tokens.get(position) == "hide"]
-    shared: Interventions = {}
+    mask, gates = Interventions(), Interventions()
     if hidden:
         row = torch.tensor([[i in hidden for i in range(len(kept))]], device=device)
-        shared["attn_mask"] = masks.hide_tokens(row)
+        mask["attn_mask"] = masks.hide_tokens(row)
     if experiment.heads:
-        shared["head_gate"] = masks.close_heads(subject.model.config, experiment.heads).to(device)
+        gates["head_gate"] = masks.close_heads(subject.model.config, experiment.heads).to(device)
     if experiment.mlps:
-        shared["mlp_gate"] = masks.close_mlps(subject.model.config, experiment.mlps).to(device)
-    return Pass(x, hidden, [add_fill(shared, fill) for fill in compute_fills(subject, experiment)])
+        gates["mlp_gate"] = masks.close_mlps(subject.model.config, experiment.mlps).to(device)
+    return Pass(x, hidden, mask, gates, subject.compute_fills(experiment.fill, ids, experiment.other_ids))
 
 
-def compute_fills(subject: Subject, experiment: Experiment) -> list[Interventions]:
-    """Return what switched-off parts emit, for each draw of the fill, on the device."""
-    ids = [experiment.ids[position] for position in experiment.kept]
-    draws = subject.compute_fills(experiment.fill, ids, experiment.other_ids)
-    return [{name: value.to(subject.device.device) for name, value in draw.items()} for draw in draws]  # type: ignore
-
-
-def add_fill(arguments: Interventions, fill: Interventions) -> Interventions:
-    """Return the arguments with the fills of those gates that they hold: a fill without its gate is an error."""
-    joined = dict(arguments)
-    joined |= {name: value for name, value in fill.items() if name.replace("fill", "gate") in arguments}
-    return joined  # type: ignore[return-value]
+def join(mask: Interventions, gates: Interventions, fill: Interventions) -> Interventions:
+    """Return all of them as one, without the fills whose gates are not there: they would be an error."""
+    used = {name: value for name, value in fill.items() if name.replace("fill", "gate") in gates}
+    return {**mask, **gates, **used}  # type: ignore[typeddict-item]
 
 
 def read_last(subject: Subject, x: Tensor, arguments: Interventions) -> Tensor:
@@ -189,10 +189,8 @@ def run_each(subject: Subject, experiment: Experiment, closed: Sequence[Closed])
         "head_gate": torch.cat([masks.close_heads(config, heads) for heads, _ in closed]).to(device),
         "mlp_gate": torch.cat([masks.close_mlps(config, mlps) for _, mlps in closed]).to(device),
     }
-    if prepared.hidden:
-        gates["attn_mask"] = prepared.arguments[0]["attn_mask"]
     x = prepared.x.expand(len(closed), -1, -1)
-    draws = [read_last(subject, x, add_fill(gates, fill)) for fill in compute_fills(subject, experiment)]
+    draws = [read_last(subject, x, join(prepared.mask, gates, fill)) for fill in prepared.fills]
     return torch.stack(draws).mean(dim=0)
 
 

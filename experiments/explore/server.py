@@ -87,29 +87,28 @@ class Api:
         """Answer with the probabilities where each unit is switched off too."""
         experiment = read_experiment(body, self.subject)
         closed = list(compute.close_too(self.subject, experiment))
-        labels, rows = await self.run_each(request, experiment, closed)
+        answer, rows = await self.run_each(request, experiment, closed)
         L, H = self.subject.model.config.n_layer, self.subject.model.config.n_head
-        return {"labels": labels, "heads": [rows[layer * H :][:H] for layer in range(L)], "mlps": rows[L * H :]}
+        return {"labels": answer.labels, "heads": [rows[layer * H :][:H] for layer in range(L)], "mlps": rows[L * H :]}
 
     async def random(self, request: Request, body: Any) -> Json:
         """Answer with the probabilities where as many random units are switched off instead."""
         experiment = read_experiment(body, self.subject)
         closed = compute.draw_random(self.subject, experiment)
-        labels, rows = await self.run_each(request, experiment, closed)
-        before = (await self.worker.compute(request, compute.answer, self.subject, experiment)).predicted_before
-        changed = sum(labels[row.index(max(row))] != before for row in rows)
-        return {"labels": labels, "draws": len(rows), "after": rows, "changed": changed}
+        answer, rows = await self.run_each(request, experiment, closed)
+        changed = sum(answer.labels[row.index(max(row))] != answer.predicted_before for row in rows)
+        return {"labels": answer.labels, "draws": len(rows), "after": rows, "changed": changed}
 
     async def run_each(
         self, request: Request, experiment: Experiment, closed: Sequence[compute.Closed]
-    ) -> tuple[list[str], list[list[float]]]:
-        """Return the labels, and probabilities for each of what is closed; other requests may come in between."""
+    ) -> tuple[compute.Answer, list[list[float]]]:
+        """Return the answer, and the probabilities for each of what is closed; other requests may come in between."""
         answer = await self.worker.compute(request, compute.answer, self.subject, experiment)
         size, rows = max(1, self.subject.device.tokens // len(experiment.ids)), list[list[float]]()
         for start in range(0, len(closed), size):
             piece = closed[start : start + size]
             rows += answer.select(await self.worker.compute(request, compute.run_each, self.subject, experiment, piece))
-        return answer.labels, rows
+        return answer, rows
 
     async def lens(self, request: Request, body: Any) -> Json:
         """Answer with what the head reads at each layer and token."""

@@ -81,7 +81,8 @@ class Subject:
 
         other: token ids of the text whose outputs are taken, for `text`."""
         batch = Batch(torch.tensor([ids]), torch.tensor([len(ids)]), torch.tensor([0]), torch.tensor([0]))
-        return [fill(batch) for fill in self._choose_fills(name, ids, other)]
+        draws = [fill(batch) for fill in self._choose_fills(name, ids, other)]
+        return [{key: value.to(self.device.device) for key, value in draw.items()} for draw in draws]  # type: ignore
 
     def _choose_fills(self, name: FillName, ids: Sequence[int], other: Sequence[int]) -> list[Fill]:
         if name == "zero":
