@@ -1,7 +1,7 @@
 """attention.html: where every head looks in a few texts, in one file; and `attend`, the same page in a notebook."""
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +69,15 @@ def describe(text: ShownText, neurons: Sequence[Head]) -> dict[str, Any]:
         "predicted": text.predicted,
         "probabilities": list(text.probabilities.items()),
         "note": text.note,
+        "look": order_heads(text.recording)[0],
         "recording": pack(text.recording, neurons=neurons),
     }
 
 
 def fit_texts(texts: Sequence[ShownText]) -> list[ShownText]:
     """Return the first text, and those of the others whose maps fit into the page with those before them."""
-    shown, size = [], 0
+    shown: list[ShownText] = []
+    size = 0
     for text in texts:
         if not shown or size + count_map_bytes(text.recording) <= MOST_BYTES:
             shown.append(text)
@@ -84,14 +86,17 @@ def fit_texts(texts: Sequence[ShownText]) -> list[ShownText]:
 
 
 def fit_neurons(recording: Recording, size: int, partly: bool) -> list[Head]:
-    """Return the heads whose q and k fit into `size` bytes: all or none; `partly`: those that look around most.
-
-    A head looks around if the last query attends to other tokens than the first and itself."""
-    L, H, T, _ = recording.q.shape
-    around = recording.weights[:, :, -1, 1 : T - 1].sum(dim=-1).flatten()
-    order = [divmod(index, H) for index in around.argsort(descending=True, stable=True).tolist()]
+    """Return the heads whose q and k fit into `size` bytes: all or none; `partly`: those that look around most."""
+    heads = order_heads(recording)
     n = max(size, 0) // count_neuron_bytes(recording)
-    return sorted(order[:n]) if partly or n >= L * H else []
+    return sorted(heads[:n]) if partly or n >= len(heads) else []
+
+
+def order_heads(recording: Recording) -> list[Head]:
+    """Return all heads, those first whose last query attends most to other tokens than the first and itself."""
+    T, H = len(recording.tokens), recording.weights.shape[1]
+    around = recording.weights[:, :, -1, 1 : T - 1].sum(dim=-1).flatten()
+    return [divmod(index, H) for index in around.argsort(descending=True, stable=True).tolist()]
 
 
 def count_map_bytes(recording: Recording) -> int:
@@ -173,7 +178,7 @@ def describe_model(model: GPT2Classifier | GPT2LM) -> list[str]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterable[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Switch dropout off inside, and leave every part of the network in the mode it had."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -1,15 +1,17 @@
-// attention.html: choose a text on the left, see its prediction, and its heads in the panel. The data stand in the page:
-// {predicts, texts: [{text, label, predicted, probabilities: [[name, p]], note, recording}], about: [lines]}
+// attention.html: choose a text on the left, see its prediction, and its heads in the panel. The page holds the data:
+// {predicts, texts: [{text, label, predicted, probabilities: [[name, p]], note, look: [layer, head], recording}],
+//  about: [lines]}
 
 import { node, roveFocus } from "./nodes.js";
+import { showToken, tokenElement } from "./tokens.js";
 import { classColour } from "./colours.js";
 import { decodeRecording } from "./recording.js";
 import { AttentionPanel } from "./attention.js";
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const texts = data.texts;
-const alone = "The q and k of this head are not in this page, which they would make too large: see it in `make explore`.";
-const among = `This page, which stays small, holds no q and k of this text: make attend ARGS="--text '...'" shows it alone.`;
+const alone = "The q and k of this head would make this page too large: see it in make explore.";
+const among = `The q and k of this text would make this page too large: make attend ARGS="--text '...'" shows it alone.`;
 const panel = new AttentionPanel(document.getElementById("panel"), { missing: texts.length === 1 ? alone : among });
 const choices = []; // a button per text
 
@@ -19,7 +21,8 @@ function showText(index) {
   choices.forEach((choice, at) => choice.setAttribute("aria-pressed", at === index));
   roveFocus(choices, index);
   fillPrediction(probabilities, label, predicted);
-  panel.show(window.headgate.recording, { query: recording.tokens.length - 1 });
+  const state = panel.recording ? {} : { layer: texts[index].look[0], head: texts[index].look[1] };
+  panel.show(window.headgate.recording, { ...state, query: recording.tokens.length - 1 });
 }
 
 function fillPrediction(probabilities, label, predicted) {
@@ -27,12 +30,13 @@ function fillPrediction(probabilities, label, predicted) {
     const bar = node("span", { class: "bar", "aria-hidden": "true" });
     bar.style.width = `${100 * p}%`;
     bar.style.background = classColour(data.predicts === "class" ? k : 0);
-    const title = node("span", { class: name === label ? "is-true" : null }, node("bdi", {}, name));
+    const shown = data.predicts === "class" ? node("bdi", {}, name) : tokenElement(showToken(name));
+    const title = node("span", { class: name === label ? "is-true" : null }, shown);
     if (name === label) title.append(" (true)");
     return [title, bar, node("span", { class: "number" }, p.toFixed(3))];
   });
   const line = node("p", { class: "quiet" }, data.predicts === "class" ? "predicted: " : "likeliest next token: ");
-  line.append(node("bdi", {}, predicted));
+  line.append(data.predicts === "class" ? node("bdi", {}, predicted) : tokenElement(showToken(predicted)));
   document.getElementById("prediction").replaceChildren(node("div", { class: "bars" }, ...rows), line);
 }
 
@@ -66,9 +70,9 @@ function buildChoice({ text, label, predicted, note }, index) {
     order[Math.min(Math.max(order.indexOf(event.currentTarget) + step, 0), order.length - 1)].focus();
   };
   const settings = { type: "button", class: wrong ? "text-choice is-wrong" : "text-choice", title: text.slice(0, 500) };
-  const button = node("button", { ...settings, click: () => showText(index), keydown: walk }, node("bdi", {}, text), outcome);
-  choices[index] = button;
-  return button;
+  const listeners = { click: () => showText(index), keydown: walk };
+  choices[index] = node("button", { ...settings, ...listeners }, node("bdi", {}, text), outcome);
+  return choices[index];
 }
 
 window.headgate = { data, panel, decodeRecording }; // for the curious, in the browser's console
