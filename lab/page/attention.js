@@ -6,7 +6,7 @@
 // panel.show(recording, {layer, head, query, view, moved, withoutFirst})   what is left out stays as it is, if it can
 // panel.state            what is shown, as `show` takes it
 
-import { announce, moveCursor, node, roveFocus } from "./nodes.js";
+import { announce, moveCursor, node, roveFocus, scrollInside } from "./nodes.js";
 import { onTheme, sequential } from "./colours.js";
 import { chooseHead, withoutFirst } from "./recording.js";
 import { TokenStrip } from "./strip.js";
@@ -45,12 +45,11 @@ export class AttentionPanel {
   }
 
   show(recording, { layer, head, query, view, moved, withoutFirst: skip } = {}) {
-    const before = this.recording;
     const last = recording.tokens.length - 1;
-    const sameLength = before?.tokens.length === recording.tokens.length;
+    const sameLength = this.recording?.tokens.length === last + 1;
+    const stays = this.recording && this.layer < recording.layers && this.head < recording.heads;
     this.recording = recording;
     this.query = Math.min(Math.max(query ?? (sameLength ? this.query : last), 0), last);
-    const stays = before && this.layer < recording.layers && this.head < recording.heads;
     const chosen = stays ? this : chooseHead(recording, this.query);
     [this.layer, this.head] = [layer ?? chosen.layer, head ?? chosen.head];
     [this.view, this.moved] = [view ?? this.view, moved ?? this.moved];
@@ -127,9 +126,9 @@ export class AttentionPanel {
       const map = this.recording.map(layer, head, this.moved);
       return map && this.skipFirst ? withoutFirst(map) : map;
     };
-    const { recording, layer, head, query } = this;
+    const { recording, layer, head, query, skipFirst } = this;
     const width = this.box.clientWidth - 24 || 720;
-    return { recording, layer, head, query, maps, map: maps(layer, head), width, theme };
+    return { recording, layer, head, query, skipFirst, maps, map: maps(layer, head), width, theme };
   }
 
   picture() {
@@ -215,7 +214,7 @@ export class AttentionPanel {
     this.strip.mark(this.query);
     const steps = Array.from({ length: 24 }, () => node("i"));
     steps.forEach((step, at) => (step.style.background = sequential(at / 23)));
-    this.scale.replaceChildren("0", ...steps, "1");
+    this.scale.replaceChildren(`${this.moved ? "share" : "weight"} 0`, ...steps, "1");
   }
 
   pointQuery(index) {
@@ -245,10 +244,4 @@ function write3(value) {
 function fillNumbers(select, count) {
   if (select.options.length === count) return;
   select.replaceChildren(...Array.from({ length: count }, (_, value) => node("option", { value }, String(value))));
-}
-
-// Scroll a box, and not the page around it, so that an element stands in its middle.
-function scrollInside(box, element) {
-  const [outer, inner] = [box.getBoundingClientRect(), element.getBoundingClientRect()];
-  box.scrollTop += inner.top - outer.top - box.clientHeight / 2;
 }

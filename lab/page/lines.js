@@ -65,7 +65,8 @@ function buildLines(scene) {
   const T = recording.tokens.length;
   const colours = palette(theme);
   const whole = Math.min(Math.max(width, 320), 760);
-  const label = Math.min(190, Math.floor(whole * 0.31));
+  const longest = Math.max(...recording.labels.map((text) => text.length));
+  const label = Math.floor(Math.min(Math.max(8.2 * longest + 56, 120), 190, whole * 0.31));
   const layout = { row: T > 24 ? 20 : 22, label, left: label, right: whole - label, top: 24 };
   const height = layout.top + T * layout.row + 6;
   const svg = svgNode("svg", { width: whole, height, viewBox: `0 0 ${whole} ${height}` });
@@ -84,7 +85,7 @@ function buildLines(scene) {
   }
   const chosen = svgNode("g");
   svg.append(all, chosen);
-  const most = Math.floor(label / 8.2) - 1;
+  const most = Math.max(Math.floor((label - 50) / 7.4), 6);
   recording.labels.forEach((text, i) => {
     const struck = recording.hidden.has(i) ? { "text-decoration": "line-through", fill: colours.quiet } : {};
     const look = { fill: colours.ink, "unicode-bidi": "plaintext", ...struck };

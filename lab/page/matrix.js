@@ -11,7 +11,7 @@ import { palette, sequential } from "./colours.js";
 export function drawMatrix(element, scene, { onQuery, onCell }) {
   const { labels } = scene.recording;
   const T = labels.length;
-  const size = T <= 12 ? 30 : T <= 24 ? 20 : 16;
+  const size = Math.min(Math.max(Math.floor(Math.min(scene.width - 140, 430) / T), 16), 30);
   const canvas = paintMatrix(scene);
   canvas.style.width = canvas.style.height = `${T * size}px`;
   const cursor = node("div", { class: "matrix-cursor", hidden: true });
@@ -65,7 +65,7 @@ function labelMatrix({ recording, query }, name, size, side) {
   const box = node("div", { class: name });
   recording.labels.forEach((label, index) => {
     const item = node("div", { class: "matrix-label", title: label }, tokenElement(label));
-    item.style[side] = `${size}px`;
+    item.style[side] = item.style.lineHeight = `${size}px`;
     item.classList.toggle("is-hidden", recording.hidden.has(index));
     item.classList.toggle("is-query", name === "matrix-rows" && index === query);
     box.append(item);

@@ -5,6 +5,7 @@
 // svgText(x, y, text, attributes)         a line of text in an SVG
 // announce(element, text)                 write a line into a live region, if it changed
 // roveFocus(elements, index)              make one element of a group the one that Tab reaches
+// scrollInside(box, element)              scroll a box, and not the page around it, so that an element is in its middle
 // moveCursor(key, cell, rows, columns)     the cell to which an arrow key, Home, End or a page key leads
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -56,4 +57,9 @@ export function moveCursor(key, { row, column }, rows, columns) {
   if (!(key in moves)) return null;
   const clamp = (value, count) => Math.min(Math.max(value, 0), count - 1);
   return { row: clamp(moves[key][0], rows), column: clamp(moves[key][1], columns) };
+}
+
+export function scrollInside(box, element) {
+  const [outer, inner] = [box.getBoundingClientRect(), element.getBoundingClientRect()];
+  box.scrollTop += inner.top - outer.top - box.clientHeight / 2;
 }

@@ -30,18 +30,19 @@ export function nameTopQueries({ recording, map }, key) {
 }
 
 // One query of one head: a row per key, later keys left out, as they do not exist for it.
-function queryRows({ recording, layer, head, query, map }) {
+function queryRows({ recording, layer, head, query, map, skipFirst }) {
   const [weights, moved] = [recording.map(layer, head), recording.map(layer, head, true)];
   const neuron = recording.neuron(layer, head, query);
   const rows = recording.labels.slice(0, query + 1).map((label, key) => [
     key,
     label,
-    write(map?.at(query, key)),
     write(weights?.at(query, key)),
     write(moved?.at(query, key)),
-    neuron ? write(neuron.score[key]) : "",
+    ...(neuron ? [write(neuron.score[key])] : []),
+    ...(skipFirst ? [write(map?.at(query, key))] : []),
   ]);
-  return [["key", "token", "shown", "weight", "what moved", "score"], ...rows];
+  const more = [...(neuron ? ["score"] : []), ...(skipFirst ? ["without the first"] : [])];
+  return [["key", "token", "weight", "what moved", ...more], ...rows];
 }
 
 function matrixRows({ recording, map }) {

@@ -1,11 +1,11 @@
-// The text as a strip of tokens, shaded by where the query looks: pointing at a token asks, choosing it makes the query.
+// The text as a strip of tokens, shaded by where the query looks: point at a token to ask, choose it as the query.
 //
-// new TokenStrip({onPoint, onRest, onChoose})   onPoint(index), onRest(), onChoose(index); its element is `strip.element`
+// new TokenStrip({onPoint, onRest, onChoose})   called with the index of a token; it stands in `strip.element`
 // strip.fill(recording)      put another text in
 // strip.mark(query)          mark the query that is chosen
 // strip.shade(map, query)    shade every token by its weight
 
-import { node, roveFocus } from "./nodes.js";
+import { node, roveFocus, scrollInside } from "./nodes.js";
 import { tokenElement } from "./tokens.js";
 import { shade } from "./colours.js";
 
@@ -30,7 +30,9 @@ export class TokenStrip {
 
   mark(query) {
     this.buttons.forEach((button, index) => button.setAttribute("aria-pressed", index === query));
-    if (!this.buttons.includes(document.activeElement)) roveFocus(this.buttons, query);
+    if (this.buttons.includes(document.activeElement)) return;
+    roveFocus(this.buttons, query);
+    scrollInside(this.element, this.buttons[query]);
   }
 
   shade(map, query) {
