@@ -11,8 +11,8 @@ export function showCorpus(panel, findings, state, model) {
   }
   const units = [state.unit, ...allUnits(model).filter((unit) => isOff(state, unit) && nameUnit(unit) !== nameUnit(state.unit))];
   const note =
-    "Over the test texts, not this one: a share of −10 % means that a tenth of what tells the class from the others is gone when the unit is closed. " +
-    "Rank 1 has the largest effect of its kind.";
+    "What closing a unit does over the test texts, not over this one. Recall: by how many points it changes (of all texts: accuracy). " +
+    "Share: how much of what tells the class from the others is gone, with limits that hold for all heads at once. Rank 1: the largest of its kind.";
   const parts = units.slice(0, 8).map((unit) => tabulateFindings(unit, findings.rows, state));
   const more = units.length > 8 ? [node("p", { class: "quiet" }, `and ${units.length - 8} more units that are switched off`)] : [];
   panel.replaceChildren(node("p", { class: "quiet" }, note), ...parts, ...more);
@@ -29,16 +29,18 @@ function tabulateFindings(unit, findings, state) {
   const sameFill = all.filter((row) => row.fill === state.fill);
   const rows = sameFill.length ? sameFill : all;
   if (!rows.length) return node("p", {}, `${nameUnit(unit)}: make ablate did not measure it in this run.`);
-  const names = ["class", "share", "95 % limits", "verdict", "rank", "fill", "texts"];
-  const body = rows.map((row) => node(
-    "tr", { class: row.verdict === "matters" ? "matters" : null },
-    node("th", { scope: "row" }, row.class),
-    ...[share(row.share), `${share(row.share_low)} to ${share(row.share_high)}`, row.verdict, `${row.rank} of ${row.of}`, row.fill, String(row.n)].map((text) => node("td", {}, text)),
-  ));
+  const names = ["class", "recall", "share of margin", "its limits", "verdict", "rank", "fill", "texts"];
+  const body = rows.map((row) => {
+    const cells = [points(row.effect), ...describeShare(row), `${row.rank} of ${row.of}`, row.fill, String(row.n)];
+    const attributes = { class: row.verdict === "matters" ? "matters" : null };
+    return node("tr", attributes, node("th", { scope: "row" }, row.class), ...cells.map((text) => node("td", {}, text)));
+  });
   const head = node("tr", {}, ...names.map((name) => node("th", { scope: "col" }, name)));
   return node("table", { class: "corpus" }, node("caption", {}, nameUnit(unit)), node("thead", {}, head), node("tbody", {}, ...body));
 }
 
-function share(value) {
-  return typeof value === "number" ? points(value) + " %" : "";
+// Only heads have shares.
+function describeShare(row) {
+  if (row.share === null) return ["", "", ""];
+  return [`${points(row.share)} %`, `${points(row.share_low)} to ${points(row.share_high)}`, row.verdict];
 }

@@ -29,7 +29,8 @@ export class Page {
   effects = null; // {run, units}: what switching each unit off too would do, and the answer that this is compared with
   recording = null; // the JSON of /api/attention
   lens = null;
-  draws = null;
+  draws = null; // the answer of /api/random
+  drawing = false; // whether it is on its way
   fresh = new Set(); // kinds of answers that belong to the present state; others are shown dimmed
   problems = {}; // by kind of request: the server's line
   hovered = null; // the unit whose numbers stand under the grid
