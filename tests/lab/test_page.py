@@ -1,0 +1,177 @@
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from browser import open_browser, open_page
+
+from lab.page.bundle import PAGE, PANEL, STYLE, bundle, join_modules, write_data
+
+MODULES = sorted(PAGE.glob("*.js"))
+TEMPLATE = """<!doctype html><html lang="en"><head><title>t</title><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{{ policy }}"><style>{{ style }}</style></head>
+<body><script type="application/json" id="data">{{ data }}</script>
+<script type="module">{{ script }}</script></body></html>"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with open_browser() as browser:
+        yield browser
+
+
+def make_page(folder: Path, module: str, data: object = None) -> Path:
+    """Write a page that holds the modules of the panel and one more."""
+    (folder / "template.html").write_text(TEMPLATE, encoding="utf-8")
+    (folder / "last.js").write_text(module, encoding="utf-8")
+    page = folder / "page.html"
+    page.write_text(bundle(folder / "template.html", [*PANEL, folder / "last.js"], [STYLE], data), encoding="utf-8")
+    return page
+
+
+def test_the_panel_has_all_modules_and_they_are_small():
+    assert sorted(PANEL) == MODULES
+    for path in MODULES:
+        source = path.read_text(encoding="utf-8")
+        assert source.startswith("//"), path
+        assert source.count("\n") <= 250, path
+        assert max(map(len, source.splitlines())) <= 120, path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_no_module_turns_text_into_code(path):
+    source = re.sub(r"^\s*//.*", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "fetch("):
+        assert word not in source
+    assert set(re.findall(r"https?://[^\"'` ]+", source)) <= {"http://www.w3.org/2000/svg"}
+
+
+def test_modules_become_one_script():
+    modules = {
+        "a.js": "// A\nexport const one = 1;\nexport function add(x) {\n  return x + one;\n}\n",
+        "b.js": 'import {\n  add,\n  one,\n} from "./a.js";\nexport class B {}\nexport async function wait() {}\nadd(one);\n',
+    }
+    script = join_modules(modules)
+    assert script == (
+        "// A\nconst one = 1;\nfunction add(x) {\n  return x + one;\n}\n\nclass B {}\nasync function wait() {}\nadd(one);\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("modules", "complaint"),
+    [
+        ({"a.js": "const x = 1;\n", "b.js": "function x() {}\n"}, "b.js: x is a top-level name of a.js too"),
+        ({"b.js": 'import { x } from "./a.js";\n'}, "imports x from a.js"),
+        ({"a.js": "const x = 1;\n", "b.js": 'import { y } from "./a.js";\n'}, "imports y from a.js"),
+        ({"a.js": "export default 1;\n"}, "only named imports"),
+        ({"a.js": 'import * as x from "./b.js";\n'}, "only named imports"),
+        ({"a.js": 'const x = "</SCRIPT>";\n'}, "cannot hold </SCRIPT"),
+        ({"a.js": "const x = 1 <!--x;\n"}, "cannot hold <!--"),
+    ],
+)
+def test_modules_that_cannot_be_joined_are_refused(modules, complaint):
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        join_modules(modules)
+
+
+def test_the_policy_names_what_stands_in_the_page(tmp_path):
+    page = make_page(tmp_path, "const x = 1;\n").read_text(encoding="utf-8")
+    [style] = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    [script] = re.findall(r'<script type="module">(.*?)</script>', page, re.DOTALL)
+    for content in (style, script):
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"-src 'sha256-{digest}'" in page
+    assert "default-src 'none'" in page
+    assert "unsafe" not in page
+
+
+def test_data_cannot_leave_its_script():
+    data = {"text": "</script><!-- \u2028\u2029 é 🙂 \ud800 &"}
+    written = write_data(data)
+    assert written.isascii()
+    assert "<" not in written
+    assert json.loads(written) == data
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_data(float("nan"))
+
+
+@pytest.mark.slow
+def test_a_script_that_the_policy_does_not_name_never_runs(tmp_path, browser):
+    page = make_page(tmp_path, "window.ran = 1;\n")
+    page.write_text(page.read_text(encoding="utf-8").replace("window.ran = 1", "window.ran = 2"), encoding="utf-8")
+    with (  # the browser says why
+        pytest.raises(AssertionError, match="Content Security Policy"),
+        open_page(browser, page.as_uri()) as opened,
+    ):
+        assert opened.evaluate("window.ran") is None
+
+
+@pytest.mark.slow
+def test_tokens_are_shown_as_people_can_read_them(tmp_path, browser):
+    module = 'import { labelTokens, showToken } from "./tokens.js";\nwindow.tested = { labelTokens, showToken };\n'
+    pieces = {
+        " the": "·the",
+        "  ": "··",
+        "\n": "↵",
+        "\t\r": "⇥␍",
+        "\u200b": "U+200B",
+        "a\u2028b": "aU+2028b",
+        "\u202e": "U+202E",
+        "\xa0": "U+00A0",
+        "\x00": "U+0000",
+        "\ud83d": "U+D83D",
+        "\u0301": "◌\u0301",
+        "": "(empty)",
+        "<b>": "<b>",
+        "·": "·",
+    }
+    shared = [("a", 0, 1), (" 🙂", 1, 3), ("🙂", 2, 3), ("🙂", 2, 3), ("b", 3, 4)]
+    tokens = [{"piece": piece, "start": start, "end": end} for piece, start, end in shared]
+    with open_page(browser, make_page(tmp_path, module).as_uri()) as page:
+        for piece, label in pieces.items():
+            assert page.evaluate("codes => tested.showToken(String.fromCharCode(...codes))", units(piece)) == label
+        labels = page.evaluate("tokens => tested.labelTokens(tokens)", tokens)
+    assert labels == ["a", "·🙂 1/3", "🙂 2/3", "🙂 3/3", "b"]
+
+
+def units(text: str) -> list[int]:
+    """Return the UTF-16 code units of a text: Playwright cannot send half a character."""
+    return memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H").tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_colours_can_be_told_apart(tmp_path, browser, theme):
+    module = (
+        'import { diverging, palette, sequential, shade } from "./colours.js";\n'
+        "const steps = Array.from({ length: 21 }, (_, step) => step / 20);\n"
+        "window.tested = { sequential: steps.map((w) => sequential(w)), shade: steps.map((w) => shade(w)),\n"
+        "  diverging: steps.map((w) => diverging(2 * w - 1)), palette: palette(), light: sequential(0, 'light') };\n"
+    )
+    with open_page(browser, make_page(tmp_path, module).as_uri(), color_scheme=theme) as page:
+        colours = page.evaluate("tested")
+    sequence = [luminance(colour) for colour in colours["sequential"]]
+    assert sequence == sorted(sequence, reverse=theme == "light")  # stronger all the way
+    ink = luminance(colours["palette"]["ink"])
+    assert min(contrast(ink, luminance(colour)) for colour in colours["shade"]) >= 4.5  # text stands on it
+    assert contrast(luminance(colours["palette"]["quiet"]), luminance(colours["palette"]["ground"])) >= 4.5
+    assert colours["diverging"][10] == colours["sequential"][0]  # zero is the background
+    assert contrast(luminance(colours["diverging"][0]), luminance(colours["diverging"][10])) >= 3
+    assert contrast(luminance(colours["diverging"][20]), luminance(colours["diverging"][10])) >= 3
+    assert colours["light"] == "rgb(255, 255, 255)"  # whatever the theme
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of WCAG 2.2."""
+    if colour.startswith("#"):
+        channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    else:
+        channels = [int(number) for number in re.findall(r"\d+", colour)]
+    linear = [c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: float, other: float) -> float:
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
