@@ -1,5 +1,5 @@
 // Start the page: read the model and the link, run the first text, connect buttons and keys.
-// Read next: page.js (what happens at a change), state.js, requests.js; then what each part draws.
+// Read next: page.js (what happens at a change), state.js, answers.js; then what each part draws.
 
 import { copyText, showKeys, showText } from "./dialogs.js";
 import { effectsOn } from "./effects.js";
@@ -13,7 +13,6 @@ import { askFor, emptyState } from "./state.js";
 import { byId } from "./words.js";
 
 const FALLBACK = "I feel wonderful today"; // where a corpus has no example that is short enough
-const OTHER_PAUSE = 150; // ms
 
 async function start() {
   const [model, findings] = await Promise.all([fetchJson("/api/model"), fetchJson("/api/findings")]);
@@ -52,11 +51,6 @@ function connectButtons(page) {
   });
   on("copy-python", () => showCode(page, "python", "The same in Python"));
   on("copy-command", () => showCode(page, "command", "The same as a command"));
-  let timer = 0;
-  byId("other").addEventListener("input", () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => page.change({ ...page.state, other: byId("other").value }, "typing"), OTHER_PAUSE);
-  });
   on("enlarge", () => {
     const large = document.body.classList.toggle("large");
     byId("enlarge").setAttribute("aria-pressed", String(large));
@@ -65,20 +59,20 @@ function connectButtons(page) {
 }
 
 async function showCode(page, language, title) {
-  const code = await page.ask("code", askFor(page.state));
+  const code = await page.answers.ask("code", askFor(page.state));
   if (code !== null) showText(title, code[language]);
-  else if (page.problems.code) showText(title, page.problems.code);
+  else if (page.answers.problems.code) showText(title, page.answers.problems.code);
 }
 
 // Exports are of what is shown: while an answer is on its way there is nothing that fits the switches.
 function connectExports(page, on) {
   const name = `explore-${page.model.name}`;
-  const onFresh = (id, action) => on(id, () => (page.fresh.has("run") ? action() : page.note("Wait for the answer, then export.")));
-  const picture = () => drawPicture(page.model, page.state, page.run, page.fresh.has("heads") ? effectsOn(page.effects, page.focus) : null, page.limit, page.focus);
+  const onFresh = (id, action) => on(id, () => (page.answers.fresh.has("run") ? action() : page.note("Wait for the answer, then export.")));
+  const picture = () => drawPicture(page.model, page.state, page.answers.run, page.answers.fresh.has("heads") ? effectsOn(page.answers.effects, page.focus) : null, page.limit, page.focus);
   onFresh("export-svg", () => saveSvg(picture(), name));
   onFresh("export-png", () => savePng(picture(), name));
-  onFresh("export-csv", () => saveCsv(listRows(page.run, page.fresh.has("heads") ? page.effects.units : null), name));
-  onFresh("export-json", () => saveJson(experimentFile(page.model, page.state, page.run), name));
+  onFresh("export-csv", () => saveCsv(listRows(page.answers.run, page.answers.fresh.has("heads") ? page.answers.effects.units : null), name));
+  onFresh("export-json", () => saveJson(experimentFile(page.model, page.state, page.answers.run), name));
 }
 
 function connectKeys(page) {

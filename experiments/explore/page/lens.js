@@ -7,7 +7,7 @@ import { labelTokens, tokenElement } from "./tokens.js";
 import { percent, readableOn, showLabel } from "./words.js";
 
 // answer: of /api/lens; tokens: those that are not deleted
-export function showLens(panel, answer, tokens, focus, model) {
+export function showLens(panel, answer, focus, model) {
   const k = answer.labels.indexOf(focus);
   const rows = answer.probabilities;
   const title = `What the output layer would say at each token and layer: the probability of ${showLabel(focus, model)}, in percent.`;
@@ -17,7 +17,7 @@ export function showLens(panel, answer, tokens, focus, model) {
   }
   const depth = (l) => (l === 0 ? "input" : `after ${l - 1}`);
   const head = node("tr", {}, node("th", { scope: "col" }, "token"), ...rows.map((_, l) => node("th", { scope: "col" }, depth(l))));
-  const body = labelTokens(tokens).map((label, position) => {
+  const body = labelTokens(answer.tokens).map((label, position) => {
     const cells = rows.map((row, l) => {
       const p = row[position][k];
       const cell = node("td", { title: `${label}, ${depth(l)}: ${percent(p)}` }, (100 * p).toFixed(0));

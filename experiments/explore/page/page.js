@@ -1,8 +1,8 @@
-// The page: one state, its answers, and who is told when either changes. Exports: Page.
+// The page: one state, and who is told when it changes or an answer comes. Exports: Page.
 //
-// change(next) -> paint the switches at once -> ask /api/run, then /api/attention, the open view and, last, /api/heads.
-// Each answer is painted when it comes; an answer to an older state is never painted.
+// change(next) -> answers.js asks for what is new -> paint(), at once for the switches and again for each answer.
 
+import { Answers } from "./answers.js";
 import { AttentionPanel } from "./attention.js";
 import { Bars } from "./bars.js";
 import { onTheme } from "./colours.js";
@@ -14,31 +14,27 @@ import { announce, node } from "./nodes.js";
 import { MOST_CHARACTERS, writeFragment } from "./permalink.js";
 import { RandomHeads } from "./random.js";
 import { decodeRecording } from "./recording.js";
-import { Requests } from "./requests.js";
-import { UndoStack, askFor, countSwitches, sameExperiment, toggleUnits } from "./state.js";
+import { UndoStack, countSwitches, sameExperiment, toggleUnits } from "./state.js";
 import { Tabs } from "./tabs.js";
-import { TextBox, TokenRow, WordChoice } from "./textbox.js";
+import { TokenRow, TypedText, WordChoice, fillChooser } from "./textbox.js";
 import { byId, showLabel } from "./words.js";
 
+// Parts of the page, and the kind of answer that each shows.
+const SHOWS = { prediction: "run", tokens: "run", grid: "heads", "view-attention": "attention", "view-lens": "lens" };
 const VIEWS = { attention: "Attention", lens: "Class lens", corpus: "Corpus", random: "Random heads" };
 
 export class Page {
-  requests = new Requests();
   past = new UndoStack();
-  run = null; // the answer of /api/run that is shown
-  effects = null; // {run, units}: what switching each unit off too would do, and the answer that this is compared with
-  recording = null; // the JSON of /api/attention
-  lens = null;
-  draws = null; // the answer of /api/random
-  drawing = false; // whether it is on its way
-  fresh = new Set(); // kinds of answers that belong to the present state; others are shown dimmed
-  problems = {}; // by kind of request: the server's line
   hovered = null; // the unit whose numbers stand under the grid
+  drawn = null; // the recording that the attention view shows
 
   constructor(model, findings) {
     this.model = model;
     this.findings = findings;
-    this.textBox = new TextBox(model, (text) => this.change({ ...this.state, text, tokens: text === this.state.text ? this.state.tokens : {} }, "typing"));
+    this.answers = new Answers(model, () => this.paint());
+    this.text = new TypedText(byId("text"), (text) => this.changeText(text, "typing"));
+    this.other = new TypedText(byId("other"), (other) => this.change({ ...this.state, other }, "typing"));
+    fillChooser(model, (text) => this.changeText(text));
     this.tokenRow = new TokenRow((position) => this.toggleToken(position));
     this.removals = new WordChoice(byId("removals"), model.removals, (removal) => this.change({ ...this.state, removal }));
     this.fills = new WordChoice(byId("fills"), model.fills, (fill) => this.chooseFill(fill));
@@ -55,7 +51,7 @@ export class Page {
     const place = node("div", {});
     this.tabs.panel("attention").append(this.attentionError, place);
     this.attention = new AttentionPanel(place, { onHead });
-    this.random = new RandomHeads(this.tabs.panel("random"), () => this.drawRandom());
+    this.random = new RandomHeads(this.tabs.panel("random"), () => this.answers.drawRandom());
     onTheme(() => this.paint());
   }
 
@@ -66,15 +62,9 @@ export class Page {
   }
 
   enter(next) {
-    const former = this.state;
     this.state = next;
     this.shareLink();
-    if (former === undefined || !sameExperiment(former, next)) this.refresh();
-    else {
-      this.paint();
-      if (String(former.look) !== String(next.look) && this.fresh.has("attention")) this.refreshNeurons();
-      else if (this.fresh.has("run")) this.refreshView();
-    }
+    this.answers.follow(next);
   }
 
   undo() {
@@ -82,8 +72,14 @@ export class Page {
     if (former !== null) this.enter({ ...former, view: this.state.view, removal: this.state.removal });
   }
 
+  // Switches of heads stay, those of tokens do not: they were about the words of another text.
+  changeText(text, kind) {
+    if (text !== this.state.text) this.change({ ...this.state, text, tokens: {} }, kind);
+    else if (!this.answers.fresh.has("run")) this.answers.refresh();
+  }
+
   toggleToken(position) {
-    if (this.run === null || this.runText !== this.state.text) return; // the tokens of another text
+    if (this.answers.runText !== this.state.text) return; // the tokens of another text
     const { [position]: current, ...tokens } = this.state.tokens;
     if (current === undefined) tokens[position] = this.state.removal;
     this.change({ ...this.state, tokens });
@@ -99,129 +95,60 @@ export class Page {
   }
 
   tryStrongest() {
-    if (!this.fresh.has("heads")) return;
-    const unit = strongest(this.state, this.effects);
+    if (!this.answers.fresh.has("heads")) return;
+    const unit = strongest(this.state, this.answers.effects);
     if (unit !== null) this.change({ ...toggleUnits(this.state, [unit]), ...lookAt(unit) });
   }
 
-  // Ask; the answer, or null where it was overtaken or the server refused: then its line stands where it belongs.
-  async ask(kind, body) {
-    try {
-      const answer = await this.requests.ask(kind, body);
-      if (answer !== null) delete this.problems[kind];
-      return answer;
-    } catch (error) {
-      this.problems[kind] = error.message;
-      this.paint();
-      return null;
-    }
-  }
-
-  async refresh() {
-    this.requests.abort("attention", "lens", "heads", "random");
-    this.fresh.clear();
-    this.paint();
-    const { text } = this.state;
-    const run = await this.ask("run", askFor(this.state));
-    if (run === null) return;
-    Object.assign(this, { run, runText: text, draws: null });
-    this.problems = {};
-    this.fresh.add("run");
-    this.paint();
-    announce(byId("live"), describeAnswer(run, this.state, this.focus, (label) => showLabel(label, this.model)));
-    await this.refreshView();
-    await this.refreshEffects();
-  }
-
-  async refreshEffects() {
-    if (!this.fresh.has("run")) return; // a newer state is on its way
-    const run = this.run;
-    const units = await this.ask("heads", askFor(this.state));
-    if (units === null) return;
-    this.effects = { run, units };
-    this.fresh.add("heads");
-    this.paint();
-  }
-
-  // Ask for what the open tab shows, unless it is fresh.
-  async refreshView() {
-    const { view } = this.state;
-    if (this.fresh.has(view)) return;
-    if (view === "lens") {
-      const lens = await this.ask("lens", askFor(this.state));
-      if (lens === null) return;
-      this.lens = { ...lens, tokens: this.run.tokens.filter((_, position) => this.state.tokens[position] !== "delete") };
-    } else if (view === "attention") {
-      const all = this.run.tokens.length <= this.model.most_tokens;
-      const recording = await this.ask("attention", { ...askFor(this.state), look: this.state.look, all });
-      if (recording === null) return;
-      this.recording = recording;
-      this.showAttention();
-    } else return;
-    this.fresh.add(view);
-    this.paint();
-  }
-
-  // The maps of all heads are here already: only q and k of the head that is looked at are wanted.
-  async refreshNeurons() {
-    const recording = await this.ask("attention", { ...askFor(this.state), look: this.state.look, all: false });
-    if (recording === null) return;
-    const whole = this.recording.maps.heads.length > 1;
-    this.recording = whole ? { ...this.recording, neurons: recording.neurons } : recording;
-    this.showAttention();
-    this.paint();
-  }
-
-  showAttention() {
+  showAttention(recording) {
+    if (recording === null || recording === this.drawn) return;
+    this.drawn = recording;
     const [layer, head] = this.state.look;
-    this.attention.show(decodeRecording(this.recording), { ...this.attention.state, layer, head });
-  }
-
-  async drawRandom() {
-    this.drawing = true;
-    this.paint();
-    const draws = await this.ask("random", askFor(this.state));
-    this.drawing = false;
-    if (draws !== null) this.draws = draws;
-    this.paint();
+    this.attention.show(decodeRecording(recording), { ...this.attention.state, layer, head });
   }
 
   // The label that colours, lens and words are about: the chosen one, else what was predicted before any switch.
   get focus() {
     const { focus } = this.state;
-    return this.run.labels.includes(focus) ? focus : this.run.predicted_before;
+    const { run } = this.answers;
+    return run.labels.includes(focus) ? focus : run.predicted_before;
   }
 
   // Paint everything from the state and the answers that are here; what is not fresh is dimmed.
   paint() {
-    const { state, run, fresh } = this;
-    this.textBox.show(state.text);
+    const { state, answers } = this;
+    this.text.show(state.text);
+    this.other.show(state.other);
     this.removals.show(state.removal);
     this.fills.show(state.fill);
     byId("donor").hidden = state.fill !== "text";
-    if (byId("other").value !== state.other) byId("other").value = state.other;
     byId("undo").disabled = this.past.length === 0;
     byId("everything-on").disabled = countSwitches(state) === 0;
-    byId("strongest").disabled = !fresh.has("heads");
+    byId("strongest").disabled = !answers.fresh.has("heads");
+    for (const [id, kind] of Object.entries(SHOWS)) byId(id).classList.toggle("old", !answers.fresh.has(kind));
+    this.paintProblems(answers.problems);
     this.tabs.show(state.view);
     showCorpus(this.tabs.panel("corpus"), this.findings, state, this.model);
-    this.paintProblems();
-    for (const [id, kind] of [["prediction", "run"], ["tokens", "run"], ["grid", "heads"], ["view-attention", "attention"], ["view-lens", "lens"]]) {
-      byId(id).classList.toggle("old", !fresh.has(kind));
-    }
-    if (run === null) return;
-    if (this.runText === state.text) this.tokenRow.show(run.tokens, state);
-    this.bars.show(run, this.focus, this.draws?.after ?? []);
-    const name = showLabel(this.focus, this.model);
-    this.limit = this.grid.paint(state, effectsOn(this.effects, this.focus), (unit) => changesPrediction(this.effects, unit), name);
-    showLegend(this.limit, name);
-    this.readOut(this.hovered);
-    if (this.lens) showLens(this.tabs.panel("lens"), this.lens, this.lens.tokens, this.focus, this.model);
-    this.random.show(state, this.draws, run, this.model, this.drawing, this.problems.random);
+    if (answers.run !== null) this.paintAnswers();
   }
 
-  paintProblems() {
-    const { run, attention, heads, lens } = this.problems;
+  paintAnswers() {
+    const { state, answers, model, focus } = this;
+    const { run, effects, lens } = answers;
+    const name = showLabel(focus, model);
+    if (answers.runText === state.text) this.tokenRow.show(run.tokens, state);
+    this.bars.show(run, focus, answers.draws?.after ?? []);
+    this.limit = this.grid.paint(state, effectsOn(effects, focus), (unit) => changesPrediction(effects, unit), name);
+    showLegend(this.limit, name);
+    this.readOut(this.hovered);
+    this.showAttention(answers.recording);
+    if (lens && state.view === "lens" && !answers.problems.lens) showLens(this.tabs.panel("lens"), lens, focus, model);
+    this.random.show(state, answers, model);
+    if (answers.fresh.has("run")) announce(byId("live"), describeAnswer(run, state, focus, (label) => showLabel(label, model)));
+  }
+
+  // Each line stands near what caused it.
+  paintProblems({ run, attention, heads, lens }) {
     const ofFill = run?.startsWith("other") || run?.startsWith("fill");
     announce(byId("text-error"), (!ofFill && run) || "");
     announce(byId("grid-error"), (ofFill && run) || heads || "");
@@ -231,9 +158,9 @@ export class Page {
 
   readOut(unit) {
     this.hovered = unit;
-    if (this.run === null) return;
-    const shown = unit ?? this.state.unit;
-    byId("readout").textContent = describeUnit(shown, this.state, this.effects, this.focus, showLabel(this.focus, this.model));
+    const { run, effects } = this.answers;
+    if (run === null) return;
+    byId("readout").textContent = describeUnit(unit ?? this.state.unit, this.state, effects, this.focus, showLabel(this.focus, this.model));
   }
 
   shareLink() {

@@ -18,16 +18,17 @@ export class RandomHeads {
     this.#result.setAttribute("aria-live", "polite");
   }
 
-  // answer: of /api/random, or null; running: whether it is on its way
-  show(state, answer, run, model, running, problem) {
+  // answers: of answers.js
+  show(state, { run, draws, drawing, problems }, model) {
     const nothing = state.heads.length + state.mlps.length === 0;
-    this.#button.disabled = nothing || running;
-    this.#panel.setAttribute("aria-busy", String(running));
-    if (problem) this.#result.replaceChildren(node("p", { class: "error" }, problem));
-    else if (nothing) this.#result.replaceChildren(node("p", {}, "Nothing is switched off: switch a head off first."));
-    else if (running) this.#result.replaceChildren(node("p", {}, "drawing 20 times …"));
-    else if (answer === null) this.#result.replaceChildren(node("p", {}, `Now: ${describeSwitches({ ...state, tokens: {} })}.`));
-    else this.#result.replaceChildren(...tabulateDraws(answer, run, model));
+    this.#button.disabled = nothing || drawing;
+    this.#panel.setAttribute("aria-busy", String(drawing));
+    const say = (text, attributes = {}) => this.#result.replaceChildren(node("p", attributes, text));
+    if (problems.random) say(problems.random, { class: "error" });
+    else if (nothing) say("Nothing is switched off: switch a head off first.");
+    else if (drawing) say("drawing 20 times …");
+    else if (draws === null) say(`Now: ${describeSwitches({ ...state, tokens: {} })}.`);
+    else this.#result.replaceChildren(...tabulateDraws(draws, run, model));
   }
 }
 

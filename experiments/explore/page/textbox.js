@@ -1,5 +1,5 @@
 // The text, the examples of the corpus, and the tokens as buttons: what is hidden, deleted or filled.
-// Exports: TextBox, TokenRow, WordChoice.
+// Exports: TypedText, fillChooser, TokenRow, WordChoice.
 
 import { node } from "./nodes.js";
 import { labelTokens, shorten, tokenElement } from "./tokens.js";
@@ -7,38 +7,47 @@ import { byId } from "./words.js";
 
 const TYPING_PAUSE = 150; // ms without a key before what was typed is run
 
-export class TextBox {
-  #box = byId("text");
+// A box to type in. What is typed while an answer is on its way stays: only a text from elsewhere replaces it.
+export class TypedText {
+  #box;
   #timer = 0;
+  #text = ""; // what the state holds, as far as this box knows
+  #onText;
 
-  // onText(text): after a pause, at Ctrl-Enter or for a chosen example
-  constructor(model, onText) {
-    const run = () => {
+  // onText(text): after a pause, or at Ctrl-Enter
+  constructor(box, onText) {
+    this.#box = box;
+    this.#onText = onText;
+    box.addEventListener("input", () => {
       clearTimeout(this.#timer);
-      onText(this.#box.value);
-    };
-    this.#box.addEventListener("input", () => {
-      clearTimeout(this.#timer);
-      this.#timer = setTimeout(run, TYPING_PAUSE);
+      this.#timer = setTimeout(() => this.run(), TYPING_PAUSE);
     });
-    this.#box.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) run();
+    box.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.run();
     });
-    const chooser = byId("examples");
-    chooser.append(node("option", { value: "" }, "Examples …"), ...groupExamples(model));
-    chooser.addEventListener("change", () => {
-      if (chooser.value === "") return;
-      this.#box.value = model.examples[Number(chooser.value)].text;
-      chooser.value = "";
-      run();
-    });
-    chooser.hidden = model.examples.length === 0;
+  }
+
+  run() {
+    clearTimeout(this.#timer);
+    this.#text = this.#box.value;
+    this.#onText(this.#text);
   }
 
   show(text) {
+    if (text === this.#text) return;
     clearTimeout(this.#timer);
-    if (this.#box.value !== text) this.#box.value = text;
+    this.#box.value = this.#text = text;
   }
+}
+
+export function fillChooser(model, onText) {
+  const chooser = byId("examples");
+  chooser.append(node("option", { value: "" }, "Examples …"), ...groupExamples(model));
+  chooser.addEventListener("change", () => {
+    if (chooser.value !== "") onText(model.examples[Number(chooser.value)].text);
+    chooser.value = "";
+  });
+  chooser.hidden = model.examples.length === 0;
 }
 
 function groupExamples(model) {

@@ -284,7 +284,7 @@ def test_the_keyboard_alone_goes_from_the_text_to_a_switched_head(site: Site, vi
     page.keyboard.press("?")
     assert page.locator("dialog[open]").is_visible()
     page.keyboard.press("Escape")
-    assert page.locator("dialog").count() == 0
+    page.wait_for_selector("dialog", state="detached")
 
 
 def test_looking_does_not_switch(site: Site, visit: Callable[..., Any]) -> None:
@@ -294,6 +294,7 @@ def test_looking_does_not_switch(site: Site, visit: Callable[..., Any]) -> None:
         return page.locator(".attention-bar select").evaluate_all("l => l.slice(0, 2).map(e => e.value)")
 
     cell(page, "head 1.2").click(modifiers=["Shift"])
+    page.wait_for_function("() => document.querySelector('.attention-bar select').value === '1'")
     assert looked() == ["1", "2"]
     cell(page, "head 0.1").focus()
     page.keyboard.press("Enter")
@@ -414,6 +415,22 @@ def test_late_answers_are_dropped(site: Site, visit: Callable[..., Any]) -> None
     assert_shown(page, answer)
 
 
+def test_what_is_typed_while_an_answer_is_on_its_way_stays(site: Site, visit: Callable[..., Any]) -> None:
+    page, held = visit("#text=i+felt+glad"), []
+    page.route("**/api/run", lambda route: held.append(route) if not held else route.continue_())
+    page.focus("#text")
+    page.keyboard.press("End")
+    page.keyboard.type(" at")
+    page.wait_for_selector("#prediction.old")
+    page.keyboard.type(" wo", delay=5)
+    held[0].continue_()
+    page.keyboard.type("rk", delay=40)
+    page.wait_for_function("() => document.querySelectorAll('.token').length === 5")
+    settle(page)
+    assert page.input_value("#text") == "i felt glad at work"
+    assert_shown(page, site.post("/api/run", text="i felt glad at work"))
+
+
 HOSTILE = {
     "a tag": "<img src=x onerror=alert(1)>",
     "the end of a script": "</script><script>alert(1)</script>",
@@ -512,7 +529,7 @@ def test_code_is_shown_and_can_be_closed_at_any_size(site: Site, visit: Callable
         assert page.locator("dialog pre").text_content() == code[language]
         assert page.locator("dialog .close").bounding_box()["y"] >= 0
         page.click("dialog .close")
-        assert page.locator("dialog").count() == 0
+        page.wait_for_selector("dialog", state="detached")
 
 
 def test_exports_hold_what_is_shown(site: Site, visit: Callable[..., Any], tmp_path: Path) -> None:
@@ -539,7 +556,9 @@ def test_exports_hold_what_is_shown(site: Site, visit: Callable[..., Any], tmp_p
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(visit: Callable[..., Any], scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-    page = visit("#text=i+felt+glad+at+work&heads=0.1&mlps=1&tokens=1:hide,2:fill", color_scheme=scheme)
+    page = visit(
+        "#text=i+felt+glad+at+work&heads=0.1&mlps=1&tokens=1:hide,2:fill", color_scheme=scheme, reduced_motion="reduce"
+    )
 
     def violations() -> list[str]:
         found = axe.Axe().run(page).response["violations"]
@@ -549,7 +568,6 @@ def test_axe_finds_nothing(visit: Callable[..., Any], scheme: str) -> None:
     for view in ("Class lens", "Random heads", "Corpus"):
         page.click(f"role=tab[name='{view}']")
         settle(page)
-        page.wait_for_timeout(300)  # colours fade in
         assert violations() == []
     page.keyboard.press("?")
     assert violations() == []
