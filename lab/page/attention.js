@@ -171,8 +171,8 @@ export class AttentionPanel {
     [this.box.scrollTop, this.box.scrollLeft] = [top, left];
     if (shown !== this.shown && this.alive.target) scrollInside(this.box, this.alive.target);
     this.shown = shown;
+    this.rest();
     if (spot) this.box.querySelector(`[data-spot="${spot}"]`)?.focus({ preventScroll: true });
-    else this.rest();
   }
 
   drawView(scene) {

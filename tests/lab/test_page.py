@@ -5,9 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from browser import open_browser, open_page
+from tiny import random_classifier
 
+from lab.attention import list_tokens, pack, record_attention
 from lab.page.bundle import PAGE, PANEL, STYLE, bundle, join_modules, write_data
+from model import masks
 
 MODULES = sorted(PAGE.glob("*.js"))
 TEMPLATE = """<!doctype html><html lang="en"><head><title>t</title><meta charset="utf-8">
@@ -51,11 +55,11 @@ def test_no_module_turns_text_into_code(path):
 def test_modules_become_one_script():
     modules = {
         "a.js": "// A\nexport const one = 1;\nexport function add(x) {\n  return x + one;\n}\n",
-        "b.js": 'import {\n  add,\n  one,\n} from "./a.js";\nexport class B {}\nexport async function wait() {}\nadd(one);\n',
+        "b.js": 'import {\n  add,\n  one,\n} from "./a.js";\nexport class B {}\nexport async function wait() {}\n',
     }
     script = join_modules(modules)
     assert script == (
-        "// A\nconst one = 1;\nfunction add(x) {\n  return x + one;\n}\n\nclass B {}\nasync function wait() {}\nadd(one);\n"
+        "// A\nconst one = 1;\nfunction add(x) {\n  return x + one;\n}\n\nclass B {}\nasync function wait() {}\n"
     )
 
 
@@ -175,3 +179,47 @@ def luminance(colour: str) -> float:
 
 def contrast(one: float, other: float) -> float:
     return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+@pytest.mark.slow
+def test_a_panel_shows_what_is_packed_and_asks_for_the_rest(tmp_path, browser, tiny):
+    ids = torch.arange(1, 8)[None]
+    clf = random_classifier(tiny, list("abcd"))
+    gone = torch.zeros(1, 7, dtype=torch.bool)
+    gone[0, [0, 3]] = True
+    tokens = list_tokens([(f" t{i}", 3 * i, 3 * i + 3) for i in range(7)])
+    with torch.inference_mode():
+        mask = masks.hide_tokens(gone)
+        recording = record_attention(clf.trunk, clf.trunk.embed(ids), tokens, {"attn_mask": mask}, [0, 3])
+    module = (
+        'import { decodeRecording } from "./recording.js";\nimport { AttentionPanel } from "./attention.js";\n'
+        "const asked = [];\nconst main = document.createElement('main');\ndocument.body.append(main);\n"
+        "const onHead = (...head) => asked.push(head);\nconst onView = (view) => asked.push(view);\n"
+        "const panel = new AttentionPanel(main, { onHead, onView, missing: 'not yet' });\n"
+        "const json = JSON.parse(document.getElementById('data').textContent);\n"
+        "panel.show(decodeRecording(json));\nwindow.tested = { panel, asked };\n"
+    )
+    data = pack(recording, maps=[(1, 2), (2, 4)], neurons=[(1, 2)])
+    with open_page(browser, make_page(tmp_path, module, data).as_uri()) as page:
+        for query in range(7):
+            weights = page.evaluate(f"Array.from(tested.panel.recording.neuron(1, 2, {query}).weights)")
+            assert weights == pytest.approx(recording.weights[1, 2, query].tolist(), abs=1e-6)
+            masked = page.evaluate(f"tested.panel.recording.neuron(1, 2, {query}).masked")
+            assert masked == [key > query or key in (0, 3) for key in range(7)]
+            row = page.evaluate(
+                f"[0, 1, 2, 3, 4, 5, 6].map((key) => tested.panel.recording.map(2, 4).at({query}, key))"
+            )
+            assert row == pytest.approx(recording.weights[2, 4, query].tolist(), abs=0.002)
+        elsewhere = {head: recording.weights[*head, -1, 1:6].sum().item() for head in ((1, 2), (2, 4))}
+        state = page.evaluate("tested.panel.state")
+        assert (state["layer"], state["head"]) == max(elsewhere, key=lambda head: elsewhere[head])
+        assert (state["query"], state["view"]) == (6, "lines")
+        assert page.locator(".strip-token.is-hidden").all_text_contents() == ["·t0", "·t3"]
+        page.evaluate("tested.panel.show(tested.panel.recording, { layer: 2, head: 4, query: 5 })")
+        page.click("#attention-tab-neurons")
+        assert page.locator(".missing").text_content() == "not yet"
+        page.click("#attention-tab-heads")
+        page.click("[aria-label='Open head 0.1']")
+        assert "not here" in page.locator(".missing").text_content()
+        assert page.evaluate("tested.asked") == ["neurons", "heads", [0, 1], "lines"]
+        assert page.evaluate("tested.panel.state.query") == 5
