@@ -2,7 +2,6 @@
 it."""
 
 import json
-import os
 import re
 import socket
 import threading
@@ -16,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import small_run
 import uvicorn
+from browser import NO_NETWORK, check_accessibility, open_browser, scrolls
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route
 
 from experiments.explore.check import compare, read_export
 from experiments.explore.guard import list_hosts
@@ -24,19 +25,9 @@ from experiments.explore.subject import Subject, open_language_model, open_run
 from lab.device import Device
 from model import GPT2Config
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = Path("/usr/bin/chromium")
-QUIET = "gpu quic background-networking component-update sync"  # what would make chromium ask the network
-ARGUMENTS = ["--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in QUIET.split())]
-REQUIRED = os.environ.get("HEADGATE_BROWSER") == "required"
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not CHROMIUM.exists() and not REQUIRED, reason=f"NO BROWSER: {CHROMIUM} is missing, so no page is tested"
-    ),
-]
+pytestmark = pytest.mark.slow
 Json = dict[str, Any]
+Visit = Callable[..., Page]
 
 
 class Site:
@@ -89,27 +80,25 @@ def large_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+def browser() -> Iterator[Browser]:
+    with open_browser() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture
-def visit(site: Site, browser: Any) -> Iterator[Callable[..., Any]]:
+def visit(browser: Browser, site: Site) -> Iterator[Visit]:
     """Open the page at a fragment and wait for its answers. Fails on an error in the console, and on any request to
     another host."""
     contexts, complaints = [], []
 
-    def open_page(fragment: str = "", at: Site = site, script: str = "", **settings: Any) -> Any:
+    def open_page(fragment: str = "", at: Site = site, script: str = "", **settings: Any) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | settings)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
         page.add_init_script(script)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("console", lambda message: complaints.append(message.text) if is_complaint(message) else None)
         page.on("request", lambda request: complaints.append(request.url) if leaves(request.url, at) else None)
         page.goto(at.address + "/" + fragment)
@@ -122,15 +111,15 @@ def visit(site: Site, browser: Any) -> Iterator[Callable[..., Any]]:
     assert complaints == []
 
 
-def is_complaint(message: Any) -> bool:
+def is_complaint(message: ConsoleMessage) -> bool:
     return message.type in ("error", "warning") and "status of 400" not in message.text  # a refusal is no error of ours
 
 
 def leaves(url: str, site: Site) -> bool:
-    return not url.startswith((site.address + "/", "data:", "blob:"))
+    return not url.startswith((site.address + "/", *NO_NETWORK))
 
 
-def settle(page: Any) -> None:
+def settle(page: Page) -> None:
     """Wait until everything that is shown belongs to the present state."""
     page.wait_for_selector("#prediction:not(.old)")
     page.wait_for_selector("#grid:not(.old)")
@@ -138,11 +127,11 @@ def settle(page: Any) -> None:
     page.wait_for_selector("#view-lens:not(.old), #view-lens[hidden]", state="attached")
 
 
-def cell(page: Any, name: str) -> Any:
+def cell(page: Page, name: str) -> Locator:
     return page.locator(f'#grid [data-name="{name}"]')
 
 
-def type_text(page: Any, text: str) -> None:
+def type_text(page: Page, text: str) -> None:
     page.fill("#text", text)
     page.wait_for_function("text => new URLSearchParams(location.hash.slice(1)).get('text') === text", arg=text)
     settle(page)
@@ -157,7 +146,7 @@ def points(difference: float, digits: int = 1) -> str:
     return text if float(text) == 0 else ("−" if difference < 0 else "+") + text
 
 
-def assert_shown(page: Any, answer: Json) -> None:
+def assert_shown(page: Page, answer: Json) -> None:
     """The bars are those of an answer of /api/run, and the words are about its prediction."""
     names = [label for label in page.locator("#bars .name").all_inner_texts()]
     assert names == answer["labels"]
@@ -175,7 +164,7 @@ def assert_shown(page: Any, answer: Json) -> None:
     assert ("changed" in verdict) == (answer["predicted"] != answer["predicted_before"])
 
 
-def assert_effects(page: Any, site: Site, answer: Json, body: Json) -> None:
+def assert_effects(page: Page, site: Site, answer: Json, body: Json) -> None:
     """Each cell that is on shows what switching it off too does to the label predicted before."""
     units = site.post("/api/heads", **body)
     k = answer["labels"].index(answer["predicted_before"])
@@ -189,7 +178,7 @@ def assert_effects(page: Any, site: Site, answer: Json, body: Json) -> None:
     assert shown == expected
 
 
-def test_the_first_example_is_predicted_on_load(site: Site, visit: Callable[..., Any]) -> None:
+def test_the_first_example_is_predicted_on_load(site: Site, visit: Visit) -> None:
     page = visit()
     text = site.get("/api/model")["examples"][0]["text"]
     assert page.input_value("#text") == text
@@ -200,7 +189,7 @@ def test_the_first_example_is_predicted_on_load(site: Site, visit: Callable[...,
     assert page.inner_text("#link-note") == ""
 
 
-def test_type_switch_and_see(site: Site, visit: Callable[..., Any]) -> None:
+def test_type_switch_and_see(site: Site, visit: Visit) -> None:
     page, body = visit(), {"text": "i felt afraid at work"}
     type_text(page, body["text"])
     assert_shown(page, site.post("/api/run", **body))
@@ -225,7 +214,7 @@ def test_type_switch_and_see(site: Site, visit: Callable[..., Any]) -> None:
     assert page.locator(".token.delete").inner_text().endswith("deleted")
 
 
-def test_whole_rows_switch_together(site: Site, visit: Callable[..., Any]) -> None:
+def test_whole_rows_switch_together(site: Site, visit: Visit) -> None:
     page = visit("#text=i+felt+glad&heads=1.0")
     cell(page, "all heads of layer 1").click()
     settle(page)
@@ -239,7 +228,7 @@ def test_whole_rows_switch_together(site: Site, visit: Callable[..., Any]) -> No
     assert_shown(page, site.post("/api/run", text="i felt glad"))
 
 
-def test_a_click_on_a_bar_changes_what_the_grid_is_about(site: Site, visit: Callable[..., Any]) -> None:
+def test_a_click_on_a_bar_changes_what_the_grid_is_about(site: Site, visit: Visit) -> None:
     page = visit("#text=i+felt+glad")
     answer = site.post("/api/run", text="i felt glad")
     other = next(label for label in answer["labels"] if label != answer["predicted_before"])
@@ -248,7 +237,7 @@ def test_a_click_on_a_bar_changes_what_the_grid_is_about(site: Site, visit: Call
     assert_effects(page, site, answer | {"predicted_before": other}, {"text": "i felt glad"})
 
 
-def test_the_keyboard_alone_goes_from_the_text_to_a_switched_head(site: Site, visit: Callable[..., Any]) -> None:
+def test_the_keyboard_alone_goes_from_the_text_to_a_switched_head(site: Site, visit: Visit) -> None:
     page = visit()
     page.focus("#text")
     page.keyboard.press("Control+a")
@@ -287,7 +276,7 @@ def test_the_keyboard_alone_goes_from_the_text_to_a_switched_head(site: Site, vi
     page.wait_for_selector("dialog", state="detached")
 
 
-def test_looking_does_not_switch(site: Site, visit: Callable[..., Any]) -> None:
+def test_looking_does_not_switch(site: Site, visit: Visit) -> None:
     page = visit()
 
     def looked() -> list[str]:
@@ -306,7 +295,7 @@ def test_looking_does_not_switch(site: Site, visit: Callable[..., Any]) -> None:
     assert page.locator("#grid .looked").get_attribute("data-name") == "head 1.1"
 
 
-def test_the_strongest_head_is_the_one_whose_effect_is_largest(site: Site, visit: Callable[..., Any]) -> None:
+def test_the_strongest_head_is_the_one_whose_effect_is_largest(site: Site, visit: Visit) -> None:
     body = {"text": "i felt glad at work"}
     page = visit("#text=" + body["text"].replace(" ", "+"))
     answer, units = site.post("/api/run", **body), site.post("/api/heads", **body)
@@ -319,7 +308,7 @@ def test_the_strongest_head_is_the_one_whose_effect_is_largest(site: Site, visit
     ]
 
 
-def test_a_link_brings_back_the_same_page(site: Site, visit: Callable[..., Any]) -> None:
+def test_a_link_brings_back_the_same_page(site: Site, visit: Visit) -> None:
     page = visit()
     text = "glad & mad + 1 #ü%"
     type_text(page, text)
@@ -360,7 +349,7 @@ def test_a_link_brings_back_the_same_page(site: Site, visit: Callable[..., Any])
     assert again.url == page.url
 
 
-def test_links_to_what_is_not_there(site: Site, visit: Callable[..., Any]) -> None:
+def test_links_to_what_is_not_there(site: Site, visit: Visit) -> None:
     page = visit("#v=1&text=i+felt+glad&heads=0.1,9.9,x&mlps=7&tokens=0:burn&fill=lava&look=-1.0&model=0123456789ab")
     assert "another network (0123456789ab" in page.inner_text("#link-note")
     assert_shown(page, site.post("/api/run", text="i felt glad", heads=[[0, 1]]))
@@ -374,7 +363,7 @@ def test_links_to_what_is_not_there(site: Site, visit: Callable[..., Any]) -> No
     assert_shown(page, site.post("/api/run", text="i felt glad", heads=[[0, 1]]))
 
 
-def test_undo_and_everything_on(site: Site, visit: Callable[..., Any]) -> None:
+def test_undo_and_everything_on(site: Site, visit: Visit) -> None:
     page = visit("#text=i+felt+glad")
     assert page.is_disabled("#undo")
     assert page.is_disabled("#everything-on")
@@ -391,11 +380,11 @@ def test_undo_and_everything_on(site: Site, visit: Callable[..., Any]) -> None:
     assert page.is_disabled("#undo")
 
 
-def test_late_answers_are_dropped(site: Site, visit: Callable[..., Any]) -> None:
+def test_late_answers_are_dropped(site: Site, visit: Visit) -> None:
     """The first answer is held back until the second one is shown; the page cannot abort it, so it does arrive."""
     page, held = visit("#text=i+felt+glad", script="AbortController.prototype.abort = () => {}"), []
 
-    def hold(route: Any) -> None:
+    def hold(route: Route) -> None:
         if route.request.post_data_json.get("heads") == [[0, 0]]:
             held.append((route, route.fetch()))
         else:
@@ -415,7 +404,7 @@ def test_late_answers_are_dropped(site: Site, visit: Callable[..., Any]) -> None
     assert_shown(page, answer)
 
 
-def test_what_is_typed_while_an_answer_is_on_its_way_stays(site: Site, visit: Callable[..., Any]) -> None:
+def test_what_is_typed_while_an_answer_is_on_its_way_stays(site: Site, visit: Visit) -> None:
     page, held = visit("#text=i+felt+glad"), []
     page.route("**/api/run", lambda route: held.append(route) if not held else route.continue_())
     page.focus("#text")
@@ -443,7 +432,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_sentences_are_only_text(large_site: Site, visit: Callable[..., Any], name: str) -> None:
+def test_hostile_sentences_are_only_text(large_site: Site, visit: Visit, name: str) -> None:
     page, text = visit(at=large_site), HOSTILE[name]
     type_text(page, text)
     answer = large_site.post("/api/run", text=text)
@@ -457,7 +446,7 @@ def test_hostile_sentences_are_only_text(large_site: Site, visit: Callable[..., 
     assert again.input_value("#text") == page.input_value("#text")
 
 
-def test_texts_that_are_refused_leave_the_page_alive(site: Site, visit: Callable[..., Any]) -> None:
+def test_texts_that_are_refused_leave_the_page_alive(site: Site, visit: Visit) -> None:
     page = visit("#text=i+felt+glad")
     for text, line in {"": "at least one character", "very " * 1024: "at most 17 tokens"}.items():
         page.fill("#text", text)
@@ -475,14 +464,14 @@ def test_texts_that_are_refused_leave_the_page_alive(site: Site, visit: Callable
     assert_shown(page, site.post("/api/run", text="i felt mad"))
 
 
-def test_a_server_that_is_gone_is_said_so(visit: Callable[..., Any]) -> None:
+def test_a_server_that_is_gone_is_said_so(visit: Visit) -> None:
     page = visit("#text=i+felt+glad", script="addEventListener('error', (event) => event.preventDefault())")
     page.evaluate("() => { window.fetch = () => Promise.reject(new TypeError('refused')); }")
     cell(page, "head 0.0").click()
     page.wait_for_selector("#text-error:has-text('does not answer')")
 
 
-def test_two_tabs_never_meet(site: Site, visit: Callable[..., Any]) -> None:
+def test_two_tabs_never_meet(site: Site, visit: Visit) -> None:
     first, second = visit("#text=i+felt+glad"), visit("#text=i+felt+mad")
     cell(first, "head 0.0").click()
     cell(second, "head 1.0").click()
@@ -493,7 +482,7 @@ def test_two_tabs_never_meet(site: Site, visit: Callable[..., Any]) -> None:
     assert second.evaluate("localStorage.length + sessionStorage.length") == 0
 
 
-def test_the_other_views(site: Site, visit: Callable[..., Any]) -> None:
+def test_the_other_views(site: Site, visit: Visit) -> None:
     body = {"text": "i felt glad at work", "heads": [[0, 0]], "tokens": {"1": "delete"}}
     page = visit("#text=i+felt+glad+at+work&heads=0.0&tokens=1:delete&view=lens")
     answer, lens = site.post("/api/run", **body), site.post("/api/lens", **body)
@@ -521,7 +510,7 @@ def test_the_other_views(site: Site, visit: Callable[..., Any]) -> None:
     assert page.locator(".ticks i").count() == 0  # they belonged to other switches
 
 
-def test_code_is_shown_and_can_be_closed_at_any_size(site: Site, visit: Callable[..., Any]) -> None:
+def test_code_is_shown_and_can_be_closed_at_any_size(site: Site, visit: Visit) -> None:
     page = visit("#text=i+felt+glad&heads=0.1", viewport={"width": 320, "height": 480})
     code = site.post("/api/code", text="i felt glad", heads=[[0, 1]])
     for button, language in (("#copy-python", "python"), ("#copy-command", "command")):
@@ -532,7 +521,7 @@ def test_code_is_shown_and_can_be_closed_at_any_size(site: Site, visit: Callable
         page.wait_for_selector("dialog", state="detached")
 
 
-def test_exports_hold_what_is_shown(site: Site, visit: Callable[..., Any], tmp_path: Path) -> None:
+def test_exports_hold_what_is_shown(site: Site, visit: Visit, tmp_path: Path) -> None:
     body = {"text": "i felt glad, and mad", "heads": [[0, 1]], "fill": "mean"}
     page = visit("#text=i+felt+glad,+and+mad&heads=0.1&fill=mean")
 
@@ -554,28 +543,23 @@ def test_exports_hold_what_is_shown(site: Site, visit: Callable[..., Any], tmp_p
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(visit: Callable[..., Any], scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+def test_axe_finds_nothing(visit: Visit, scheme: str) -> None:
     page = visit(
         "#text=i+felt+glad+at+work&heads=0.1&mlps=1&tokens=1:hide,2:fill", color_scheme=scheme, reduced_motion="reduce"
     )
 
-    def violations() -> list[str]:
-        found = axe.Axe().run(page).response["violations"]
-        return [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]
-
-    assert violations() == []
+    check_accessibility(page)
     for view in ("Class lens", "Random heads", "Corpus"):
         page.click(f"role=tab[name='{view}']")
         settle(page)
-        assert violations() == []
+        check_accessibility(page)
     page.keyboard.press("?")
-    assert violations() == []
+    check_accessibility(page)
 
 
-def test_one_screen_holds_twelve_layers_of_twelve_heads(large_site: Site, visit: Callable[..., Any]) -> None:
+def test_one_screen_holds_twelve_layers_of_twelve_heads(large_site: Site, visit: Visit) -> None:
     page = visit("#text=" + "+".join(["glad", "mad"] * 10), at=large_site)
-    assert page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]") == [1280, 800]
+    assert scrolls(page) == (False, False)
     for name in ("head 0.0", "MLP 11"):
         box = cell(page, name).bounding_box()
         assert box["y"] + box["height"] <= 800
@@ -583,15 +567,15 @@ def test_one_screen_holds_twelve_layers_of_twelve_heads(large_site: Site, visit:
     assert page.evaluate("(e => e.scrollHeight - e.clientHeight)(document.querySelector('#switches'))") == 0
 
 
-def test_a_phone_shows_one_column(large_site: Site, visit: Callable[..., Any]) -> None:
+def test_a_phone_shows_one_column(large_site: Site, visit: Visit) -> None:
     page = visit(at=large_site, viewport={"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert not scrolls(page)[0]
     boxes = [page.locator(f"#{name}").bounding_box() for name in ("input", "prediction", "switches", "side")]
     assert all(box["x"] + box["width"] <= 390 for box in boxes)
     assert [box["y"] for box in boxes] == sorted(box["y"] for box in boxes)
 
 
-def test_a_language_model_shows_next_tokens(browser: Any, visit: Callable[..., Any]) -> None:
+def test_a_language_model_shows_next_tokens(browser: Browser, visit: Visit) -> None:
     site = Site(open_language_model("gpt2-mini", Device.choose("cpu", "fp32")))
     try:
         page = visit("#text=It+was+not+the&heads=0.0", at=site)
