@@ -20,7 +20,7 @@ export class Grid {
     this.#acts = acts;
     const grid = byId("grid");
     grid.style.setProperty("--heads", model.n_head);
-    grid.classList.toggle("many", model.n_head > 8);
+    grid.classList.toggle("many", Math.max(model.n_head, model.n_layer) > 8);
     const names = ["layer", "heads", ...Array(model.n_head).keys(), "MLP"];
     grid.append(node("div", { role: "row", class: "names" }, ...names.map((name) => node("span", { role: "columnheader" }, String(name)))));
     for (let layer = 0; layer < model.n_layer; layer++) this.#rows.push(this.#addRow(grid, layer));

@@ -8,6 +8,7 @@ import threading
 import urllib.request
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -91,12 +92,16 @@ def visit(browser: Browser, site: Site) -> Iterator[Visit]:
     another host."""
     contexts, complaints = [], []
 
-    def open_page(fragment: str = "", at: Site = site, script: str = "", **settings: Any) -> Page:
+    def open_page(
+        fragment: str = "", at: Site = site, script: str = "", routes: dict[str, str] | None = None, **settings: Any
+    ) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | settings)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
         page.add_init_script(script)
+        for pattern, body in (routes or {}).items():
+            page.route(pattern, partial(answer_with, body))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: (complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         page.on("console", lambda message: complaints.append(message.text) if is_complaint(message) else None)
@@ -109,6 +114,10 @@ def visit(browser: Browser, site: Site) -> Iterator[Visit]:
     for context in contexts:
         context.close()
     assert complaints == []
+
+
+def answer_with(body: str, route: Route) -> None:
+    route.fulfill(body=body, content_type="application/json")
 
 
 def is_complaint(message: ConsoleMessage) -> bool:
@@ -166,16 +175,21 @@ def assert_shown(page: Page, answer: Json) -> None:
 
 def assert_effects(page: Page, site: Site, answer: Json, body: Json) -> None:
     """Each cell that is on shows what switching it off too does to the label predicted before."""
-    units = site.post("/api/heads", **body)
-    k = answer["labels"].index(answer["predicted_before"])
-    off = {tuple(head) for head in body.get("heads", [])}
-    shown, expected = {}, {}
+    units, label = site.post("/api/heads", **body), answer["predicted_before"]
+    k, off = answer["labels"].index(label), {tuple(head) for head in body.get("heads", [])}
+    effects = []
     for layer, row in enumerate(units["heads"]):
         for head, p in enumerate(row):
-            name = f"head {layer}.{head}"
-            shown[name] = cell(page, name).inner_text()
-            expected[name] = "off" if (layer, head) in off else points(p[k] - answer["after"][k], 0)
-    assert shown == expected
+            button, effect = cell(page, f"head {layer}.{head}"), p[k] - answer["after"][k]
+            if (layer, head) in off:
+                assert button.inner_text() == "off"
+            else:
+                effects.append(effect)
+                assert button.inner_text() == points(effect, 0)
+                assert f"{points(effect)} points for {label}" in str(button.get_attribute("aria-label"))
+    assert max(map(abs, effects)) > 0.001  # or else this would compare zeros
+    limit = max(0.01, *map(abs, effects))
+    assert page.inner_text("#legend").startswith(points(-limit, 0))
 
 
 def test_the_first_example_is_predicted_on_load(site: Site, visit: Visit) -> None:
@@ -212,6 +226,9 @@ def test_type_switch_and_see(site: Site, visit: Visit) -> None:
     assert_shown(page, site.post("/api/run", **body))
     assert page.locator(".token.hide").inner_text().endswith("hidden")
     assert page.locator(".token.delete").inner_text().endswith("deleted")
+    type_text(page, "i felt glad")  # other words: what was hidden or deleted is no more, heads stay off
+    del body["tokens"]
+    assert_shown(page, site.post("/api/run", **body | {"text": "i felt glad"}))
 
 
 def test_whole_rows_switch_together(site: Site, visit: Visit) -> None:
@@ -510,6 +527,26 @@ def test_the_other_views(site: Site, visit: Visit) -> None:
     assert page.locator(".ticks i").count() == 0  # they belonged to other switches
 
 
+def test_what_ablate_found_stands_beside_the_switched_unit(visit: Visit) -> None:
+    row = {"kind": "head", "layer": 1, "head": 2, "class": "joy", "n": 60, "effect": -0.05, "rank": 1, "of": 6}
+    share = {"share": -0.123, "share_low": -0.2, "share_high": -0.06, "verdict": "matters"}
+    mlp = {"share": None, "share_low": None, "share_high": None, "verdict": None}
+    rows = [row | share | {"fill": "zero"}, row | share | {"fill": "mean", "share": 0.5}]
+    rows += [row | mlp | {"kind": "mlp", "layer": 0, "head": None, "fill": "mean"}]
+    answer = json.dumps({"why": None, "rows": rows})
+    page = visit("#text=i+felt+glad&view=corpus&look=1.2&mlps=0", routes={"**/api/findings": answer})
+    tables = page.locator("#view-corpus tbody").evaluate_all(
+        "l => l.map(t => [...t.rows[0].cells].map(c => c.textContent))"
+    )
+    assert tables == [
+        ["joy", "−5.0", "−12.3 %", "−20.0 to −6.0", "matters", "1 of 6", "zero", "60"],
+        ["joy", "−5.0", "", "", "", "1 of 6", "mean", "60"],  # no fill zero: what there is
+    ]
+    cell(page, "head 0.1").focus()
+    page.keyboard.press("Enter")
+    assert "head 0.1: make ablate did not measure it" in page.inner_text("#view-corpus")
+
+
 def test_code_is_shown_and_can_be_closed_at_any_size(site: Site, visit: Visit) -> None:
     page = visit("#text=i+felt+glad&heads=0.1", viewport={"width": 320, "height": 480})
     code = site.post("/api/code", text="i felt glad", heads=[[0, 1]])
@@ -567,11 +604,12 @@ def test_one_screen_holds_twelve_layers_of_twelve_heads(large_site: Site, visit:
     assert page.evaluate("(e => e.scrollHeight - e.clientHeight)(document.querySelector('#switches'))") == 0
 
 
-def test_a_phone_shows_one_column(large_site: Site, visit: Visit) -> None:
-    page = visit(at=large_site, viewport={"width": 390, "height": 844})
+@pytest.mark.parametrize("size", [(390, 844), (640, 400)])  # a phone; 1280 x 800 at 200 % zoom
+def test_a_small_screen_shows_one_column(large_site: Site, visit: Visit, size: tuple[int, int]) -> None:
+    page = visit(at=large_site, viewport={"width": size[0], "height": size[1]})
     assert not scrolls(page)[0]
-    boxes = [page.locator(f"#{name}").bounding_box() for name in ("input", "prediction", "switches", "side")]
-    assert all(box["x"] + box["width"] <= 390 for box in boxes)
+    boxes = [page.locator(f"#{name}").bounding_box() or {} for name in ("input", "prediction", "switches", "side")]
+    assert all(box["x"] + box["width"] <= size[0] for box in boxes)
     assert [box["y"] for box in boxes] == sorted(box["y"] for box in boxes)
 
 
