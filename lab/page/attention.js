@@ -234,8 +234,9 @@ export class AttentionPanel {
   tellPoint(side, index) {
     const scene = this.scene();
     const name = `Head ${this.layer}.${this.head}: ${this.recording.labels[index]} (${index})`;
-    if (side === "query") announce(this.readout, `${name} looks at ${nameTopKeys(scene, index) || "no token above 0.005"}`);
-    else announce(this.readout, `${name} is looked at by ${nameTopQueries(scene, index) || "no token above 0.05"}`);
+    const [verb, others] =
+      side === "query" ? ["looks at", nameTopKeys(scene, index)] : ["is looked at by", nameTopQueries(scene, index)];
+    announce(this.readout, `${name} ${verb} ${others}`);
   }
 }
 
