@@ -21,6 +21,8 @@ from lab.device import Device, DeviceName
 from lab.progress import console
 from model import InputError
 
+NAMES = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}  # of this machine, where it listens on these addresses
+
 
 @dataclass(frozen=True)
 class Options:
@@ -39,16 +41,19 @@ class Options:
 def main(options: Options) -> int:
     check_ranges(options, port=(0, 65536))
     device = Device.choose(options.device, "fp32")
-    export = read_export(options.check) if options.check else None
-    subject = open_language_model(options.model, device) if options.model else open_run(options.run, device)
-    if export:
-        return check(subject, export, options.check)
-    with listen(options.host, options.port) as listener:
-        serve(subject, listener, options)
+    if options.check:
+        export = read_export(options.check)
+        return check(open_subject(options, device), export, options.check)
+    with listen(options.host, options.port) as listener:  # first, for the port may be taken, and loading takes a while
+        serve(open_subject(options, device), listener, options)
     return 0
 
 
-def check(subject: Subject, export: dict[str, Any], path: Path | None) -> int:
+def open_subject(options: Options, device: Device) -> Subject:
+    return open_language_model(options.model, device) if options.model else open_run(options.run, device)
+
+
+def check(subject: Subject, export: dict[str, Any], path: Path) -> int:
     """Compare an exported experiment with the same computed now, and return the exit code."""
     difference = compare(subject, export)
     passed = difference <= TOLERANCE
@@ -65,6 +70,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # who reads the address may ask at once
     except (OSError, UnicodeError) as error:
         listener.close()
         raise InputError(f"{host}:{port}: cannot listen there: {error}; choose another --port, 0 for any") from None
@@ -75,17 +81,16 @@ def serve(subject: Subject, listener: socket.socket, options: Options) -> None:
     """Serve the page until Ctrl-C."""
     port = listener.getsockname()[1]
     hosts = list_hosts(port, options.allow_host)
-    if options.host not in LOOPBACK:
+    if options.host not in (*LOOPBACK, "::1"):
         names = ", ".join(options.allow_host) or "none: nobody but this machine is answered, see --allow-host"
         console.print(f"Others on the network may use this machine's network; names that are answered: {names}")
-    address = f"http://{hosts[0]}/"
+    address = f"http://{NAMES.get(options.host, options.host)}:{port}/"
     print(address, flush=True)  # also where another program reads it
     if options.open and sys.stdout.isatty():
         webbrowser.open(address)
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(subject, hosts), log_level="warning", access_log=False, server_header=False)
-    )
-    server.run(sockets=[listener])
+    app = create_app(subject, hosts)
+    config = uvicorn.Config(app, ws="none", log_level="warning", access_log=False, server_header=False)
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":
