@@ -20,7 +20,7 @@ from model import Tokenizer
 
 SIZES = dict(n_layer=3, n_head=5, n_embd=35, n_positions=61, vocab_size=50257)
 LABELS = ("anger", "fear", "joy", "love")
-TEXT = "i felt so happy 🙂 at work"  # the emoji is several tokens
+TEXT = "i felt so happy 🦜 at work"  # the emoji is several tokens
 DONORS = [
     "i was afraid of him",
     "my friend is furious again today",
