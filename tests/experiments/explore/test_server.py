@@ -13,8 +13,9 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from experiments.explore import compute, server
+from experiments.explore import compute
 from experiments.explore.experiment import read_experiment
+from experiments.explore.server import FOLDERS
 
 GOOD = {"text": "i felt so happy", "heads": [[0, 3]]}
 POST = b"POST /api/run HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"
@@ -52,7 +53,7 @@ def test_the_page_and_its_files_are_served_with_types_that_browsers_obey(client,
     answer = client.get("/")
     assert answer.headers["content-type"].startswith("text/html")
     check_headers(answer)
-    paths = [path for folder in server.FOLDERS for path in folder.iterdir() if path.suffix in (".js", ".css")]
+    paths = [path for folder in FOLDERS for path in folder.iterdir() if path.suffix in (".js", ".css")]
     assert len({path.name for path in paths}) == len(paths)  # both folders are served from one address
     for path in paths:
         answer = client.get(f"/page/{path.name}")
@@ -188,10 +189,9 @@ def test_what_is_not_http_is_refused_by_the_layer_below(server, message):
 
 
 def test_no_websocket_is_opened(server):
-    upgrade = (
-        b"Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
-    )
-    answer = send(server, b"GET /api/model HTTP/1.1\r\nHost: %s\r\nOrigin: http://evil.example\r\n" + upgrade + b"\r\n")
+    upgrade = b"Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    head = b"GET /api/model HTTP/1.1\r\nHost: %s\r\nOrigin: http://evil.example\r\n"
+    answer = send(server, head + upgrade + b"Sec-WebSocket-Key: eA==\r\n\r\n")
     assert answer.status_code == 403
 
 
@@ -316,7 +316,7 @@ def test_the_limit_is_of_a_whole_request_and_a_request_may_come_between_its_pass
 
     monkeypatch.setattr(compute, "run_each", run_each)
     monkeypatch.setattr("lab.device.TOKENS", 8)  # of 4 in the text: two units in each pass
-    monkeypatch.setattr(server, "SECONDS", 0.5)
+    monkeypatch.setattr("experiments.explore.server.SECONDS", 0.5)
     answer = client.post("/api/heads", json=GOOD)
     assert answer.status_code == 503
     assert set(passes) == {2}
