@@ -1,0 +1,46 @@
+// What `make ablate` measured over the corpus for the unit in hand and for what is switched off. Exports: showCorpus.
+
+import { node } from "./nodes.js";
+import { isOff, nameUnit } from "./state.js";
+import { points } from "./words.js";
+
+export function showCorpus(panel, findings, state, model) {
+  if (findings.why !== null) {
+    panel.replaceChildren(node("p", {}, findings.why));
+    return;
+  }
+  const units = [state.unit, ...allUnits(model).filter((unit) => isOff(state, unit) && nameUnit(unit) !== nameUnit(state.unit))];
+  const note =
+    "What closing a unit does over the test texts, not over this one. Recall: by how many points it changes (of all texts: accuracy). " +
+    "Share: how much of what tells the class from the others is gone, with limits that hold for all heads at once. Rank 1: the largest of its kind.";
+  const parts = units.slice(0, 8).map((unit) => tabulateFindings(unit, findings.rows, state));
+  const more = units.length > 8 ? [node("p", { class: "quiet" }, `and ${units.length - 8} more units that are switched off`)] : [];
+  panel.replaceChildren(node("p", { class: "quiet" }, note), ...parts, ...more);
+}
+
+function allUnits(model) {
+  const layers = [...Array(model.n_layer).keys()], heads = [...Array(model.n_head).keys()];
+  return layers.flatMap((layer) => [...heads.map((head) => ({ layer, head })), { layer, head: null }]);
+}
+
+function tabulateFindings(unit, findings, state) {
+  const kind = unit.head === null ? "mlp" : "head";
+  const all = findings.filter((row) => row.kind === kind && row.layer === unit.layer && row.head === unit.head);
+  const sameFill = all.filter((row) => row.fill === state.fill);
+  const rows = sameFill.length ? sameFill : all;
+  if (!rows.length) return node("p", {}, `${nameUnit(unit)}: make ablate did not measure it in this run.`);
+  const names = ["class", "recall", "share of margin", "its limits", "verdict", "rank", "fill", "texts"];
+  const body = rows.map((row) => {
+    const cells = [points(row.effect), ...describeShare(row), `${row.rank} of ${row.of}`, row.fill, String(row.n)];
+    const attributes = { class: row.verdict === "matters" ? "matters" : null };
+    return node("tr", attributes, node("th", { scope: "row" }, row.class), ...cells.map((text) => node("td", {}, text)));
+  });
+  const head = node("tr", {}, ...names.map((name) => node("th", { scope: "col" }, name)));
+  return node("table", { class: "corpus" }, node("caption", {}, nameUnit(unit)), node("thead", {}, head), node("tbody", {}, ...body));
+}
+
+// Only heads have shares.
+function describeShare(row) {
+  if (row.share === null) return ["", "", ""];
+  return [`${points(row.share)} %`, `${points(row.share_low)} to ${points(row.share_high)}`, row.verdict];
+}
