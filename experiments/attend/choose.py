@@ -51,7 +51,9 @@ def choose_texts(study: Study, texts: Texts, seed: int) -> list[Shown]:
         Shown(
             texts.strings[i],
             texts.sequences[i],
-            study.tokenizer.pieces(texts.strings[i])[-len(texts.sequences[i]) :],  # a long text was truncated to its end
+            study.tokenizer.pieces(texts.strings[i])[
+                -len(texts.sequences[i]) :
+            ],  # a long text was truncated to its end
             probabilities[i].tolist(),
             labels[int(probabilities[i].argmax())],
             labels[int(texts.targets[i])],

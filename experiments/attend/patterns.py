@@ -120,3 +120,17 @@ def _tabulate(
         "ci_high": high,
     }
     return tabulate_heads(columns, len(groups), L, H)
+
+
+def judge_heads(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per pattern and head over all texts, with `excess`, the score minus the base rate, and `above`: is
+    the score surely above? The same on random tokens: `random_score, random_excess, random_above`.
+
+    Texts are of words that belong together. What a head also does on random tokens, it does whatever they say. Scores
+    of the two are not compared, as random rows are longer; each is compared with its base rate."""
+    judged = table.assign(excess=table["score"] - table["base_rate"], above=table["ci_low"] > table["base_rate"])
+    on_texts, on_random = (judged[judged["class"] == name].drop(columns="class") for name in (OVERALL, RANDOM))
+    columns = {name: f"random_{name}" for name in ("score", "excess", "above")}
+    keys = ["pattern", "layer", "head"]
+    joined = on_texts.merge(on_random[[*keys, *columns]].rename(columns=columns), on=keys, how="left")
+    return joined.assign(random_above=joined["random_above"].eq(True))
