@@ -76,7 +76,22 @@ def main(options: Options) -> int:
         head = head or choose.choose_head(masses[..., -1])
         for text, label in choose.choose_texts(study, texts, options.seed):
             shown.append(record_text(study.clf, study.tokenizer, text, label))
-        write(folder, results, shown, head, study, describe(study, texts, options), missing, options)
+        about = study.provenance(f"{len(texts):,} test texts", options.seed) + study.absent_classes(texts)
+        page = report(
+            about,
+            results["heads"],
+            results["words"],
+            missing=missing,
+            ablation=read_ablation(study.run, study.weights),
+            head=head_name(head),
+        )
+        with output.replace_outputs(folder) as new:
+            for name, table in results.items():
+                output.write_csv(new / f"{name}.csv", table)
+            draw(new, results, shown[: max(1, min(len(options.text), DRAWN))], head, study)
+            write_page(new / "attention.html", shown, about)
+            output.write_text(new / "report.md", page)
+        console.print(f"{folder}/attention.html shows where heads look; report.md beside it says what was found")
     return 0
 
 
@@ -109,43 +124,15 @@ def tabulate_heads(study: Study, texts: Texts, scores: Floats, folder: Path, see
     return tabulate_patterns(scores, rates, texts.targets, study.clf.labels, random_scores, random_rates)
 
 
-def describe(study: Study, texts: Texts, options: Options) -> list[str]:
-    """Return the lines that say where the numbers come from."""
-    return study.provenance(f"{len(texts):,} test texts", options.seed) + study.absent_classes(texts)
-
-
-def write(
-    folder: Path,
-    results: dict[str, pd.DataFrame],
-    shown: Sequence[ShownText],
-    head: Head,
-    study: Study,
-    about: Sequence[str],
-    missing: Sequence[str],
-    options: Options,
-) -> None:
-    """Write the page, the tables, the pictures and the report."""
+def draw(folder: Path, results: dict[str, pd.DataFrame], shown: Sequence[ShownText], head: Head, study: Study) -> None:
+    """Draw the tables, and the views of these texts."""
     run = f"run {study.run.name}"
-    with output.replace_outputs(folder) as new:
-        for name, table in results.items():
-            output.write_csv(new / f"{name}.csv", table)
-        with console.status("pictures"):
-            figures.draw_patterns(results["heads"], new, f"{run}, corpus {study.corpus.name}")
-            figures.draw_words(results["words"], new, f"{run}, corpus {study.corpus.name}")
-            for i, text in enumerate(shown[: max(1, min(len(options.text), DRAWN))]):
-                title = f"{run}: {' '.join(text.text.split())[:TITLE]}"
-                figures.draw_views(text.recording, head, new, title, f"_{i + 1}" if i else "")
-        write_page(new / "attention.html", shown, about)
-        page = report(
-            about,
-            **results,
-            missing=missing,
-            ablation=read_ablation(study.run, study.weights),
-            head=head_name(head),
-            pictures=figures.name_pictures(new),
-        )
-        output.write_text(new / "report.md", page)
-    console.print(f"{folder}/attention.html shows where heads look; report.md beside it says what was found")
+    with console.status("pictures"):
+        figures.draw_patterns(results["heads"], folder, f"{run}, corpus {study.corpus.name}")
+        figures.draw_words(results["words"], folder, f"{run}, corpus {study.corpus.name}")
+        for i, text in enumerate(shown):
+            title = f"{run}: {' '.join(text.text.split())[:TITLE]}"
+            figures.draw_views(text.recording, head, folder, title, f"_{i + 1}" if i else "")
 
 
 if __name__ == "__main__":

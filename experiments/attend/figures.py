@@ -3,7 +3,6 @@
 Each function draws one picture; `title` names the run and its texts. The views of a text are those of the page:
 lines, matrix, all heads, neurons."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -117,26 +116,30 @@ def draw_matrix(recording: Recording, head: Head, folder: Path, name: str, title
 
 
 def mask_future(weights: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return weights (T, T) with NaN where a key comes after the query."""
-    return np.where(np.tri(len(weights), dtype=bool), weights, np.nan)
+    """Return weights (..., T, T) with NaN where a key comes after the query."""
+    return np.where(np.tri(weights.shape[-1], dtype=bool), weights, np.nan)
 
 
 @STYLE
 def draw_all_heads(recording: Recording, folder: Path, name: str, title: str) -> None:
     """Draw the weights of all heads, layers by heads."""
     L, H, T, _ = recording.weights.shape
-    cell = np.clip(11 / H, 0.6, 1.2)
-    figure = Figure(figsize=(max(6.5, H * cell + 1.4), L * cell + 2), layout="constrained")
-    grid = figure.subplots(L, H, squeeze=False)
-    for (layer, head), axes in np.ndenumerate(grid):
-        axes.imshow(mask_future(recording.weights[layer, head].numpy()), cmap=UNSIGNED, vmin=0, vmax=1)
-        axes.set(xticks=[], yticks=[])
-        if layer == 0:
-            axes.set_title(str(head), fontsize=10)
-        if head == 0:
-            axes.set_ylabel(str(layer), rotation=0, ha="right", va="center", fontsize=10)
-    draw_scale(figure, list(grid.flat), "weight")
-    caption = f"Rows: layers; columns: heads. In each: {T} queries from top to bottom, keys from left to right."
+    gap = max(1, round(0.08 * T))  # cells between two maps
+    maps = np.full((L, T + gap, H, T + gap), np.nan)
+    maps[:, :T, :, :T] = mask_future(recording.weights.numpy()).swapaxes(1, 2)
+    side = np.clip(11 / H, 0.6, 1.2)
+    figure = Figure(figsize=(max(6.5, H * side + 1.8), L * side + 2), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(maps.reshape(L * (T + gap), -1)[:-gap, :-gap], cmap=UNSIGNED, vmin=0, vmax=1)
+    centres = (T - 1) / 2 + (T + gap) * np.arange(max(L, H))
+    axes.set_xticks(centres[:H], map(str, range(H)))
+    axes.set_yticks(centres[:L], map(str, range(L)))
+    axes.set(xlabel="head", ylabel="layer")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    draw_scale(figure, [axes], "weight")
+    caption = f"In each: {T} queries from top to bottom, and as many keys from left to right."
     add_heading(figure, f"{title}\nall heads", caption)
     save(figure, folder, name)
 
@@ -257,8 +260,3 @@ def _draw_maps(
     draw_scale(figure, grid, scale)
     add_heading(figure, title, caption)
     save(figure, folder, name)
-
-
-def name_pictures(folder: Path) -> Sequence[str]:
-    """Return the names of the pictures in a folder that stand in the report."""
-    return [name for name in ("patterns.png", "words.png") if (folder / name).is_file()]

@@ -31,12 +31,11 @@ def report(
     missing: Sequence[str],
     ablation: pd.DataFrame | str,
     head: str,
-    pictures: Sequence[str],
 ) -> str:
     """Return the page as Markdown, the answer first.
 
     heads, words: the tables. missing: lines on classes of words that cannot be had. ablation: `read_ablation`. head:
-    the one of the pictures. pictures: names of those that stand in the page."""
+    the one of the pictures."""
     judged = judge_heads(heads)
     judged = judged.assign(name=_name(judged)).sort_values("excess", ascending=False, kind="stable")
     patterns = [_summarise_pattern(judged[judged["pattern"] == pattern], pattern) for pattern in PATTERNS]
@@ -56,7 +55,6 @@ def report(
         missing=missing,
         ablation=ablation if isinstance(ablation, str) else _select(ablation, named),
         head=head,
-        pictures=pictures,
     )
 
 

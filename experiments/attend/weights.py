@@ -52,7 +52,8 @@ def read_sums(
         pieces = [sum_weights(trunk, piece.to(device.device), choose) for piece in batch.split(size)]
         return torch.cat(pieces).numpy()
 
-    for batch, values in map_texts(sum_batch, [sequences[i] for i in left], device, "attention"):
+    batches = map_texts(sum_batch, [sequences[i] for i in left], device, "attention") if left else ()
+    for batch, values in batches:
         if not np.isfinite(values).all():
             raise InputError(f"{path.parents[1]}: the attention of this network is not finite")
         sums[[left[i] for i in batch.index.tolist()]] = values
