@@ -128,7 +128,7 @@ def draw_all_heads(recording: Recording, folder: Path, name: str, title: str) ->
     maps = np.full((L, T + gap, H, T + gap), np.nan)
     maps[:, :T, :, :T] = mask_future(recording.weights.numpy()).swapaxes(1, 2)
     side = np.clip(11 / H, 0.6, 1.2)
-    figure = Figure(figsize=(max(6.5, H * side + 1.8), L * side + 2), layout="constrained")
+    figure = Figure(figsize=(max(6.5, H * side + 1.8), L * side + 1.5), layout="constrained")
     axes = figure.subplots()
     axes.imshow(maps.reshape(L * (T + gap), -1)[:-gap, :-gap], cmap=UNSIGNED, vmin=0, vmax=1)
     centres = (T - 1) / 2 + (T + gap) * np.arange(max(L, H))
