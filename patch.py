@@ -6,7 +6,7 @@ runs/NAME/patch."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -82,7 +82,7 @@ class Options:
 def main(options: Options) -> int:
     options.check()
     device = Device.choose(options.device, "fp32")
-    texts = {"clean": options.clean, "corrupt": options.corrupt, "answers": options.answers}
+    texts: dict[str, Any] = {"clean": options.clean, "corrupt": options.corrupt, "answers": options.answers}
     if options.model:
         subject = open_language_model(options.model, options.run, device, options.seed, **texts)
     else:

@@ -53,6 +53,7 @@ from .contestants import (
     train_headgate,
     train_hf,
 )
+from .latency import measure_latency
 from .scaling import draw_scaling, measure_scaling
 from .slices import (
     BATCH,
@@ -73,7 +74,7 @@ LENS = "transformer_lens"
 
 @dataclass(frozen=True)
 class Options:
-    """Measure speed beside peers; results in runs/bench: speed.csv, scaling.csv, scaling.png."""
+    """Measure speed beside peers; results in runs/bench: speed.csv, latency.csv, scaling.csv, scaling.png."""
 
     model: tuple[str, ...] = ()  # published shapes; empty: gpt2-mini, and without --quick gpt2
     corpus: str = "sample"  # source of the texts: sample, emotion, a file or a folder
@@ -86,6 +87,7 @@ def main(options: Options) -> int:
     corpus, tokenizer = read_corpus(options.corpus), Tokenizer.load("gpt2-mini")
     shapes = options.model or (("gpt2-mini",) if options.quick else ("gpt2-mini", "gpt2"))
     rows: list[dict[str, Any]] = []
+    latency = []
     with tempfile.TemporaryDirectory() as folder:
         for name in shapes:
             config, path = GPT2Config.preset(name), f"{folder}/{name}"
@@ -99,24 +101,31 @@ def main(options: Options) -> int:
                 swept = time_head_sweep(config, path, texts["test"], amount, device)
             with console.status(f"{name}: patching"):
                 patched = time_patching(config, path, amount, device)
+            with console.status(f"{name}: switches in the live page"):
+                latency.append(measure_latency(name, replace(device, precision="fp32"), 50 if options.quick else 200))
             rows += [{"shape": name} | row for row in [*tuned, *swept, *patched]]
         save(load_classifier("gpt2-mini", corpus.labels), f"{folder}/pretrained", tokenizer)
         with console.status("bf16 beside fp32"):
             agreement = correlate_bf16(f"{folder}/pretrained", texts["test"], 16 if options.quick else 64, device)
         with console.status("how time grows"):
             scaling = measure_scaling(Path(folder), device, options.quick)
-    report(pd.DataFrame(rows).assign(device=str(device), bf16_spearman=agreement), scaling)
+    speed = pd.DataFrame(rows).assign(device=str(device), bf16_spearman=agreement)
+    report(speed, pd.DataFrame(latency), scaling)
     return 0
 
 
-def report(speed: pd.DataFrame, scaling: pd.DataFrame) -> None:
+def report(speed: pd.DataFrame, latency: pd.DataFrame, scaling: pd.DataFrame) -> None:
     """Write the tables and the picture, and print the table of speeds."""
     out, device = runs.RUNS / "bench", speed["device"].iloc[0]
     out.mkdir(parents=True, exist_ok=True)
     output.write_csv(out / "speed.csv", speed)
+    output.write_csv(out / "latency.csv", latency)
     output.write_csv(out / "scaling.csv", scaling)
     draw_scaling(scaling, out / "scaling.png", f"width of gpt2-mini, {device}")
     console.print(device, make_table(speed))
+    for row in latency.to_dict("records"):
+        times = f"{row['median_ms']:.0f} ms in the median, {row['p95_ms']:.0f} ms at the 95th percentile"
+        console.print(f"A switch in the live page, {row['shape']} in fp32, {row['tokens']} tokens: {times}")
     agreement = speed["bf16_spearman"].iloc[0]
     console.print(f"Rank correlation of all heads' effects, bf16 with fp32, pretrained gpt2-mini: {agreement:.4f}")
     if not importlib.util.find_spec(LENS):

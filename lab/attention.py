@@ -1,8 +1,8 @@
 """Record where every head of a network looks in one text, and pack that for a page in a browser.
 
 A weight says how much of a value a query takes. The value may be short: heads rest on the first token, whose value is
-next to nothing. So beside each weight w stands its share of what moved, the length of w times the value as it enters the
-residual stream, |w v W_O| (Kobayashi et al. 2020, eq. 5), each row made to sum to 1."""
+next to nothing. So beside each weight w stands its share of what moved: the length of w times the value as it enters
+the residual stream, |w v W_O| (Kobayashi et al. 2020, eq. 5), each row made to sum to 1."""
 
 import base64
 from collections.abc import Sequence
@@ -57,9 +57,10 @@ def record_attention(
 def measure_values(trunk: GPT2, v: Tensor) -> Tensor:
     """Return the length of each value (L, H, T, D) as it enters the residual stream, |v W_O|: (L, H, T)."""
     lengths = []
-    for block, values in zip(trunk.h, v, strict=True):
+    for layer, values in enumerate(v):
         H, _, D = values.shape
-        by_head = block.attn.c_proj.weight.cpu().T.unflatten(0, (H, D))  # (C, C) -> (H, D, C)
+        weight = trunk.get_parameter(f"h.{layer}.attn.c_proj.weight").cpu()  # (C, C), head h owns its columns
+        by_head = weight.T.unflatten(0, (H, D))  # (H, D, C)
         lengths.append((values @ by_head.to(values.dtype)).norm(dim=-1))
     return torch.stack(lengths)
 
@@ -69,7 +70,7 @@ def pack(recording: Recording, maps: Sequence[Head] | None = None, neurons: Sequ
 
     maps: heads whose weights and shares are packed, one byte each, round(255 w), of the lower triangle row by row.
     neurons: heads whose q and k are packed, in little-endian float32. Both are in base64."""
-    L, H, T, D = recording.q.shape
+    L, H, _, D = recording.q.shape
     every = [(layer, head) for layer in range(L) for head in range(H)]
     return {
         "tokens": list(recording.tokens),

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from data.batches import Batch
-from model import GPT2Classifier, Interventions, Trace
+from model import GPT2LM, GPT2Classifier, Interventions, Trace
 
 from .device import Device
 from .memory import map_batches, map_texts
@@ -48,17 +48,19 @@ class Means:
 
 @torch.inference_mode()
 def measure_means(
-    clf: GPT2Classifier, sequences: Sequence[list[int]], targets: NDArray[np.integer], device: Device
+    model: GPT2Classifier | GPT2LM, sequences: Sequence[list[int]], targets: NDArray[np.integer], device: Device
 ) -> Means:
-    """Sum up what each head and MLP emits, over the texts of each class; take the training texts as the reference."""
-    config, K = clf.config, len(clf.labels)
+    """Sum up what each head and MLP emits, over the texts of each class; take the training texts as the reference.
+
+    For a language model all texts are of one class, 0."""
+    config, K = model.config, len(model.labels) if isinstance(model, GPT2Classifier) else 1
     z = torch.zeros(K, config.n_layer, config.n_head, config.head_width, dtype=torch.float64)
     mlp = torch.zeros(K, config.n_layer, config.n_embd, dtype=torch.float64)
     tokens = torch.zeros(K, dtype=torch.float64)
 
     def text_sums(batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum over the real tokens of each text, on the CPU: (B, L, H, D) and (B, L, C)."""
-        trace = record_outputs(clf, batch.ids, batch.lengths, device)
+        trace = record_outputs(model, batch.ids, batch.lengths, device)
         real = (torch.arange(batch.ids.shape[1]) < batch.lengths[:, None]).double()  # (B, T)
         head_sums = torch.einsum("blhtd,bt->blhd", trace.stacked("z").cpu().double(), real)
         return head_sums, torch.einsum("bltc,bt->blc", trace.stacked("mlp").cpu().double(), real)
@@ -71,11 +73,11 @@ def measure_means(
     return Means(z, mlp, tokens)
 
 
-def record_outputs(clf: GPT2Classifier, ids: Tensor, lengths: Tensor, device: Device) -> Trace:
+def record_outputs(model: GPT2Classifier | GPT2LM, ids: Tensor, lengths: Tensor, device: Device) -> Trace:
     """Record what heads and MLPs emit at every token, in one plain forward pass."""
     trace = Trace("z", "mlp")
     with device.autocast():
-        clf.trunk(ids.to(device.device), lengths.to(device.device), trace=trace)
+        model.trunk(ids.to(device.device), lengths.to(device.device), trace=trace)
     return trace
 
 
@@ -103,14 +105,18 @@ def class_mean(means: Means, predicted: NDArray[np.integer]) -> Fill:
 
 
 def resample(
-    clf: GPT2Classifier, sequences: Sequence[list[int]], donors: Sequence[list[int]], device: Device, seed: int
+    model: GPT2Classifier | GPT2LM,
+    sequences: Sequence[list[int]],
+    donors: Sequence[list[int]],
+    device: Device,
+    seed: int,
 ) -> list[Fill]:
     """Emit what the head made of another text, for each of DRAWS random donors (fewer where there are fewer).
 
     sequences: the texts that the sweep runs on; donors: the training texts. Donors have about as many tokens as the
     text, see `candidates`. Text and donor are aligned at their last tokens; a shorter donor repeats its first one."""
     chosen = choose_donors(sequences, donors, seed)
-    return [partial(emit_donors, clf, donors, draw, device) for draw in chosen.T]
+    return [partial(emit_donors, model, donors, draw, device) for draw in chosen.T]
 
 
 def choose_donors(sequences: Sequence[list[int]], donors: Sequence[list[int]], seed: int) -> NDArray[np.int64]:
@@ -130,7 +136,11 @@ def candidates(lengths: NDArray[np.integer], length: int, n: int) -> NDArray[np.
 
 
 def emit_donors(
-    clf: GPT2Classifier, donors: Sequence[list[int]], chosen: NDArray[np.integer], device: Device, batch: Batch
+    model: GPT2Classifier | GPT2LM,
+    donors: Sequence[list[int]],
+    chosen: NDArray[np.integer],
+    device: Device,
+    batch: Batch,
 ) -> Interventions:
     """Return the fills of a batch of texts: text i gets those of donor chosen[i]."""
     sequences = [torch.tensor(donors[i]) for i in chosen[batch.index.cpu().numpy()]]
@@ -139,7 +149,7 @@ def emit_donors(
     position = (torch.arange(batch.ids.shape[1]) + shift).clamp(min=0).minimum(lengths[:, None] - 1)  # (B, T)
 
     def align(piece: Batch) -> tuple[Tensor, Tensor]:
-        trace = record_outputs(clf, piece.ids, piece.lengths, device)
+        trace = record_outputs(model, piece.ids, piece.lengths, device)
         tokens = torch.arange(len(piece.ids))[:, None], position[piece.index]
         z = trace.stacked("z").permute(0, 3, 1, 2, 4)[tokens]  # (B, L, H, donor's T, D) -> (B, T, L, H, D)
         return z, trace.stacked("mlp").transpose(1, 2)[tokens]  # and (B, T, L, C)

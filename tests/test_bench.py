@@ -374,6 +374,9 @@ def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
     assert rows["whole_seconds_extrapolated"].iloc[5] == pytest.approx(64 * 120 / 80)
     assert (rows["largest_difference"] < 1e-5).all()
     assert (rows["bf16_spearman"] == 0.98765).all()
+    latency = pd.read_csv("runs/bench/latency.csv").loc[0]
+    assert latency[["shape", "tokens", "requests"]].tolist() == ["tiny", 20, 50]
+    assert 0 < latency["median_ms"] <= latency["p95_ms"]
     grown = pd.read_csv("runs/bench/scaling.csv")
     assert len(grown) == 3 * 2 * (3 + 4)
     assert (grown["seconds"] == 2).all()
@@ -384,6 +387,7 @@ def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
     assert "patching, tiny" in out
     assert "6.00 x" in out
     assert "0.9877" in out
+    assert "A switch in the live page, tiny in fp32, 20 tokens" in out
     assert "TransformerLens is not installed" in out
 
 

@@ -34,7 +34,8 @@ PAGES = {
     for path in sorted(ROOT.glob(pattern))
 }
 SCRIPTS = {
-    name: importlib.import_module(name) for name in ("train", "ablate", "patch", "probe", "paper", "pretrain", "verify")
+    name: importlib.import_module(name)
+    for name in ("train", "ablate", "explore", "patch", "probe", "paper", "pretrain", "verify")
 }
 LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
 TINY = GPT2Config(1, 2, 8, n_ctx=17)
@@ -56,6 +57,8 @@ REPLACED = [  # scripts, option, value, reason
 ]
 DOWNLOADED = ("auto", "emotion", "sample", "stanfordnlp/imdb")  # as --corpus of train.py: corpus.txt, small and at hand
 NOT_RUN = {  # commands by their beginning, and why; their targets and options are checked all the same
+    "make explore": "serves until Ctrl-C; tests/test_explore.py starts it",
+    "python explore.py": "needs a file that the page has exported; tests/test_explore.py has one",
     "make patch MODEL": "only the official weights know whom the bag is given; tests/test_patch.py has a tiny model",
     "make test": "it would run this test again",
     "make lint": "runs no program of ours",

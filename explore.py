@@ -1,0 +1,94 @@
+"""What changes when a part is switched off, here and now? `make explore`, or `python explore.py --help`.
+
+A page in your browser: type a sentence, switch heads, MLPs and words off, and see the class probabilities move. It is
+served on this machine alone."""
+
+import socket
+import sys
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from experiments.explore.check import TOLERANCE, compare, read_export
+from experiments.explore.guard import LOOPBACK, list_hosts
+from experiments.explore.server import create_app
+from experiments.explore.subject import Subject, open_language_model, open_run
+from lab.cli import check_ranges, command
+from lab.device import Device, DeviceName
+from lab.progress import console
+from model import InputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Switch heads, MLPs and words off in a page of your browser, and see the prediction move."""
+
+    run: str | None = None  # name of the run; None: latest
+    model: str | None = None  # a language model instead of a run's classifier: next tokens instead of classes
+    port: int = 8642  # of the page's address; 0: any free one
+    open: bool = True  # open the page in the browser, where a person started this; --no-open: only print its address
+    host: str = "127.0.0.1"  # address to listen on; any other lets other machines in, which then need --allow-host
+    allow_host: tuple[str, ...] = ()  # further names under which the page may be asked for, as "name" or "name:port"
+    check: Path | None = None  # run an exported experiment again and compare, instead of serving the page
+    device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU; fp32 on each
+
+
+def main(options: Options) -> int:
+    check_ranges(options, port=(0, 65536))
+    if options.run and options.model:
+        raise InputError(f"--run {options.run}: a language model belongs to no run; give either --run or --model")
+    device = Device.choose(options.device, "fp32")
+    export = read_export(options.check) if options.check else None
+    subject = open_language_model(options.model, device) if options.model else open_run(options.run or "latest", device)
+    if export:
+        return check(subject, export, options.check)
+    with listen(options.host, options.port) as listener:
+        serve(subject, listener, options)
+    return 0
+
+
+def check(subject: Subject, export: dict[str, Any], path: Path | None) -> int:
+    """Compare an exported experiment with the same computed now, and return the exit code."""
+    difference = compare(subject, export)
+    passed = difference <= TOLERANCE
+    verdict = "the same" if passed else "NOT the same"
+    about = f"the largest difference of a probability is {difference:.2g}, and {TOLERANCE:g} may be"
+    console.print(f"{path}: {verdict}: {about}")
+    return 0 if passed else 1
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on a port, 0: any free one. Raises InputError where it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, UnicodeError) as error:
+        listener.close()
+        raise InputError(f"{host}:{port}: cannot listen there: {error}; choose another --port, 0 for any") from None
+    return listener
+
+
+def serve(subject: Subject, listener: socket.socket, options: Options) -> None:
+    """Serve the page until Ctrl-C."""
+    port = listener.getsockname()[1]
+    hosts = list_hosts(port, options.allow_host)
+    if options.host not in LOOPBACK:
+        names = ", ".join(options.allow_host) or "none: nobody but this machine is answered, see --allow-host"
+        console.print(f"Others on the network may use this machine's network; names that are answered: {names}")
+    address = f"http://{hosts[0]}/"
+    print(address, flush=True)  # also where another program reads it
+    if options.open and sys.stdout.isatty():
+        webbrowser.open(address)
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(subject, hosts), log_level="warning", access_log=False, server_header=False)
+    )
+    server.run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    command(main, Options)
