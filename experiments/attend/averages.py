@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lab.shares import FEWEST
 from lab.stats import resamples, simultaneous_limits
 
+ROUNDING = 1e-9  # a head that is the same in all texts would else differ by rounding, and by many standard errors
 Floats = NDArray[np.floating]
 
 
@@ -62,7 +63,9 @@ def limit(values: Floats, resampled: Floats, n: NDArray[np.integer]) -> tuple[Fl
     low, high = np.full((2, *values.shape), np.nan)
     enough = n >= FEWEST
     if enough.any():
-        low[enough], high[enough] = simultaneous_limits(values[enough], resampled[:, enough], n[enough, None])
+        values, resampled = values[enough], resampled[:, enough]
+        resampled = np.where(np.abs(resampled - values) < ROUNDING, values, resampled)
+        low[enough], high[enough] = simultaneous_limits(values, resampled, n[enough, None])
     return low, high
 
 
