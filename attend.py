@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
+from torch import Tensor
 
 from data.batches import Batch
 from data.words import word_classes
@@ -24,8 +24,8 @@ from experiments.attend.patterns import (
     tabulate_patterns,
 )
 from experiments.attend.report import read_ablation, report
-from experiments.attend.weights import Floats, read_sums
-from experiments.attend.words import Members, choose_words, tabulate_words
+from experiments.attend.weights import read_sums
+from experiments.attend.words import ELSEWHERE, Members, choose_words, name_masses, tabulate_words
 from lab import output
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName
@@ -37,6 +37,7 @@ from lab.units import Head, head_name
 
 __all__ = ["Options", "attend", "main"]
 DRAWN = 6  # texts of the user of which pictures are drawn
+Tables = dict[str, pd.DataFrame]  # by the names of their files
 TITLE = 160  # characters of a text that stand above its pictures
 
 
@@ -68,23 +69,13 @@ def main(options: Options) -> int:
         for line in missing:
             console.print(line)
         members = find_words(texts, study.tokenizer, classes)
-        scores, masses = read_texts(study, texts, members, folder, options.seed)
-        results = {
-            "heads": tabulate_heads(study, texts, scores, folder, options.seed),
-            "words": tabulate_words(masses, members, count_tokens(texts), texts.targets, study.clf.labels),
-        }
-        head = head or choose.choose_head(masses[..., -1])
+        results, looking_around = measure(study, texts, members, folder, options.seed)
+        head = head or looking_around
         for text, label in choose.choose_texts(study, texts, options.seed):
             shown.append(record_text(study.clf, study.tokenizer, text, label))
         about = study.provenance(f"{len(texts):,} test texts", options.seed) + study.absent_classes(texts)
-        page = report(
-            about,
-            results["heads"],
-            results["words"],
-            missing=missing,
-            ablation=read_ablation(study.run, study.weights),
-            head=head_name(head),
-        )
+        ablation = read_ablation(study.run, study.weights)
+        page = report(about, **results, missing=missing, ablation=ablation, head=head_name(head))
         with output.replace_outputs(folder) as new:
             for name, table in results.items():
                 output.write_csv(new / f"{name}.csv", table)
@@ -95,36 +86,30 @@ def main(options: Options) -> int:
     return 0
 
 
-def count_tokens(texts: Texts) -> np.ndarray:
-    return np.array([len(ids) for ids in texts.sequences])
-
-
-def read_texts(study: Study, texts: Texts, members: Members, folder: Path, seed: int) -> tuple[Floats, Floats]:
-    """Return the scores of patterns (N, L, H, P) and the masses of words (N, L, H, W + 2), from one pass."""
+def measure(study: Study, texts: Texts, members: Members, folder: Path, seed: int) -> tuple[Tables, Head]:
+    """Return the tables by the names of their files, and the head that looks around most."""
     digest = hashlib.sha256(b"/".join(row.tobytes() for rows in members.values() for row in rows)).hexdigest()
-    identity = study.identity(texts) | {"seed": seed, "patterns": list(PATTERNS), "words": [*members, digest]}
-    n = len(PATTERNS) + len(members) + 2
+    trunk, device, labels = study.clf.trunk, study.device, study.clf.labels
+    identity = study.identity(texts) | {"seed": seed}
 
-    def choose_both(batch: Batch) -> torch.Tensor:
-        return torch.cat([choose_patterns(batch), choose_words(batch, members)], dim=-1)
+    def choose_both(batch: Batch) -> dict[str, Tensor]:
+        return choose_patterns(batch) | choose_words(batch, members)
 
-    sums = read_sums(
-        study.clf.trunk, texts.sequences, choose_both, n, study.device, folder / "sums/texts.npy", identity
-    )
-    return sums[..., : len(PATTERNS)], sums[..., len(PATTERNS) :]
-
-
-def tabulate_heads(study: Study, texts: Texts, scores: Floats, folder: Path, seed: int) -> pd.DataFrame:
-    """Return heads.csv: the patterns on these texts, and on random tokens of theirs."""
-    random = draw_random_tokens(texts.sequences, study.clf.config.n_ctx, seed)
-    identity = study.identity(texts) | {"seed": seed, "patterns": list(PATTERNS), "rows": random}
-    path, device = folder / "sums/random.npy", study.device
-    random_scores = read_sums(study.clf.trunk, random, choose_patterns, len(PATTERNS), device, path, identity)
-    rates, random_rates = map(measure_base_rates, (texts.sequences, random))
-    return tabulate_patterns(scores, rates, texts.targets, study.clf.labels, random_scores, random_rates)
+    names, about = [*PATTERNS, *name_masses(members)], identity | {"members": digest}
+    sums = read_sums(trunk, texts.sequences, choose_both, names, device, folder / "sums/texts.npy", about)
+    rows = draw_random_tokens(texts.sequences, trunk.config.n_ctx, seed)
+    path, about = folder / "sums/random.npy", identity | {"rows": rows}
+    random_sums = read_sums(trunk, rows, choose_patterns, PATTERNS, device, path, about)
+    rates, random_rates = map(measure_base_rates, (texts.sequences, rows))
+    lengths = np.array([len(ids) for ids in texts.sequences])
+    tables = {
+        "heads": tabulate_patterns(sums, rates, texts.targets, labels, random_sums, random_rates),
+        "words": tabulate_words(sums, members, lengths, texts.targets, labels),
+    }
+    return tables, choose.choose_head(sums[ELSEWHERE])
 
 
-def draw(folder: Path, results: dict[str, pd.DataFrame], shown: Sequence[ShownText], head: Head, study: Study) -> None:
+def draw(folder: Path, results: Tables, shown: Sequence[ShownText], head: Head, study: Study) -> None:
     """Draw the tables, and the views of these texts."""
     run = f"run {study.run.name}"
     with console.status("pictures"):

@@ -3,7 +3,7 @@
 A score is the share of a query's attention that goes to certain keys, mean over the queries of a text, then over texts.
 Even a head that attends to all keys alike gives some of it to each: that is the base rate, on the very same queries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,47 +24,45 @@ ROWS, LONGEST = 32, 50  # rows of random tokens, and the most that a row has, ea
 Floats = NDArray[np.floating]
 
 
-def find_keys(ids: Tensor, lengths: Tensor) -> Tensor:
-    """Return the keys of each pattern: ids int64 (B, T), lengths (B,) -> bool (B, T, T, P), query x key.
+def find_keys(ids: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+    """Return the keys of each pattern: ids int64 (B, T), lengths (B,) -> bool (B, T, T) each, query x key.
 
     The first query is left out, for it can only attend to itself. duplicate: earlier keys with the token of the query.
     induction: keys behind such a token, where an induction head reads what came next (Olsson et al. 2022)."""
-    B, T = ids.shape
-    key = torch.arange(T, device=ids.device)
+    key = torch.arange(ids.shape[1], device=ids.device)
     query = key[:, None]
     same = ids[:, :, None] == ids[:, None, :]  # (B, T, T)
     behind = torch.zeros_like(same)
     behind[:, :, 1:] = same[:, :, :-1]
     keys = {
         "previous": key == query - 1,
-        "first": (key == 0).expand(T, T),
+        "first": key == 0,
         "self": key == query,
         "local": key > query - LOCAL,
         "induction": behind,
         "duplicate": same & (key < query),
     }
-    stacked = torch.stack([keys[pattern].expand(B, T, T) for pattern in PATTERNS], dim=-1)
-    queries = (query >= 1) & (query < lengths[:, None, None])  # (B, T, 1)
-    return stacked & (queries & (key <= query))[..., None]
+    counted = (query >= 1) & (query < lengths[:, None, None]) & (key <= query)  # (B, T, T)
+    return {pattern: keys[pattern] & counted for pattern in PATTERNS}
 
 
-def choose_patterns(batch: Batch) -> Tensor:
-    """Return how much of each weight the score of each pattern takes, float32 (B, T, T, P): the mean over the queries
+def choose_patterns(batch: Batch) -> dict[str, Tensor]:
+    """Return how much of each weight the score of each pattern takes, float32 (B, T, T) each: the mean over the queries
     that have a key of the pattern takes the same of each."""
     keys = find_keys(batch.ids, batch.lengths)
-    n_queries = keys.any(dim=2).sum(dim=1)  # (B, P)
-    return keys / n_queries[:, None, None].clamp(min=1)
+    n_queries = {pattern: each.any(dim=2).sum(dim=1)[:, None, None] for pattern, each in keys.items()}
+    return {pattern: each / n_queries[pattern].clamp(min=1) for pattern, each in keys.items()}
 
 
-def measure_base_rates(sequences: Sequence[list[int]]) -> Floats:
-    """Return the scores of uniform attention, 1 / (i + 1) of query i to each key: float64 (N, P), NaN where no query of
-    a text has a key of the pattern."""
-    rates = np.full((len(sequences), len(PATTERNS)), np.nan)
+def measure_base_rates(sequences: Sequence[list[int]]) -> dict[str, Floats]:
+    """Return the scores of uniform attention, 1 / (i + 1) of query i to each key: by pattern, float64 (N,), NaN where
+    no query of a text has a key of the pattern."""
+    rates = {pattern: np.full(len(sequences), np.nan) for pattern in PATTERNS}
     for n, ids in enumerate(sequences):
-        keys = find_keys(torch.tensor([ids]), torch.tensor([len(ids)]))[0].sum(dim=1).numpy()  # (T, P)
-        has_key = keys > 0
-        of_query = keys / np.arange(1, len(ids) + 1)[:, None]
-        rates[n] = np.divide(of_query.sum(0), has_key.sum(0), out=rates[n], where=has_key.any(0))
+        for pattern, keys in find_keys(torch.tensor([ids]), torch.tensor([len(ids)])).items():
+            of_query = keys[0].sum(dim=1).numpy() / np.arange(1, len(ids) + 1)
+            if of_query.any():
+                rates[pattern][n] = of_query[of_query > 0].mean()
     return rates
 
 
@@ -80,24 +78,24 @@ def draw_random_tokens(sequences: Sequence[list[int]], n_ctx: int, seed: int) ->
 
 
 def tabulate_patterns(
-    scores: Floats,
-    rates: Floats,
+    scores: Mapping[str, Floats],
+    rates: Mapping[str, Floats],
     targets: NDArray[np.integer],
     labels: Sequence[str],
-    random_scores: Floats,
-    random_rates: Floats,
+    random_scores: Mapping[str, Floats],
+    random_rates: Mapping[str, Floats],
 ) -> pd.DataFrame:
-    """Return heads.csv, one row per pattern, class and head: scores (N, L, H, P), rates (N, P), targets (N,).
+    """Return heads.csv, one row per pattern, class and head: by pattern scores (N, L, H) and rates (N,); targets (N,).
 
     n: texts that have a query with a key of the pattern. Limits hold with 95 % for all heads and classes of a pattern
     at once; for all heads at once on random tokens, which have rows instead of texts and are drawn by themselves."""
     groups = group_texts(targets, len(labels))
     tables = []
-    for p, pattern in enumerate(PATTERNS):
-        tables.append(_tabulate(pattern, [OVERALL, *labels], scores[..., p], rates[:, p], groups))
-        if len(random_rates):
-            every = np.ones((1, len(random_rates)), dtype=bool)
-            tables.append(_tabulate(pattern, [RANDOM], random_scores[..., p], random_rates[:, p], every))
+    for pattern in PATTERNS:
+        tables.append(_tabulate(pattern, [OVERALL, *labels], scores[pattern], rates[pattern], groups))
+        if n_rows := len(random_rates[pattern]):
+            every = np.ones((1, n_rows), dtype=bool)
+            tables.append(_tabulate(pattern, [RANDOM], random_scores[pattern], random_rates[pattern], every))
     return pd.concat(tables, ignore_index=True)
 
 

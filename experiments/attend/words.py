@@ -22,35 +22,44 @@ Floats = NDArray[np.floating]
 Members = Mapping[str, Sequence[NDArray[np.bool_]]]  # by class of words, one bool (T,) for each text
 
 
-def choose_words(batch: Batch, members: Members) -> Tensor:
-    """Return how much of each weight the masses take, float32 (B, T, T, W + 2): all that the last query gives to each
+def name_masses(members: Members) -> list[str]:
+    return [*members, ANY, ELSEWHERE]
+
+
+def choose_words(batch: Batch, members: Members) -> dict[str, Tensor]:
+    """Return how much of each weight the masses take, float32 (B, T, T) each: all that the last query gives to each
     class of words, to ANY token and ELSEWHERE."""
     B, T = batch.ids.shape
-    shares = torch.zeros(B, T, T, len(members) + 2)
+    shares = {name: torch.zeros(B, T, T) for name in name_masses(members)}
     for row, (i, length) in enumerate(zip(batch.index.tolist(), batch.lengths.tolist(), strict=True)):
-        for w, texts in enumerate(members.values()):
-            shares[row, length - 1, 1:length, w] = torch.from_numpy(texts[i][1:]).float()
-        shares[row, length - 1, 1:length, -2] = 1
-        shares[row, length - 1, 1 : length - 1, -1] = 1
-    return shares.to(batch.ids.device)
+        for name, texts in members.items():
+            shares[name][row, length - 1, 1:length] = torch.from_numpy(texts[i][1:]).float()
+        shares[ANY][row, length - 1, 1:length] = 1
+        shares[ELSEWHERE][row, length - 1, 1 : length - 1] = 1
+    return {name: share.to(batch.ids.device) for name, share in shares.items()}
 
 
 def tabulate_words(
-    masses: Floats, members: Members, lengths: NDArray[np.integer], targets: NDArray[np.integer], labels: Sequence[str]
+    masses: Mapping[str, Floats],
+    members: Members,
+    lengths: NDArray[np.integer],
+    targets: NDArray[np.integer],
+    labels: Sequence[str],
 ) -> pd.DataFrame:
-    """Return words.csv, one row per class of words, class and head: masses (N, L, H, W + 2), lengths and targets (N,).
+    """Return words.csv, one row per class of words, class and head: masses (N, L, H) of `name_masses`; lengths,
+    targets (N,).
 
     `random` is the mean mass over all draws of as many tokens of the text, the first left out: m of T - 1 tokens get
     m / (T - 1) of what they get together. n: texts with such a word, others do not count. `minus_all` is the
     difference of a class minus that of all texts. Limits hold with 95 % for all heads, and all classes, of a class of
     words at once."""
-    N, L, H, _ = masses.shape
-    by_head = masses.reshape(N, L * H, -1).astype(float)
+    N, L, H = masses[ANY].shape
+    by_head = {name: values.reshape(N, L * H).astype(float) for name, values in masses.items()}
     tables = []
-    for w, (words, texts) in enumerate(members.items()):
+    for words, texts in members.items():
         m = np.array([text[1:].sum() for text in texts])
         groups = group_texts(targets, len(labels)) & (m > 0)
-        mass, random = by_head[:, :, w], (m / np.maximum(lengths - 1, 1))[:, None] * by_head[:, :, -2]
+        mass, random = by_head[words], (m / np.maximum(lengths - 1, 1))[:, None] * by_head[ANY]
         difference = average(mass - random, groups)
         minus_all = dict(zip(MINUS_ALL, difference.minus_first(), strict=True))
         low, high = difference.limits()

@@ -10,7 +10,7 @@ from pictures_on_disk import assert_legible
 
 from experiments.attend import figures as drawn
 from experiments.attend.patterns import PATTERNS, RANDOM, tabulate_patterns
-from experiments.attend.words import tabulate_words
+from experiments.attend.words import name_masses, tabulate_words
 from lab import figures
 from lab.attention import list_tokens, record_attention
 
@@ -90,15 +90,17 @@ def test_the_maps_of_all_heads_are_tiles_of_one_picture(clf, tmp_path, saved):
 def test_the_tables_are_drawn_with_a_dot_on_heads_that_surely_look_there(tmp_path, legible, monkeypatch):
     rng, marked = np.random.default_rng(0), []
     targets = rng.integers(0, 2, 30)
-    scores, rates = rng.uniform(0.1, 0.3, (30, 2, 3, len(PATTERNS))), np.full((30, len(PATTERNS)), 0.2)
-    scores[:, 1, 2, 0] = rng.uniform(0.8, 0.9, 30)
-    heads = tabulate_patterns(scores, rates, targets, ["a", "b"], scores[:20], rates[:20])
+    scores = {pattern: rng.uniform(0.1, 0.3, (30, 2, 3)) for pattern in PATTERNS}
+    scores["previous"][:, 1, 2] = rng.uniform(0.8, 0.9, 30)
+    rates = dict.fromkeys(PATTERNS, np.full(30, 0.2))
+    heads = tabulate_patterns(scores, rates, targets, ["a", "b"], scores, rates)
     assert RANDOM in set(heads["class"])
     monkeypatch.setattr(drawn, "mark_cells", lambda axes, rows, cell: marked.append(rows))
     drawn.draw_patterns(heads, tmp_path, "run")
     assert [len(rows) for rows in marked] == [1, 0, 0, 0, 0, 0]
     assert marked[0][["layer", "head"]].to_numpy().tolist() == [[1, 2]]
     members = {"feel": [np.ones(5, dtype=bool)] * 30, "none": [np.zeros(5, dtype=bool)] * 30}
-    words = tabulate_words(rng.uniform(size=(30, 2, 3, 4)), members, np.full(30, 5), targets, ["a", "b"])
+    masses = {name: rng.uniform(size=(30, 2, 3)) for name in name_masses(members)}
+    words = tabulate_words(masses, members, np.full(30, 5), targets, ["a", "b"])
     drawn.draw_words(words, tmp_path, "run")
     assert_both(tmp_path, ["patterns", "words"])

@@ -21,10 +21,11 @@ from lab.heads import score_looking_back
 from model import GPT2, GPT2LM, GPT2Config, InputError
 
 CPU = Device(torch.device("cpu"), "fp32")
+NO_ROWS = dict.fromkeys(PATTERNS, np.empty(0))
 
 
 def read_scores(trunk, sequences, folder, **identity):
-    return read_sums(trunk, sequences, choose_patterns, len(PATTERNS), CPU, folder / "sums" / "scores.npy", identity)
+    return read_sums(trunk, sequences, choose_patterns, PATTERNS, CPU, folder / "sums" / "scores.npy", identity)
 
 
 @pytest.fixture
@@ -62,20 +63,20 @@ def test_scores_and_base_rates_are_those_of_a_plain_loop(clf_reference, sequence
     monkeypatch.setattr("experiments.attend.weights.CELLS", 200)  # so that a batch comes in pieces
     scores, rates = read_scores(clf_reference.ours.trunk, sequences, folder), measure_base_rates(sequences)
     for n, (ids, weights) in enumerate(zip(sequences, attentions, strict=True)):
-        for p, pattern in enumerate(PATTERNS):
+        for pattern in PATTERNS:
             score, rate = loop(pattern, ids, weights)
             if score is None:
-                assert np.isnan(rates[n, p])
+                assert np.isnan(rates[pattern][n])
             else:
-                np.testing.assert_allclose(scores[n, ..., p], score, atol=1e-6)
-                assert rates[n, p] == pytest.approx(rate, abs=1e-12)
-    assert np.isnan(rates[:, PATTERNS.index("induction")]).sum() > 3  # or the test would see no such text
+                np.testing.assert_allclose(scores[pattern][n], score, atol=1e-6)
+                assert rates[pattern][n] == pytest.approx(rate, abs=1e-12)
+    assert np.isnan(rates["induction"]).sum() > 3  # or the test would see no such text
 
 
 def test_heads_csv_has_the_means_over_texts_of_each_class(clf_reference, sequences, attentions, folder):
     targets = np.array([0, 0, 0, 1, 1, 0, 0, 1, 1, 0])
     scores, rates = read_scores(clf_reference.ours.trunk, sequences, folder), measure_base_rates(sequences)
-    table = tabulate_patterns(scores, rates, targets, ["a", "b", "nothing"], scores[:0], rates[:0])
+    table = tabulate_patterns(scores, rates, targets, ["a", "b", "nothing"], NO_ROWS, NO_ROWS)
     assert list(table) == ["layer", "head", "class", "pattern", "n", "score", "base_rate", "ci_low", "ci_high"]
     assert len(table) == 6 * 4 * 3 * 5
     for pattern in ("self", "induction"):
@@ -98,9 +99,10 @@ def test_without_queries_every_score_is_its_base_rate(clf, sequences, folder):
             block.attn.c_attn.weight[: clf.config.n_embd] = 0
             block.attn.c_attn.bias[: clf.config.n_embd] = 0
     scores, rates = read_scores(clf.trunk, sequences, folder), measure_base_rates(sequences)
-    for n, p in np.argwhere(~np.isnan(rates)):
-        np.testing.assert_allclose(scores[n, ..., p], rates[n, p], atol=1e-6)
-    assert rates[1, 0] == pytest.approx(np.mean([1 / (i + 1) for i in range(1, 13)]))
+    for pattern in PATTERNS:
+        for n in np.flatnonzero(~np.isnan(rates[pattern])):
+            np.testing.assert_allclose(scores[pattern][n], rates[pattern][n], atol=1e-6)
+    assert rates["previous"][1] == pytest.approx(np.mean([1 / (i + 1) for i in range(1, 13)]))
 
 
 def test_random_tokens_said_twice_are_scored_as_lab_heads_scores_them(lm, sequences, folder):
@@ -111,10 +113,10 @@ def test_random_tokens_said_twice_are_scored_as_lab_heads_scores_them(lm, sequen
         assert len(set(row)) == 6
     assert {token for row in rows for token in row} <= {token for ids in sequences for token in ids}
     assert rows != draw_random_tokens(sequences, 13, 1)
-    scores, tokens = read_scores(lm.trunk, rows, folder).mean(axis=0), torch.tensor(rows)[:, :6]
+    scores, tokens = read_scores(lm.trunk, rows, folder), torch.tensor(rows)[:, :6]
     looking_back = [score_looking_back(lm, tokens, back).numpy() for back in (1, 6)]
-    np.testing.assert_allclose(scores[..., PATTERNS.index("previous")], looking_back[0], atol=1e-6)
-    np.testing.assert_allclose(scores[..., PATTERNS.index("duplicate")], looking_back[1], atol=1e-6)
+    np.testing.assert_allclose(scores["previous"].mean(axis=0), looking_back[0], atol=1e-6)
+    np.testing.assert_allclose(scores["duplicate"].mean(axis=0), looking_back[1], atol=1e-6)
 
 
 def test_rows_of_random_tokens_are_as_long_as_they_can_be():
@@ -171,7 +173,8 @@ def test_planted_heads_are_found_and_no_others(folder):
 def test_what_was_computed_is_not_computed_again(lm, sequences, folder, monkeypatch):
     scores = read_scores(lm.trunk, sequences, folder, weights="0")
     monkeypatch.setattr("experiments.attend.weights.sum_weights", None)
-    np.testing.assert_array_equal(read_scores(lm.trunk, sequences, folder, weights="0"), scores)
+    again = read_scores(lm.trunk, sequences, folder, weights="0")
+    np.testing.assert_array_equal(again["local"], scores["local"])
     with pytest.raises(TypeError):
         read_scores(lm.trunk, sequences, folder, weights="1")
 

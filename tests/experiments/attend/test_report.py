@@ -8,7 +8,7 @@ import pytest
 
 from experiments.attend.patterns import PATTERNS, tabulate_patterns
 from experiments.attend.report import read_ablation, report
-from experiments.attend.words import tabulate_words
+from experiments.attend.words import ANY, tabulate_words
 from lab.shares import METRIC
 
 
@@ -17,16 +17,16 @@ def tables():
     """Head 1.2 looks at the token before, on texts and random tokens, 0.1 at the first on texts only."""
     rng, n = np.random.default_rng(0), 40
     targets = np.arange(n) % 2
-    scores, rates = rng.uniform(0.15, 0.2, (n, 2, 3, len(PATTERNS))), np.full((n, len(PATTERNS)), 0.25)
-    random, random_rates = scores.copy(), rates.copy()
-    scores[:, 1, 2, 0] = random[:, 1, 2, 0] = 0.8 + rng.normal(size=n) / 100
-    scores[:, 0, 1, 1] = 0.6 + rng.normal(size=n) / 100
-    rates[:, PATTERNS.index("induction")] = np.nan
+    random = {pattern: rng.uniform(0.15, 0.2, (n, 2, 3)) for pattern in PATTERNS}
+    random["previous"][:, 1, 2] = 0.8 + rng.normal(size=n) / 100
+    scores = {pattern: values.copy() for pattern, values in random.items()}
+    scores["first"][:, 0, 1] = 0.6 + rng.normal(size=n) / 100
+    random_rates = dict.fromkeys(PATTERNS, np.full(n, 0.25))
+    rates = random_rates | {"induction": np.full(n, np.nan)}
     members = {"feel": [np.ones(5, dtype=bool)] * n, "label": [np.zeros(5, dtype=bool)] * n}
-    masses = rng.uniform(0, 0.1, (n, 2, 3, 4))
-    masses[:, 1, 0, 0] = 0.9
-    masses[:, :, :, 2] = 0.5
-    masses[targets == 1, 0, 0, 0] = 0.95
+    masses = {"feel": rng.uniform(0, 0.1, (n, 2, 3)), "label": np.zeros((n, 2, 3)), ANY: np.full((n, 2, 3), 0.5)}
+    masses["feel"][:, 1, 0] = 0.9
+    masses["feel"][targets == 1, 0, 0] = 0.95
     words = tabulate_words(masses, members, np.full(n, 9), targets, ["sad", "glad_2"])
     return tabulate_patterns(scores, rates, targets, ["sad", "glad_2"], random, random_rates), words
 

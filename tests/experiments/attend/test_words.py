@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from experiments.attend.weights import read_sums
-from experiments.attend.words import choose_words, tabulate_words
+from experiments.attend.words import ANY, ELSEWHERE, choose_words, name_masses, tabulate_words
 from lab.device import Device
 
 CPU = Device(torch.device("cpu"), "fp32")
@@ -26,7 +26,7 @@ def members(sequences):
 @pytest.fixture
 def masses(clf_reference, sequences, members, tmp_path):
     choose = partial(choose_words, members=members)
-    return read_sums(clf_reference.ours.trunk, sequences, choose, 4, CPU, tmp_path / "words.npy", {})
+    return read_sums(clf_reference.ours.trunk, sequences, choose, name_masses(members), CPU, tmp_path / "words.npy", {})
 
 
 def draw_every(weights, m):
@@ -71,20 +71,19 @@ def test_words_that_no_text_has_and_classes_without_texts_have_empty_cells(seque
     assert len(table) == 2 * 3 * 15
 
 
-def test_the_last_columns_are_the_mass_on_any_token_and_elsewhere(attentions, masses):
+def test_the_mass_on_any_token_and_elsewhere(attentions, masses):
     for n, weights in enumerate(attentions):
-        np.testing.assert_allclose(masses[n, ..., -2], weights[:, :, -1, 1:].sum(-1), atol=1e-6)
-        np.testing.assert_allclose(masses[n, ..., -1], weights[:, :, -1, 1:-1].sum(-1), atol=1e-6)
+        np.testing.assert_allclose(masses[ANY][n], weights[:, :, -1, 1:].sum(-1), atol=1e-6)
+        np.testing.assert_allclose(masses[ELSEWHERE][n], weights[:, :, -1, 1:-1].sum(-1), atol=1e-6)
 
 
 def test_uniform_attention_looks_at_no_words_more_than_at_others_and_a_planted_head_does():
     rng, n, T = np.random.default_rng(0), 40, 8
     members = {"some": [rng.permutation([True, True, *[False] * 6]) for _ in range(n)]}
     m = np.array([text[1:].sum() for text in members["some"]])
-    masses = np.zeros((n, 1, 3, 3))
-    masses[:, 0, 0] = np.column_stack([m / T, np.full(n, 7 / T), np.full(n, 6 / T)])  # head 0 attends uniformly
-    masses[:, 0, 1] = 0.9, 0.95, 0.9
-    masses[:, 0, 2] = 0.0, 0.5, 0.4
+    masses = {"some": np.zeros((n, 1, 3)), ANY: np.full((n, 1, 3), 7 / T)}
+    masses["some"][:, 0, 0] = m / T  # head 0 attends uniformly
+    masses["some"][:, 0, 1] = 7 / T
     rows = tabulate_words(masses, members, np.full(n, T), np.zeros(n, dtype=int), ["a"])
     rows = rows[rows["class"] == "all"].set_index("head")
     assert rows.loc[0, "difference"] == pytest.approx(0, abs=1e-12)
