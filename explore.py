@@ -6,13 +6,13 @@ served on this machine alone."""
 import socket
 import sys
 import webbrowser
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from experiments.explore.check import TOLERANCE, compare, read_export
+from experiments.explore.check import TOLERANCE, compare, find_run, read_export
 from experiments.explore.guard import LOOPBACK, list_hosts
 from experiments.explore.server import create_app
 from experiments.explore.subject import Subject, open_language_model, open_run
@@ -20,6 +20,8 @@ from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName
 from lab.progress import console
 from model import InputError
+
+NAMES = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}  # of this machine, where it listens on these addresses
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,20 @@ def main(options: Options) -> int:
     if options.run and options.model:
         raise InputError(f"--run {options.run}: a language model belongs to no run; give either --run or --model")
     device = Device.choose(options.device, "fp32")
-    export = read_export(options.check) if options.check else None
-    subject = open_language_model(options.model, device) if options.model else open_run(options.run or "latest", device)
-    if export:
-        return check(subject, export, options.check)
-    with listen(options.host, options.port) as listener:
-        serve(subject, listener, options)
+    if options.check:
+        export = read_export(options.check)
+        named = replace(options, run=options.run or find_run(export))
+        return check(open_subject(named, device), export, options.check)
+    with listen(options.host, options.port) as listener:  # first, for the port may be taken, and loading takes a while
+        serve(open_subject(options, device), listener, options)
     return 0
 
 
-def check(subject: Subject, export: dict[str, Any], path: Path | None) -> int:
+def open_subject(options: Options, device: Device) -> Subject:
+    return open_language_model(options.model, device) if options.model else open_run(options.run or "latest", device)
+
+
+def check(subject: Subject, export: dict[str, Any], path: Path) -> int:
     """Compare an exported experiment with the same computed now, and return the exit code."""
     difference = compare(subject, export)
     passed = difference <= TOLERANCE
@@ -67,6 +73,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # who reads the address may ask at once
     except (OSError, UnicodeError) as error:
         listener.close()
         raise InputError(f"{host}:{port}: cannot listen there: {error}; choose another --port, 0 for any") from None
@@ -77,17 +84,16 @@ def serve(subject: Subject, listener: socket.socket, options: Options) -> None:
     """Serve the page until Ctrl-C."""
     port = listener.getsockname()[1]
     hosts = list_hosts(port, options.allow_host)
-    if options.host not in LOOPBACK:
+    if options.host not in (*LOOPBACK, "::1"):
         names = ", ".join(options.allow_host) or "none: nobody but this machine is answered, see --allow-host"
         console.print(f"Others on the network may use this machine's network; names that are answered: {names}")
-    address = f"http://{hosts[0]}/"
+    address = f"http://{NAMES.get(options.host, options.host)}:{port}/"
     print(address, flush=True)  # also where another program reads it
     if options.open and sys.stdout.isatty():
         webbrowser.open(address)
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(subject, hosts), log_level="warning", access_log=False, server_header=False)
-    )
-    server.run(sockets=[listener])
+    app = create_app(subject, hosts)
+    config = uvicorn.Config(app, ws="none", log_level="warning", access_log=False, server_header=False)
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -37,17 +37,19 @@ STYLE = matplotlib.rc_context(
         "text.parse_math": False,  # a label may hold a dollar sign
         "lines.linewidth": 1.8,
         "savefig.dpi": 150,
+        "svg.hashsalt": "headgate",  # the same picture is the same file
     }
 )
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Save a picture as PNG, whole or not at all."""
+    """Save a picture as PNG or SVG, as its suffix says, whole or not at all."""
+    form = path.suffix.removeprefix(".")
     with warnings.catch_warnings(), written_whole(path) as [temporary]:
         warnings.filterwarnings("ignore", "Glyph")  # an emoji that the font does not have is drawn as a box
         if any(axes.get_aspect() != "auto" for axes in figure.axes):
             figure.draw_without_rendering()  # where cells are square, one pass of the layout lets texts overlap
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format=form, metadata={"Date": None} if form == "svg" else None)
 
 
 MANY = 8  # panels; more than these are smaller

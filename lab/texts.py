@@ -1,6 +1,7 @@
 """A corpus as a model reads it: every experiment starts here."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import SPLITS, Corpus, describe_corpus, encode, render_description
+from data.words import tokens_of_class, words
 from model import GPT2Config, InputError, Tokenizer
 
 from .progress import console
@@ -69,3 +71,18 @@ def check_pair(tokenizer: Tokenizer, config: GPT2Config) -> None:
     """Raise InputError where the tokenizer has tokens that the model has not."""
     if len(tokenizer) > config.vocab_size:
         raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}: not a pair")
+
+
+def find_words(
+    texts: Texts, tokenizer: Tokenizer, classes: Mapping[str, frozenset[str]]
+) -> dict[str, list[NDArray[np.bool_]]]:
+    """Return the tokens of each class of words: by class, one bool (T,) per text, True where a token is of it."""
+    parsed = [words(text, tokenizer) for text in texts.strings]
+    lengths = [len(tokenizer.encode(text)) for text in texts.strings]
+    return {
+        name: [
+            tokens_of_class(text_words, vocabulary, n)[-len(ids) :]  # a long text was truncated to its end
+            for text_words, n, ids in zip(parsed, lengths, texts.sequences, strict=True)
+        ]
+        for name, vocabulary in classes.items()
+    }

@@ -35,7 +35,7 @@ PAGES = {
 }
 SCRIPTS = {
     name: importlib.import_module(name)
-    for name in ("train", "ablate", "explore", "patch", "probe", "paper", "pretrain", "verify")
+    for name in ("train", "ablate", "attend", "explore", "patch", "probe", "paper", "pretrain", "verify")
 }
 LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
 TINY = GPT2Config(1, 2, 8, n_ctx=17)
@@ -44,12 +44,13 @@ TINY = GPT2Config(1, 2, 8, n_ctx=17)
 REPLACED = [  # scripts, option, value, reason
     ("train paper pretrain", "--model", "tiny", "other weights need a network, or minutes"),
     ("train paper pretrain", "--epochs", "1", "one epoch runs the same code"),
-    ("train ablate patch probe paper pretrain verify", "--device", "cpu", "the same on every machine"),
+    ("train ablate attend patch probe paper pretrain verify", "--device", "cpu", "the same on every machine"),
     ("train pretrain", "--compile", "off", "compiling takes a minute; tests/model/test_compile.py compiles"),
-    ("ablate patch probe", "--run", "one", "the run that is there; the table of files is checked with two"),
+    ("ablate attend patch probe", "--run", "one", "the run that is there; the table of files is checked with two"),
     ("train paper pretrain", "--run", "new", "another name changes nothing"),
     ("paper", "--corpus", "corpus.txt", "a second corpus repeats the first"),
     ("paper", "--seeds", "1", "a second seed repeats the first"),
+    ("attend", "--head", "1.2", "the tiny network has no head 2.6"),
     ("probe", "--words", "500", "the least that is allowed"),
     ("ablate patch", "--controls", "2", "more random subspaces repeat the first"),
     ("patch", "--pairs", "3", "more pairs repeat the first"),
@@ -226,8 +227,9 @@ def scripts():
 
 def test_every_command_has_options_that_exist(scripts):
     """As they stand on the page, whatever is replaced when they run."""
-    benchmarks = [command for command in COMMANDS if re.match("make (bench|mutants)|python -m bench", command)]
-    calls = CALLS + [script_and_options(expanded(command)) for command in benchmarks]
+    begins = "make (bench|explore|mutants)|python (-m bench|explore)"
+    not_run = [command for command in COMMANDS if re.match(begins, command)]
+    calls = CALLS + [script_and_options(expanded(command)) for command in not_run]
     assert {script for script, _ in calls} == set(scripts)
     for script, options in calls:
         tyro.cli(scripts[script].Options, args=options)
@@ -286,6 +288,7 @@ WRITERS = {  # the call that writes the files of a page's table
     "docs/train.md": "",  # the run `one` is there
     "docs/ablate.md": "ablate --controls 2 --device cpu --fill zero --run one two --units "
     "heads layers regions words curves pairs smallest",
+    "docs/attend.md": "attend --device cpu --head 1.2 --run one",
     "docs/patch.md": "patch --controls 2 --device cpu --pairs 3 --run one --texts 1",
     "docs/probe.md": "probe --device cpu --run one --words 500",
     "docs/paper.md": f"paper --corpus corpus.txt {NEW} --init pretrained random --model tiny --run new --seeds 1",
@@ -326,7 +329,7 @@ def test_the_files_of_a_page_are_those_that_are_written(workshop, monkeypatch, p
     if WRITERS[page]:
         script, *options = WRITERS[page].split()
         assert commands.exit_code(monkeypatch, SCRIPTS[script], *options) == 0
-        folder = folder / script if script in ("ablate", "patch", "probe") else Path("runs/new")
+        folder = folder / script if script in ("ablate", "attend", "patch", "probe") else Path("runs/new")
     named = set(files_named(PAGES[page]))
     if page == "docs/probe.md":
         named -= {"agreement.csv"}  # only beside an ablation, see tests/test_probe.py

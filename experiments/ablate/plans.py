@@ -7,11 +7,10 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from data.words import tokens_of_class, word_classes, words
+from data.words import word_classes
 from lab.progress import console
-from lab.study import Study
 from lab.sweeps import Plan, Sweeps
-from lab.texts import Texts
+from lab.texts import find_words
 from lab.units import each_head, each_layer, each_region, each_word_class, random_subspaces
 
 Hidden = dict[str, list[NDArray[np.bool_]]]  # by class of words, one bool (T,) per text: True where a token is of it
@@ -57,21 +56,8 @@ def plan_words(sweeps: Sweeps) -> Plan:
         console.print(line)
     ablations, digest = {}, hashlib.sha256()
     for split, texts in sweeps.texts.items():
-        hidden = find_words(sweeps.study, texts, classes)
+        hidden = find_words(texts, sweeps.study.tokenizer, classes)
         rng = np.random.default_rng((sweeps.seed, *split.encode()))
         ablations[split] = each_word_class(texts.sequences, hidden, rng)
         digest.update(b"/".join(row.tobytes() for rows in hidden.values() for row in rows))
     return Plan("words", "zero", ablations, digest.hexdigest())  # which tokens are hidden depends on nltk's data
-
-
-def find_words(study: Study, texts: Texts, classes: dict[str, frozenset[str]]) -> Hidden:
-    """Find the tokens of each class of words in each text."""
-    parsed = [words(text, study.tokenizer) for text in texts.strings]
-    lengths = [len(study.tokenizer.encode(text)) for text in texts.strings]
-    return {
-        name: [
-            tokens_of_class(text_words, vocabulary, n)[-len(ids) :]  # a long text was truncated to its end
-            for text_words, n, ids in zip(parsed, lengths, texts.sequences, strict=True)
-        ]
-        for name, vocabulary in classes.items()
-    }

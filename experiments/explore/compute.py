@@ -196,12 +196,15 @@ def run_each(subject: Subject, experiment: Experiment, closed: Sequence[Closed])
 
 @torch.inference_mode()
 def read_layers(subject: Subject, experiment: Experiment) -> Json:
-    """Return the class lens under the switches: what the head reads at each layer and token, (L + 1, T, K)."""
+    """Return the class lens under the switches: what the head reads at each layer and token, (L + 1, T, K), the mean
+    over the draws of the fill."""
     result, prepared = answer(subject, experiment), prepare(subject, experiment)
-    trace, trunk = Trace("resid_pre"), subject.model.trunk
-    trunk.run(prepared.x, trace=trace, **prepared.arguments[0])
+    traces, trunk = [Trace("resid_pre") for _ in prepared.arguments], subject.model.trunk
+    for trace, arguments in zip(traces, prepared.arguments, strict=True):
+        trunk.run(prepared.x, trace=trace, **arguments)
     layers = []
-    for stream in trace.resid_pre:  # L + 1 of (1, T, C), one after the other: next tokens are many
-        logits = subject.read(trunk.norm(stream)[0, :, None])  # (T, K or V)
-        layers.append(result.select(logits.double().softmax(dim=-1).cpu()))
+    for layer in range(len(traces[0].resid_pre)):  # L + 1, one after the other: next tokens are many
+        streams = (trace.resid_pre[layer][0, :, None] for trace in traces)  # (T, 1, C) each
+        draws = (subject.read(trunk.norm(stream)).double().softmax(dim=-1) for stream in streams)  # (T, K or V) each
+        layers.append(result.select((sum(draws, torch.zeros(())) / len(traces)).cpu()))
     return {"labels": result.labels, "probabilities": layers}

@@ -1,14 +1,15 @@
 """What one request asks for: a text, and what is switched off. Whatever comes from outside is checked here."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from lab.units import Head
 from model import InputError
 
 from .subject import FillName, Subject, check_text
 
+T = TypeVar("T")
 Removal = Literal["hide", "delete", "fill"]
 REMOVALS: dict[Removal, str] = {
     "hide": "no other token may look at it",
@@ -42,7 +43,7 @@ def read_experiment(body: Any, subject: Subject) -> Experiment:
         raise InputError(f'expected an object like {{"text": "..."}}, got {describe_json(body)}')
     known = ("text", "heads", "mlps", "tokens", "fill", "other")
     if unknown := [name for name in body if name not in known]:
-        raise InputError(f"expected {', '.join(known)}, got {', '.join(map(repr, sorted(unknown)))}")
+        raise InputError(f"expected {', '.join(known)}, got {describe_json(unknown[0])}")
     config = subject.model.config
     text = read_string(body, "text")
     ids = check_text(text, subject.tokenizer, config.n_ctx)
@@ -54,8 +55,8 @@ def read_experiment(body: Any, subject: Subject) -> Experiment:
     experiment = Experiment(
         text,
         tuple(ids),
-        heads=tuple(read_head(item, subject) for item in read_list(body, "heads")),
-        mlps=tuple(read_number("mlps", item, config.n_layer) for item in read_list(body, "mlps")),
+        heads=read_list(body, "heads", lambda item: read_head(item, subject)),
+        mlps=read_list(body, "mlps", lambda item: read_number("mlps", item, config.n_layer)),
         tokens=dict(read_removals(body.get("tokens", {}), len(ids))),
         fill=fill,
         other=other,
@@ -81,14 +82,15 @@ def read_string(body: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def read_list(body: Mapping[str, Any], name: str) -> list[Any]:
-    """Return a list without repetitions; an absent one is empty."""
+def read_list(body: Mapping[str, Any], name: str, read: Callable[[Any], T]) -> tuple[T, ...]:
+    """Return what `read` makes of the items of a list without repetitions; an absent one is empty."""
     value = body.get(name, [])
     if not isinstance(value, list):
         raise InputError(f"{name}: expected a list, got {describe_json(value)}")
-    if any(value[i] in value[:i] for i in range(len(value))):
-        raise InputError(f"{name}: expected each only once, got {value}")
-    return value
+    items = tuple(map(read, value))
+    if len(set(items)) < len(items):
+        raise InputError(f"{name}: expected each only once, got {describe_json(value)}")
+    return items
 
 
 def read_head(item: Any, subject: Subject, name: str = "heads") -> Head:
@@ -115,12 +117,13 @@ def read_removals(value: Any, n_tokens: int) -> Iterator[tuple[int, Removal]]:
     """Yield the positions of tokens that are removed, with how."""
     if not isinstance(value, dict):
         raise InputError(f'tokens: expected an object like {{"4": "hide"}}, got {describe_json(value)}')
+    positions = {str(position): position for position in range(n_tokens)}
     for key, removal in value.items():
-        if not (key.isascii() and key.isdigit() and key == str(int(key))) or int(key) >= n_tokens:
+        if key not in positions:
             raise InputError(f"tokens: expected positions 0 .. {n_tokens - 1}, got {key[:20]!r}")
         if removal not in get_args(Removal):
             raise InputError(f"tokens: expected one of {', '.join(REMOVALS)}, got {describe_json(removal)}")
-        yield int(key), removal
+        yield positions[key], removal
 
 
 def describe_json(value: Any) -> str:

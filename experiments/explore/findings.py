@@ -28,13 +28,16 @@ def read_findings(subject: Subject) -> dict[str, Any]:
     folder = subject.run / "ablate"
     if not (folder / "effects.csv").is_file() or not (folder / "study.json").is_file():
         return {"why": f"run `make ablate RUN={subject.name}` first, and start this page again", "rows": []}
+    advice = f"run `make ablate RUN={subject.name}` once more"
     try:
-        about, effects = read_json(folder / "study.json"), read_effects(folder / "effects.csv")
+        if read_json(folder / "study.json").get("weights") != subject.weights:
+            return {"why": f"{folder} is of other weights; {advice}", "rows": []}
+        effects = read_effects(folder / "effects.csv")
+        rows = rank(join(effects[effects["kind"].isin(KINDS) & (effects["split"] == "test")]))
     except InputError as error:
         return {"why": str(error), "rows": []}
-    if about.get("weights") != subject.weights:
-        return {"why": f"{folder} is of other weights; run `make ablate RUN={subject.name}` once more", "rows": []}
-    rows = rank(join(effects[effects["kind"].isin(KINDS) & (effects["split"] == "test")]))
+    except (KeyError, ValueError):  # columns are missing, or hold something else
+        return {"why": f"{folder / 'effects.csv'} is no table that this version reads; {advice}", "rows": []}
     return {"why": None, "rows": json.loads(rows.to_json(orient="records", double_precision=15))}  # NaN becomes null
 
 

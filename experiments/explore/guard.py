@@ -60,7 +60,7 @@ class Guard:
             if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
                 return 415, "Content-Type: expected application/json"
             length = headers.get("content-length", "0")
-            if not length.isdecimal() or int(length) > MOST_BYTES:
+            if not length.isdecimal() or len(length) > 9 or int(length) > MOST_BYTES:  # int() has limits of its own
                 return 413, f"expected at most {MOST_BYTES:,} bytes"
         return None
 

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import torch
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 import lab
 from lab.attention import MOST_TOKENS
@@ -24,7 +24,7 @@ from model import InputError
 
 from . import compute
 from .code import write_code
-from .experiment import REMOVALS, Experiment, read_experiment, read_head
+from .experiment import REMOVALS, Experiment, describe_json, read_experiment, read_head
 from .findings import read_findings
 from .guard import MOST_BYTES, Guard
 from .subject import FILLS, Subject
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class BusyError(Exception):
-    """Too many requests wait, or one took too long."""
+    """Too many requests wait."""
 
 
 class Worker:
@@ -54,12 +54,10 @@ class Worker:
             raise BusyError(f"{MOST_WAITING} requests are waiting; try again")
         self.waiting += 1
         try:
-            async with asyncio.timeout(SECONDS), self.turn:
+            async with self.turn:
                 if await request.is_disconnected():
                     raise ClientDisconnect
                 return await asyncio.get_running_loop().run_in_executor(self.thread, work, *arguments)
-        except TimeoutError:
-            raise BusyError(f"this took more than {SECONDS} seconds; shorten the text") from None
         finally:
             self.waiting -= 1
 
@@ -81,34 +79,40 @@ class Api:
         """Answer with a recording for lab/page/recording.js."""
         look, every = (body.pop(name, None) for name in ("look", "all")) if isinstance(body, dict) else (None, None)
         experiment, head = read_experiment(body, self.subject), read_head(look, self.subject, "look")
+        if not isinstance(every, bool | None):
+            raise InputError(f"all: expected true or false, got {describe_json(every)}")
         return await self.worker.compute(request, compute.record, self.subject, experiment, head, bool(every))
 
     async def heads(self, request: Request, body: Any) -> Json:
         """Answer with the probabilities where each unit is switched off too."""
         experiment = read_experiment(body, self.subject)
         closed = list(compute.close_too(self.subject, experiment))
-        answer, rows = await self.run_each(request, experiment, closed)
+        answer, probabilities = await self.run_each(request, experiment, closed)
         L, H = self.subject.model.config.n_layer, self.subject.model.config.n_head
+        rows = answer.select(probabilities)
         return {"labels": answer.labels, "heads": [rows[layer * H :][:H] for layer in range(L)], "mlps": rows[L * H :]}
 
     async def random(self, request: Request, body: Any) -> Json:
         """Answer with the probabilities where as many random units are switched off instead."""
         experiment = read_experiment(body, self.subject)
         closed = compute.draw_random(self.subject, experiment)
-        answer, rows = await self.run_each(request, experiment, closed)
-        changed = sum(answer.labels[row.index(max(row))] != answer.predicted_before for row in rows)
-        return {"labels": answer.labels, "draws": len(rows), "after": rows, "changed": changed}
+        answer, probabilities = await self.run_each(request, experiment, closed)
+        changed = int((probabilities.argmax(dim=-1) != answer.before.argmax()).sum())
+        after = answer.select(probabilities)
+        return {"labels": answer.labels, "draws": len(after), "after": after, "changed": changed}
 
     async def run_each(
         self, request: Request, experiment: Experiment, closed: Sequence[compute.Closed]
-    ) -> tuple[compute.Answer, list[list[float]]]:
-        """Return the answer, and the probabilities for each of what is closed; other requests may come in between."""
+    ) -> tuple[compute.Answer, torch.Tensor]:
+        """Return the answer, and probabilities (n, K or V) for each of what is closed; other requests may come in
+        between."""
         answer = await self.worker.compute(request, compute.answer, self.subject, experiment)
-        size, rows = max(1, self.subject.device.tokens // len(experiment.ids)), list[list[float]]()
-        for start in range(0, len(closed), size):
-            piece = closed[start : start + size]
-            rows += answer.select(await self.worker.compute(request, compute.run_each, self.subject, experiment, piece))
-        return answer, rows
+        size = max(1, self.subject.device.tokens // len(experiment.ids))
+        pieces = [
+            await self.worker.compute(request, compute.run_each, self.subject, experiment, closed[start : start + size])
+            for start in range(0, len(closed), size)
+        ]
+        return answer, torch.cat(pieces)
 
     async def lens(self, request: Request, body: Any) -> Json:
         """Answer with what the head reads at each layer and token."""
@@ -121,7 +125,7 @@ class Api:
         return write_code(self.subject, read_experiment(body, self.subject), self.address)
 
 
-def create_app(subject: Subject, hosts: Sequence[str]) -> Starlette:
+def create_app(subject: Subject, hosts: Sequence[str]) -> ASGIApp:
     """Return the application. hosts: the values of `Host` that it answers; the first one is its address."""
     api = Api(subject, f"http://{hosts[0]}/")
     model, findings = describe(subject), read_findings(subject)
@@ -136,7 +140,8 @@ def create_app(subject: Subject, hosts: Sequence[str]) -> Starlette:
         *(Route(f"/api/{name}", partial(answer_json, answer), methods=["POST"]) for name, answer in posts.items()),
     ]
     handlers = {HTTPException: refuse, Exception: fail}
-    return Starlette(routes=routes, middleware=[Middleware(Guard, hosts=hosts)], exception_handlers=handlers)
+    # Around all of it: a middleware would be within Starlette's own, which answers where we fail.
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), hosts)
 
 
 def describe(subject: Subject) -> Json:
@@ -166,14 +171,14 @@ def describe(subject: Subject) -> Json:
 async def answer_json(answer: Callable[[Request, Any], Awaitable[Json]], request: Request) -> Response:
     """Answer a request whose body is JSON; in one line, where it is not as it must be."""
     try:
-        body = json.loads(await read_body(request), parse_constant=refuse_constant)
-        return JSONResponse(await answer(request, body))
+        async with asyncio.timeout(SECONDS):
+            return JSONResponse(await answer(request, parse_body(await read_body(request))))
     except InputError as error:
         return JSONResponse({"error": str(error)}, 400)
-    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested without end
-        return JSONResponse({"error": 'expected JSON in UTF-8, like {"text": "..."}'}, 400)
     except BusyError as error:
         return JSONResponse({"error": str(error)}, 503, {"retry-after": "1"})
+    except TimeoutError:
+        return JSONResponse({"error": f"this took more than {SECONDS} seconds; shorten the text"}, 503)
     except (torch.OutOfMemoryError, MemoryError):
         return JSONResponse({"error": "out of memory; shorten the text"}, 503)
     except ClientDisconnect:
@@ -190,9 +195,17 @@ async def read_body(request: Request) -> bytes:
     return body
 
 
+def parse_body(body: bytes) -> Any:
+    """Return the value that JSON in UTF-8 stands for. Raises InputError for anything else."""
+    try:
+        return json.loads(body.decode(), parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:  # RecursionError: nested too deep
+        raise InputError(f'expected JSON in UTF-8, like {{"text": "..."}}: {error}') from None
+
+
 def refuse_constant(name: str) -> float:
-    """Raise InputError for NaN and Infinity, which Python reads and JSON does not know."""
-    raise InputError(f"expected JSON, got {name}")
+    """Raise ValueError for NaN and Infinity, which Python reads and JSON does not know."""
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def send_file(files: dict[str, Path], request: Request) -> Response:

@@ -160,9 +160,10 @@ def choose_examples(clf: GPT2Classifier, texts: Texts, device: Device) -> list[E
 def check_text(text: str, tokenizer: Tokenizer, n_ctx: int, what: str = "text") -> list[int]:
     """Return the token ids of a text. Raises InputError for one without tokens, with too many, or not of Unicode."""
     try:
-        ids = tokenizer.encode(text)
+        text.encode()  # the tokenizer reads U+FFFD in its place
     except UnicodeEncodeError:
         raise InputError(f"{what}: expected Unicode, got half of a character (a lone surrogate)") from None
+    ids = tokenizer.encode(text)
     if not ids:
         raise InputError(f"{what}: expected at least one character, got nothing; type a sentence")
     if len(ids) > n_ctx:

@@ -141,7 +141,9 @@ export class AttentionPanel {
 
   change(values) {
     Object.assign(this, values);
-    this.draw();
+    if (this.view !== "heads" || Object.keys(values).join() !== "query") return this.draw();
+    this.syncControls(); // a hundred thumbnails take long, and do not depend on the query
+    this.rest();
   }
 
   openView(view) {
@@ -232,8 +234,9 @@ export class AttentionPanel {
   tellPoint(side, index) {
     const scene = this.scene();
     const name = `Head ${this.layer}.${this.head}: ${this.recording.labels[index]} (${index})`;
-    if (side === "query") announce(this.readout, `${name} looks at ${nameTopKeys(scene, index) || "nothing"}`);
-    else announce(this.readout, `${name} is looked at by ${nameTopQueries(scene, index) || "nobody much"}`);
+    const [verb, others] =
+      side === "query" ? ["looks at", nameTopKeys(scene, index)] : ["is looked at by", nameTopQueries(scene, index)];
+    announce(this.readout, `${name} ${verb} ${others}`);
   }
 }
 

@@ -103,7 +103,8 @@ export function matrixPicture(scene) {
       svg.append(svgNode("rect", { ...place, fill: sequential(w, theme) }));
     }
   }
-  const edge = `M${margin} ${margin} v${T * size} h${T * size} L${margin} ${margin}`;
+  const stairs = `h${size} v${size} `.repeat(T); // along the diagonal
+  const edge = `M${margin} ${margin} ${stairs}h${-T * size} Z`;
   svg.append(svgNode("path", { d: edge, fill: "none", stroke: colours.line }));
   recording.labels.forEach((label, i) => {
     const text = { fill: colours.ink, "font-size": Math.min(12, size), "unicode-bidi": "plaintext" };

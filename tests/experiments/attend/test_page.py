@@ -291,9 +291,9 @@ def test_every_view_draws_what_it_says(corpus, browser):
         cells = page.locator(".numbers tbody tr td:nth-child(3)").all_text_contents()
         assert [float(cell) for cell in cells] == pytest.approx(weights, abs=5.1e-5)
         page.click("text=Every query of this head")
-        assert page.locator(".more-rows").first.locator("tbody tr").count() == T
+        expect(page.locator(".more-rows").first.locator("tbody tr")).to_have_count(T)
         page.click("text=All heads at this query")
-        assert page.locator(".more-rows").last.locator("tbody tr").count() == 15
+        expect(page.locator(".more-rows").last.locator("tbody tr")).to_have_count(15)
 
 
 @slow

@@ -1,0 +1,20 @@
+"""Texts with repeated tokens, of one token and more, and what `transformers` attends to in them."""
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def sequences():
+    """Token ids below 20, so that many come twice, of 1 .. 13 tokens."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 20, n).tolist() for n in (5, 13, 1, 2, 9, 13, 7, 1, 12, 3)]
+
+
+@pytest.fixture(scope="session")
+def attentions(clf_reference, sequences):
+    """The eager attention of each text alone, (L, H, T, T) each."""
+    with torch.no_grad():
+        outputs = [clf_reference.hf.transformer(torch.tensor([ids]), output_attentions=True) for ids in sequences]
+    return [torch.cat(output.attentions).double().numpy() for output in outputs]

@@ -1,0 +1,94 @@
+"""What the report says of tables whose answer is known."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments.attend.patterns import PATTERNS, tabulate_patterns
+from experiments.attend.report import read_ablation, report
+from experiments.attend.words import ANY, tabulate_words
+from lab.shares import METRIC
+
+
+@pytest.fixture
+def tables():
+    """Head 1.2 looks at the token before, on texts and random tokens, 0.1 at the first on texts only."""
+    rng, n = np.random.default_rng(0), 40
+    targets = np.arange(n) % 2
+    random = {pattern: rng.uniform(0.15, 0.2, (n, 2, 3)) for pattern in PATTERNS}
+    random["previous"][:, 1, 2] = 0.8 + rng.normal(size=n) / 100
+    scores = {pattern: values.copy() for pattern, values in random.items()}
+    scores["first"][:, 0, 1] = 0.6 + rng.normal(size=n) / 100
+    random_rates = dict.fromkeys(PATTERNS, np.full(n, 0.25))
+    rates = random_rates | {"induction": np.full(n, np.nan)}
+    members = {"feel": [np.ones(5, dtype=bool)] * n, "label": [np.zeros(5, dtype=bool)] * n}
+    masses = {"feel": rng.uniform(0, 0.1, (n, 2, 3)), "label": np.zeros((n, 2, 3)), ANY: np.full((n, 2, 3), 0.5)}
+    masses["feel"][:, 1, 0] = 0.9
+    masses["feel"][targets == 1, 0, 0] = 0.95
+    words = tabulate_words(masses, members, np.full(n, 9), targets, ["sad", "glad_2"])
+    return tabulate_patterns(scores, rates, targets, ["sad", "glad_2"], random, random_rates), words
+
+
+def write(tables, ablation="no ablation yet"):
+    return report(["run: x"], *tables, missing=["the class z is left out"], ablation=ablation, head="1.2")
+
+
+def test_the_answer_names_the_heads_with_their_numbers(tables):
+    page = write(tables)
+    answer = page.split("## The patterns")[0]
+    previous, first, itself, _, induction, _ = [line for line in answer.splitlines() if line.startswith("- **")]
+    assert "1 of 6 heads look there surely more" in previous
+    assert "1.2 (0.80 [0." in previous
+    assert "Base rate: 0.25" in previous
+    assert "No head looks there surely more" in first
+    assert "On texts only: 1 heads" in first
+    assert "0.1, 0.60 [" in first
+    assert "not surely above the base rate" in itself
+    assert "No text has a query with such a key" in induction
+    assert "- the class z is left out" in page
+    assert "no ablation yet" in page
+    for source in ("Jain and Wallace 2019", "Wiegreffe and Pinter 2019"):
+        assert source in page
+    assert "nan" not in page.lower().replace("finance", "")
+
+
+def test_words_name_the_heads_and_the_classes_that_differ(tables):
+    page = write(tables)
+    row = next(line for line in page.splitlines() if line.startswith("| feel"))
+    assert "| feel | 40 |" in row
+    assert "1.0: 0.90" in row
+    assert "| label | 0 | 0 | 0 |  |" in page
+    line = next(line for line in page.splitlines() if line.startswith("- feel"))
+    assert "head 0.0" in line
+    assert "glad\\_2" in line
+    assert "- label: no class of texts surely differs from all texts (too few texts)." in page
+
+
+def test_without_limits_it_says_so(tables):
+    heads, words = tables
+    few = heads.assign(ci_low=np.nan, ci_high=np.nan)
+    page = write((few[few["class"] != "random tokens"], words))
+    assert "These numbers have no limits" in page
+    assert "There are no random tokens to compare with" in page
+
+
+def test_the_ablation_of_the_same_weights_stands_beside(tables, tmp_path):
+    assert "has no ablation yet" in read_ablation(tmp_path, "0123")
+    folder = tmp_path / "ablate"
+    folder.mkdir()
+    row = {"kind": "head", "layer": 1, "head": 2, "region": "", "fill": "mean", "split": "test", "metric": METRIC}
+    rows = [
+        row | {"class": "sad", "share": -0.02, "share_low": -0.03, "share_high": -0.01, "verdict": "negligible"},
+        row | {"class": "glad_2", "share": -0.4, "share_low": -0.5, "share_high": -0.3, "verdict": "matters"},
+        row | {"class": "glad_2", "share": -0.9, "share_low": -0.99, "share_high": -0.8, "fill": "zero"},
+        row | {"class": "sad", "share": -0.9, "share_low": -0.99, "share_high": -0.8, "split": "val"},
+    ]
+    pd.DataFrame(rows).to_csv(folder / "effects.csv", index=False)
+    (folder / "study.json").write_text(json.dumps({"weights": "0123"}))
+    assert "of other weights" in read_ablation(tmp_path, "4567")
+    page = write(tables, read_ablation(tmp_path, "0123"))
+    assert "| 1.2 | glad\\_2 | -40.0% [-50.0%, -30.0%] | matters |" in page
+    pd.DataFrame(rows).assign(kind="mlp").to_csv(folder / "effects.csv", index=False)
+    assert "closed no heads" in read_ablation(tmp_path, "0123")
