@@ -12,7 +12,7 @@ export function showCorpus(panel, findings, state, model) {
   const units = [state.unit, ...allUnits(model).filter((unit) => isOff(state, unit) && nameUnit(unit) !== nameUnit(state.unit))];
   const note =
     "What closing a unit does over the test texts, not over this one. Recall: by how many points it changes (of all texts: accuracy). " +
-    "Share: how much of what tells the class from the others is gone, with limits that hold for all heads at once. Rank 1: the largest of its kind.";
+    "Share: how much of what tells the class from the others is gone, with limits that hold for all units of a kind at once. Rank 1: the largest of its kind.";
   const parts = units.slice(0, 8).map((unit) => tabulateFindings(unit, findings.rows, state));
   const more = units.length > 8 ? [node("p", { class: "quiet" }, `and ${units.length - 8} more units that are switched off`)] : [];
   panel.replaceChildren(node("p", { class: "quiet" }, note), ...parts, ...more);
@@ -29,7 +29,7 @@ function tabulateFindings(unit, findings, state) {
   const sameFill = all.filter((row) => row.fill === state.fill);
   const rows = sameFill.length ? sameFill : all;
   if (!rows.length) return node("p", {}, `${nameUnit(unit)}: make ablate did not measure it in this run.`);
-  const names = ["class", "recall", "share of margin", "its limits", "verdict", "rank", "fill", "texts"];
+  const names = ["class", "recall", "share", "its limits", "verdict", "rank", "fill", "texts"];
   const body = rows.map((row) => {
     const cells = [points(row.effect), ...describeShare(row), `${row.rank} of ${row.of}`, row.fill, String(row.n)];
     const attributes = { class: row.verdict === "matters" ? "matters" : null };
@@ -39,7 +39,7 @@ function tabulateFindings(unit, findings, state) {
   return node("table", { class: "corpus" }, node("caption", {}, nameUnit(unit)), node("thead", {}, head), node("tbody", {}, ...body));
 }
 
-// Only heads have shares.
+// There is none over all classes.
 function describeShare(row) {
   if (row.share === null) return ["", "", ""];
   return [`${points(row.share)} %`, `${points(row.share_low)} to ${points(row.share_high)}`, row.verdict];

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route
 from experiments.explore.check import compare, read_export
 from experiments.explore.guard import list_hosts
 from experiments.explore.server import create_app
-from experiments.explore.subject import Subject, open_language_model, open_run
+from experiments.explore.subject import Subject, open_run
 from lab.device import Device
 from model import GPT2Config
 
@@ -336,7 +336,7 @@ def test_a_link_brings_back_the_same_page(site: Site, visit: Visit) -> None:
     page.click("#fills >> text=other text")
     page.fill("#other", "i felt furious")
     page.click("#bars .bar >> nth=2")
-    page.wait_for_function("() => location.hash.includes('furious')")
+    page.wait_for_function("() => location.hash.includes('other=i+felt+furious&')")
     settle(page)
     fields = parse_qs(urlsplit(page.url).fragment)
     assert {name: value for name, [value] in fields.items()} == {
@@ -613,13 +613,14 @@ def test_a_small_screen_shows_one_column(large_site: Site, visit: Visit, size: t
     assert [box["y"] for box in boxes] == sorted(box["y"] for box in boxes)
 
 
-def test_a_language_model_shows_next_tokens(browser: Browser, visit: Visit) -> None:
-    site = Site(open_language_model("gpt2-mini", Device.choose("cpu", "fp32")))
+def test_a_language_model_shows_next_tokens(language_subject: Subject, visit: Visit) -> None:
+    site = Site(language_subject)
     try:
         page = visit("#text=It+was+not+the&heads=0.0", at=site)
         answer = site.post("/api/run", text="It was not the", heads=[[0, 0]])
         assert page.locator("#bars .number").all_inner_texts() == [percent(p) for p in answer["after"]]
         assert "next token" in page.inner_text("#verdict")
+        assert page.locator("#to-corpus").is_hidden()
         page.click("role=tab[name='Corpus']")
         assert "language model" in page.inner_text("#view-corpus")
     finally:
