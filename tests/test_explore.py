@@ -67,29 +67,23 @@ def wait_for_address(capsys, seen):
     raise AssertionError(f"no address in {seen}")
 
 
-def serve(monkeypatch, capsys, *arguments):
-    """Serve with these arguments until Ctrl-C: exit code, address, what was printed, and what two requests answer."""
-    seen, answers, addresses = [], [], []
-
-    def ask():
-        addresses.append(wait_for_address(capsys, seen))
-        answers.append(httpx2.get(f"{addresses[0]}api/model", timeout=60))  # at once: the address is good
-        answers.append(httpx2.post(f"{addresses[0]}api/run", json=BODY, timeout=60))
-
-    with interrupted(ask):
-        code = run_explore(monkeypatch, *arguments)
-    out, err = capsys.readouterr()
-    return code, addresses[0], "".join(seen) + out, err, answers
-
-
 def test_it_prints_its_address_answers_and_ends_at_ctrl_c(here, monkeypatch, capsys):
     monkeypatch.setattr(explore.webbrowser, "open", lambda address: pytest.fail("--no-open opened the page"))
-    code, address, out, err, answers = serve(monkeypatch, capsys, "--port", "0", "--no-open")
-    assert code == 130
+    seen, answers = [], []
+
+    def ask():
+        address = wait_for_address(capsys, seen)
+        answers.append(httpx2.get(f"{address}api/model", timeout=60))  # at once: the address is good
+        answers.append(httpx2.post(f"{address}api/run", json=BODY, timeout=60))
+
+    with interrupted(ask):
+        assert run_explore(monkeypatch, "--port", "0", "--no-open") == 130
+    out, err = capsys.readouterr()
+    out = "".join(seen) + out
     assert err == "stopped by Ctrl-C\n"
     assert "Traceback" not in out
+    [address] = ADDRESS.findall(out)
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
-    assert ADDRESS.findall(out) == [address]
     model, run = answers
     assert model.json()["run"] == "runs/one"
     assert "server" not in model.headers
@@ -100,23 +94,38 @@ def test_it_prints_its_address_answers_and_ends_at_ctrl_c(here, monkeypatch, cap
         httpx2.get(address)
 
 
-def test_an_address_for_others_says_what_it_means(here, monkeypatch, capsys):
-    code, address, out, _, (model, _) = serve(
-        monkeypatch, capsys, *("--port", "0", "--no-open", "--host", "0.0.0.0", "--allow-host", "lab.example")
-    )
-    assert code == 130
-    assert "Others on the network may use" in " ".join(out.split())
-    assert "lab.example" in out
-    assert address.startswith("http://127.0.0.1:")
-    assert model.status_code == 200
+@pytest.fixture
+def subject_of_nothing(monkeypatch):
+    """No network is opened, nothing is served, and every address is one of this machine."""
+    listen = explore.listen
+    monkeypatch.setattr(explore, "listen", lambda host, port: listen("127.0.0.1", port))
+    monkeypatch.setattr(explore, "open_run", lambda run, device: None)
+    monkeypatch.setattr(explore, "create_app", lambda subject, hosts: None)
+    monkeypatch.setattr(explore.uvicorn.Server, "run", lambda self, sockets: None)
 
 
-def test_another_name_of_this_machine_needs_no_words(here, monkeypatch, capsys):
-    code, address, out, _, (model, _) = serve(monkeypatch, capsys, "--port", "0", "--no-open", "--host", "localhost")
-    assert code == 130
-    assert address.startswith("http://localhost:")
-    assert model.status_code == 200
-    assert "Others" not in out
+@pytest.mark.parametrize(
+    ("host", "shown", "others"),
+    [
+        ("127.0.0.1", "127.0.0.1", False),
+        ("localhost", "localhost", False),
+        ("::1", "[::1]", False),
+        ("192.0.2.1", "192.0.2.1", True),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("::", "[::1]", True),
+    ],
+)
+def test_an_address_for_others_says_what_it_means(subject_of_nothing, monkeypatch, capsys, host, shown, others):
+    assert run_explore(monkeypatch, "--port", "0", "--no-open", "--host", host, "--allow-host", "lab.example") == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"^http://{re.escape(shown)}:[1-9]\d*/$", out, re.MULTILINE)
+    assert ("Others on the network may use" in " ".join(out.split())) == others
+    assert ("lab.example" in out) == others
+
+
+def test_without_allowed_names_nobody_else_is_answered(subject_of_nothing, monkeypatch, capsys):
+    assert run_explore(monkeypatch, "--port", "0", "--no-open", "--host", "0.0.0.0") == 0
+    assert "none: nobody but this machine is answered, see --allow-host" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_page_is_opened_only_where_a_person_is(subject_of_nothing, monkeypatch, capsys):
@@ -127,14 +136,6 @@ def test_a_page_is_opened_only_where_a_person_is(subject_of_nothing, monkeypatch
         opened.clear()
         assert run_explore(monkeypatch, "--port", "0", wants) == 0
         assert len(opened) == count
-
-
-@pytest.fixture
-def subject_of_nothing(monkeypatch):
-    """No network is opened, and nothing is served."""
-    monkeypatch.setattr(explore, "open_run", lambda run, device: None)
-    monkeypatch.setattr(explore, "create_app", lambda subject, hosts: None)
-    monkeypatch.setattr(explore.uvicorn.Server, "run", lambda self, sockets: None)
 
 
 def test_a_taken_port_is_said_before_anything_is_loaded(monkeypatch, capsys, tmp_path):

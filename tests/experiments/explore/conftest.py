@@ -100,7 +100,7 @@ def make_client(subject: Subject) -> TestClient:
     return TestClient(create_app(subject, list_hosts(PORT, ())), base_url=f"http://127.0.0.1:{PORT}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(subject) -> Iterator[str]:
     """The address of a real server on a free port, e.g. "http://127.0.0.1:40000/"."""
     with serve(subject) as address:

@@ -17,6 +17,10 @@ TEXTS = [
     "she's 'quite' \"sure\"\nof it\t\\ {x} </script> $(ls) %s",
 ]
 REMOVALS = ["hide", "delete", "fill"]
+MIX = {  # tokens are hidden and filled behind a deleted one, where positions have moved
+    **{"text": TEXTS[0], "heads": [[2, 1], [0, 3]], "mlps": [1], "fill": "text", "other": TEXTS[1]},
+    "tokens": {"1": "delete", "2": "fill", "4": "hide", "5": "fill"},
+}
 
 
 def draw_state(subject, seed):
@@ -75,7 +79,7 @@ def check_state(subject, client, body):
 
 def test_the_script_of_a_state_gives_the_numbers_of_the_page(asked):
     subject, client = asked
-    changes = [check_state(subject, client, draw_state(subject, seed)) for seed in range(6)]
+    changes = [check_state(subject, client, body) for body in (MIX, *(draw_state(subject, i) for i in range(5)))]
     assert sum(change > 1e-4 for change in changes) >= 4  # or nothing was compared
 
 
