@@ -6,7 +6,7 @@ import { node } from "./nodes.js";
 import { labelTokens, tokenElement } from "./tokens.js";
 import { percent, readableOn, showLabel } from "./words.js";
 
-// answer: of /api/lens; tokens: those that are not deleted
+// answer: of /api/lens, with `tokens`: those that are not deleted
 export function showLens(panel, answer, focus, model) {
   const k = answer.labels.indexOf(focus);
   const rows = answer.probabilities;
