@@ -40,11 +40,11 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        refusal = self.find_refusal(scope["method"], Headers(scope=scope))
+        refusal = self.find_refusal(scope["method"], scope["path"], Headers(scope=scope))
         answer = JSONResponse({"error": refusal[1]}, refusal[0]) if refusal else self.app
         await answer(scope, receive, send_with_headers)
 
-    def find_refusal(self, method: str, headers: Headers) -> tuple[int, str] | None:
+    def find_refusal(self, method: str, path: str, headers: Headers) -> tuple[int, str] | None:
         """Return the status and the line with which a request is refused; None for one that is answered."""
         hosts = headers.getlist("host")
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
@@ -52,7 +52,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in {f"http://{host}" for host in self.hosts}:
             return 403, "Origin: expected this page"
-        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        own = headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+        if not own and not (method == "GET" and path == "/" and is_followed_link(headers)):
             return 403, "Sec-Fetch-Site: expected a request of this page, or an address that was typed"
         if method not in ("GET", "HEAD", "POST"):
             return 405, "expected GET or POST"
@@ -63,6 +64,11 @@ class Guard:
             if not length.isdecimal() or len(length) > 9 or int(length) > MOST_BYTES:  # int() has limits of its own
                 return 413, f"expected at most {MOST_BYTES:,} bytes"
         return None
+
+
+def is_followed_link(headers: Headers) -> bool:
+    """Return whether a browser opens the address as a page of its own, as where a person clicks a permalink."""
+    return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
 
 
 def list_hosts(port: int, allowed: Sequence[str]) -> list[str]:

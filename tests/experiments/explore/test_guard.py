@@ -65,6 +65,16 @@ def test_a_request_of_this_machine_is_answered(client, check_headers, headers):
     assert client.get("/api/model", headers=headers).status_code == 200
 
 
+def test_a_link_on_another_site_opens_the_page_and_nothing_else(client, check_refusal):
+    link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert client.get("/", headers=link).status_code == 200
+    check_refusal(client.get("/", headers=link | {"sec-fetch-dest": "iframe"}), 403)
+    check_refusal(client.get("/", headers=link | {"sec-fetch-mode": "no-cors"}), 403)
+    check_refusal(client.get("/", headers=link | {"host": EVIL}), 400)
+    check_refusal(client.get("/api/model", headers=link), 403)
+    check_refusal(client.post("/api/run", json=GOOD, headers=link), 403)
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "", None])
 def test_a_post_that_a_form_could_send_is_refused(client, check_refusal, kind):
     headers = {} if kind is None else {"content-type": kind}
