@@ -198,6 +198,7 @@ def test_runs_with_other_seeds_are_compared(here, monkeypatch, capsys):
     assert "**One seed.**" in Path("runs/one/ablate/report.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("saved")
 def test_the_least_share_of_interest_reaches_verdicts_and_report(here, monkeypatch):
     lines = Path("corpus.txt").read_text()  # too few for a verdict

@@ -133,7 +133,8 @@ def test_what_is_left_out_is_told_on_the_page_and_leaves_no_table(here, monkeypa
 
 
 @pytest.mark.filterwarnings("error::scipy.stats.ConstantInputWarning")
-@pytest.mark.parametrize("labels", [pytest.param(ODD, marks=pytest.mark.slow), ["no", "yes"]], ids=["odd", "two"])
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", [ODD, ["no", "yes"]], ids=["odd", "two"])
 def test_classes_without_texts_and_with_odd_names_are_ablated_and_then_probed(tmp_path, monkeypatch, capsys, labels):
     """Both commands run to their end, and say what cannot be computed."""
     monkeypatch.chdir(tmp_path)

@@ -128,6 +128,7 @@ def refuse():
     raise InputError("there is no such run")
 
 
+@pytest.mark.slow
 def test_two_processes_hear_the_same_of_each_other():
     first, second = in_two(talk)
     assert (first.pop("place"), second.pop("place")) == ((0, 2, True, 1), (1, 2, False, 1))
