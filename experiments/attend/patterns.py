@@ -129,7 +129,8 @@ def _tabulate(
 
 def judge_heads(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row per pattern and head over all texts, with `above`: is the score surely above the base rate? The
-    same on random tokens: `random_score, random_excess, random_above`.
+    same on random tokens: `random_score, random_excess, random_above`. `both`: is it above on texts, and on random
+    tokens where there are any?
 
     Texts are of words that belong together. What a head also does on random tokens, it does whatever they say. Scores
     of the two are not compared, as random rows are longer; each is compared with its base rate."""
@@ -138,4 +139,5 @@ def judge_heads(table: pd.DataFrame) -> pd.DataFrame:
     columns = {name: f"random_{name}" for name in ("score", "excess", "above")}
     keys = ["pattern", "layer", "head"]
     joined = on_texts.merge(on_random[[*keys, *columns]].rename(columns=columns), on=keys, how="left")
-    return joined.assign(random_above=joined["random_above"].eq(True))
+    random_above = joined["random_above"].eq(True)
+    return joined.assign(random_above=random_above, both=joined["above"] & (random_above | on_random.empty))

@@ -45,7 +45,6 @@ def report(
         about=about,
         patterns=patterns,
         n_heads=len(judged) // len(PATTERNS),
-        has_limits=bool(judged["ci_low"].notna().any()),
         has_random=bool(judged["random_score"].notna().any()),
         random=RANDOM,
         rows=ROWS,
@@ -64,14 +63,14 @@ def _name(table: pd.DataFrame) -> list[str]:
 
 def _summarise_pattern(judged: pd.DataFrame, pattern: str) -> Section:
     """Return the heads that follow a pattern, and the largest score; judged: its rows, the largest excess first."""
-    both = judged[judged["above"] & judged["random_above"]]
+    both = judged[judged["both"]]
     return {
         "name": NAMES[pattern],
         "n": int(judged["n"].iloc[0]),
         "base_rate": judged["base_rate"].iloc[0],
         "n_both": len(both),
         "rows": both.head(TOP).to_dict("records"),
-        "n_texts": int((judged["above"] & ~judged["random_above"]).sum()),
+        "n_texts": int((judged["above"] & ~judged["both"]).sum()),
         "n_random": int((~judged["above"] & judged["random_above"]).sum()),
         "largest": judged.iloc[0].to_dict(),
     }

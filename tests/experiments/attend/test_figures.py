@@ -93,12 +93,15 @@ def test_the_tables_are_drawn_with_a_dot_on_heads_that_surely_look_there(tmp_pat
     scores = {pattern: rng.uniform(0.1, 0.3, (30, 2, 3)) for pattern in PATTERNS}
     scores["previous"][:, 1, 2] = rng.uniform(0.8, 0.9, 30)
     rates = dict.fromkeys(PATTERNS, np.full(30, 0.2))
+    rates["induction"] = np.where(np.arange(30) < 9, 0.2, np.nan)  # 9 texts are too few
     heads = tabulate_patterns(scores, rates, targets, ["a", "b"], scores, rates)
     assert RANDOM in set(heads["class"])
-    monkeypatch.setattr(drawn, "mark_cells", lambda axes, rows, cell: marked.append(rows))
+    monkeypatch.setattr(drawn, "mark_cells", lambda axes, rows, cell: marked.append((axes, rows)))
     drawn.draw_patterns(heads, tmp_path, "run")
-    assert [len(rows) for rows in marked] == [1, 0, 0, 0, 0, 0]
-    assert marked[0][["layer", "head"]].to_numpy().tolist() == [[1, 2]]
+    titles = [" ".join(axes.get_title().split()) for axes, _ in marked]
+    assert [title for title in titles if "too few" in title] == ["induction (too few texts for dots)"]
+    assert [len(rows) for _, rows in marked] == [1, 0, 0, 0, 0, 0]
+    assert marked[0][1][["layer", "head"]].to_numpy().tolist() == [[1, 2]]
     members = {"feel": [np.ones(5, dtype=bool)] * 30, "none": [np.zeros(5, dtype=bool)] * 30}
     masses = {name: rng.uniform(size=(30, 2, 3)) for name in name_masses(members)}
     words = tabulate_words(masses, members, np.full(30, 5), targets, ["a", "b"])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.attend.patterns import PATTERNS, tabulate_patterns
+from experiments.attend.patterns import PATTERNS, RANDOM, tabulate_patterns
 from experiments.attend.report import read_ablation, report
 from experiments.attend.words import ANY, tabulate_words
 from lab.shares import METRIC
@@ -39,13 +39,16 @@ def test_the_answer_names_the_heads_with_their_numbers(tables):
     page = write(tables)
     answer = page.split("## The patterns")[0]
     previous, first, itself, _, induction, _ = [line for line in answer.splitlines() if line.startswith("- **")]
-    assert "1 of 6 heads look there surely more" in previous
-    assert "1.2 (0.80 [0." in previous
+    assert "1 of 6 heads looks there surely more" in previous
+    assert "on texts and on random tokens: 1.2 (0.80, +0.5" in previous
+    row = tables[0].query("pattern == 'previous' and layer == 1 and head == 2").set_index("class").loc["all"]
+    assert f"[{row['excess_low']:+.3f}, {row['excess_high']:+.3f}]; random tokens +0.5" in previous
     assert "Base rate: 0.25" in previous
     assert "No head looks there surely more" in first
-    assert "On texts only: 1 heads" in first
-    assert "0.1, 0.60 [" in first
-    assert "not surely above the base rate" in itself
+    assert "On texts only: 1 head." in first
+    assert "The largest on texts: 0.1 (0.60, +0.3" in first
+    assert itself.endswith("not surely above the base rate.")
+    assert "not surely" not in first
     assert "No text has a query with such a key" in induction
     assert "- the class z is left out" in page
     assert "no ablation yet" in page
@@ -59,18 +62,38 @@ def test_words_name_the_heads_and_the_classes_that_differ(tables):
     row = next(line for line in page.splitlines() if line.startswith("| feel"))
     assert "| feel | 40 |" in row
     assert "1.0: 0.90" in row
-    assert "| label | 0 | 0 | 0 |  |" in page
+    assert "| label | 0 | too few texts |  |  |" in page
     line = next(line for line in page.splitlines() if line.startswith("- feel"))
     assert "head 0.0" in line
     assert "glad\\_2" in line
-    assert "- label: no class of texts surely differs from all texts (too few texts)." in page
+    assert "- label: no class has enough texts to be compared." in page
 
 
-def test_without_limits_it_says_so(tables):
+def test_of_few_texts_nothing_is_said_that_sounds_like_a_finding(tables):
     heads, words = tables
-    few = heads.assign(ci_low=np.nan, ci_high=np.nan)
-    page = write((few[few["class"] != "random tokens"], words))
-    assert "These numbers have no limits" in page
+    columns = ["ci_low", "ci_high", "excess_low", "excess_high"]
+    few = heads["pattern"].isin(["first", "induction"]) & (heads["class"] != RANDOM)
+    heads.loc[few, ["n", "score", "base_rate", "excess"]] = [6, 0.5, 0.25, 0.25]
+    heads.loc[few, columns] = np.nan
+    words = words.assign(n=1, ci_low=np.nan, ci_high=np.nan)
+    page = write((heads, words))
+    _, first, *_, induction, _ = [line for line in page.splitlines() if line.startswith("- **")]
+    assert first.startswith(
+        "- **first token.** 6 texts with such a key: too few for limits. Base rate: 0.25. The largest"
+    )
+    assert induction.endswith("The largest on texts: 0.0 (0.50, +0.250).")
+    assert "No head" not in first + induction
+    assert "| first token | 6 | 0.25 | too few texts |  | 0 |" in page
+    assert "| feel | 1 | too few texts |  |" in page
+
+
+def test_without_random_tokens_heads_are_judged_on_texts(tables):
+    heads, words = tables
+    page = write((heads[heads["class"] != RANDOM], words))
+    previous, first, itself, *_ = [line for line in page.splitlines() if line.startswith("- **")]
+    assert "1 of 6 heads looks there surely more than uniform attention does, on texts: 0.1 (0.60" in first
+    assert "on texts: 1.2 (" in previous
+    assert "No head looks there surely more than uniform attention does, on texts. Base" in itself
     assert "There are no random tokens to compare with" in page
 
 
