@@ -4,6 +4,7 @@ import html
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -377,7 +378,7 @@ def test_the_keyboard_reaches_everything(corpus, browser):
         page.focus(".matrix-body")
         page.keyboard.press("Home")
         weight = page.evaluate(f"headgate.recording.map({state['layer']}, 0).at(7, 0).toFixed(3)")
-        assert page.locator(".readout").text_content().endswith(f"looks at I (0): {weight}")
+        assert page.locator(".readout").text_content().endswith(f"looks at \u2068I\u2069 (0): {weight}")
         page.keyboard.press("ArrowUp")
         page.keyboard.press("Enter")
         assert page.evaluate("headgate.panel.state.query") == 6
@@ -489,6 +490,23 @@ def test_another_text_brings_its_own_prediction(corpus, browser):
             assert bool(missing) == (number == 3)
         assert "make attend ARGS=\"--text '...'\"" in missing[0]
         assert page.is_disabled("text=PNG")
+
+
+@slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_names_of_classes_leave_room_for_the_bars(network, tokenizer, tmp_path, browser, width):
+    shown = record_text(network.ours, tokenizer, TEXT)
+    for label in (" ".join(["many words"] * 12), 120 * "x", "שלום עולם"):
+        probabilities = {label: 0.75, "glad": 0.25}
+        texts = [replace(shown, probabilities=probabilities, predicted=label, label="glad", note="wrong")] * 2
+        path = tmp_path / "attention.html"
+        write_page(path, texts, ["about"])
+        with open_page(browser, path.as_uri(), viewport={"width": width, "height": 800}) as page:
+            bars = [page.locator(".bars .bar").nth(k).bounding_box()["width"] for k in (0, 1)]
+            assert bars[0] > 40
+            assert bars[0] == pytest.approx(3 * bars[1], abs=3)
+            assert not scrolls(page)[0]
+            assert page.locator(".outcome bdi").all_text_contents() == [label, label]
 
 
 @slow
