@@ -19,7 +19,7 @@ export function nameTopKeys({ recording, map }, query) {
   const keys = Array.from({ length: query + 1 }, (_, key) => key);
   const top = keys.sort((a, b) => map.at(query, b) - map.at(query, a)).slice(0, 5);
   const seen = top.filter((key) => map.at(query, key) >= 0.005);
-  const names = seen.map((key) => `${recording.labels[key]} ${map.at(query, key).toFixed(2)}`);
+  const names = seen.map((key) => `${recording.names[key]} ${map.at(query, key).toFixed(2)}`);
   return names.join(", ") || "no token above 0.005";
 }
 
@@ -27,7 +27,7 @@ export function nameTopQueries({ recording, map }, key) {
   const all = recording.labels.map((_, query) => query);
   const seen = all.filter((query) => query >= key && map && map.at(query, key) >= 0.05);
   const top = seen.sort((a, b) => map.at(b, key) - map.at(a, key)).slice(0, 5);
-  const names = top.map((query) => `${recording.labels[query]} ${map.at(query, key).toFixed(2)}`);
+  const names = top.map((query) => `${recording.names[query]} ${map.at(query, key).toFixed(2)}`);
   return names.join(", ") || "no token above 0.05";
 }
 

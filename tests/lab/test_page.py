@@ -223,3 +223,35 @@ def test_a_panel_shows_what_is_packed_and_asks_for_the_rest(tmp_path, browser, t
         assert "not here" in page.locator(".missing").text_content()
         assert page.evaluate("tested.asked") == ["neurons", "heads", [0, 1], "lines"]
         assert page.evaluate("tested.panel.state.query") == 5
+
+
+@pytest.mark.slow
+def test_a_number_stands_behind_its_token_also_where_that_is_read_from_the_right(tmp_path, browser, tiny):
+    clf = random_classifier(tiny, list("ab"))
+    tokens = list_tokens([("אבג", 0, 3), (" דה", 3, 6), ("ו", 6, 7)])
+    recording = record_attention(clf.trunk, clf.trunk.embed(torch.tensor([[1, 2, 3]])), tokens, {})
+    module = (
+        'import { decodeRecording } from "./recording.js";\nimport { AttentionPanel } from "./attention.js";\n'
+        "const main = document.createElement('main');\ndocument.body.append(main);\n"
+        "const panel = new AttentionPanel(main);\n"
+        "panel.show(decodeRecording(JSON.parse(document.getElementById('data').textContent)), { query: 2 });\n"
+    )
+    measure = """(readout) => Array.from(readout.textContent.matchAll(/([אבגדהו]+)[^0-9]+([0-9.]+)/g), (match) => {
+      const edges = [match[1], match[2]].map((part) => {
+        const range = document.createRange();
+        const start = match.index + match[0].indexOf(part);
+        range.setStart(readout.firstChild, start);
+        range.setEnd(readout.firstChild, start + part.length);
+        return range.getBoundingClientRect();
+      });
+      return edges[1].left - edges[0].right;
+    })"""
+    with open_page(browser, make_page(tmp_path, module, pack(recording)).as_uri()) as page:
+        gaps = page.locator(".readout").evaluate(measure)
+        assert len(gaps) >= 3  # the query with its position, and keys with their weights
+        assert min(gaps) > 0
+        page.click("#attention-tab-matrix")
+        page.hover(".matrix-body canvas", position={"x": 3, "y": 3})
+        gaps = page.locator(".readout").evaluate(measure)
+        assert len(gaps) == 2
+        assert min(gaps) > 0

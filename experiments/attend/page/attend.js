@@ -61,7 +61,8 @@ function listTexts() {
 
 function buildChoice({ text, label, predicted, note }, index) {
   const wrong = label !== null && label !== predicted;
-  const outcome = node("span", { class: "outcome" }, note, wrong ? `, predicted ${predicted}` : "");
+  const instead = wrong ? [", predicted ", node("bdi", {}, predicted)] : [];
+  const outcome = node("span", { class: "outcome" }, note, ...instead);
   const walk = (event) => {
     const order = [...document.querySelectorAll(".text-choice")];
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
