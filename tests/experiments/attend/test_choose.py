@@ -37,8 +37,10 @@ def test_where_nothing_is_wrong_only_right_ones_are_drawn():
 def test_long_and_truncated_texts_are_not_chosen_unless_all_are_long(shortest):
     tokenizer = Tokenizer.load("gpt2-mini")
     strings = [" a" * n for n in (shortest, shortest, LONGEST + 20, 150)]
-    sequences = [tokenizer.encode(text)[-LONGEST:] if len(text) == 300 else tokenizer.encode(text) for text in strings]
-    texts = texts_of("test", sequences, np.zeros(4, dtype=int))
+    strings.append("cut" + strings[0])  # as short, but its first tokens were not read
+    sequences = [tokenizer.encode(text) for text in strings]
+    sequences[3:] = [sequences[3][-LONGEST:], sequences[4][1:]]
+    texts = texts_of("test", sequences, np.zeros(5, dtype=int))
     texts.strings[:] = strings
     torch.manual_seed(0)
     clf = GPT2Classifier(GPT2Config(1, 2, 8, n_ctx=128), ["a", "b"])
