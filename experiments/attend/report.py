@@ -39,7 +39,8 @@ def report(
     judged = judge_heads(heads)
     judged = judged.assign(name=_name(judged)).sort_values("excess", ascending=False, kind="stable")
     patterns = [_summarise_pattern(judged[judged["pattern"] == pattern], pattern) for pattern in PATTERNS]
-    named = {row["name"] for pattern in patterns for row in pattern["rows"]} | {head}
+    classes = [_summarise_words(rows) for _, rows in words.groupby("words", sort=False)]
+    named = {row["name"] for section in (*patterns, *classes) if section["n"] for row in section["rows"]} | {head}
     return render(
         TEMPLATE,
         about=about,
@@ -50,7 +51,7 @@ def report(
         rows=ROWS,
         longest=LONGEST,
         fewest=FEWEST,
-        words=[_summarise_words(rows) for _, rows in words.groupby("words", sort=False)],
+        words=classes,
         missing=missing,
         ablation=ablation if isinstance(ablation, str) else _select(ablation, named),
         head=head,

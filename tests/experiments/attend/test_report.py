@@ -104,6 +104,7 @@ def test_the_ablation_of_the_same_weights_stands_beside(tables, tmp_path):
     row = {"kind": "head", "layer": 1, "head": 2, "region": "", "fill": "mean", "split": "test", "metric": METRIC}
     rows = [
         row | {"class": "sad", "share": -0.02, "share_low": -0.03, "share_high": -0.01, "verdict": "negligible"},
+        row | {"head": 0, "class": "sad", "share": 0.01, "share_low": 0, "share_high": 0.02, "verdict": "negligible"},
         row | {"class": "glad_2", "share": -0.4, "share_low": -0.5, "share_high": -0.3, "verdict": "matters"},
         row | {"class": "glad_2", "share": -0.9, "share_low": -0.99, "share_high": -0.8, "fill": "zero"},
         row | {"class": "sad", "share": -0.9, "share_low": -0.99, "share_high": -0.8, "split": "val"},
@@ -113,5 +114,6 @@ def test_the_ablation_of_the_same_weights_stands_beside(tables, tmp_path):
     assert "of other weights" in read_ablation(tmp_path, "4567")
     page = write(tables, read_ablation(tmp_path, "0123"))
     assert "| 1.2 | glad\\_2 | -40.0% [-50.0%, -30.0%] | matters |" in page
+    assert "| 1.0 | sad | +1.0% [+0.0%, +2.0%] | negligible |" in page  # follows no pattern, but looks at feel
     pd.DataFrame(rows).assign(kind="mlp").to_csv(folder / "effects.csv", index=False)
     assert "closed no heads" in read_ablation(tmp_path, "0123")
