@@ -10,7 +10,7 @@ from pictures_on_disk import assert_legible
 
 from experiments.attend import figures as drawn
 from experiments.attend.patterns import PATTERNS, RANDOM, tabulate_patterns
-from experiments.attend.words import name_masses, tabulate_words
+from experiments.attend.words import ANY, name_masses, tabulate_words
 from lab import figures
 from lab.attention import list_tokens, record_attention
 
@@ -104,6 +104,10 @@ def test_the_tables_are_drawn_with_a_dot_on_heads_that_surely_look_there(tmp_pat
     assert marked[0][1][["layer", "head"]].to_numpy().tolist() == [[1, 2]]
     members = {"feel": [np.ones(5, dtype=bool)] * 30, "none": [np.zeros(5, dtype=bool)] * 30}
     masses = {name: rng.uniform(size=(30, 2, 3)) for name in name_masses(members)}
+    apart = np.array([[0.3, 0.01, -0.01], [-0.3, -0.3, -0.3]])  # 0.0 surely more, 0.1 more, 0.2 less, 1.x surely less
+    masses["feel"] = masses[ANY] + apart + rng.normal(0, 0.1, (30, 2, 3))
     words = tabulate_words(masses, members, np.full(30, 5), targets, ["a", "b"])
+    marked.clear()
     drawn.draw_words(words, tmp_path, "run")
+    assert [rows[["layer", "head"]].to_numpy().tolist() for _, rows in marked] == [[[0, 0]], []]
     assert_both(tmp_path, ["patterns", "words"])
