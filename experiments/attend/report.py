@@ -78,10 +78,16 @@ def _summarise_pattern(judged: pd.DataFrame, pattern: str) -> Section:
 
 
 def _summarise_words(rows: pd.DataFrame) -> Section:
-    """Return the heads that look at a class of words most, and where classes of texts differ."""
-    rows = rows.assign(name=_name(rows))
+    """Return the heads that look at a class of words most, and where classes of texts differ.
+
+    minus_others: the difference of a class from the texts of the others. That from all texts, its own among them, is
+    smaller by the share of the others: of classes of different size only the former can be compared."""
+    whole = rows[rows["class"] == OVERALL]
+    minus_others = rows["minus_all"] / (1 - rows["n"] / whole["n"].iloc[0])
+    rows = rows.assign(name=_name(rows), minus_others=minus_others)
     whole = rows[rows["class"] == OVERALL].sort_values("difference", ascending=False, kind="stable")
     differ = rows[(rows["minus_all_low"] > 0) | (rows["minus_all_high"] < 0)]
+    differ = differ.sort_values("minus_others", key=abs, ascending=False, kind="stable")
     return {
         "name": rows["words"].iloc[0],
         "n": int(whole["n"].iloc[0]),
@@ -90,7 +96,9 @@ def _summarise_words(rows: pd.DataFrame) -> Section:
         "rows": whole.head(TOP).to_dict("records"),
         "n_differ": len(differ),
         "n_compared": int(rows["minus_all_low"].notna().sum()),
-        "differ": differ.sort_values("minus_all", key=abs, ascending=False, kind="stable").head(TOP).to_dict("records"),
+        "differ": differ.sort_values("minus_others", key=abs, ascending=False, kind="stable")
+        .head(TOP)
+        .to_dict("records"),
     }
 
 

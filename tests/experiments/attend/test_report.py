@@ -26,6 +26,8 @@ def tables():
     members = {"feel": [np.ones(5, dtype=bool)] * n, "label": [np.zeros(5, dtype=bool)] * n}
     masses = {"feel": rng.uniform(0, 0.1, (n, 2, 3)), "label": np.zeros((n, 2, 3)), ANY: np.full((n, 2, 3), 0.5)}
     masses["feel"][:, 1, 0] = 0.9
+    either = np.where(np.arange(n) // 2 % 2, 0.2, -0.2)[:, None]  # the mean of random tokens is 0.25
+    masses["feel"][:, 1, 1:] = np.array([0.24, 0.26]) + either
     masses["feel"][targets == 1, 0, 0] = 0.95
     words = tabulate_words(masses, members, np.full(n, 9), targets, ["sad", "glad_2"])
     return tabulate_patterns(scores, rates, targets, ["sad", "glad_2"], random, random_rates), words
@@ -60,12 +62,14 @@ def test_the_answer_names_the_heads_with_their_numbers(tables):
 def test_words_name_the_heads_and_the_classes_that_differ(tables):
     page = write(tables)
     row = next(line for line in page.splitlines() if line.startswith("| feel"))
-    assert "| feel | 40 |" in row
+    assert "| feel | 40 | 2 | 2 |" in row  # heads 1.1 and 1.2 are less and more, but not surely
     assert "1.0: 0.90" in row
     assert "| label | 0 | too few texts |  |  |" in page
     line = next(line for line in page.splitlines() if line.startswith("- feel"))
     assert "head 0.0" in line
     assert "glad\\_2" in line
+    difference = tables[1].query("words == 'feel' and layer == 0 and head == 0").set_index("class")["difference"]
+    assert line.count(f"others {difference['glad_2'] - difference['sad']:.2f}") == 1
     assert "- label: no class has enough texts to be compared." in page
 
 
@@ -117,3 +121,18 @@ def test_the_ablation_of_the_same_weights_stands_beside(tables, tmp_path):
     assert "| 1.0 | sad | +1.0% [+0.0%, +2.0%] | negligible |" in page  # follows no pattern, but looks at feel
     pd.DataFrame(rows).assign(kind="mlp").to_csv(folder / "effects.csv", index=False)
     assert "closed no heads" in read_ablation(tmp_path, "0123")
+
+
+def test_classes_are_sorted_by_their_distance_from_the_others(tables):
+    """Of 40 texts 30 are of a: 0.3 above the others, 0.075 above all texts. b, with 10, is 0.2 above all at head 1."""
+    heads, words = tables
+    one = words[(words["words"] == "feel") & (words["layer"] == 0) & (words["head"] < 2)]
+    rows = one.assign(n=one["class"].map({"all": 40, "sad": 30, "glad_2": 10}), minus_all=0.0)
+    rows = rows.assign(minus_all_low=-1.0, minus_all_high=1.0).set_index(["class", "head"])
+    columns = ["minus_all", "minus_all_low", "minus_all_high"]
+    rows.loc[("sad", 0), columns] = 0.075, 0.05, 0.1
+    rows.loc[("glad_2", 1), columns] = 0.15, 0.1, 0.2
+    page = write((heads, rows.reset_index()))
+    line = next(line for line in page.splitlines() if line.startswith("- feel"))
+    assert "2 are surely not 0" in line
+    assert line.index("sad, head 0.0, 0.075 [0.050, 0.10], others 0.30") < line.index("head 0.1, 0.15 [0.10, 0.20]")
