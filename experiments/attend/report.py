@@ -35,7 +35,7 @@ def report(
     """Return the page as Markdown, the answer first.
 
     heads, words: the tables. missing: lines on classes of words that cannot be had. ablation: `read_ablation`. head:
-    the one of the pictures."""
+    the one of the pictures, empty where there are none."""
     judged = judge_heads(heads)
     judged = judged.assign(name=_name(judged)).sort_values("excess", ascending=False, kind="stable")
     patterns = [_summarise_pattern(judged[judged["pattern"] == pattern], pattern) for pattern in PATTERNS]

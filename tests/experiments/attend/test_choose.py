@@ -9,6 +9,7 @@ from commands import line_of
 from planted import texts_of
 
 from experiments.attend.choose import EACH, LONGEST, choose_head, choose_texts, draw_examples, find_head
+from lab.attention import MOST_TOKENS
 from lab.device import Device
 from model import GPT2Classifier, GPT2Config, Tokenizer
 
@@ -46,6 +47,18 @@ def test_long_and_truncated_texts_are_not_chosen_unless_all_are_long(shortest):
     clf = GPT2Classifier(GPT2Config(1, 2, 8, n_ctx=128), ["a", "b"])
     study = SimpleNamespace(clf=clf, tokenizer=tokenizer, device=Device(torch.device("cpu"), "fp32"))
     assert choose_texts(study, texts, 0) == 2 * [(" a" * shortest, "a")]
+
+
+@pytest.mark.parametrize("n", [MOST_TOKENS, MOST_TOKENS + 1])
+def test_no_text_is_chosen_that_a_page_cannot_draw(n):
+    tokenizer = Tokenizer.load("gpt2-mini")
+    strings = [" a" * n, " b" * 290]
+    texts = texts_of("test", [tokenizer.encode(text) for text in strings], np.zeros(2, dtype=int))
+    texts.strings[:] = strings
+    torch.manual_seed(0)
+    clf = GPT2Classifier(GPT2Config(1, 2, 8, n_ctx=300), ["a", "b"])
+    study = SimpleNamespace(clf=clf, tokenizer=tokenizer, device=Device(torch.device("cpu"), "fp32"))
+    assert choose_texts(study, texts, 0) == [(strings[0], "a")] * (n == MOST_TOKENS)
 
 
 def test_the_head_that_looks_around_most_is_chosen():
