@@ -14,7 +14,7 @@ import { drawLines, linesPicture } from "./lines.js";
 import { drawThumbnails, thumbnailsPicture } from "./thumbnails.js";
 import { drawMatrix, matrixPicture } from "./matrix.js";
 import { drawNeurons, neuronsPicture } from "./neurons.js";
-import { drawTable, nameTopKeys, nameTopQueries, viewRows } from "./rows.js";
+import { describePoint, drawTable, viewRows } from "./rows.js";
 import { savePng, saveCsv, saveSvg } from "./exports.js";
 
 const VIEWS = { lines: "Lines", heads: "All heads", matrix: "Matrix", neurons: "Neurons", table: "Table" };
@@ -182,7 +182,9 @@ export class AttentionPanel {
     const onQuery = (query) => this.change({ query });
     const { names } = this.recording;
     if (this.view === "heads") {
-      return drawThumbnails(this.box, scene, { onOpen: (layer, head) => this.openThumbnail(layer, head) });
+      const onOpen = (layer, head) => this.openThumbnail(layer, head);
+      const onPoint = (layer, head) => this.tellPoint("query", this.query, [layer, head]);
+      return drawThumbnails(this.box, scene, { onOpen, onPoint, onRest: () => this.rest() });
     }
     if (this.view === "neurons") {
       if (!this.recording.neuron(this.layer, this.head, this.query)) return this.refuse(this.missing);
@@ -231,12 +233,8 @@ export class AttentionPanel {
     this.tellPoint("query", this.query);
   }
 
-  tellPoint(side, index) {
-    const scene = this.scene();
-    const name = `Head ${this.layer}.${this.head}: ${this.recording.names[index]} (${index})`;
-    const [verb, others] =
-      side === "query" ? ["looks at", nameTopKeys(scene, index)] : ["is looked at by", nameTopQueries(scene, index)];
-    announce(this.readout, `${name} ${verb} ${others}`);
+  tellPoint(side, index, head = [this.layer, this.head]) {
+    announce(this.readout, describePoint(this.scene(), head, side, index));
   }
 }
 

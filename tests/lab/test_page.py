@@ -9,7 +9,7 @@ import torch
 from browser import open_browser, open_page
 from tiny import random_classifier
 
-from lab.attention import list_tokens, pack, record_attention
+from lab.attention import Recording, list_tokens, pack, record_attention
 from lab.page.bundle import PAGE, PANEL, STYLE, bundle, join_modules, write_data
 from model import masks
 
@@ -149,10 +149,11 @@ def units(text: str) -> list[int]:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_colours_can_be_told_apart(tmp_path, browser, theme):
     module = (
-        'import { diverging, palette, sequential, shade } from "./colours.js";\n'
+        'import { classColour, diverging, palette, sequential, shade } from "./colours.js";\n'
         "const steps = Array.from({ length: 21 }, (_, step) => step / 20);\n"
         "window.tested = { sequential: steps.map((w) => sequential(w)), shade: steps.map((w) => shade(w)),\n"
-        "  diverging: steps.map((w) => diverging(2 * w - 1)), palette: palette(), light: sequential(0, 'light') };\n"
+        "  diverging: steps.map((w) => diverging(2 * w - 1)), palette: palette(), light: sequential(0, 'light'),\n"
+        "  classes: steps.slice(0, 10).map((_, k) => classColour(k)) };\n"
     )
     with open_page(browser, make_page(tmp_path, module).as_uri(), color_scheme=theme) as page:
         colours = page.evaluate("tested")
@@ -165,6 +166,8 @@ def test_colours_can_be_told_apart(tmp_path, browser, theme):
     assert contrast(luminance(colours["diverging"][0]), luminance(colours["diverging"][10])) >= 3
     assert contrast(luminance(colours["diverging"][20]), luminance(colours["diverging"][10])) >= 3
     assert colours["light"] == "rgb(255, 255, 255)"  # whatever the theme
+    assert len(set(colours["classes"])) == 9
+    assert colours["classes"][8] == colours["classes"][9]  # no class has the colour of another that has one
 
 
 def luminance(colour: str) -> float:
@@ -223,6 +226,56 @@ def test_a_panel_shows_what_is_packed_and_asks_for_the_rest(tmp_path, browser, t
         assert "not here" in page.locator(".missing").text_content()
         assert page.evaluate("tested.asked") == ["neurons", "heads", [0, 1], "lines"]
         assert page.evaluate("tested.panel.state.query") == 5
+
+
+@pytest.mark.slow
+def test_a_thumbnail_has_queries_as_rows_and_tells_where_its_head_looks(tmp_path, browser):
+    T = 4
+    weights = torch.zeros(1, 2, T, T)
+    weights[0, :, 0, 0] = 1
+    weights[0, 0, range(1, T), range(T - 1)] = 1  # head 0.0 looks at the token before
+    weights[0, 1, 1:, 0] = 1  # head 0.1 at the first
+    tokens = list_tokens([(name, i, i + 1) for i, name in enumerate("abcd")])
+    recording = Recording(tokens, weights, weights, torch.zeros(1, 2, T, 3), torch.zeros(1, 2, T, 3))
+    module = (
+        'import { decodeRecording } from "./recording.js";\nimport { AttentionPanel } from "./attention.js";\n'
+        "const main = document.createElement('main');\ndocument.body.append(main);\n"
+        "const panel = new AttentionPanel(main);\n"
+        "panel.show(decodeRecording(JSON.parse(document.getElementById('data').textContent)), { view: 'heads' });\n"
+        "const picture = () => panel.picture().querySelectorAll('image');\nwindow.tested = { picture };\n"
+    )
+    red = """(canvas) => {
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.width);
+      const middle = (index) => Math.floor(((index + 0.5) * canvas.width) / 4);
+      return [0, 1, 2, 3].map((row) => [0, 1, 2, 3].map((column) =>
+        data[4 * (middle(row) * canvas.width + middle(column))]));
+    }"""
+    saved = f"""async (head) => {{
+      const image = new Image();
+      image.src = tested.picture()[head].getAttribute("href");
+      await image.decode();
+      const canvas = document.createElement("canvas");
+      canvas.width = canvas.height = image.width;
+      canvas.getContext("2d").drawImage(image, 0, 0);
+      return ({red})(canvas);
+    }}"""
+    with open_page(browser, make_page(tmp_path, module, pack(recording, neurons=[])).as_uri()) as page:
+        for head in (0, 1):
+            strong = (weights[0, head] > 0).tolist()
+            shown = page.locator(".thumbnail canvas").nth(head).evaluate(red)
+            assert [[value < 128 for value in row] for row in shown] == strong
+            assert [[value < 128 for value in row] for row in page.evaluate(saved, head)] == strong
+        readout = page.locator(".readout")
+        page.hover("[aria-label='Open head 0.0']")
+        assert plain(readout) == "Head 0.0: d (3) looks at c 1.00"
+        page.mouse.move(1, 700)
+        page.focus("[aria-label='Open head 0.1']")
+        assert plain(readout) == "Head 0.1: d (3) looks at a 1.00"
+
+
+def plain(readout) -> str:
+    """Return a line of the panel without the marks that isolate its tokens."""
+    return readout.text_content().replace("\u2068", "").replace("\u2069", "")
 
 
 @pytest.mark.slow
