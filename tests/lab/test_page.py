@@ -228,22 +228,53 @@ def test_a_panel_shows_what_is_packed_and_asks_for_the_rest(tmp_path, browser, t
         assert page.evaluate("tested.panel.state.query") == 5
 
 
+SHOW = (
+    'import { decodeRecording } from "./recording.js";\nimport { AttentionPanel } from "./attention.js";\n'
+    "const main = document.createElement('main');\ndocument.body.append(main);\n"
+    "const panel = new AttentionPanel(main);\nwindow.tested = { panel };\n"
+    "panel.show(decodeRecording(JSON.parse(document.getElementById('data').textContent)));\n"
+)
+
+
+def planted_recording() -> Recording:
+    """Four tokens; each query of head 0.0 looks at the token before, each of head 0.1 at the first."""
+    weights = torch.zeros(1, 2, 4, 4)
+    weights[0, :, 0, 0] = 1
+    weights[0, 0, [1, 2, 3], [0, 1, 2]] = 1
+    weights[0, 1, 1:, 0] = 1
+    tokens = list_tokens([(name, i, i + 1) for i, name in enumerate("abcd")])
+    return Recording(tokens, weights, weights, torch.zeros(1, 2, 4, 3), torch.zeros(1, 2, 4, 3))
+
+
+@pytest.mark.slow
+def test_lines_run_from_queries_to_keys_and_rows_of_a_matrix_are_queries(tmp_path, browser):
+    """Of head 0.1, which looks at the first token: read off what is drawn, on the page and in the file."""
+    expected = {(0, 0), (1, 0), (2, 0), (3, 0)}
+    with open_page(browser, make_page(tmp_path, SHOW, pack(planted_recording(), neurons=[])).as_uri()) as page:
+        page.evaluate("tested.panel.show(tested.panel.recording, { layer: 0, head: 1, query: 3, view: 'lines' })")
+        on_page, saved = (
+            page.evaluate(f"Array.from({svg}.querySelectorAll('path'), (path) => path.getAttribute('d'))")
+            for svg in ("document.querySelector('.view svg')", "tested.panel.picture()")
+        )
+        for paths in (on_page, saved):
+            ends = [[float(number) for number in re.findall(r"[\d.]+", path)] for path in paths]
+            top = min(end[1] for end in ends)
+            step = (max(end[1] for end in ends) - top) / 3
+            assert len(ends) == 4
+            assert {(round((end[1] - top) / step), round((end[-1] - top) / step)) for end in ends} == expected
+            assert all(end[0] < end[-2] for end in ends)  # queries stand left
+        page.click("#attention-tab-matrix")
+        cells = page.evaluate(
+            "Array.from(tested.panel.picture().querySelectorAll('rect')).slice(1)"
+            ".map((cell) => ['x', 'y', 'width'].map((name) => Number(cell.getAttribute(name))))"
+        )
+        left, top = (min(cell[axis] for cell in cells) for axis in (0, 1))
+        assert {((y - top) / side, (x - left) / side) for x, y, side in cells} == expected
+
+
 @pytest.mark.slow
 def test_a_thumbnail_has_queries_as_rows_and_tells_where_its_head_looks(tmp_path, browser):
-    T = 4
-    weights = torch.zeros(1, 2, T, T)
-    weights[0, :, 0, 0] = 1
-    weights[0, 0, range(1, T), range(T - 1)] = 1  # head 0.0 looks at the token before
-    weights[0, 1, 1:, 0] = 1  # head 0.1 at the first
-    tokens = list_tokens([(name, i, i + 1) for i, name in enumerate("abcd")])
-    recording = Recording(tokens, weights, weights, torch.zeros(1, 2, T, 3), torch.zeros(1, 2, T, 3))
-    module = (
-        'import { decodeRecording } from "./recording.js";\nimport { AttentionPanel } from "./attention.js";\n'
-        "const main = document.createElement('main');\ndocument.body.append(main);\n"
-        "const panel = new AttentionPanel(main);\n"
-        "panel.show(decodeRecording(JSON.parse(document.getElementById('data').textContent)), { view: 'heads' });\n"
-        "const picture = () => panel.picture().querySelectorAll('image');\nwindow.tested = { picture };\n"
-    )
+    recording = planted_recording()
     red = """(canvas) => {
       const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.width);
       const middle = (index) => Math.floor(((index + 0.5) * canvas.width) / 4);
@@ -252,16 +283,17 @@ def test_a_thumbnail_has_queries_as_rows_and_tells_where_its_head_looks(tmp_path
     }"""
     saved = f"""async (head) => {{
       const image = new Image();
-      image.src = tested.picture()[head].getAttribute("href");
+      image.src = tested.panel.picture().querySelectorAll("image")[head].getAttribute("href");
       await image.decode();
       const canvas = document.createElement("canvas");
       canvas.width = canvas.height = image.width;
       canvas.getContext("2d").drawImage(image, 0, 0);
       return ({red})(canvas);
     }}"""
-    with open_page(browser, make_page(tmp_path, module, pack(recording, neurons=[])).as_uri()) as page:
+    with open_page(browser, make_page(tmp_path, SHOW, pack(recording, neurons=[])).as_uri()) as page:
+        page.click("#attention-tab-heads")
         for head in (0, 1):
-            strong = (weights[0, head] > 0).tolist()
+            strong = (recording.weights[0, head] > 0).tolist()
             shown = page.locator(".thumbnail canvas").nth(head).evaluate(red)
             assert [[value < 128 for value in row] for row in shown] == strong
             assert [[value < 128 for value in row] for row in page.evaluate(saved, head)] == strong
