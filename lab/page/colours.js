@@ -3,7 +3,7 @@
 // sequential(w)       0 .. 1: from the background to a strong blue
 // diverging(x)        -1 .. 1: orange, background, purple (PuOr; readable without red and green)
 // shade(w)            0 .. 1: as `sequential`, but pale enough for text to stand on it
-// classColour(k)      class k in the colours of Okabe and Ito (2008), which colour-blind people tell apart: eight, then grey
+// classColour(k)      class k in the colours of Okabe and Ito (2008): eight for the colour-blind, and grey beyond
 // palette()           what pictures are drawn with: ink, quiet, line, ground, accent
 // onTheme(redraw)     call `redraw` when the theme changes
 
