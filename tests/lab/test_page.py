@@ -263,6 +263,8 @@ def test_lines_run_from_queries_to_keys_and_rows_of_a_matrix_are_queries(tmp_pat
             assert len(ends) == 4
             assert {(round((end[1] - top) / step), round((end[-1] - top) / step)) for end in ends} == expected
             assert all(end[0] < end[-2] for end in ends)  # queries stand left
+        shades = page.locator(".strip-token").evaluate_all("(tokens) => tokens.map((token) => token.style.background)")
+        assert shades[0] != shades[1] == shades[2] == shades[3]  # the last query looks at the first token alone
         page.click("#attention-tab-matrix")
         cells = page.evaluate(
             "Array.from(tested.panel.picture().querySelectorAll('rect')).slice(1)"
