@@ -27,6 +27,7 @@ from experiments.attend.report import read_ablation, report
 from experiments.attend.weights import read_sums
 from experiments.attend.words import ELSEWHERE, Members, choose_words, name_masses, tabulate_words
 from lab import output
+from lab.attention import MOST_TOKENS
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName
 from lab.kept import open_analysis
@@ -36,6 +37,9 @@ from lab.texts import Texts, find_words
 from lab.units import Head, head_name
 
 __all__ = ["Options", "attend", "main"]
+NOTHING_SHOWN = (
+    f"there is no attention.html: no test text is read whole and has at most {MOST_TOKENS} tokens; give one with --text"
+)
 DRAWN = 6  # texts of the user of which pictures are drawn
 Tables = dict[str, pd.DataFrame]  # by the names of their files
 TITLE = 160  # characters of a text that stand above its pictures
@@ -74,15 +78,20 @@ def main(options: Options) -> int:
         for text, label in choose.choose_texts(study, texts, options.seed):
             shown.append(record_text(study.clf, study.tokenizer, text, label))
         about = study.provenance(f"{len(texts):,} test texts", options.seed) + study.absent_classes(texts)
+        about += [] if shown else [NOTHING_SHOWN]
         ablation = read_ablation(study.run, study.weights)
-        page = report(about, **results, missing=missing, ablation=ablation, head=head_name(head))
+        page = report(about, **results, missing=missing, ablation=ablation, head=head_name(head) if shown else "")
         with output.replace_outputs(folder) as new:
             for name, table in results.items():
                 output.write_csv(new / f"{name}.csv", table)
             draw(new, results, shown[: max(1, min(len(options.text), DRAWN))], head, study)
-            write_page(new / "attention.html", shown, about)
+            if shown:
+                write_page(new / "attention.html", shown, about)
             output.write_text(new / "report.md", page)
-        console.print(f"{folder}/attention.html shows where heads look; report.md beside it says what was found")
+        if shown:
+            console.print(f"{folder}/attention.html shows where heads look; report.md beside it says what was found")
+        else:
+            console.print(f"{folder}/report.md says what was found; {NOTHING_SHOWN}")
     return 0
 
 

@@ -60,6 +60,21 @@ def test_texts_limits_the_test_texts_and_no_resume_computes_anew(here, monkeypat
         run_attend(monkeypatch, "--texts", "12", "--no-resume")
 
 
+def test_where_no_text_can_be_shown_the_tables_are_written_and_it_says_so(here, monkeypatch, capsys):
+    monkeypatch.setattr("experiments.attend.choose.MOST_TOKENS", 2)
+    assert run_attend(monkeypatch) == 0
+    folder = Path("runs/one/attend")
+    assert len(pd.read_csv(folder / "heads.csv")) == 6 * 5 * 6
+    assert not list(folder.glob("view_*")) + list(folder.glob("*.html"))
+    line = "there is no attention.html: no test text is read whole and has at most 256 tokens; give one with --text"
+    assert " ".join(capsys.readouterr().out.split()).endswith(f"runs/one/attend/report.md says what was found; {line}")
+    report = (folder / "report.md").read_text()
+    assert f"- {line}" in report
+    assert "The views show" not in report
+    assert run_attend(monkeypatch, "--text", "happy") == 0
+    assert (folder / "attention.html").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -3,6 +3,7 @@ follow them. No experiment imports another, and no script imports a script."""
 
 import ast
 import graphlib
+import tomllib
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -58,3 +59,8 @@ def test_an_import_that_points_up_or_sideways_is_noticed():
         ("train", "bench.speed"),
     ]
     assert not [edge for edge in up + sideways if points_down(*edge)]
+
+
+def test_every_script_and_floor_is_type_checked():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]
+    assert {*settings["files"]} == {*FLOORS, "bench", *(path.name for path in ROOT.glob("*.py"))}

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from lab.attention import MOST_TOKENS
 from lab.predict import predict
 from lab.study import Study
 from lab.texts import Texts
@@ -16,12 +17,15 @@ Floats = NDArray[np.floating]
 
 def choose_texts(study: Study, texts: Texts, seed: int) -> list[tuple[str, str]]:
     """Return texts with their classes, drawn at random: of each class EACH that are classified right and EACH that are
-    not, or as many as there are; by classes, right ones first."""
+    not, or as many as there are; by classes, right ones first. None where no text is as short as a page can draw.
+
+    A text of which the network reads only the end is not shown."""
     predicted = predict(study.clf, texts.sequences, study.device).argmax(axis=1)
     encoded = [study.tokenizer.encode(text) for text in texts.strings]
     whole = np.array([len(ids) == len(all_ids) for ids, all_ids in zip(texts.sequences, encoded, strict=True)])
     lengths = np.array([len(ids) for ids in encoded])
-    short = whole & (lengths <= max(LONGEST, lengths.min()))
+    drawable = whole & (lengths <= MOST_TOKENS)
+    short = drawable & (lengths <= max(LONGEST, lengths[drawable].min(initial=MOST_TOKENS)))
     labels = study.clf.labels
     chosen = draw_examples(predicted, texts.targets, short, len(labels), seed)
     return [(texts.strings[i], labels[int(texts.targets[i])]) for i in chosen]

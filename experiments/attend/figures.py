@@ -32,10 +32,11 @@ from lab.figures import (
     panel_title,
     pivot_heads,
 )
+from lab.shares import FEWEST
 from lab.texts import OVERALL
 from lab.units import Head, head_name
 
-from .patterns import LOCAL, PATTERNS, judge_heads
+from .patterns import LOCAL, PATTERNS, RANDOM, judge_heads
 
 LINE = 0.2  # inches from one token to the next
 FAINTEST = 1 / 255  # weight of a line that could still be seen
@@ -200,13 +201,14 @@ def explain_query(
 def draw_patterns(heads: pd.DataFrame, folder: Path, title: str) -> None:
     """Draw layers by heads how far each score is above its base rate, a panel for each pattern; heads: heads.csv."""
     judged = judge_heads(heads)
-    marked = judged[judged["above"] & judged["random_above"]]
-    caption = (
-        f"Score minus that of uniform attention, all texts. Dot, {len(marked):,} of {len(judged):,}: surely above "
-    )
-    caption += "it, on texts and on random tokens said twice."
-    panels = {NAMES[pattern]: judged[judged["pattern"] == pattern] for pattern in PATTERNS}
-    dots = {NAMES[pattern]: marked[marked["pattern"] == pattern] for pattern in PATTERNS}
+    has_random = RANDOM in set(heads["class"])
+    caption = f"Score minus that of uniform attention, all texts. Dot, {judged['both'].sum():,} of {len(judged):,}: "
+    caption += f"surely above it, on texts{' and on random tokens said twice' if has_random else ''}."
+    panels, dots = {}, {}
+    for pattern in PATTERNS:
+        rows = judged[judged["pattern"] == pattern]
+        name = NAMES[pattern] + (" (too few texts for dots)" if rows["n"].iloc[0] < FEWEST else "")
+        panels[name], dots[name] = rows, rows[rows["both"]]
     _draw_maps(
         panels,
         dots,

@@ -13,12 +13,14 @@ from torch import nn
 from lab.attention import MOST_TOKENS, Recording, list_tokens, pack, record_attention
 from lab.output import write_text
 from lab.page.bundle import PANEL, STYLE, bundle
+from lab.progress import console
 from lab.texts import check_pair
 from lab.units import Head
 from model import GPT2LM, GPT2Classifier, InputError, Tokenizer
 
 FOLDER = Path(__file__).parent / "page"
 MOST_BYTES = 4_700_000  # of all recordings, so that a page stays below 5 MB
+LARGE = 5_000_000  # bytes of a page that a notebook is warned of
 NEXT_TOKENS = 8  # how many are shown of a language model
 FRAME = 'width="100%" height="780" style="border: 0" sandbox="allow-scripts allow-downloads"'
 Predicts = Literal["class", "next token"]
@@ -37,27 +39,27 @@ class ShownText:
 
 
 def write_page(path: Path, texts: Sequence[ShownText], about: Sequence[str], predicts: Predicts = "class") -> None:
-    """Write `render_page` to a file, whole or not at all."""
+    """Write `render_page` to a file, whole or not at all, and print how many texts it leaves out."""
+    if line := count_left_out(texts, fit_texts(texts)):
+        console.print(line)
     write_text(path, render_page(texts, about, predicts))
 
 
 def render_page(texts: Sequence[ShownText], about: Sequence[str], predicts: Predicts = "class") -> str:
     """Return the page of one or more texts as HTML, below 5 MB unless the first text alone takes more.
 
-    about: lines on run, corpus and weights. Later texts are left out where they do not fit in, which the page says.
+    about: lines on run, corpus and weights. Later texts are left out where they do not fit in; the page says how many.
     Raises InputError for a text of more than MOST_TOKENS tokens."""
     for text in texts:
         check_tokens(len(text.recording.tokens), MOST_TOKENS)
     shown = fit_texts(texts)
-    if len(shown) < len(texts):
-        about = [*about, f"{len(texts) - len(shown)} of {len(texts)} texts are left out: the page would be too large."]
     rest = MOST_BYTES - sum(count_map_bytes(text.recording) for text in shown)
     packed = []
     for number, text in enumerate(shown):
         heads = fit_neurons(text.recording, rest, partly=number == 0)
         rest -= len(heads) * count_neuron_bytes(text.recording)
         packed.append(describe(text, heads))
-    data = {"predicts": predicts, "texts": packed, "about": list(about)}
+    data = {"predicts": predicts, "texts": packed, "left_out": count_left_out(texts, shown), "about": list(about)}
     return bundle(FOLDER / "attend.html", [*PANEL, FOLDER / "attend.js"], [STYLE, FOLDER / "attend.css"], data)
 
 
@@ -83,6 +85,16 @@ def fit_texts(texts: Sequence[ShownText]) -> list[ShownText]:
             shown.append(text)
             size += count_map_bytes(text.recording)
     return shown
+
+
+def count_left_out(texts: Sequence[ShownText], shown: Sequence[ShownText]) -> str:
+    """Say how many texts a page leaves out, and how many of these have no label: a user's; nothing where it has all."""
+    left = [text for text in texts if text not in shown]
+    users = sum(text.label is None for text in left)
+    if not left:
+        return ""
+    line = f"{len(left)} of {len(texts)} texts are left out, as the page would be too large"
+    return f"{line}; {users} of them without a label: shorten them, or show them one at a time" if users else line
 
 
 def fit_neurons(recording: Recording, size: int, partly: bool) -> list[Head]:
@@ -136,10 +148,14 @@ class Page:
 def attend(model: GPT2Classifier | GPT2LM, tokenizer: Tokenizer, text: str) -> Page:
     """Return the page of one text, to be the last line of a notebook's cell: where the heads of a network look.
 
-    The network stays as it is, and may lie on any device. Raises InputError for a text without tokens, or with too
-    many to draw."""
+    The network stays as it is, and may lie on any device. A line warns of a page that would bloat the notebook. Raises
+    InputError for a text without tokens, or with too many to draw."""
     predicts: Predicts = "class" if isinstance(model, GPT2Classifier) else "next token"
-    return Page(render_page([record_text(model, tokenizer, text)], describe_model(model), predicts))
+    page = Page(render_page([record_text(model, tokenizer, text)], describe_model(model), predicts))
+    if len(page.content) > LARGE:
+        size = f"This page adds {len(page.content) / 1e6:.0f} MB to the notebook"
+        console.print(f"{size}; to write it to a file instead: attend(...).save('attention.html')")
+    return page
 
 
 def record_text(model: GPT2Classifier | GPT2LM, tokenizer: Tokenizer, text: str, label: str | None = None) -> ShownText:

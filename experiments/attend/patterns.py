@@ -15,12 +15,13 @@ from data.batches import Batch
 from lab.texts import OVERALL
 from lab.units import BANDS
 
-from .averages import average, group_texts, tabulate_heads
+from .averages import average, average_groups, group_texts, tabulate_heads
 
 PATTERNS = ("previous", "first", "self", "local", "induction", "duplicate")
 LOCAL = BANDS[0]  # keys, the query's own included
 RANDOM = "random tokens"  # stands for a class in the table
 ROWS, LONGEST = 32, 50  # rows of random tokens, and the most that a row has, each said twice
+ROUNDING = 1e-6  # a sum of attention in float32 that differs from uniform attention by less does not differ
 Floats = NDArray[np.floating]
 
 
@@ -87,8 +88,10 @@ def tabulate_patterns(
 ) -> pd.DataFrame:
     """Return heads.csv, one row per pattern, class and head: by pattern scores (N, L, H) and rates (N,); targets (N,).
 
-    n: texts that have a query with a key of the pattern. Limits hold with 95 % for all heads and classes of a pattern
-    at once; for all heads at once on random tokens, which have rows instead of texts and are drawn by themselves."""
+    n: texts that have a query with a key of the pattern. `ci_low`, `ci_high`: limits of the score; `excess`: the score
+    minus the base rate, which moves with the texts too, with limits on the same resamples. Limits hold with 95 % for
+    all heads and classes of a pattern at once; for all heads at once on random tokens, which have rows instead of texts
+    and are drawn by themselves."""
     groups = group_texts(targets, len(labels))
     tables = []
     for pattern in PATTERNS:
@@ -104,31 +107,37 @@ def _tabulate(
 ) -> pd.DataFrame:
     """Return the rows of one pattern: scores (N, L, H), rates (N,), groups (G, N)."""
     N, L, H = scores.shape
-    counted = ~np.isnan(rates)
-    means = average(scores.reshape(N, L * H).astype(float), groups & counted)
-    low, high = means.limits()
-    base_rate = [rates[group & counted].mean() if n else np.nan for group, n in zip(groups, means.n, strict=True)]
+    groups = groups & ~np.isnan(rates)
+    by_text, uniform = scores.reshape(N, L * H).astype(float), np.nan_to_num(rates)[:, None]
+    difference = by_text - uniform
+    means, excess = average(by_text, groups), average(difference * (np.abs(difference) > ROUNDING), groups)
+    (low, high), (excess_low, excess_high) = means.limits(), excess.limits()
     columns = {
         "class": np.array(names, dtype=object)[:, None],
         "pattern": pattern,
         "n": means.n[:, None],
         "score": means.value,
-        "base_rate": np.array(base_rate)[:, None],
+        "base_rate": average_groups(uniform, groups),
         "ci_low": low,
         "ci_high": high,
+        "excess": excess.value,
+        "excess_low": excess_low,
+        "excess_high": excess_high,
     }
     return tabulate_heads(columns, len(groups), L, H)
 
 
 def judge_heads(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per pattern and head over all texts, with `excess`, the score minus the base rate, and `above`: is
-    the score surely above? The same on random tokens: `random_score, random_excess, random_above`.
+    """Return one row per pattern and head over all texts, with `above`: is the score surely above the base rate? The
+    same on random tokens: `random_score, random_excess, random_above`. `both`: is it above on texts, and on random
+    tokens where there are any?
 
     Texts are of words that belong together. What a head also does on random tokens, it does whatever they say. Scores
     of the two are not compared, as random rows are longer; each is compared with its base rate."""
-    judged = table.assign(excess=table["score"] - table["base_rate"], above=table["ci_low"] > table["base_rate"])
+    judged = table.assign(above=table["excess_low"] > 0)
     on_texts, on_random = (judged[judged["class"] == name].drop(columns="class") for name in (OVERALL, RANDOM))
     columns = {name: f"random_{name}" for name in ("score", "excess", "above")}
     keys = ["pattern", "layer", "head"]
     joined = on_texts.merge(on_random[[*keys, *columns]].rename(columns=columns), on=keys, how="left")
-    return joined.assign(random_above=joined["random_above"].eq(True))
+    random_above = joined["random_above"].eq(True)
+    return joined.assign(random_above=random_above, both=joined["above"] & (random_above | on_random.empty))

@@ -35,23 +35,23 @@ def report(
     """Return the page as Markdown, the answer first.
 
     heads, words: the tables. missing: lines on classes of words that cannot be had. ablation: `read_ablation`. head:
-    the one of the pictures."""
+    the one of the pictures, empty where there are none."""
     judged = judge_heads(heads)
     judged = judged.assign(name=_name(judged)).sort_values("excess", ascending=False, kind="stable")
     patterns = [_summarise_pattern(judged[judged["pattern"] == pattern], pattern) for pattern in PATTERNS]
-    named = {row["name"] for pattern in patterns for row in pattern["rows"]} | {head}
+    classes = [_summarise_words(rows) for _, rows in words.groupby("words", sort=False)]
+    named = {row["name"] for section in (*patterns, *classes) if section["n"] for row in section["rows"]} | {head}
     return render(
         TEMPLATE,
         about=about,
         patterns=patterns,
         n_heads=len(judged) // len(PATTERNS),
-        has_limits=bool(judged["ci_low"].notna().any()),
         has_random=bool(judged["random_score"].notna().any()),
         random=RANDOM,
         rows=ROWS,
         longest=LONGEST,
         fewest=FEWEST,
-        words=[_summarise_words(rows) for _, rows in words.groupby("words", sort=False)],
+        words=classes,
         missing=missing,
         ablation=ablation if isinstance(ablation, str) else _select(ablation, named),
         head=head,
@@ -64,24 +64,30 @@ def _name(table: pd.DataFrame) -> list[str]:
 
 def _summarise_pattern(judged: pd.DataFrame, pattern: str) -> Section:
     """Return the heads that follow a pattern, and the largest score; judged: its rows, the largest excess first."""
-    both = judged[judged["above"] & judged["random_above"]]
+    both = judged[judged["both"]]
     return {
         "name": NAMES[pattern],
         "n": int(judged["n"].iloc[0]),
         "base_rate": judged["base_rate"].iloc[0],
         "n_both": len(both),
         "rows": both.head(TOP).to_dict("records"),
-        "n_texts": int((judged["above"] & ~judged["random_above"]).sum()),
+        "n_texts": int((judged["above"] & ~judged["both"]).sum()),
         "n_random": int((~judged["above"] & judged["random_above"]).sum()),
         "largest": judged.iloc[0].to_dict(),
     }
 
 
 def _summarise_words(rows: pd.DataFrame) -> Section:
-    """Return the heads that look at a class of words most, and where classes of texts differ."""
-    rows = rows.assign(name=_name(rows))
+    """Return the heads that look at a class of words most, and where classes of texts differ.
+
+    minus_others: the difference of a class from the texts of the others. That from all texts, its own among them, is
+    smaller by the share of the others: of classes of different size only the former can be compared."""
+    whole = rows[rows["class"] == OVERALL]
+    minus_others = rows["minus_all"] / (1 - rows["n"] / whole["n"].iloc[0])
+    rows = rows.assign(name=_name(rows), minus_others=minus_others)
     whole = rows[rows["class"] == OVERALL].sort_values("difference", ascending=False, kind="stable")
     differ = rows[(rows["minus_all_low"] > 0) | (rows["minus_all_high"] < 0)]
+    differ = differ.sort_values("minus_others", key=abs, ascending=False, kind="stable")
     return {
         "name": rows["words"].iloc[0],
         "n": int(whole["n"].iloc[0]),
@@ -90,7 +96,9 @@ def _summarise_words(rows: pd.DataFrame) -> Section:
         "rows": whole.head(TOP).to_dict("records"),
         "n_differ": len(differ),
         "n_compared": int(rows["minus_all_low"].notna().sum()),
-        "differ": differ.sort_values("minus_all", key=abs, ascending=False, kind="stable").head(TOP).to_dict("records"),
+        "differ": differ.sort_values("minus_others", key=abs, ascending=False, kind="stable")
+        .head(TOP)
+        .to_dict("records"),
     }
 
 

@@ -14,7 +14,7 @@ import { drawLines, linesPicture } from "./lines.js";
 import { drawThumbnails, thumbnailsPicture } from "./thumbnails.js";
 import { drawMatrix, matrixPicture } from "./matrix.js";
 import { drawNeurons, neuronsPicture } from "./neurons.js";
-import { drawTable, nameTopKeys, nameTopQueries, viewRows } from "./rows.js";
+import { describePoint, drawTable, viewRows } from "./rows.js";
 import { savePng, saveCsv, saveSvg } from "./exports.js";
 
 const VIEWS = { lines: "Lines", heads: "All heads", matrix: "Matrix", neurons: "Neurons", table: "Table" };
@@ -180,20 +180,22 @@ export class AttentionPanel {
   drawView(scene) {
     const say = (text) => announce(this.readout, text);
     const onQuery = (query) => this.change({ query });
-    const { labels } = this.recording;
+    const { names } = this.recording;
     if (this.view === "heads") {
-      return drawThumbnails(this.box, scene, { onOpen: (layer, head) => this.openThumbnail(layer, head) });
+      const onOpen = (layer, head) => this.openThumbnail(layer, head);
+      const onPoint = (layer, head) => this.tellPoint("query", this.query, [layer, head]);
+      return drawThumbnails(this.box, scene, { onOpen, onPoint, onRest: () => this.rest() });
     }
     if (this.view === "neurons") {
       if (!this.recording.neuron(this.layer, this.head, this.query)) return this.refuse(this.missing);
       const tell = (key, d, { q, k, product }) =>
-        say(`${labels[key]}, dimension ${d}: q ${write3(q[d])} × k ${write3(k[key][d])} = ${write3(product[key][d])}`);
+        say(`${names[key]}, dimension ${d}: q ${write3(q[d])} × k ${write3(k[key][d])} = ${write3(product[key][d])}`);
       return drawNeurons(this.box, scene, { onNeuron: tell });
     }
     if (!scene.map) return this.refuse("The weights of this head are not here.");
     if (this.view === "table") return drawTable(this.box, scene);
     if (this.view === "matrix") {
-      const tell = (i, j) => say(`${labels[i]} (${i}) looks at ${labels[j]} (${j}): ${write3(scene.map.at(i, j))}`);
+      const tell = (i, j) => say(`${names[i]} (${i}) looks at ${names[j]} (${j}): ${write3(scene.map.at(i, j))}`);
       return drawMatrix(this.box, scene, { onQuery, onCell: tell });
     }
     return drawLines(this.box, scene, { onQuery, onPoint: (side, index) => this.tellPoint(side, index) });
@@ -231,12 +233,8 @@ export class AttentionPanel {
     this.tellPoint("query", this.query);
   }
 
-  tellPoint(side, index) {
-    const scene = this.scene();
-    const name = `Head ${this.layer}.${this.head}: ${this.recording.labels[index]} (${index})`;
-    const [verb, others] =
-      side === "query" ? ["looks at", nameTopKeys(scene, index)] : ["is looked at by", nameTopQueries(scene, index)];
-    announce(this.readout, `${name} ${verb} ${others}`);
+  tellPoint(side, index, head = [this.layer, this.head]) {
+    announce(this.readout, describePoint(this.scene(), head, side, index));
   }
 }
 

@@ -3,7 +3,7 @@
 // sequential(w)       0 .. 1: from the background to a strong blue
 // diverging(x)        -1 .. 1: orange, background, purple (PuOr; readable without red and green)
 // shade(w)            0 .. 1: as `sequential`, but pale enough for text to stand on it
-// classColour(k)      class k in the colours of Okabe and Ito (2008): eight that colour-blind people tell apart
+// classColour(k)      class k in the colours of Okabe and Ito (2008): eight for the colour-blind, and grey beyond
 // palette()           what pictures are drawn with: ink, quiet, line, ground, accent
 // onTheme(redraw)     call `redraw` when the theme changes
 
@@ -24,6 +24,7 @@ const PALETTES = {
   dark: { ink: "#e8ecf1", quiet: "#a3adb8", line: "#39424d", ground: "#12161c", accent: "#7cbcff" },
 };
 const CLASSES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#000000"];
+const REST = { light: "#b4bbc3", dark: "#59626d" };
 const darkTheme = matchMedia("(prefers-color-scheme: dark)");
 
 function themeName(theme) {
@@ -43,7 +44,7 @@ export function shade(w, theme) {
 }
 
 export function classColour(k, theme) {
-  const colour = CLASSES[k % CLASSES.length];
+  const colour = CLASSES[k] ?? REST[themeName(theme)];
   return colour === "#000000" && themeName(theme) === "dark" ? "#c8ced6" : colour;
 }
 

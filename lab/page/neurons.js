@@ -8,7 +8,7 @@ import { moveCursor, node, svgNode, svgText } from "./nodes.js";
 import { shorten } from "./tokens.js";
 import { diverging, palette, sequential } from "./colours.js";
 
-const TOP = 92; // where the first key stands: titles and q are above
+const KEYS_Y = 92; // where the first key stands: titles and q are above
 
 export function neuronsPicture(scene) {
   return buildNeurons(scene, scene.recording.neuron(scene.layer, scene.head, scene.query)).svg;
@@ -34,14 +34,14 @@ export function drawNeurons(element, scene, { onNeuron }) {
   function show(next, start = layout.k) {
     cell = next;
     const x = start + cell.column * layout.cell - 1;
-    const place = { x, y: TOP + cell.row * layout.row, width: layout.cell + 2, height: layout.row - 1, opacity: 1 };
+    const place = { x, y: KEYS_Y + cell.row * layout.row, width: layout.cell + 2, height: layout.row - 1, opacity: 1 };
     for (const [name, value] of Object.entries(place)) cursor.setAttribute(name, value);
     onNeuron(cell.row, cell.column, parts);
   }
   const hide = () => cursor.setAttribute("opacity", 0);
   svg.addEventListener("mousemove", (event) => {
     const box = svg.getBoundingClientRect();
-    const [x, row] = [event.clientX - box.left, Math.floor((event.clientY - box.top - TOP) / layout.row)];
+    const [x, row] = [event.clientX - box.left, Math.floor((event.clientY - box.top - KEYS_Y) / layout.row)];
     const start = x < layout.product ? layout.k : layout.product;
     const column = Math.floor((x - start) / layout.cell);
     if (row >= 0 && row < T && column >= 0 && column < D) show({ row, column }, start);
@@ -69,7 +69,7 @@ function buildNeurons(scene, parts) {
   const layout = { cell, row: 20, k: 130, product: 130 + D * cell + 22 };
   layout.score = layout.product + D * cell + 22;
   layout.weight = layout.score + 112;
-  const [width, height] = [layout.weight + 118, TOP + T * layout.row + 8];
+  const [width, height] = [layout.weight + 118, KEYS_Y + T * layout.row + 8];
   const svg = svgNode("svg", { width, height, viewBox: `0 0 ${width} ${height}` });
   svg.append(svgNode("rect", { width, height, fill: colours.ground }));
   const limit = Math.max(greatest([parts.q]), greatest(parts.k), 1e-9);
@@ -78,7 +78,7 @@ function buildNeurons(scene, parts) {
   addStrip(svg, parts.q, layout.k, 52, limit, layout, scene.theme);
   const scoreLimit = Math.max(greatest([parts.score]), 1e-9);
   for (let key = 0; key < T; key += 1) {
-    const y = TOP + key * layout.row;
+    const y = KEYS_Y + key * layout.row;
     const group = svgNode("g", parts.masked[key] ? { opacity: 0.45 } : {});
     const text = { fill: colours.ink, "text-anchor": "end", "unicode-bidi": "plaintext" };
     group.append(svgText(122, y + 9, shorten(scene.recording.labels[key], 15), text));

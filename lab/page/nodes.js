@@ -9,7 +9,7 @@
 // moveCursor(key, cell, rows, columns)     the cell to which an arrow key, Home, End or a page key leads
 
 const SVG = "http://www.w3.org/2000/svg";
-export const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
+const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
 
 export function node(name, attributes = {}, ...children) {
   return fillNode(document.createElement(name), attributes, children);

@@ -1,12 +1,13 @@
 // Read what lab/attention.py packed: where the heads look in one text of T tokens.
 //
-// decodeRecording(json)  an object with tokens, labels, hidden (a Set), layers, heads, width and
+// decodeRecording(json)  an object with tokens, labels, names (labels inside a line of text), hidden (a Set), layers,
+//   heads, width and
 //   map(layer, head, moved)       {at(query, key)}: the weights, or the shares of what moved; null where not packed
 //   neuron(layer, head, query)    {q, k, product, score, masked, weights}: how these weights come about; null likewise
 // chooseHead(recording, query)   {layer, head}: the head that looks most at other tokens than the first and itself
 // withoutFirst(map)              the same map without key 0, each row made to sum to 1 again
 
-import { labelTokens } from "./tokens.js";
+import { isolate, labelTokens } from "./tokens.js";
 
 export function decodeRecording(json) {
   const T = json.tokens.length;
@@ -43,9 +44,11 @@ export function decodeRecording(json) {
     return { at: (query, key) => (key > query ? 0 : bytes[start + (query * (query + 1)) / 2 + key] / 255) };
   }
 
+  const labels = labelTokens(json.tokens);
   return {
     tokens: json.tokens,
-    labels: labelTokens(json.tokens),
+    labels,
+    names: labels.map(isolate),
     hidden,
     layers: json.n_layer,
     heads: json.n_head,

@@ -2,8 +2,8 @@
 //
 // viewRows(view, scene)          lists of cells, the header first
 // drawTable(element, scene)      the table view: the chosen query; all heads at it; every query of the head
-// nameTopKeys(scene, query)      "I 0.43, so 0.21": the keys at which a query looks most
-// nameTopQueries(scene, key)     the same, of the queries that look most at a key
+// describePoint(scene, [layer, head], side, index)
+//   "Head 0.1: so (2) looks at I 0.43, so 0.21": the keys at which a query looks most; or who looks at a key
 
 import { node } from "./nodes.js";
 import { tokenElement } from "./tokens.js";
@@ -14,20 +14,27 @@ export function viewRows(view, scene) {
   return view === "table" ? queryRows(scene) : matrixRows(scene);
 }
 
-export function nameTopKeys({ recording, map }, query) {
+export function describePoint({ recording, maps }, [layer, head], side, index) {
+  const name = `Head ${layer}.${head}: ${recording.names[index]} (${index})`;
+  const map = maps(layer, head);
+  if (side === "query") return `${name} looks at ${nameTopKeys(recording, map, index)}`;
+  return `${name} is looked at by ${nameTopQueries(recording, map, index)}`;
+}
+
+function nameTopKeys(recording, map, query) {
   if (!map) return "";
   const keys = Array.from({ length: query + 1 }, (_, key) => key);
   const top = keys.sort((a, b) => map.at(query, b) - map.at(query, a)).slice(0, 5);
   const seen = top.filter((key) => map.at(query, key) >= 0.005);
-  const names = seen.map((key) => `${recording.labels[key]} ${map.at(query, key).toFixed(2)}`);
+  const names = seen.map((key) => `${recording.names[key]} ${map.at(query, key).toFixed(2)}`);
   return names.join(", ") || "no token above 0.005";
 }
 
-export function nameTopQueries({ recording, map }, key) {
+function nameTopQueries(recording, map, key) {
   const all = recording.labels.map((_, query) => query);
   const seen = all.filter((query) => query >= key && map && map.at(query, key) >= 0.05);
   const top = seen.sort((a, b) => map.at(b, key) - map.at(a, key)).slice(0, 5);
-  const names = top.map((query) => `${recording.labels[query]} ${map.at(query, key).toFixed(2)}`);
+  const names = top.map((query) => `${recording.names[query]} ${map.at(query, key).toFixed(2)}`);
   return names.join(", ") || "no token above 0.05";
 }
 

@@ -1,14 +1,15 @@
 // Model view: every head of the network as a small matrix, layers down, heads across.
 //
 // thumbnailsPicture(scene)                an SVG
-// drawThumbnails(element, scene, {onOpen})  a grid of buttons: arrows move, Enter or a click opens (layer, head)
+// drawThumbnails(element, scene, {onOpen, onPoint, onRest})
+//   a grid of buttons: arrows or the mouse point at (layer, head), Enter or a click opens it; onRest: at none
 
 import { moveCursor, node, roveFocus, svgNode, svgText } from "./nodes.js";
 import { palette, sequential } from "./colours.js";
 
 const MOST_ROWS = 64; // of a thumbnail: longer texts show the largest weight of each block of cells
 
-export function drawThumbnails(element, scene, { onOpen }) {
+export function drawThumbnails(element, scene, { onOpen, onPoint, onRest }) {
   const { layers, heads } = scene.recording;
   const size = Math.floor(Math.min(Math.max(Math.min((scene.width - 56) / heads, 420 / layers) - 6, 30), 92));
   const settings = { role: "grid", "aria-label": "All heads: layers down, heads across", class: "thumbnails" };
@@ -35,6 +36,10 @@ export function drawThumbnails(element, scene, { onOpen }) {
         "aria-current": layer === scene.layer && head === scene.head ? "true" : null,
         "data-spot": `head ${layer} ${head}`,
         click: () => onOpen(layer, head),
+        mouseenter: () => onPoint(layer, head),
+        focus: () => onPoint(layer, head),
+        mouseleave: onRest,
+        blur: onRest,
         keydown: (event) => walk(event, layer, head),
       });
       const canvas = paintThumbnail(scene.maps(layer, head), scene);

@@ -9,7 +9,7 @@ import torch
 from browser import open_browser, open_page
 from tiny import random_classifier
 
-from lab.attention import list_tokens, pack, record_attention
+from lab.attention import Recording, list_tokens, pack, record_attention
 from lab.page.bundle import PAGE, PANEL, STYLE, bundle, join_modules, write_data
 from model import masks
 
@@ -149,10 +149,11 @@ def units(text: str) -> list[int]:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_colours_can_be_told_apart(tmp_path, browser, theme):
     module = (
-        'import { diverging, palette, sequential, shade } from "./colours.js";\n'
+        'import { classColour, diverging, palette, sequential, shade } from "./colours.js";\n'
         "const steps = Array.from({ length: 21 }, (_, step) => step / 20);\n"
         "window.tested = { sequential: steps.map((w) => sequential(w)), shade: steps.map((w) => shade(w)),\n"
-        "  diverging: steps.map((w) => diverging(2 * w - 1)), palette: palette(), light: sequential(0, 'light') };\n"
+        "  diverging: steps.map((w) => diverging(2 * w - 1)), palette: palette(), light: sequential(0, 'light'),\n"
+        "  classes: steps.slice(0, 10).map((_, k) => classColour(k)) };\n"
     )
     with open_page(browser, make_page(tmp_path, module).as_uri(), color_scheme=theme) as page:
         colours = page.evaluate("tested")
@@ -165,6 +166,8 @@ def test_colours_can_be_told_apart(tmp_path, browser, theme):
     assert contrast(luminance(colours["diverging"][0]), luminance(colours["diverging"][10])) >= 3
     assert contrast(luminance(colours["diverging"][20]), luminance(colours["diverging"][10])) >= 3
     assert colours["light"] == "rgb(255, 255, 255)"  # whatever the theme
+    assert len(set(colours["classes"])) == 9
+    assert colours["classes"][8] == colours["classes"][9]  # no class has the colour of another that has one
 
 
 def luminance(colour: str) -> float:
@@ -223,3 +226,119 @@ def test_a_panel_shows_what_is_packed_and_asks_for_the_rest(tmp_path, browser, t
         assert "not here" in page.locator(".missing").text_content()
         assert page.evaluate("tested.asked") == ["neurons", "heads", [0, 1], "lines"]
         assert page.evaluate("tested.panel.state.query") == 5
+
+
+SHOW = (
+    'import { decodeRecording } from "./recording.js";\nimport { AttentionPanel } from "./attention.js";\n'
+    "const main = document.createElement('main');\ndocument.body.append(main);\n"
+    "const panel = new AttentionPanel(main);\nwindow.tested = { panel };\n"
+    "panel.show(decodeRecording(JSON.parse(document.getElementById('data').textContent)));\n"
+)
+
+
+def planted_recording() -> Recording:
+    """Four tokens; each query of head 0.0 looks at the token before, each of head 0.1 at the first."""
+    weights = torch.zeros(1, 2, 4, 4)
+    weights[0, :, 0, 0] = 1
+    weights[0, 0, [1, 2, 3], [0, 1, 2]] = 1
+    weights[0, 1, 1:, 0] = 1
+    tokens = list_tokens([(name, i, i + 1) for i, name in enumerate("abcd")])
+    return Recording(tokens, weights, weights, torch.zeros(1, 2, 4, 3), torch.zeros(1, 2, 4, 3))
+
+
+@pytest.mark.slow
+def test_lines_run_from_queries_to_keys_and_rows_of_a_matrix_are_queries(tmp_path, browser):
+    """Of head 0.1, which looks at the first token: read off what is drawn, on the page and in the file."""
+    expected = {(0, 0), (1, 0), (2, 0), (3, 0)}
+    with open_page(browser, make_page(tmp_path, SHOW, pack(planted_recording(), neurons=[])).as_uri()) as page:
+        page.evaluate("tested.panel.show(tested.panel.recording, { layer: 0, head: 1, query: 3, view: 'lines' })")
+        on_page, saved = (
+            page.evaluate(f"Array.from({svg}.querySelectorAll('path'), (path) => path.getAttribute('d'))")
+            for svg in ("document.querySelector('.view svg')", "tested.panel.picture()")
+        )
+        for paths in (on_page, saved):
+            ends = [[float(number) for number in re.findall(r"[\d.]+", path)] for path in paths]
+            top = min(end[1] for end in ends)
+            step = (max(end[1] for end in ends) - top) / 3
+            assert len(ends) == 4
+            assert {(round((end[1] - top) / step), round((end[-1] - top) / step)) for end in ends} == expected
+            assert all(end[0] < end[-2] for end in ends)  # queries stand left
+        shades = page.locator(".strip-token").evaluate_all("(tokens) => tokens.map((token) => token.style.background)")
+        assert shades[0] != shades[1] == shades[2] == shades[3]  # the last query looks at the first token alone
+        page.click("#attention-tab-matrix")
+        cells = page.evaluate(
+            "Array.from(tested.panel.picture().querySelectorAll('rect')).slice(1)"
+            ".map((cell) => ['x', 'y', 'width'].map((name) => Number(cell.getAttribute(name))))"
+        )
+        left, top = (min(cell[axis] for cell in cells) for axis in (0, 1))
+        assert {((y - top) / side, (x - left) / side) for x, y, side in cells} == expected
+
+
+@pytest.mark.slow
+def test_a_thumbnail_has_queries_as_rows_and_tells_where_its_head_looks(tmp_path, browser):
+    recording = planted_recording()
+    red = """(canvas) => {
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.width);
+      const middle = (index) => Math.floor(((index + 0.5) * canvas.width) / 4);
+      return [0, 1, 2, 3].map((row) => [0, 1, 2, 3].map((column) =>
+        data[4 * (middle(row) * canvas.width + middle(column))]));
+    }"""
+    saved = f"""async (head) => {{
+      const image = new Image();
+      image.src = tested.panel.picture().querySelectorAll("image")[head].getAttribute("href");
+      await image.decode();
+      const canvas = document.createElement("canvas");
+      canvas.width = canvas.height = image.width;
+      canvas.getContext("2d").drawImage(image, 0, 0);
+      return ({red})(canvas);
+    }}"""
+    with open_page(browser, make_page(tmp_path, SHOW, pack(recording, neurons=[])).as_uri()) as page:
+        page.click("#attention-tab-heads")
+        for head in (0, 1):
+            strong = (recording.weights[0, head] > 0).tolist()
+            shown = page.locator(".thumbnail canvas").nth(head).evaluate(red)
+            assert [[value < 128 for value in row] for row in shown] == strong
+            assert [[value < 128 for value in row] for row in page.evaluate(saved, head)] == strong
+        readout = page.locator(".readout")
+        page.hover("[aria-label='Open head 0.0']")
+        assert plain(readout) == "Head 0.0: d (3) looks at c 1.00"
+        page.mouse.move(1, 700)
+        page.focus("[aria-label='Open head 0.1']")
+        assert plain(readout) == "Head 0.1: d (3) looks at a 1.00"
+
+
+def plain(readout) -> str:
+    """Return a line of the panel without the marks that isolate its tokens."""
+    return readout.text_content().replace("\u2068", "").replace("\u2069", "")
+
+
+@pytest.mark.slow
+def test_a_number_stands_behind_its_token_also_where_that_is_read_from_the_right(tmp_path, browser, tiny):
+    clf = random_classifier(tiny, list("ab"))
+    tokens = list_tokens([("אבג", 0, 3), (" דה", 3, 6), ("ו", 6, 7)])
+    recording = record_attention(clf.trunk, clf.trunk.embed(torch.tensor([[1, 2, 3]])), tokens, {})
+    module = (
+        'import { decodeRecording } from "./recording.js";\nimport { AttentionPanel } from "./attention.js";\n'
+        "const main = document.createElement('main');\ndocument.body.append(main);\n"
+        "const panel = new AttentionPanel(main);\n"
+        "panel.show(decodeRecording(JSON.parse(document.getElementById('data').textContent)), { query: 2 });\n"
+    )
+    measure = """(readout) => Array.from(readout.textContent.matchAll(/([אבגדהו]+)[^0-9]+([0-9.]+)/g), (match) => {
+      const edges = [match[1], match[2]].map((part) => {
+        const range = document.createRange();
+        const start = match.index + match[0].indexOf(part);
+        range.setStart(readout.firstChild, start);
+        range.setEnd(readout.firstChild, start + part.length);
+        return range.getBoundingClientRect();
+      });
+      return edges[1].left - edges[0].right;
+    })"""
+    with open_page(browser, make_page(tmp_path, module, pack(recording)).as_uri()) as page:
+        gaps = page.locator(".readout").evaluate(measure)
+        assert len(gaps) >= 3  # the query with its position, and keys with their weights
+        assert min(gaps) > 0
+        page.click("#attention-tab-matrix")
+        page.hover(".matrix-body canvas", position={"x": 3, "y": 3})
+        gaps = page.locator(".readout").evaluate(measure)
+        assert len(gaps) == 2
+        assert min(gaps) > 0

@@ -1,6 +1,6 @@
 // attention.html: choose a text on the left, see its prediction, and its heads in the panel. The page holds the data:
 // {predicts, texts: [{text, label, predicted, probabilities: [[name, p]], note, look: [layer, head], recording}],
-//  about: [lines]}
+//  left_out: a line or "", about: [lines]}
 
 import { node, roveFocus } from "./nodes.js";
 import { showToken, tokenElement } from "./tokens.js";
@@ -61,7 +61,8 @@ function listTexts() {
 
 function buildChoice({ text, label, predicted, note }, index) {
   const wrong = label !== null && label !== predicted;
-  const outcome = node("span", { class: "outcome" }, note, wrong ? `, predicted ${predicted}` : "");
+  const instead = wrong ? [", predicted ", node("bdi", {}, predicted)] : [];
+  const outcome = node("span", { class: "outcome" }, note, ...instead);
   const walk = (event) => {
     const order = [...document.querySelectorAll(".text-choice")];
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
@@ -77,5 +78,6 @@ function buildChoice({ text, label, predicted, note }, index) {
 
 window.headgate = { data, panel, decodeRecording }; // for the curious, in the browser's console
 listTexts();
+document.getElementById("left-out").textContent = data.left_out;
 document.getElementById("about").append(...data.about.map((line) => node("p", {}, line)));
 showText(0);

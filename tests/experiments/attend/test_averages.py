@@ -34,6 +34,25 @@ def test_few_texts_have_a_mean_and_no_limits_and_do_not_widen_those_of_others():
     np.testing.assert_allclose(low[0], alone[0])
 
 
+def test_a_difference_from_all_texts_is_taken_on_the_same_resamples():
+    """Of 30 texts 29 are of the class: its mean moves with that of all, their difference hardly."""
+    rng = np.random.default_rng(0)
+    values, targets = rng.normal(size=(30, 2)), np.zeros(30, dtype=int)
+    targets[7] = 1
+    means = average(values, group_texts(targets, 2))
+    low, high = means.limits()
+    _, difference_low, difference_high = means.minus_first()
+    assert (difference_high - difference_low)[0].max() < 0.3 * (high - low)[1].min()
+
+
+def test_few_texts_widen_the_limits_as_students_t_does():
+    """By hand, of 12 texts and one mean: t with 11 degrees of freedom, times the standard error with n - 1 below."""
+    values = np.random.default_rng(0).normal(size=(12, 1))
+    low, high = average(values, np.ones((1, 12), dtype=bool)).limits()
+    half = 2.201 * values.std(ddof=1) / np.sqrt(12)
+    assert (high - low).item() / 2 == pytest.approx(half, rel=0.06)  # with the normal's 1.96, 15 % less
+
+
 def test_shuffled_classes_hardly_ever_differ_from_all_texts():
     """Of 100 tables with nothing in them, some five may have a difference anywhere."""
     rng, false_tables = np.random.default_rng(0), 0

@@ -9,6 +9,7 @@ from commands import line_of
 from planted import texts_of
 
 from experiments.attend.choose import EACH, LONGEST, choose_head, choose_texts, draw_examples, find_head
+from lab.attention import MOST_TOKENS
 from lab.device import Device
 from model import GPT2Classifier, GPT2Config, Tokenizer
 
@@ -37,13 +38,27 @@ def test_where_nothing_is_wrong_only_right_ones_are_drawn():
 def test_long_and_truncated_texts_are_not_chosen_unless_all_are_long(shortest):
     tokenizer = Tokenizer.load("gpt2-mini")
     strings = [" a" * n for n in (shortest, shortest, LONGEST + 20, 150)]
-    sequences = [tokenizer.encode(text)[-LONGEST:] if len(text) == 300 else tokenizer.encode(text) for text in strings]
-    texts = texts_of("test", sequences, np.zeros(4, dtype=int))
+    strings.append("cut" + strings[0])  # as short, but its first tokens were not read
+    sequences = [tokenizer.encode(text) for text in strings]
+    sequences[3:] = [sequences[3][-LONGEST:], sequences[4][1:]]
+    texts = texts_of("test", sequences, np.zeros(5, dtype=int))
     texts.strings[:] = strings
     torch.manual_seed(0)
     clf = GPT2Classifier(GPT2Config(1, 2, 8, n_ctx=128), ["a", "b"])
     study = SimpleNamespace(clf=clf, tokenizer=tokenizer, device=Device(torch.device("cpu"), "fp32"))
     assert choose_texts(study, texts, 0) == 2 * [(" a" * shortest, "a")]
+
+
+@pytest.mark.parametrize("n", [MOST_TOKENS, MOST_TOKENS + 1])
+def test_no_text_is_chosen_that_a_page_cannot_draw(n):
+    tokenizer = Tokenizer.load("gpt2-mini")
+    strings = [" a" * n, " b" * 290]
+    texts = texts_of("test", [tokenizer.encode(text) for text in strings], np.zeros(2, dtype=int))
+    texts.strings[:] = strings
+    torch.manual_seed(0)
+    clf = GPT2Classifier(GPT2Config(1, 2, 8, n_ctx=300), ["a", "b"])
+    study = SimpleNamespace(clf=clf, tokenizer=tokenizer, device=Device(torch.device("cpu"), "fp32"))
+    assert choose_texts(study, texts, 0) == [(strings[0], "a")] * (n == MOST_TOKENS)
 
 
 def test_the_head_that_looks_around_most_is_chosen():

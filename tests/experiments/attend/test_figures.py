@@ -10,7 +10,7 @@ from pictures_on_disk import assert_legible
 
 from experiments.attend import figures as drawn
 from experiments.attend.patterns import PATTERNS, RANDOM, tabulate_patterns
-from experiments.attend.words import name_masses, tabulate_words
+from experiments.attend.words import ANY, name_masses, tabulate_words
 from lab import figures
 from lab.attention import list_tokens, record_attention
 
@@ -93,14 +93,21 @@ def test_the_tables_are_drawn_with_a_dot_on_heads_that_surely_look_there(tmp_pat
     scores = {pattern: rng.uniform(0.1, 0.3, (30, 2, 3)) for pattern in PATTERNS}
     scores["previous"][:, 1, 2] = rng.uniform(0.8, 0.9, 30)
     rates = dict.fromkeys(PATTERNS, np.full(30, 0.2))
+    rates["induction"] = np.where(np.arange(30) < 9, 0.2, np.nan)  # 9 texts are too few
     heads = tabulate_patterns(scores, rates, targets, ["a", "b"], scores, rates)
     assert RANDOM in set(heads["class"])
-    monkeypatch.setattr(drawn, "mark_cells", lambda axes, rows, cell: marked.append(rows))
+    monkeypatch.setattr(drawn, "mark_cells", lambda axes, rows, cell: marked.append((axes, rows)))
     drawn.draw_patterns(heads, tmp_path, "run")
-    assert [len(rows) for rows in marked] == [1, 0, 0, 0, 0, 0]
-    assert marked[0][["layer", "head"]].to_numpy().tolist() == [[1, 2]]
+    titles = [" ".join(axes.get_title().split()) for axes, _ in marked]
+    assert [title for title in titles if "too few" in title] == ["induction (too few texts for dots)"]
+    assert [len(rows) for _, rows in marked] == [1, 0, 0, 0, 0, 0]
+    assert marked[0][1][["layer", "head"]].to_numpy().tolist() == [[1, 2]]
     members = {"feel": [np.ones(5, dtype=bool)] * 30, "none": [np.zeros(5, dtype=bool)] * 30}
     masses = {name: rng.uniform(size=(30, 2, 3)) for name in name_masses(members)}
+    apart = np.array([[0.3, 0.01, -0.01], [-0.3, -0.3, -0.3]])  # 0.0 surely more, 0.1 more, 0.2 less, 1.x surely less
+    masses["feel"] = masses[ANY] + apart + rng.normal(0, 0.1, (30, 2, 3))
     words = tabulate_words(masses, members, np.full(30, 5), targets, ["a", "b"])
+    marked.clear()
     drawn.draw_words(words, tmp_path, "run")
+    assert [rows[["layer", "head"]].to_numpy().tolist() for _, rows in marked] == [[[0, 0]], []]
     assert_both(tmp_path, ["patterns", "words"])

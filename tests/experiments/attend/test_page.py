@@ -4,6 +4,7 @@ import html
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -212,12 +213,50 @@ def test_the_limit_leaves_room_for_the_page_itself(network, tokenizer):
     assert len(page) + MOST_BYTES < 5_000_000
 
 
-def test_texts_that_do_not_fit_are_left_out_and_the_page_says_so(network, tokenizer, monkeypatch):
-    texts = [record_text(network.ours, tokenizer, " a" * 60), record_text(network.ours, tokenizer, TEXT)]
+def test_texts_that_do_not_fit_are_left_out_and_page_and_terminal_say_so(
+    network, tokenizer, tmp_path, monkeypatch, capsys
+):
+    texts = [record_text(network.ours, tokenizer, " a" * 60)]
+    texts += [record_text(network.ours, tokenizer, TEXT, label) for label in (None, "a", "a")]
     monkeypatch.setattr(attend_page, "MOST_BYTES", 20_000)
-    data = read_data(render_page(texts, ["about"]))
+    write_page(tmp_path / "x.html", texts, ["about"])
+    data = read_data((tmp_path / "x.html").read_text(encoding="utf-8"))
     assert len(data["texts"]) == 1  # the first one always stays
-    assert data["about"] == ["about", "1 of 2 texts are left out: the page would be too large."]
+    line = "3 of 4 texts are left out, as the page would be too large; 1 of them without a label: shorten them"
+    assert data["left_out"].startswith(line)
+    assert " ".join(capsys.readouterr().out.split()) == data["left_out"]
+    assert read_data(render_page(texts[:1] + texts[2:], []))["left_out"].endswith("too large")
+    write_page(tmp_path / "x.html", texts[:1], [])
+    assert read_data((tmp_path / "x.html").read_text(encoding="utf-8"))["left_out"] == ""
+    assert capsys.readouterr().out == ""
+
+
+def test_a_notebook_is_warned_of_a_large_page(network, tokenizer, monkeypatch, capsys):
+    size = len(attend(network.ours, tokenizer, TEXT).content)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(attend_page, "LARGE", size)
+    attend(network.ours, tokenizer, TEXT)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(attend_page, "LARGE", size - 1)
+    attend(network.ours, tokenizer, TEXT)
+    out = " ".join(capsys.readouterr().out.split())
+    assert (
+        out == "This page adds 0 MB to the notebook; to write it to a file instead: attend(...).save('attention.html')"
+    )
+
+
+@slow
+def test_what_is_left_out_stands_under_the_list(network, tokenizer, tmp_path, monkeypatch, browser):
+    texts = [record_text(network.ours, tokenizer, TEXT, "a") for _ in range(40)]
+    monkeypatch.setattr(attend_page, "MOST_BYTES", 35 * attend_page.count_map_bytes(texts[0].recording))
+    path = tmp_path / "attention.html"
+    write_page(path, texts, ["about"])
+    with open_page(browser, path.as_uri(), viewport={"width": 1280, "height": 800}) as page:
+        line, texts_box = page.locator("#left-out"), page.locator("#texts").bounding_box()
+        assert line.text_content() == "5 of 40 texts are left out, as the page would be too large"
+        box = line.bounding_box()
+        assert texts_box["y"] + texts_box["height"] <= box["y"] < 800 - box["height"]  # in sight, however long the list
+        assert scrolls(page) == (False, False)
 
 
 def test_of_a_large_text_the_heads_that_look_around_keep_q_and_k(network, tokenizer, monkeypatch):
@@ -377,7 +416,7 @@ def test_the_keyboard_reaches_everything(corpus, browser):
         page.focus(".matrix-body")
         page.keyboard.press("Home")
         weight = page.evaluate(f"headgate.recording.map({state['layer']}, 0).at(7, 0).toFixed(3)")
-        assert page.locator(".readout").text_content().endswith(f"looks at I (0): {weight}")
+        assert page.locator(".readout").text_content().endswith(f"looks at \u2068I\u2069 (0): {weight}")
         page.keyboard.press("ArrowUp")
         page.keyboard.press("Enter")
         assert page.evaluate("headgate.panel.state.query") == 6
@@ -489,6 +528,23 @@ def test_another_text_brings_its_own_prediction(corpus, browser):
             assert bool(missing) == (number == 3)
         assert "make attend ARGS=\"--text '...'\"" in missing[0]
         assert page.is_disabled("text=PNG")
+
+
+@slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_names_of_classes_leave_room_for_the_bars(network, tokenizer, tmp_path, browser, width):
+    shown = record_text(network.ours, tokenizer, TEXT)
+    for label in (" ".join(["many words"] * 12), 120 * "x", "שלום עולם"):
+        probabilities = {label: 0.75, "glad": 0.25}
+        texts = [replace(shown, probabilities=probabilities, predicted=label, label="glad", note="wrong")] * 2
+        path = tmp_path / "attention.html"
+        write_page(path, texts, ["about"])
+        with open_page(browser, path.as_uri(), viewport={"width": width, "height": 800}) as page:
+            bars = [page.locator(".bars .bar").nth(k).bounding_box()["width"] for k in (0, 1)]
+            assert bars[0] > 40
+            assert bars[0] == pytest.approx(3 * bars[1], abs=3)
+            assert not scrolls(page)[0]
+            assert page.locator(".outcome bdi").all_text_contents() == [label, label]
 
 
 @slow

@@ -21,7 +21,10 @@ from lab.heads import score_looking_back
 from model import GPT2, GPT2LM, GPT2Config, InputError
 
 CPU = Device(torch.device("cpu"), "fp32")
+COLUMNS = ["layer", "head", "class", "pattern", "n", "score", "base_rate", "ci_low", "ci_high"]
+COLUMNS += ["excess", "excess_low", "excess_high"]
 NO_ROWS = dict.fromkeys(PATTERNS, np.empty(0))
+NO_SCORES = dict.fromkeys(PATTERNS, np.empty((0, 1, 3)))
 
 
 def read_scores(trunk, sequences, folder, **identity):
@@ -77,7 +80,7 @@ def test_heads_csv_has_the_means_over_texts_of_each_class(clf_reference, sequenc
     targets = np.array([0, 0, 0, 1, 1, 0, 0, 1, 1, 0])
     scores, rates = read_scores(clf_reference.ours.trunk, sequences, folder), measure_base_rates(sequences)
     table = tabulate_patterns(scores, rates, targets, ["a", "b", "nothing"], NO_ROWS, NO_ROWS)
-    assert list(table) == ["layer", "head", "class", "pattern", "n", "score", "base_rate", "ci_low", "ci_high"]
+    assert list(table) == COLUMNS
     assert len(table) == 6 * 4 * 3 * 5
     for pattern in ("self", "induction"):
         loops = [loop(pattern, ids, w) for ids, w in zip(sequences, attentions, strict=True)]
@@ -87,9 +90,11 @@ def test_heads_csv_has_the_means_over_texts_of_each_class(clf_reference, sequenc
             assert set(rows["n"]) == {len(kept)}
             assert rows["base_rate"].to_numpy() == pytest.approx(np.mean([rate for _, rate in kept]))
             assert rows.loc[(2, 3), "score"] == pytest.approx(np.mean([score[2, 3] for score, _ in kept]), abs=1e-6)
+            excess = np.mean([score[2, 3] - rate for score, rate in kept])
+            assert rows.loc[(2, 3), "excess"] == pytest.approx(excess, abs=1e-6)
     nothing = table[table["class"] == "nothing"]
     assert (nothing["n"] == 0).all()
-    assert nothing[["score", "base_rate", "ci_low", "ci_high"]].isna().all(axis=None)
+    assert nothing[COLUMNS[5:]].isna().all(axis=None)
     assert table["ci_low"].isna().all()  # of fewer than ten texts
 
 
@@ -168,6 +173,24 @@ def test_planted_heads_are_found_and_no_others(folder):
     uniform = judged.set_index(["layer", "head"]).drop([(0, 0), (1, 2)])
     assert uniform["excess"].abs().max() < 1e-6
     assert set(table["class"]) == {"all", "a", RANDOM}
+
+
+def test_a_head_is_judged_by_its_distance_from_a_base_rate_that_moves_with_the_texts():
+    """Base rates of short and long texts differ by far, the distance of head 0.0 from them hardly; head 0.1 is 0.01
+    above on average, in half of the texts 0.2 above: it moves more than its score alone."""
+    rng, n = np.random.default_rng(0), 60
+    rate = np.where(np.arange(n) % 2, 0.1, 0.5)
+    scores = np.column_stack([rate + 0.01 + rng.normal(size=n) / 1000, np.full(n, 0.31), rate])[:, None]
+    rates, every = dict.fromkeys(PATTERNS, rate), dict.fromkeys(PATTERNS, scores)
+    table = tabulate_patterns(every, rates, np.zeros(n, dtype=int), ["a"], NO_SCORES, NO_ROWS)
+    rows = table[(table["pattern"] == "self") & (table["class"] == "all")].set_index("head")
+    assert rows.loc[0, "ci_low"] < rows.loc[0, "base_rate"]  # by the score alone nothing could be said
+    assert 0.009 < rows.loc[0, "excess_low"] < rows.loc[0, "excess"] < rows.loc[0, "excess_high"] < 0.011
+    assert rows.loc[1, "ci_low"] > rows.loc[1, "base_rate"]
+    assert rows.loc[1, "excess_low"] < 0
+    assert rows.loc[2, ["excess", "excess_low", "excess_high"]].tolist() == [0, 0, 0]
+    judged = judge_heads(table)
+    assert judged[judged["pattern"] == "self"]["above"].tolist() == [True, False, False]
 
 
 def test_what_was_computed_is_not_computed_again(lm, sequences, folder, monkeypatch):
