@@ -27,7 +27,7 @@ from .code import write_code
 from .experiment import REMOVALS, Experiment, describe_json, read_experiment, read_head
 from .findings import read_findings
 from .guard import MOST_BYTES, Guard
-from .subject import FILLS, Subject
+from .subject import CLOSE_CALLS, FILLS, Subject
 
 PAGE = Path(__file__).with_name("page")
 FOLDERS = (PAGE, Path(lab.__file__).with_name("page"))  # the page's own modules, and those that it shares
@@ -165,6 +165,7 @@ def describe(subject: Subject) -> Json:
         "removals": [{"name": name, "text": text} for name, text in REMOVALS.items()],
         "examples": list(subject.examples),
         "most_tokens": MOST_TOKENS,
+        "about": [CLOSE_CALLS] if subject.labels else [],
     }
 
 

@@ -42,7 +42,8 @@ export class TypedText {
 
 export function fillChooser(model, onText) {
   const chooser = byId("examples");
-  chooser.append(node("option", { value: "" }, "Examples …"), ...groupExamples(model));
+  const about = model.about.map((line) => node("option", { value: "", disabled: true }, line)); // how they were chosen
+  chooser.append(node("option", { value: "" }, about.length ? "Examples: close calls …" : "Examples …"), ...about, ...groupExamples(model));
   chooser.addEventListener("change", () => {
     if (chooser.value !== "") onText(model.examples[Number(chooser.value)].text);
     chooser.value = "";

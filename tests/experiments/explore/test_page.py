@@ -199,6 +199,8 @@ def test_the_first_example_is_predicted_on_load(site: Site, visit: Visit) -> Non
     answer = site.post("/api/run", text=text)
     assert_shown(page, answer)
     assert_effects(page, site, answer, {"text": text})
+    options = page.locator("#examples option").all_text_contents()
+    assert options[:2] == ["Examples: close calls …", *site.get("/api/model")["about"]]
     assert page.locator("#grid button[aria-pressed=true]").count() == 0
     assert page.inner_text("#link-note") == ""
 

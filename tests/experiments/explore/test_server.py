@@ -21,7 +21,7 @@ GOOD = {"text": "i felt so happy", "heads": [[0, 3]]}
 POST = b"POST /api/run HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"
 MODEL = {  # of the contract
     *("kind", "name", "run", "corpus", "labels", "n_layer", "n_head", "head_width", "n_embd", "n_ctx", "vocab_size"),
-    *("sha256", "device", "fills", "removals", "examples", "most_tokens"),
+    *("sha256", "device", "fills", "removals", "examples", "most_tokens", "about"),
 }
 
 
@@ -36,9 +36,10 @@ def test_the_model_is_described(client, language_client, subject, check_headers)
     assert [fill["name"] for fill in model["fills"]] == ["zero", "mean", "resample", "class_mean", "text"]
     assert [removal["name"] for removal in model["removals"]] == ["hide", "delete", "fill"]
     assert all(example.keys() == {"text", "label", "predicted"} for example in model["examples"])
+    assert "nearest to another prediction" in model["about"][0]
 
     model = language_client.get("/api/model").json()
-    assert model | {"kind": "language model", "labels": [], "run": None} == model
+    assert model | {"kind": "language model", "labels": [], "run": None, "about": []} == model
     assert [fill["name"] for fill in model["fills"]] == ["zero", "mean", "resample", "text"]
 
 
