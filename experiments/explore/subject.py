@@ -149,7 +149,7 @@ def choose_examples(clf: GPT2Classifier, texts: Texts, device: Device) -> list[E
     probabilities = predict(clf, short.sequences, device)
     top = np.sort(probabilities, axis=1)
     order, predicted = np.argsort(top[:, -1] - top[:, -2]), probabilities.argmax(axis=1)
-    chosen = []
+    chosen: list[int] = []
     for is_right in (True, False):
         nearest: dict[int, int] = {}  # by class
         for i in order:

@@ -15,14 +15,13 @@ export function effectsOn(effects, label) {
   return { heads: effects.units.heads.map((row) => row.map(effect)), mlps: effects.units.mlps.map(effect) };
 }
 
-function probabilitiesWithout(units, unit) {
-  return unit.head === null ? units.mlps[unit.layer] : units.heads[unit.layer][unit.head];
+function ofUnit(values, unit) {
+  return unit.head === null ? values.mlps[unit.layer] : values.heads[unit.layer][unit.head];
 }
 
+// The server knows: of a language model, the likeliest token may be one that is not shown.
 export function changesPrediction(effects, unit) {
-  if (effects === null) return false;
-  const p = probabilitiesWithout(effects.units, unit);
-  return p[effects.units.labels.indexOf(effects.run.predicted)] < Math.max(...p);
+  return effects !== null && ofUnit(effects.units.changed, unit);
 }
 
 // Return the head that is on and takes most from the predicted label when it is switched off, one that changes the
@@ -43,7 +42,7 @@ export function describeUnit(unit, state, effects, label, name) {
   const k = effects?.units.labels.indexOf(label) ?? -1;
   if (k < 0) return nameUnit(unit);
   const after = effects.run.after[effects.run.labels.indexOf(label)];
-  const p = probabilitiesWithout(effects.units, unit)[k];
+  const p = ofUnit(effects.units, unit)[k];
   const numbers = `${name} ${percent(after)} → ${percent(p)} (${points(p - after)} points)`;
   return `${nameUnit(unit)} off: ${numbers}${changesPrediction(effects, unit) ? ", changes the prediction" : ""}`;
 }

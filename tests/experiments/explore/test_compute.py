@@ -179,6 +179,21 @@ def test_heads_equal_one_run_for_each_unit(request, name, fill):
         assert pick(answer["labels"], got, run["labels"]) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_unit_changes_the_prediction_also_to_a_token_that_is_not_shown(client, language_client):
+    unseen = 0
+    for each in (client, language_client):
+        base = {"text": TEXT, "heads": [[0, 3]]}
+        run, answer = (each.post(f"/api/{name}", json=base).json() for name in ("run", "heads"))
+        changed, heads = answer["changed"], [divmod(number, H) for number in range(L * H)]
+        cases = [(changed["mlps"][layer], {"mlps": [layer]}) for layer in range(L)]
+        cases += [(changed["heads"][i][j], {"heads": [[0, 3], [i, j]]}) for i, j in heads if (i, j) != (0, 3)]
+        for changes, more in cases:
+            predicted = each.post("/api/run", json=base | more).json()["predicted"]
+            assert changes == (predicted != run["predicted"])
+            unseen += predicted not in answer["labels"]
+    assert unseen
+
+
 def pick(labels, values, others):
     """By label, the values of those labels that others have, too."""
     assert len(set(labels) & set(others)) >= 4
