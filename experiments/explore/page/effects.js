@@ -1,7 +1,7 @@
 // What switching off one more unit would do: the numbers behind the grid's colours, and in words.
 //
 // effects is {run, units}: answers of /api/run and /api/heads to the same experiment; null while there is none.
-// Exports: effectsOn, changesPrediction, strongest, describeUnit, describeAnswer.
+// Exports: effectsOn, changesPrediction, writeHint, strongest, describeUnit, describeAnswer.
 
 import { describeSwitches, isOff, nameUnit } from "./state.js";
 import { percent, points } from "./words.js";
@@ -22,6 +22,13 @@ function ofUnit(values, unit) {
 // The server knows: of a language model, the likeliest token may be one that is not shown.
 export function changesPrediction(effects, unit) {
   return effects !== null && ofUnit(effects.units.changed, unit);
+}
+
+// What to do next, above the grid: marks are sought in vain where there are none.
+export function writeHint(effects) {
+  const marked = effects === null || effects.units.changed.heads.flat().includes(true);
+  if (marked || effects.run.predicted !== effects.run.predicted_before) return "Switch a head off: click a cell. Strong colours move the prediction most, ◥ changes it.";
+  return "No single head changes this prediction: switch several off, or take another example.";
 }
 
 // Return the head that is on and takes most from the predicted label when it is switched off, one that changes the

@@ -7,7 +7,7 @@ import { AttentionPanel } from "./attention.js";
 import { Bars } from "./bars.js";
 import { onTheme } from "./colours.js";
 import { showCorpus } from "./corpus.js";
-import { changesPrediction, describeAnswer, describeUnit, effectsOn, strongest } from "./effects.js";
+import { changesPrediction, describeAnswer, describeUnit, effectsOn, strongest, writeHint } from "./effects.js";
 import { Grid, showLegend } from "./grid.js";
 import { showLens } from "./lens.js";
 import { announce, node } from "./nodes.js";
@@ -125,6 +125,7 @@ export class Page {
     byId("undo").disabled = this.past.length === 0;
     byId("everything-on").disabled = countSwitches(state) === 0;
     byId("strongest").disabled = !answers.fresh.has("heads");
+    announce(byId("hint"), writeHint(answers.effects));
     for (const [id, kind] of Object.entries(SHOWS)) byId(id).classList.toggle("old", !answers.fresh.has(kind));
     this.paintProblems(answers.problems);
     this.tabs.show(state.view);

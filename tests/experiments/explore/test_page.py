@@ -327,6 +327,20 @@ def test_the_strongest_head_is_the_one_whose_effect_is_largest(site: Site, visit
     ]
 
 
+def test_where_no_head_changes_the_prediction_the_page_says_what_to_do(site: Site, visit: Visit) -> None:
+    unchanged = site.post("/api/heads", text="i felt glad")
+    unchanged["changed"]["heads"] = [[False] * 3] * 2
+    page = visit("#text=i+felt+glad", routes={"**/api/heads": json.dumps(unchanged)})
+    assert page.inner_text("#hint").startswith("No single head changes this prediction")
+    assert page.locator("#grid [data-name^=head].turns").count() == 0
+    page.unroute("**/api/heads")
+    unchanged["changed"]["heads"] = [[False] * 3, [False, True, False]]
+    page.route("**/api/heads", partial(answer_with, json.dumps(unchanged)))
+    type_text(page, "i felt mad")
+    assert page.inner_text("#hint").startswith("Switch a head off")
+    assert page.locator("#grid .turns").evaluate_all("l => l.map(e => e.dataset.name)") == ["head 1.1"]
+
+
 def test_a_link_brings_back_the_same_page(site: Site, visit: Visit) -> None:
     page = visit()
     text = "glad & mad + 1 #ü%"
