@@ -121,7 +121,8 @@ def answer_with(body: str, route: Route) -> None:
 
 
 def is_complaint(message: ConsoleMessage) -> bool:
-    return message.type in ("error", "warning") and "status of 400" not in message.text  # a refusal is no error of ours
+    refusal = re.search("status of (400|503)", message.text)  # no error of ours
+    return message.type in ("error", "warning") and not refusal
 
 
 def leaves(url: str, site: Site) -> bool:
@@ -502,6 +503,30 @@ def test_a_server_that_is_gone_is_said_so(visit: Visit) -> None:
     page.evaluate("() => { window.fetch = () => Promise.reject(new TypeError('refused')); }")
     cell(page, "head 0.0").click()
     page.wait_for_selector("#text-error:has-text('does not answer')")
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_only_a_busy_server_is_asked_again(site: Site, visit: Visit, busy: bool) -> None:
+    page, asked = visit("#text=i+felt+glad"), []
+
+    def refuse_once(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            line = json.dumps({"error": "this took more than 60 seconds"})
+            headers = {"content-type": "application/json"} | ({"retry-after": "1"} if busy else {})
+            route.fulfill(status=503, headers=headers, body=line)
+        else:
+            route.continue_()
+
+    page.route("**/api/heads", refuse_once)
+    cell(page, "head 0.0").click()
+    if busy:
+        settle(page)
+        assert page.inner_text("#grid-error") == ""
+    else:
+        page.wait_for_selector("#grid-error:has-text('more than 60 seconds')")
+        page.wait_for_timeout(500)
+    assert len(asked) == (2 if busy else 1)
 
 
 def test_two_tabs_never_meet(site: Site, visit: Visit) -> None:
