@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import httpx2
@@ -15,7 +16,7 @@ from starlette.testclient import TestClient
 
 from experiments.explore import compute
 from experiments.explore.experiment import read_experiment
-from experiments.explore.server import FOLDERS
+from experiments.explore.server import FOLDERS, create_app
 
 GOOD = {"text": "i felt so happy", "heads": [[0, 3]]}
 POST = b"POST /api/run HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"
@@ -121,6 +122,18 @@ def test_too_little_memory_is_said_in_one_line(client, check_headers, monkeypatc
     assert (answer.status_code, answer.json()) == (503, {"error": "out of memory; shorten the text"})
     assert "retry-after" not in answer.headers  # it would be no better
     check_headers(answer)
+
+
+def test_a_class_mean_of_no_texts_is_said_in_one_line(subject, check_refusal):
+    predicted = subject.labels.index(subject.examples[0]["predicted"])
+    targets = np.full(len(subject.donors), predicted)
+    alike = replace(subject, donors=replace(subject.donors, targets=targets))
+    application = TestClient(create_app(alike, ["testserver"]))
+    body = {"text": subject.examples[0]["text"], "heads": [[0, 0]], "fill": "class_mean"}
+    for name in ("run", "heads"):
+        line = check_refusal(application.post(f"/api/{name}", json=body), 400)
+        assert line == "fill class_mean: all training texts are of the predicted class; choose another fill"
+    assert application.post("/api/run", json=body | {"fill": "mean"}).status_code == 200
 
 
 # On the wire.
