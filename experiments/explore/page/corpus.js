@@ -12,7 +12,7 @@ export function showCorpus(panel, findings, state, model) {
   const units = [state.unit, ...allUnits(model).filter((unit) => isOff(state, unit) && nameUnit(unit) !== nameUnit(state.unit))];
   const note =
     "What closing a unit does over the test texts, not over this one. Recall: by how many points it changes (of all texts: accuracy). " +
-    "Share: how much of what tells the class from the others is gone, with limits that hold for all units of a kind at once. Rank 1: the largest of its kind.";
+    "Share: by how much of itself what tells the class from the others changes; negative is lost. The limits hold for all units of a kind at once. Rank 1: the largest of its kind.";
   const parts = units.slice(0, 8).map((unit) => tabulateFindings(unit, findings.rows, state));
   const more = units.length > 8 ? [node("p", { class: "quiet" }, `and ${units.length - 8} more units that are switched off`)] : [];
   panel.replaceChildren(node("p", { class: "quiet" }, note), ...parts, ...more);
@@ -29,18 +29,19 @@ function tabulateFindings(unit, findings, state) {
   const sameFill = all.filter((row) => row.fill === state.fill);
   const rows = sameFill.length ? sameFill : all;
   if (!rows.length) return node("p", {}, `${nameUnit(unit)}: make ablate did not measure it in this run.`);
-  const names = ["class", "recall", "share", "its limits", "verdict", "rank", "fill", "texts"];
+  const names = ["class", "recall, points", "share", "its limits", "verdict", "rank", "fill", "texts"];
   const body = rows.map((row) => {
     const cells = [points(row.effect), ...describeShare(row), `${row.rank} of ${row.of}`, row.fill, String(row.n)];
     const attributes = { class: row.verdict === "matters" ? "matters" : null };
     return node("tr", attributes, node("th", { scope: "row" }, row.class), ...cells.map((text) => node("td", {}, text)));
   });
   const head = node("tr", {}, ...names.map((name) => node("th", { scope: "col" }, name)));
-  return node("table", { class: "corpus" }, node("caption", {}, nameUnit(unit)), node("thead", {}, head), node("tbody", {}, ...body));
+  const otherFill = sameFill.length ? "" : `: make ablate measured ${[...new Set(rows.map((row) => row.fill))].join(", ")}, not ${state.fill}`;
+  return node("table", { class: "corpus" }, node("caption", {}, nameUnit(unit) + otherFill), node("thead", {}, head), node("tbody", {}, ...body));
 }
 
 // There is none over all classes.
 function describeShare(row) {
   if (row.share === null) return ["", "", ""];
-  return [`${points(row.share)} %`, `${points(row.share_low)} to ${points(row.share_high)}`, row.verdict];
+  return [`${points(row.share)} %`, `${points(row.share_low)} to ${points(row.share_high)} %`, row.verdict];
 }

@@ -580,9 +580,11 @@ def test_what_ablate_found_stands_beside_the_switched_unit(visit: Visit) -> None
         "l => l.map(t => [...t.rows[0].cells].map(c => c.textContent))"
     )
     assert tables == [
-        ["joy", "−5.0", "−12.3 %", "−20.0 to −6.0", "matters", "1 of 6", "zero", "60"],
+        ["joy", "−5.0", "−12.3 %", "−20.0 to −6.0 %", "matters", "1 of 6", "zero", "60"],
         ["joy", "−5.0", "", "", "", "1 of 6", "mean", "60"],  # no fill zero: what there is
     ]
+    captions = ["head 1.2", "MLP 0: make ablate measured mean, not zero"]
+    assert page.locator("#view-corpus caption").all_text_contents() == captions
     cell(page, "head 0.1").focus()
     page.keyboard.press("Enter")
     assert "head 0.1: make ablate did not measure it" in page.inner_text("#view-corpus")
