@@ -33,7 +33,7 @@ export class RandomHeads {
 }
 
 function tabulateDraws(answer, run, model) {
-  const yours = run.predicted === run.predicted_before ? "With your switches it did not change." : "With your switches it changed, too.";
+  const yours = run.predicted === run.predicted_before ? "With your switches it did not." : "With your switches it did.";
   const names = [model.kind === "classifier" ? "class" : "next token", "before", "yours", "random: lowest", "mean", "highest"];
   const body = run.labels.map((label, k) => {
     const draws = answer.after.map((p) => p[k]);
