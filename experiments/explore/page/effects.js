@@ -4,7 +4,7 @@
 // Exports: effectsOn, changesPrediction, writeHint, strongest, describeUnit, describeAnswer.
 
 import { describeSwitches, isOff, nameUnit } from "./state.js";
-import { percent, points } from "./words.js";
+import { isolate, percent, points } from "./words.js";
 
 // {heads: [L][H], mlps: [L]}: by how much each unit would change the probability of a label; null where nobody knows
 export function effectsOn(effects, label) {
@@ -50,7 +50,7 @@ export function describeUnit(unit, state, effects, label, name) {
   if (k < 0) return nameUnit(unit);
   const after = effects.run.after[effects.run.labels.indexOf(label)];
   const p = ofUnit(effects.units, unit)[k];
-  const numbers = `${name} ${percent(after)} → ${percent(p)} (${points(p - after)} points)`;
+  const numbers = `${isolate(name)} ${percent(after)} → ${percent(p)} (${points(p - after)} points)`;
   return `${nameUnit(unit)} off: ${numbers}${changesPrediction(effects, unit) ? ", changes the prediction" : ""}`;
 }
 
@@ -59,6 +59,6 @@ export function describeAnswer(run, state, label, show) {
   const k = run.labels.indexOf(label);
   const difference = run.after[k] - run.before[k];
   const moved = Math.abs(difference) < 0.005 ? "" : `, ${difference < 0 ? "down" : "up"} ${Math.abs(difference).toFixed(2)}`;
-  const changed = run.predicted === run.predicted_before ? "" : `prediction changed to ${show(run.predicted)}; `;
-  return `${changed}${show(label)} ${run.after[k].toFixed(2)}${moved}; ${describeSwitches(state)}`;
+  const changed = run.predicted === run.predicted_before ? "" : `prediction changed to ${isolate(show(run.predicted))}; `;
+  return `${changed}${isolate(show(label))} ${run.after[k].toFixed(2)}${moved}; ${describeSwitches(state)}`;
 }

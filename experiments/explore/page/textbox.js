@@ -3,7 +3,7 @@
 
 import { node } from "./nodes.js";
 import { labelTokens, shorten, tokenElement } from "./tokens.js";
-import { byId } from "./words.js";
+import { byId, isolate } from "./words.js";
 
 const TYPING_PAUSE = 150; // ms without a key before what was typed is run
 
@@ -54,10 +54,10 @@ export function fillChooser(model, onText) {
 function groupExamples(model) {
   const groups = new Map();
   model.examples.forEach(({ text, label, predicted }, i) => {
-    const outcome = label === null ? "" : label === predicted ? "right: " : `wrong, named ${predicted}: `;
+    const outcome = label === null ? "" : label === predicted ? "right: " : `wrong, named ${isolate(predicted)}: `;
     const name = label ?? "Texts";
     if (!groups.has(name)) groups.set(name, node("optgroup", { label: name }));
-    groups.get(name).append(node("option", { value: String(i) }, outcome + shorten(text, 80)));
+    groups.get(name).append(node("option", { value: String(i) }, outcome + isolate(shorten(text, 80))));
   });
   return groups.values();
 }

@@ -151,6 +151,11 @@ def percent(p: float) -> str:
     return f"{100 * p:.1f} %"
 
 
+def isolate(name: str) -> str:
+    """A name that keeps its right-to-left letters to itself."""
+    return f"\u2068{name}\u2069"
+
+
 def points(difference: float, digits: int = 1) -> str:
     text = f"{abs(100 * difference):.{digits}f}"
     return text if float(text) == 0 else ("−" if difference < 0 else "+") + text
@@ -187,7 +192,7 @@ def assert_effects(page: Page, site: Site, answer: Json, body: Json) -> None:
             else:
                 effects.append(effect)
                 assert button.inner_text() == points(effect, 0)
-                assert f"{points(effect)} points for {label}" in str(button.get_attribute("aria-label"))
+                assert f"{points(effect)} points for {isolate(label)}" in str(button.get_attribute("aria-label"))
     assert max(map(abs, effects)) > 0.001  # or else this would compare zeros
     limit = max(0.01, *map(abs, effects))
     assert page.inner_text("#legend").startswith(points(-limit, 0))
@@ -202,6 +207,7 @@ def test_the_first_example_is_predicted_on_load(site: Site, visit: Visit) -> Non
     assert_effects(page, site, answer, {"text": text})
     options = page.locator("#examples option").all_text_contents()
     assert options[:2] == ["Examples: close calls …", *site.get("/api/model")["about"]]
+    assert f"right: {isolate(text)}" in options
     assert page.locator("#grid button[aria-pressed=true]").count() == 0
     assert page.inner_text("#link-note") == ""
 
@@ -218,7 +224,9 @@ def test_type_switch_and_see(site: Site, visit: Visit) -> None:
     assert_shown(page, answer)
     assert_effects(page, site, answer, body)
     label, p = answer["predicted_before"], answer["after"][answer["labels"].index(answer["predicted_before"])]
-    assert re.search(rf"{label} {p:.2f}.*; head 1\.2 off", page.inner_text("#live"))
+    assert re.search(rf"{isolate(label)} {p:.2f}.*; head 1\.2 off", page.inner_text("#live"))
+    cell(page, "head 0.1").hover()
+    assert page.inner_text("#readout").startswith(f"head 0.1 off: {isolate(label)} {percent(p)} → ")
     cell(page, "MLP 0").click()
     page.locator(".token").nth(1).click()
     page.click("#removals >> text=delete")
@@ -554,7 +562,9 @@ def test_the_other_views(site: Site, visit: Visit) -> None:
     page.click("#draw")
     page.wait_for_selector(".draws")
     draws = site.post("/api/random", **body)
-    assert f"in {draws['changed']} of 20" in page.inner_text("#view-random")
+    did = "did not" if answer["predicted"] == answer["predicted_before"] else "did"
+    line = f"The prediction changed in {draws['changed']} of 20 random draws. With your switches it {did}."
+    assert line in page.inner_text("#view-random")
     ticks = (
         page.locator("#bars .bar >> nth=0")
         .locator(".ticks i")
