@@ -105,7 +105,8 @@ class Api:
         answer, probabilities = await self.run_each(request, experiment, closed)
         changed = int((probabilities.argmax(dim=-1) != answer.before.argmax()).sum())
         after = answer.select(probabilities)
-        return {"labels": answer.labels, "draws": len(after), "after": after, "changed": changed}
+        overlaps = compute.count_overlaps(experiment, closed)
+        return {"labels": answer.labels, "draws": len(after), "after": after, "changed": changed, "overlaps": overlaps}
 
     async def run_each(
         self, request: Request, experiment: Experiment, closed: Sequence[compute.Closed]

@@ -200,9 +200,12 @@ def pick(labels, values, others):
     return {label: value for label, value in zip(labels, values, strict=True) if label in others}
 
 
-@pytest.mark.parametrize(("n_heads", "n_mlps"), [(0, 0), (0, 2), (4, 1), (15, 3)])
-def test_random_units_are_as_many(client, subject, n_heads, n_mlps):
+@pytest.mark.parametrize(
+    ("n_heads", "n_mlps", "overlaps"), [(0, 0, 0), (0, 2, 20), (4, 1, 0), (7, 0, 0), (8, 0, 20), (15, 3, 20)]
+)
+def test_random_units_are_as_many_others_if_enough_are_left(client, subject, n_heads, n_mlps, overlaps):
     heads = [[layer, head] for layer in range(L) for head in range(H)][:n_heads]
+    yours = {*map(tuple, heads), *range(n_mlps)}
     body = {"text": TEXT, "heads": heads, "mlps": list(range(n_mlps)), "tokens": {"3": "hide"}}
     drawn = compute.draw_random(subject, read_experiment(body, subject))
     answer = client.post("/api/random", json=body).json()
@@ -215,6 +218,7 @@ def test_random_units_are_as_many(client, subject, n_heads, n_mlps):
         assert after == pytest.approx(run["after"], abs=1e-6)
         changed += run["predicted"] != run["predicted_before"]
     assert answer["changed"] == changed
+    assert answer["overlaps"] == overlaps == sum(bool(yours & {*heads, *mlps}) for heads, mlps in drawn)
     if 0 < n_heads + n_mlps < 18:
         assert len({str(draw) for draw in drawn}) > 2  # not the same ones again and again
 
