@@ -102,9 +102,11 @@ export class Page {
 
   showAttention(recording) {
     if (recording === null || recording === this.drawn) return;
+    const sameTokens = JSON.stringify(recording.tokens) === JSON.stringify(this.drawn?.tokens);
     this.drawn = recording;
     const [layer, head] = this.state.look;
-    this.attention.show(decodeRecording(recording), { ...this.attention.state, layer, head });
+    const query = sameTokens ? this.attention.query : recording.tokens.length - 1; // of another text: what is read
+    this.attention.show(decodeRecording(recording), { layer, head, query });
   }
 
   // The label that colours, lens and words are about: the chosen one, else what was predicted before any switch.

@@ -462,6 +462,27 @@ def test_what_is_typed_while_an_answer_is_on_its_way_stays(site: Site, visit: Vi
     assert_shown(page, site.post("/api/run", text="i felt glad at work"))
 
 
+def test_the_attention_view_follows_the_token_that_is_read(site: Site, visit: Visit) -> None:
+    page = visit()
+    readout = page.locator("#view-attention .readout")
+    page.fill("#text", "")
+    page.focus("#text")
+    page.keyboard.type("i felt afraid", delay=200)
+    page.wait_for_function("() => document.querySelectorAll('.token').length === 3")
+    settle(page)
+    assert "·afraid (2) looks at" in readout.inner_text()
+    page.locator(".strip-token").nth(1).evaluate("element => element.click()")
+    cell(page, "head 1.1").click()
+    settle(page)
+    assert "·felt (1) looks at" in readout.inner_text()  # the same text: what was chosen stays
+    type_text(page, "i felt glad")
+    assert "·glad (2) looks at" in readout.inner_text()
+    page.click("#removals >> text=delete")
+    page.locator(".token").nth(0).click()
+    settle(page)
+    assert "·glad (1) looks at" in readout.inner_text()
+
+
 HOSTILE = {
     "a tag": "<img src=x onerror=alert(1)>",
     "the end of a script": "</script><script>alert(1)</script>",
