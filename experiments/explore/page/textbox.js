@@ -1,7 +1,7 @@
 // The text, the examples of the corpus, and the tokens as buttons: what is hidden, deleted or filled.
 // Exports: TypedText, fillChooser, TokenRow, WordChoice.
 
-import { node } from "./nodes.js";
+import { announce, node } from "./nodes.js";
 import { labelTokens, shorten, tokenElement } from "./tokens.js";
 import { byId, isolate } from "./words.js";
 
@@ -62,6 +62,7 @@ function groupExamples(model) {
   return groups.values();
 }
 
+const FIXED = "The last token is read, so it cannot be hidden: choose delete or fill.";
 const STATES = { hide: "hidden", delete: "deleted", fill: "filled" };
 
 export class TokenRow {
@@ -84,18 +85,26 @@ export class TokenRow {
   }
 
   paint(state) {
-    [...this.#row.children].forEach((button, position) => {
+    const buttons = [...this.#row.children];
+    const last = buttons.findLastIndex((_, position) => state.tokens[position] !== "delete");
+    buttons.forEach((button, position) => {
       const removal = state.tokens[position];
       button.className = "token " + (removal ?? "");
       button.setAttribute("aria-pressed", String(removal !== undefined));
       button.lastChild.textContent = removal ? STATES[removal] : "";
-      button.title = `token ${position}: ${removal ? STATES[removal] + "; a click keeps it" : "a click will " + state.removal + " it"}`;
+      const fixed = position === last && removal === undefined && state.removal === "hide";
+      button.setAttribute("aria-disabled", String(fixed));
+      if (fixed) button.title = FIXED;
+      else button.title = `token ${position}: ${removal ? STATES[removal] + "; a click keeps it" : "a click will " + state.removal + " it"}`;
     });
   }
 
   #makeButton(label, position) {
     const button = node("button", { type: "button" }, tokenElement(label), node("small", {}));
-    button.addEventListener("click", () => this.#onToken(position));
+    button.addEventListener("click", () => {
+      if (button.getAttribute("aria-disabled") === "true") announce(byId("text-error"), FIXED);
+      else this.#onToken(position);
+    });
     return button;
   }
 }

@@ -520,11 +520,19 @@ def test_texts_that_are_refused_leave_the_page_alive(site: Site, visit: Visit) -
     type_text(page, "i felt mad")
     assert page.inner_text("#text-error") == ""
     assert_shown(page, site.post("/api/run", text="i felt mad"))
-    page.locator(".token").last.click()
-    page.wait_for_selector("#text-error:has-text('last token')")
+    assert page.locator(".token").last.get_attribute("aria-disabled") == "true"  # it is read
+    page.locator(".token").last.click(force=True)
+    assert "choose delete or fill" in page.inner_text("#text-error")
+    assert_shown(page, site.post("/api/run", text="i felt mad"))
+    page.locator(".token").nth(1).click()
+    page.click("#removals >> text=delete")
+    page.locator(".token").last.click()  # now a hidden token is read
+    page.wait_for_selector("#text-error:has-text('cannot be hidden')")
+    page.click("#export-json")
+    assert "no answer to export" in page.inner_text("#link-note")
     page.locator(".token").last.click()
     settle(page)
-    assert_shown(page, site.post("/api/run", text="i felt mad"))
+    assert_shown(page, site.post("/api/run", text="i felt mad", tokens={"1": "hide"}))
 
 
 def test_a_server_that_is_gone_is_said_so(visit: Visit) -> None:
