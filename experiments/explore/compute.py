@@ -190,8 +190,8 @@ def choose_others(units: list[T], closed: Sequence[T]) -> list[T]:
 
 def count_overlaps(experiment: Experiment, draws: Sequence[Closed]) -> int:
     """Return how many draws hold a unit that the experiment switches off, too."""
-    yours: set[Head | int] = {*experiment.heads, *experiment.mlps}
-    return sum(not yours.isdisjoint([*heads, *mlps]) for heads, mlps in draws)
+    closed: set[Head | int] = {*experiment.heads, *experiment.mlps}
+    return sum(not closed.isdisjoint([*heads, *mlps]) for heads, mlps in draws)
 
 
 @torch.inference_mode()

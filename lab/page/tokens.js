@@ -3,6 +3,7 @@
 // showToken(piece)      a visible label: a leading space as a thin mark, what cannot be seen by its name
 // labelTokens(tokens)   the labels of all tokens; tokens that share a character are counted: "🙂 1/2", "🙂 2/2"
 // tokenElement(label)   the label as <bdi>, which keeps right-to-left words inside their own box
+// isolate(label)        the same inside a line of text: the words around it stay in their order
 // shorten(label, most)  at most so many characters
 
 const NAMED = { " ": "·", "\n": "↵", "\t": "⇥", "\r": "␍" };
@@ -43,6 +44,10 @@ export function tokenElement(label) {
   }
   element.append(label.slice(mark.length));
   return element;
+}
+
+export function isolate(label) {
+  return "\u2068" + label + "\u2069"; // first strong isolate .. pop directional isolate
 }
 
 export function shorten(label, most) {

@@ -4,7 +4,8 @@
 // Exports: effectsOn, changesPrediction, writeHint, strongest, describeUnit, describeAnswer.
 
 import { describeSwitches, isOff, nameUnit } from "./state.js";
-import { isolate, percent, points } from "./words.js";
+import { isolate } from "./tokens.js";
+import { percent, points } from "./words.js";
 
 // {heads: [L][H], mlps: [L]}: by how much each unit would change the probability of a label; null where nobody knows
 export function effectsOn(effects, label) {

@@ -4,7 +4,8 @@
 import { diverging } from "./colours.js";
 import { node } from "./nodes.js";
 import { isOff, nameUnit } from "./state.js";
-import { byId, isolate, points, readableOn } from "./words.js";
+import { isolate } from "./tokens.js";
+import { byId, points, readableOn } from "./words.js";
 
 const LEAST_LIMIT = 0.01; // a point: below it, all colours are near zero, so that noise does not look like an effect
 

@@ -3,8 +3,8 @@
 
 import { sequential } from "./colours.js";
 import { node } from "./nodes.js";
-import { labelTokens, tokenElement } from "./tokens.js";
-import { isolate, percent, readableOn, showLabel } from "./words.js";
+import { isolate, labelTokens, tokenElement } from "./tokens.js";
+import { percent, readableOn, showLabel } from "./words.js";
 
 // answer: of /api/lens, with `tokens`: those that are not deleted
 export function showLens(panel, answer, focus, model) {

@@ -3,8 +3,8 @@
 import { classColour, diverging, palette } from "./colours.js";
 import { svgNode, svgText } from "./nodes.js";
 import { describeSwitches, isOff, nameUnit } from "./state.js";
-import { shorten } from "./tokens.js";
-import { isolate, percent, points, readableOn, showLabel } from "./words.js";
+import { isolate, shorten } from "./tokens.js";
+import { percent, points, readableOn, showLabel } from "./words.js";
 
 const WIDTH = 640, MARGIN = 16, BAR = 22, NAME = 130, TRACK = 300;
 const { ink, quiet, line } = palette("light");

@@ -2,8 +2,8 @@
 // Exports: TypedText, fillChooser, TokenRow, WordChoice.
 
 import { announce, node } from "./nodes.js";
-import { labelTokens, shorten, tokenElement } from "./tokens.js";
-import { byId, isolate } from "./words.js";
+import { isolate, labelTokens, shorten, tokenElement } from "./tokens.js";
+import { byId } from "./words.js";
 
 const TYPING_PAUSE = 150; // ms without a key before what was typed is run
 

@@ -1,5 +1,5 @@
 // Numbers and colours as people read them.
-// Exports: byId, percent, points, readableOn, showLabel, isolate.
+// Exports: byId, percent, points, readableOn, showLabel.
 
 import { showToken } from "./tokens.js";
 
@@ -21,11 +21,6 @@ export function points(difference, digits = 1) {
 // A class by its name; a next token with its spaces made visible.
 export function showLabel(label, model) {
   return model.kind === "classifier" ? label : showToken(label);
-}
-
-// A name within a line of plain text: right-to-left letters stay inside (as <bdi> does where there are elements).
-export function isolate(name) {
-  return `\u2068${name}\u2069`;
 }
 
 // Black or white, whichever is easier to read on a colour "rgb(r, g, b)" (WCAG's relative luminance).

@@ -686,6 +686,40 @@ def test_one_screen_holds_twelve_layers_of_twelve_heads(large_site: Site, visit:
     assert page.evaluate("(e => e.scrollHeight - e.clientHeight)(document.querySelector('#switches'))") == 0
 
 
+def test_lines_of_a_whole_sentence_fit_the_screen(large_site: Site, visit: Visit) -> None:
+    size = {"width": 1280, "height": 768}  # with three classes: as much height as six leave it at 800
+    page = visit("#text=i" + "+felt" * 19, at=large_site, viewport=size)
+    assert page.locator(".token").count() == 20
+    heights = page.evaluate("(e => [e.scrollHeight, e.clientHeight])(document.querySelector('#attention-view'))")
+    assert heights[0] == heights[1]
+
+
+DRAW_LINES = """async ([tokens, strongest, height]) => {
+  const { drawLines } = await import("/page/lines.js"), query = tokens - 1, labels = Array(tokens).fill("word");
+  const box = document.body.appendChild(document.createElement("div"));
+  Object.assign(box.style, { height: `${height}px`, overflow: "auto", flex: "none" });
+  const map = { at: (i, j) => (j === strongest ? 1 : 0) }, recording = { tokens: labels, labels, hidden: new Set() };
+  const { target } = drawLines(box, { recording, map, query, width: 600 }, {});
+  return [Number(box.querySelector("svg").getAttribute("height")), target.dataset.spot];
+}"""
+
+
+@pytest.mark.parametrize(
+    ("tokens", "strongest", "box", "height", "target"),
+    [
+        pytest.param(10, 0, 300, 22 + 10 * 22 + 4, "query 5", id="enough"),
+        pytest.param(20, 0, 300, 300, "query 10", id="lower rows"),
+        pytest.param(20, 16, 200, 22 + 20 * 22 + 4, "query 18", id="query and key"),
+        pytest.param(20, 0, 200, 22 + 20 * 22 + 4, "query 19", id="too far"),
+    ],
+)
+def test_lines_fit_a_box_or_show_the_query_and_the_strongest_key(
+    visit: Visit, tokens: int, strongest: int, box: int, height: int, target: str
+) -> None:
+    drawn = visit("#text=glad").evaluate(DRAW_LINES, [tokens, strongest, box])
+    assert drawn == [pytest.approx(height, abs=0.5), target]
+
+
 @pytest.mark.parametrize("size", [(390, 844), (640, 400)])  # a phone; 1280 x 800 at 200 % zoom
 def test_a_small_screen_shows_one_column(large_site: Site, visit: Visit, size: tuple[int, int]) -> None:
     page = visit(at=large_site, viewport={"width": size[0], "height": size[1]})
