@@ -97,8 +97,8 @@ function buildLines(scene, row) {
   svg.setAttribute("aria-label", `Lines of head ${scene.layer}.${scene.head}, queries left, keys right`);
   svg.append(svgNode("rect", { width: whole, height, fill: colours.ground }));
   const heading = { fill: colours.quiet, "font-size": 11 };
-  svg.append(svgText(label - 10, 11, "query: who looks", { ...heading, "text-anchor": "end" }));
-  svg.append(svgText(layout.right + 10, 11, "key: looked at", heading));
+  svg.append(svgText(label - 10, 11, label < 110 ? "who looks" : "query: who looks", { ...heading, "text-anchor": "end" }));
+  svg.append(svgText(layout.right + 10, 11, label < 110 ? "looked at" : "key: looked at", heading));
   const all = svgNode("g", { stroke: colours.quiet, "stroke-width": 1.5, fill: "none" });
   for (let i = 0; i < T; i += 1) {
     for (let j = 0; j <= i; j += 1) {

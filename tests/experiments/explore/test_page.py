@@ -687,8 +687,7 @@ def test_one_screen_holds_twelve_layers_of_twelve_heads(large_site: Site, visit:
 
 
 def test_lines_of_a_whole_sentence_fit_the_screen(large_site: Site, visit: Visit) -> None:
-    size = {"width": 1280, "height": 768}  # with three classes: as much height as six leave it at 800
-    page = visit("#text=i" + "+felt" * 19, at=large_site, viewport=size)
+    page = visit("#text=i" + "+felt" * 19, at=large_site)
     assert page.locator(".token").count() == 20
     heights = page.evaluate("(e => [e.scrollHeight, e.clientHeight])(document.querySelector('#attention-view'))")
     assert heights[0] == heights[1]
