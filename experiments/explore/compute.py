@@ -78,7 +78,9 @@ def read_last(subject: Subject, x: Tensor, arguments: Interventions) -> Tensor:
     trunk = subject.model.trunk
     query = torch.full((len(x),), x.shape[1] - 1, device=x.device)
     logits = subject.read(trunk.norm(trunk.run(x, query=query, **arguments)))
-    return logits.double().softmax(dim=-1).cpu()
+    probabilities = logits.double().softmax(dim=-1).cpu()
+    is_classifier = isinstance(subject.model, GPT2Classifier)
+    return probabilities if is_classifier else probabilities[:, : len(subject.tokenizer)]  # padding stands for nothing
 
 
 def average(subject: Subject, prepared: Pass) -> Tensor:
@@ -119,8 +121,16 @@ def answer(subject: Subject, experiment: Experiment) -> Answer:
         return Answer(list(subject.labels), before, after, None)
     shown = torch.cat([before.topk(SHOWN).indices, after.topk(SHOWN).indices]).tolist()
     shown = list(dict.fromkeys(shown))  # each once, the likeliest before first
-    labels = [subject.tokenizer.decode([token]) for token in shown]
-    return Answer(labels, before, after, torch.tensor(shown))
+    return Answer(name_tokens(subject, shown), before, after, torch.tensor(shown))
+
+
+def name_tokens(subject: Subject, tokens: Sequence[int]) -> list[str]:
+    """Return a label for each of these token ids: its piece, with its number where several pieces look alike, as parts
+    of a character do."""
+    pieces = [subject.tokenizer.decode([token]) for token in tokens]
+    return [
+        f"{piece} ({token})" if pieces.count(piece) > 1 else piece for piece, token in zip(pieces, tokens, strict=True)
+    ]
 
 
 def run(subject: Subject, experiment: Experiment) -> Json:
