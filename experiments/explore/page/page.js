@@ -153,7 +153,8 @@ export class Page {
   // Each line stands near what caused it.
   paintProblems({ run, attention, heads, lens }) {
     const ofFill = run?.startsWith("other") || run?.startsWith("fill");
-    announce(byId("text-error"), (!ofFill && run) || "");
+    const nothing = this.answers.run === null && countSwitches(this.state) > 0; // a link that is refused: no tokens to click
+    announce(byId("text-error"), ofFill || !run ? "" : run + (nothing ? "; “Everything on” starts anew" : ""));
     announce(byId("grid-error"), (ofFill && run) || heads || "");
     announce(this.attentionError, attention ?? "");
     if (lens) this.tabs.panel("lens").replaceChildren(node("p", { class: "error" }, lens));
