@@ -348,6 +348,8 @@ def test_where_no_head_changes_the_prediction_the_page_says_what_to_do(site: Sit
     type_text(page, "i felt mad")
     assert page.inner_text("#hint").startswith("Switch a head off")
     assert page.locator("#grid .turns").evaluate_all("l => l.map(e => e.dataset.name)") == ["head 1.1"]
+    page.click("#strongest")  # one that changes the prediction before one that moves it more
+    assert cell(page, "head 1.1").get_attribute("aria-pressed") == "true"
 
 
 def test_a_link_brings_back_the_same_page(site: Site, visit: Visit) -> None:
@@ -403,6 +405,16 @@ def test_links_to_what_is_not_there(site: Site, visit: Visit) -> None:
     page.click("#undo")
     settle(page)
     assert_shown(page, site.post("/api/run", text="i felt glad", heads=[[0, 1]]))
+
+
+def test_a_link_that_is_refused_says_the_way_out(site: Site, visit: Visit) -> None:
+    page = visit("#text=i+felt+glad")
+    page.goto("about:blank")
+    page.goto(f"{site.address}/#text=i+felt+glad&tokens=2:hide")
+    page.wait_for_selector("#text-error:has-text('“Everything on” starts anew')")
+    page.click("#everything-on")
+    settle(page)
+    assert_shown(page, site.post("/api/run", text="i felt glad"))
 
 
 def test_undo_and_everything_on(site: Site, visit: Visit) -> None:
@@ -591,6 +603,9 @@ def test_the_other_views(site: Site, visit: Visit) -> None:
     page.click("#draw")
     page.wait_for_selector(".draws")
     draws = site.post("/api/random", **body)
+    first = [p[0] for p in draws["after"]]
+    numbers = [answer["before"][0], answer["after"][0], min(first), sum(first) / 20, max(first)]
+    assert page.locator(".draws tbody tr").first.locator("td").all_text_contents() == [percent(p) for p in numbers]
     did = "did not" if answer["predicted"] == answer["predicted_before"] else "did"
     line = f"The prediction changed in {draws['changed']} of 20 random draws. With your switches it {did}."
     assert line in page.inner_text("#view-random")
@@ -602,9 +617,10 @@ def test_the_other_views(site: Site, visit: Visit) -> None:
     assert ticks == pytest.approx([100 * p[0] for p in draws["after"]], abs=1e-3)
     page.click("role=tab[name='Corpus']")
     assert "make ablate" in page.inner_text("#view-corpus")
+    page.route("**/api/run", lambda route: route.fulfill(status=400, json={"error": "no"}))
     cell(page, "head 0.0").click()
-    settle(page)
-    assert page.locator(".ticks i").count() == 0  # they belonged to other switches
+    page.wait_for_selector("#text-error:has-text('no')")
+    assert page.locator(".ticks i, .draws").count() == 0  # they belonged to other switches
 
 
 def test_what_ablate_found_stands_beside_the_switched_unit(visit: Visit) -> None:
@@ -613,6 +629,7 @@ def test_what_ablate_found_stands_beside_the_switched_unit(visit: Visit) -> None
     mlp = {"share": None, "share_low": None, "share_high": None, "verdict": None}
     rows = [row | share | {"fill": "zero"}, row | share | {"fill": "mean", "share": 0.5}]
     rows += [row | mlp | {"kind": "mlp", "layer": 0, "head": None, "fill": "mean"}]
+    rows += [row | mlp | {"kind": kind, "head": None, "fill": "zero"} for kind in ("heads", "layer")]
     answer = json.dumps({"why": None, "rows": rows})
     page = visit("#text=i+felt+glad&view=corpus&look=1.2&mlps=0", routes={"**/api/findings": answer})
     tables = page.locator("#view-corpus tbody").evaluate_all(
@@ -624,6 +641,9 @@ def test_what_ablate_found_stands_beside_the_switched_unit(visit: Visit) -> None
     ]
     captions = ["head 1.2", "MLP 0: make ablate measured mean, not zero"]
     assert page.locator("#view-corpus caption").all_text_contents() == captions
+    for name, title in (("all heads of layer 1", "all heads of layer 1"), ("MLP 1", "layer 1")):  # closed together
+        cell(page, name).click()
+        assert page.locator("#view-corpus caption").first.text_content() == title
     cell(page, "head 0.1").focus()
     page.keyboard.press("Enter")
     assert "head 0.1: make ablate did not measure it" in page.inner_text("#view-corpus")
@@ -657,6 +677,11 @@ def test_exports_hold_what_is_shown(site: Site, visit: Visit, tmp_path: Path) ->
     assert [float(row[3]) for row in rows[1:4]] == answer["after"]
     assert len(rows) == 1 + 3 * (1 + 2 * 3 + 2)
     texts = ["".join(element.itertext()) for element in ElementTree.parse(export("svg")).iter()]
+    filled = [
+        rect.get("width") for rect in ElementTree.parse(tmp_path / "file.svg").iter() if rect.get("height") == "14"
+    ]
+    widths = [(300, 300 * after, 300 * before) for before, after in zip(answer["before"], answer["after"], strict=True)]
+    assert [float(width or 0) for width in filled[:9]] == pytest.approx(sum(widths, ()))
     assert any(f"{percent(answer['before'][0])} → {percent(answer['after'][0])}" in text for text in texts)
     assert export("png").read_bytes().startswith(b"\x89PNG")
 
@@ -697,9 +722,11 @@ DRAW_LINES = """async ([tokens, strongest, height]) => {
   const { drawLines } = await import("/page/lines.js"), query = tokens - 1, labels = Array(tokens).fill("word");
   const box = document.body.appendChild(document.createElement("div"));
   Object.assign(box.style, { height: `${height}px`, overflow: "auto", flex: "none" });
-  const map = { at: (i, j) => (j === strongest ? 1 : 0) }, recording = { tokens: labels, labels, hidden: new Set() };
+  const map = { at: (i, j) => (j === strongest && i >= j ? 1 : 0) };
+  const recording = { tokens: labels, labels, hidden: new Set() };
   const { target } = drawLines(box, { recording, map, query, width: 600 }, {});
-  return [Number(box.querySelector("svg").getAttribute("height")), target.dataset.spot];
+  const lines = [...box.querySelectorAll("path")].map((path) => path.getAttribute("d").match(/[\\d.]+/g).map(Number));
+  return [Number(box.querySelector("svg").getAttribute("height")), target.dataset.spot, lines];
 }"""
 
 
@@ -716,7 +743,12 @@ def test_lines_fit_a_box_or_show_the_query_and_the_strongest_key(
     visit: Visit, tokens: int, strongest: int, box: int, height: int, target: str
 ) -> None:
     drawn = visit("#text=glad").evaluate(DRAW_LINES, [tokens, strongest, box])
-    assert drawn == [pytest.approx(height, abs=0.5), target]
+    assert drawn[:2] == [pytest.approx(height, abs=0.5), target]
+    row = (height - 26) / tokens
+    middles = [22 + row * (i + 0.5) for i in range(tokens)]
+    ends = sorted((line[1], line[-1]) for line in drawn[2])  # from each query on the left to the key on the right
+    assert ends == [pytest.approx((middles[i], middles[strongest]), abs=0.5) for i in range(strongest, tokens)]
+    assert all(line[0] < line[-2] for line in drawn[2])
 
 
 @pytest.mark.parametrize("size", [(390, 844), (640, 400)])  # a phone; 1280 x 800 at 200 % zoom
