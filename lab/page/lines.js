@@ -9,7 +9,7 @@ import { shorten } from "./tokens.js";
 import { palette } from "./colours.js";
 
 const FAINTEST = 0.02; // lines below cannot be seen, and long texts have ten thousands of them
-const TOP = 22, BOTTOM = 4, NARROWEST = 13; // px: above and below the rows, and the least height of a row
+const ABOVE = 22, BELOW = 4, NARROWEST = 13; // px: above and below the rows, and the least height of a row
 
 export function linesPicture(scene) {
   return buildLines(scene, chooseRow(scene)).svg;
@@ -68,10 +68,10 @@ function chooseRow(scene) {
 // Return the height of a row: a lower one where the whole text then fits into the box, which would scroll otherwise.
 function fitRow(element, scene) {
   const T = scene.recording.tokens.length, row = chooseRow(scene);
-  const probe = svgNode("svg", { width: 1, height: TOP + T * row + BOTTOM });
+  const probe = svgNode("svg", { width: 1, height: ABOVE + T * row + BELOW });
   element.append(probe);
   const scrolls = element.scrollHeight > element.clientHeight;
-  const lower = (element.clientHeight - TOP - BOTTOM) / T;
+  const lower = (element.clientHeight - ABOVE - BELOW) / T;
   probe.remove();
   return scrolls && lower >= NARROWEST ? lower : row;
 }
@@ -90,15 +90,16 @@ function buildLines(scene, row) {
   const whole = Math.min(Math.max(width, 320), 760);
   const longest = Math.max(...recording.labels.map((text) => text.length));
   const label = Math.floor(Math.min(Math.max(8.2 * longest + 56, 120), 190, whole * 0.31));
-  const layout = { row, label, left: label, right: whole - label, top: TOP };
-  const height = layout.top + T * layout.row + BOTTOM;
+  const layout = { row, label, left: label, right: whole - label, top: ABOVE };
+  const height = layout.top + T * layout.row + BELOW;
   const svg = svgNode("svg", { width: whole, height, viewBox: `0 0 ${whole} ${height}` });
   svg.setAttribute("role", "group");
   svg.setAttribute("aria-label", `Lines of head ${scene.layer}.${scene.head}, queries left, keys right`);
   svg.append(svgNode("rect", { width: whole, height, fill: colours.ground }));
   const heading = { fill: colours.quiet, "font-size": 11 };
-  svg.append(svgText(label - 10, 11, label < 110 ? "who looks" : "query: who looks", { ...heading, "text-anchor": "end" }));
-  svg.append(svgText(layout.right + 10, 11, label < 110 ? "looked at" : "key: looked at", heading));
+  const wide = label >= 110;
+  svg.append(svgText(label - 10, 11, wide ? "query: who looks" : "who looks", { ...heading, "text-anchor": "end" }));
+  svg.append(svgText(layout.right + 10, 11, wide ? "key: looked at" : "looked at", heading));
   const all = svgNode("g", { stroke: colours.quiet, "stroke-width": 1.5, fill: "none" });
   for (let i = 0; i < T; i += 1) {
     for (let j = 0; j <= i; j += 1) {
