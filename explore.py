@@ -32,8 +32,8 @@ class Options:
     model: str | None = None  # a language model instead of a run's classifier: next tokens instead of classes
     port: int = 8642  # of the page's address; 0: any free one
     open: bool = True  # open the page in the browser, where a person started this; --no-open: only print its address
-    host: str = "127.0.0.1"  # address to listen on; any other lets other machines in, which then need --allow-host
-    allow_host: tuple[str, ...] = ()  # further names under which the page may be asked for, as "name" or "name:port"
+    host: str = "127.0.0.1"  # address to listen on; any other lets every machine in that reaches it
+    allow_host: tuple[str, ...] = ()  # names by which browsers elsewhere call this machine, as "name" or "name:port"
     check: Path | None = None  # run an exported experiment again and compare, instead of serving the page
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU; fp32 on each
 
@@ -85,8 +85,8 @@ def serve(subject: Subject, listener: socket.socket, options: Options) -> None:
     port = listener.getsockname()[1]
     hosts = list_hosts(port, options.allow_host)
     if options.host not in (*LOOPBACK, "::1"):
-        names = ", ".join(options.allow_host) or "none: nobody but this machine is answered, see --allow-host"
-        console.print(f"Others on the network may use this machine's network; names that are answered: {names}")
+        names = ", ".join(options.allow_host) or "none yet, see --allow-host"
+        console.print(f"Every program that reaches this port can use the page. Names for other browsers: {names}")
     address = f"http://{NAMES.get(options.host, options.host)}:{port}/"
     print(address, flush=True)  # also where another program reads it
     if options.open and sys.stdout.isatty():

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from data.batches import Batch
-from model import GPT2LM, GPT2Classifier, Interventions, Trace
+from model import GPT2LM, GPT2Classifier, InputError, Interventions, Trace
 
 from .device import Device
 from .memory import map_batches, map_texts
@@ -93,7 +93,11 @@ def class_mean(means: Means, predicted: NDArray[np.integer]) -> Fill:
 
     predicted: class numbers (N,) of the texts that the sweep runs on, as the network predicts them with nothing taken
     out. They must not be the true classes: "all classes but k" is evidence against k, so the ablated logits would
-    depend on the label, and every test of them against labels would find that."""
+    depend on the label, and every test of them against labels would find that.
+
+    Raises InputError where all texts of the means are of a predicted class."""
+    if ((means.tokens.sum() - means.tokens)[predicted] == 0).any():
+        raise InputError("fill class_mean: all training texts are of the predicted class; choose another fill")
     others = means.average(1 - torch.eye(len(means.tokens), dtype=torch.float64))  # (K, ...)
     excluded = torch.from_numpy(predicted)
 

@@ -119,13 +119,16 @@ def test_an_address_for_others_says_what_it_means(subject_of_nothing, monkeypatc
     assert run_explore(monkeypatch, "--port", "0", "--no-open", "--host", host, "--allow-host", "lab.example") == 0
     out = capsys.readouterr().out
     assert re.search(rf"^http://{re.escape(shown)}:[1-9]\d*/$", out, re.MULTILINE)
-    assert ("Others on the network may use" in " ".join(out.split())) == others
+    assert ("Every program that reaches this port can use the page." in " ".join(out.split())) == others
     assert ("lab.example" in out) == others
 
 
-def test_without_allowed_names_nobody_else_is_answered(subject_of_nothing, monkeypatch, capsys):
+def test_without_allowed_names_it_is_said_that_programs_are_answered_all_the_same(
+    subject_of_nothing, monkeypatch, capsys
+):
     assert run_explore(monkeypatch, "--port", "0", "--no-open", "--host", "0.0.0.0") == 0
-    assert "none: nobody but this machine is answered, see --allow-host" in " ".join(capsys.readouterr().out.split())
+    line = "Every program that reaches this port can use the page. Names for other browsers: none yet, see --allow-host"
+    assert line in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_page_is_opened_only_where_a_person_is(subject_of_nothing, monkeypatch, capsys):

@@ -7,7 +7,7 @@ Letters: those of the forward pass; K classes, or of a language model the next t
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from .subject import Subject
 SHOWN = 10  # likeliest next tokens of a language model, before and after
 DRAWS = 20  # of as many random heads
 Json = dict[str, Any]
+T = TypeVar("T")
 Closed = tuple[list[Head], list[int]]  # heads and MLPs that are closed together
 
 
@@ -77,7 +78,9 @@ def read_last(subject: Subject, x: Tensor, arguments: Interventions) -> Tensor:
     trunk = subject.model.trunk
     query = torch.full((len(x),), x.shape[1] - 1, device=x.device)
     logits = subject.read(trunk.norm(trunk.run(x, query=query, **arguments)))
-    return logits.double().softmax(dim=-1).cpu()
+    probabilities = logits.double().softmax(dim=-1).cpu()
+    is_classifier = isinstance(subject.model, GPT2Classifier)
+    return probabilities if is_classifier else probabilities[:, : len(subject.tokenizer)]  # padding stands for nothing
 
 
 def average(subject: Subject, prepared: Pass) -> Tensor:
@@ -118,8 +121,16 @@ def answer(subject: Subject, experiment: Experiment) -> Answer:
         return Answer(list(subject.labels), before, after, None)
     shown = torch.cat([before.topk(SHOWN).indices, after.topk(SHOWN).indices]).tolist()
     shown = list(dict.fromkeys(shown))  # each once, the likeliest before first
-    labels = [subject.tokenizer.decode([token]) for token in shown]
-    return Answer(labels, before, after, torch.tensor(shown))
+    return Answer(name_tokens(subject, shown), before, after, torch.tensor(shown))
+
+
+def name_tokens(subject: Subject, tokens: Sequence[int]) -> list[str]:
+    """Return a label for each of these token ids: its piece, with its number where several pieces look alike, as parts
+    of a character do."""
+    pieces = [subject.tokenizer.decode([token]) for token in tokens]
+    return [
+        f"{piece} ({token})" if pieces.count(piece) > 1 else piece for piece, token in zip(pieces, tokens, strict=True)
+    ]
 
 
 def run(subject: Subject, experiment: Experiment) -> Json:
@@ -169,15 +180,28 @@ def close_too(subject: Subject, experiment: Experiment) -> Iterator[Closed]:
 
 def draw_random(subject: Subject, experiment: Experiment) -> list[Closed]:
     """Draw as many heads and MLPs as the experiment switches off, at random: DRAWS times, the same for the same
-    experiment."""
-    config = subject.model.config
+    experiment. They are others than those of the experiment, or any where fewer others are left."""
+    L, H = subject.model.config.n_layer, subject.model.config.n_head
+    heads = choose_others([(layer, head) for layer in range(L) for head in range(H)], experiment.heads)
+    mlps = choose_others(list(range(L)), experiment.mlps)
     rng = np.random.default_rng((len(experiment.heads), len(experiment.mlps), *b"random heads"))
     draws = []
     for _ in range(DRAWS):
-        numbers = rng.choice(config.n_layer * config.n_head, len(experiment.heads), replace=False).tolist()
-        mlps = rng.choice(config.n_layer, len(experiment.mlps), replace=False).tolist()
-        draws.append(([divmod(number, config.n_head) for number in numbers], mlps))
+        chosen = rng.choice(len(heads), len(experiment.heads), replace=False)
+        draws.append(([heads[i] for i in chosen], rng.choice(mlps, len(experiment.mlps), replace=False).tolist()))
     return draws
+
+
+def choose_others(units: list[T], closed: Sequence[T]) -> list[T]:
+    """Return the units that are not closed, or all of them where fewer are left than are closed."""
+    others = [unit for unit in units if unit not in closed]
+    return others if len(others) >= len(closed) else units
+
+
+def count_overlaps(experiment: Experiment, draws: Sequence[Closed]) -> int:
+    """Return how many draws hold a unit that the experiment switches off, too."""
+    closed: set[Head | int] = {*experiment.heads, *experiment.mlps}
+    return sum(not closed.isdisjoint([*heads, *mlps]) for heads, mlps in draws)
 
 
 @torch.inference_mode()

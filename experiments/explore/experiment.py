@@ -72,7 +72,8 @@ def check_tokens(experiment: Experiment) -> None:
     if not kept:
         raise InputError("tokens: every token is deleted; keep at least one")
     if experiment.tokens.get(kept[-1]) == "hide":
-        raise InputError(f"tokens: {kept[-1]} is the last token, which is read; delete or fill it, or hide another")
+        name = f"tokens: {kept[-1]}, the last one that is not deleted,"
+        raise InputError(f"{name} is read, so it cannot be hidden; keep, delete or fill it")
 
 
 def read_string(body: Mapping[str, Any], name: str) -> str:

@@ -17,6 +17,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
     "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",  # who opened the page cannot lead it from link to link
 }
 
 
@@ -52,8 +53,8 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in {f"http://{host}" for host in self.hosts}:
             return 403, "Origin: expected this page"
-        own = headers.get("sec-fetch-site", "none") in ("same-origin", "none")
-        if not own and not (method == "GET" and path == "/" and is_followed_link(headers)):
+        same_origin = headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+        if not same_origin and not (method == "GET" and path == "/" and is_followed_link(headers)):
             return 403, "Sec-Fetch-Site: expected a request of this page, or an address that was typed"
         if method not in ("GET", "HEAD", "POST"):
             return 405, "expected GET or POST"

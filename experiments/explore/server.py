@@ -27,7 +27,7 @@ from .code import write_code
 from .experiment import REMOVALS, Experiment, describe_json, read_experiment, read_head
 from .findings import read_findings
 from .guard import MOST_BYTES, Guard
-from .subject import FILLS, Subject
+from .subject import CLOSE_CALLS, FILLS, Subject
 
 PAGE = Path(__file__).with_name("page")
 FOLDERS = (PAGE, Path(lab.__file__).with_name("page"))  # the page's own modules, and those that it shares
@@ -84,13 +84,19 @@ class Api:
         return await self.worker.compute(request, compute.record, self.subject, experiment, head, bool(every))
 
     async def heads(self, request: Request, body: Any) -> Json:
-        """Answer with the probabilities where each unit is switched off too."""
+        """Answer with the probabilities where each unit is switched off too, and whether that changes the prediction,
+        be it to a next token that is not shown."""
         experiment = read_experiment(body, self.subject)
         closed = list(compute.close_too(self.subject, experiment))
         answer, probabilities = await self.run_each(request, experiment, closed)
+        changed = probabilities.argmax(dim=-1) != answer.after.argmax()
+        units, changes = self.arrange(answer.select(probabilities)), self.arrange(changed.tolist())
+        return {"labels": answer.labels, **units, "changed": changes}
+
+    def arrange(self, rows: list[Any]) -> Json:
+        """Return what belongs to each unit, every head in order and then every MLP, by layer."""
         L, H = self.subject.model.config.n_layer, self.subject.model.config.n_head
-        rows = answer.select(probabilities)
-        return {"labels": answer.labels, "heads": [rows[layer * H :][:H] for layer in range(L)], "mlps": rows[L * H :]}
+        return {"heads": [rows[layer * H :][:H] for layer in range(L)], "mlps": rows[L * H :]}
 
     async def random(self, request: Request, body: Any) -> Json:
         """Answer with the probabilities where as many random units are switched off instead."""
@@ -99,7 +105,8 @@ class Api:
         answer, probabilities = await self.run_each(request, experiment, closed)
         changed = int((probabilities.argmax(dim=-1) != answer.before.argmax()).sum())
         after = answer.select(probabilities)
-        return {"labels": answer.labels, "draws": len(after), "after": after, "changed": changed}
+        overlaps = compute.count_overlaps(experiment, closed)
+        return {"labels": answer.labels, "draws": len(after), "after": after, "changed": changed, "overlaps": overlaps}
 
     async def run_each(
         self, request: Request, experiment: Experiment, closed: Sequence[compute.Closed]
@@ -165,6 +172,7 @@ def describe(subject: Subject) -> Json:
         "removals": [{"name": name, "text": text} for name, text in REMOVALS.items()],
         "examples": list(subject.examples),
         "most_tokens": MOST_TOKENS,
+        "about": [CLOSE_CALLS] if subject.labels else [],
     }
 
 

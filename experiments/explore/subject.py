@@ -24,6 +24,7 @@ from model.names import WEIGHTS, find
 DONORS = 512  # training texts that means are taken of, and whose outputs are resampled
 EXAMPLES = 400  # test texts among which examples are chosen
 EXAMPLE_TOKENS = 24  # of the longest example
+CLOSE_CALLS = "Close calls: of each class, the test texts nearest to another prediction"
 PROMPTS = (
     "When Mary and John went to the store, John gave a drink to",
     "The capital of France is Paris. The capital of Germany is",
@@ -139,18 +140,22 @@ def open_language_model(model: str, device: Device | None = None) -> Subject:
 
 def choose_examples(clf: GPT2Classifier, texts: Texts, device: Device) -> list[Example]:
     """Return for each class a text that is classified right and one that is not, where there are such: of those with at
-    most EXAMPLE_TOKENS tokens the ones closest to another prediction, which a single switch may turn."""
+    most EXAMPLE_TOKENS tokens the ones closest to another prediction, which a single switch may turn.
+
+    Those classified right come first, the closest of all first: the page starts with it."""
     short = texts.select(np.flatnonzero([len(ids) <= EXAMPLE_TOKENS for ids in texts.sequences]))
     if not len(short):
         return []
     probabilities = predict(clf, short.sequences, device)
     top = np.sort(probabilities, axis=1)
     order, predicted = np.argsort(top[:, -1] - top[:, -2]), probabilities.argmax(axis=1)
-    chosen = []
-    for k in range(len(clf.labels)):
-        for is_right in (True, False):
-            members = [i for i in order if short.targets[i] == k and (predicted[i] == k) == is_right]
-            chosen += members[:1]
+    chosen: list[int] = []
+    for is_right in (True, False):
+        nearest: dict[int, int] = {}  # by class
+        for i in order:
+            if (predicted[i] == short.targets[i]) == is_right:
+                nearest.setdefault(int(short.targets[i]), int(i))
+        chosen += nearest.values()
     return [
         {"text": short.strings[i], "label": clf.labels[short.targets[i]], "predicted": clf.labels[predicted[i]]}
         for i in chosen

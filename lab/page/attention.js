@@ -165,7 +165,7 @@ export class AttentionPanel {
 
   draw() {
     const spot = this.box.contains(document.activeElement) ? document.activeElement.dataset.spot : null;
-    const shown = `${this.view} ${this.recording.tokens.length}`;
+    const shown = `${this.view} ${this.recording.tokens.length} ${this.view === "lines" && [this.layer, this.head]}`;
     const [top, left] = shown === this.shown ? [this.box.scrollTop, this.box.scrollLeft] : [0, 0];
     this.syncControls();
     this.box.replaceChildren();

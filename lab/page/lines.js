@@ -9,13 +9,14 @@ import { shorten } from "./tokens.js";
 import { palette } from "./colours.js";
 
 const FAINTEST = 0.02; // lines below cannot be seen, and long texts have ten thousands of them
+const ABOVE = 22, BELOW = 4, NARROWEST = 13; // px: above and below the rows, and the least height of a row
 
 export function linesPicture(scene) {
-  return buildLines(scene).svg;
+  return buildLines(scene, chooseRow(scene)).svg;
 }
 
 export function drawLines(element, scene, { onQuery, onPoint }) {
-  const { svg, all, chosen, layout } = buildLines(scene);
+  const { svg, all, chosen, layout } = buildLines(scene, fitRow(element, scene));
   const T = scene.recording.tokens.length;
   const groups = { query: [], key: [] };
   const rest = () => showChosen(scene, layout, all, chosen, "query", scene.query, false);
@@ -57,25 +58,48 @@ export function drawLines(element, scene, { onQuery, onPoint }) {
 
   roveFocus([...groups.query, ...groups.key], scene.query);
   element.append(svg);
-  return { point, rest, target: groups.query[scene.query] };
+  return { point, rest, target: groups.query[chooseCentre(element, scene, layout.row)] };
 }
 
-function buildLines(scene) {
+function chooseRow(scene) {
+  return scene.recording.tokens.length > 24 ? 20 : 22;
+}
+
+// Return the height of a row: a lower one where the whole text then fits into the box, which would scroll otherwise.
+function fitRow(element, scene) {
+  const T = scene.recording.tokens.length, row = chooseRow(scene);
+  const probe = svgNode("svg", { width: 1, height: ABOVE + T * row + BELOW });
+  element.append(probe);
+  const scrolls = element.scrollHeight > element.clientHeight;
+  const lower = (element.clientHeight - ABOVE - BELOW) / T;
+  probe.remove();
+  return scrolls && lower >= NARROWEST ? lower : row;
+}
+
+// Return the row to scroll to: halfway between the query and the key at which it looks most, where the box shows both.
+function chooseCentre(element, { recording, query, map }, row) {
+  const keys = recording.labels.map((_, key) => key).filter((key) => map && key <= query);
+  const strongest = keys.reduce((best, key) => (map.at(query, key) > map.at(query, best) ? key : best), query);
+  return (query - strongest + 2) * row < element.clientHeight ? Math.round((query + strongest) / 2) : query;
+}
+
+function buildLines(scene, row) {
   const { recording, query, width, theme } = scene;
   const T = recording.tokens.length;
   const colours = palette(theme);
   const whole = Math.min(Math.max(width, 320), 760);
   const longest = Math.max(...recording.labels.map((text) => text.length));
   const label = Math.floor(Math.min(Math.max(8.2 * longest + 56, 120), 190, whole * 0.31));
-  const layout = { row: T > 24 ? 20 : 22, label, left: label, right: whole - label, top: 24 };
-  const height = layout.top + T * layout.row + 6;
+  const layout = { row, label, left: label, right: whole - label, top: ABOVE };
+  const height = layout.top + T * layout.row + BELOW;
   const svg = svgNode("svg", { width: whole, height, viewBox: `0 0 ${whole} ${height}` });
   svg.setAttribute("role", "group");
   svg.setAttribute("aria-label", `Lines of head ${scene.layer}.${scene.head}, queries left, keys right`);
   svg.append(svgNode("rect", { width: whole, height, fill: colours.ground }));
   const heading = { fill: colours.quiet, "font-size": 11 };
-  svg.append(svgText(label - 10, 11, "query: who looks", { ...heading, "text-anchor": "end" }));
-  svg.append(svgText(layout.right + 10, 11, "key: looked at", heading));
+  const wide = label >= 110;
+  svg.append(svgText(label - 10, 11, wide ? "query: who looks" : "who looks", { ...heading, "text-anchor": "end" }));
+  svg.append(svgText(layout.right + 10, 11, wide ? "key: looked at" : "looked at", heading));
   const all = svgNode("g", { stroke: colours.quiet, "stroke-width": 1.5, fill: "none" });
   for (let i = 0; i < T; i += 1) {
     for (let j = 0; j <= i; j += 1) {

@@ -52,11 +52,12 @@ export class Answers {
   async refresh() {
     this.requests.abort("attention", "lens", "heads", "random");
     this.fresh.clear();
+    this.draws = null;
     this.#onChange();
     const { text } = this.state;
     const run = await this.ask("run", askFor(this.state));
     if (run === null) return;
-    Object.assign(this, { run, runText: text, draws: null });
+    Object.assign(this, { run, runText: text });
     this.problems = {};
     this.fresh.add("run");
     this.#onChange();

@@ -1,9 +1,10 @@
 // What switching off one more unit would do: the numbers behind the grid's colours, and in words.
 //
 // effects is {run, units}: answers of /api/run and /api/heads to the same experiment; null while there is none.
-// Exports: effectsOn, changesPrediction, strongest, describeUnit, describeAnswer.
+// Exports: effectsOn, changesPrediction, writeHint, strongest, describeUnit, describeAnswer.
 
 import { describeSwitches, isOff, nameUnit } from "./state.js";
+import { isolate } from "./tokens.js";
 import { percent, points } from "./words.js";
 
 // {heads: [L][H], mlps: [L]}: by how much each unit would change the probability of a label; null where nobody knows
@@ -15,14 +16,20 @@ export function effectsOn(effects, label) {
   return { heads: effects.units.heads.map((row) => row.map(effect)), mlps: effects.units.mlps.map(effect) };
 }
 
-function probabilitiesWithout(units, unit) {
-  return unit.head === null ? units.mlps[unit.layer] : units.heads[unit.layer][unit.head];
+function ofUnit(values, unit) {
+  return unit.head === null ? values.mlps[unit.layer] : values.heads[unit.layer][unit.head];
 }
 
+// The server knows: of a language model, the likeliest token may be one that is not shown.
 export function changesPrediction(effects, unit) {
-  if (effects === null) return false;
-  const p = probabilitiesWithout(effects.units, unit);
-  return p[effects.units.labels.indexOf(effects.run.predicted)] < Math.max(...p);
+  return effects !== null && ofUnit(effects.units.changed, unit);
+}
+
+// What to do next, above the grid: marks are sought in vain where there are none.
+export function writeHint(effects) {
+  const marked = effects === null || effects.units.changed.heads.flat().includes(true);
+  if (marked || effects.run.predicted !== effects.run.predicted_before) return "Switch a head off: click a cell. Strong colours move the prediction most, ◥ changes it.";
+  return "No single head changes this prediction: switch several off, or take another example.";
 }
 
 // Return the head that is on and takes most from the predicted label when it is switched off, one that changes the
@@ -43,8 +50,8 @@ export function describeUnit(unit, state, effects, label, name) {
   const k = effects?.units.labels.indexOf(label) ?? -1;
   if (k < 0) return nameUnit(unit);
   const after = effects.run.after[effects.run.labels.indexOf(label)];
-  const p = probabilitiesWithout(effects.units, unit)[k];
-  const numbers = `${name} ${percent(after)} → ${percent(p)} (${points(p - after)} points)`;
+  const p = ofUnit(effects.units, unit)[k];
+  const numbers = `${isolate(name)} ${percent(after)} → ${percent(p)} (${points(p - after)} points)`;
   return `${nameUnit(unit)} off: ${numbers}${changesPrediction(effects, unit) ? ", changes the prediction" : ""}`;
 }
 
@@ -53,6 +60,6 @@ export function describeAnswer(run, state, label, show) {
   const k = run.labels.indexOf(label);
   const difference = run.after[k] - run.before[k];
   const moved = Math.abs(difference) < 0.005 ? "" : `, ${difference < 0 ? "down" : "up"} ${Math.abs(difference).toFixed(2)}`;
-  const changed = run.predicted === run.predicted_before ? "" : `prediction changed to ${show(run.predicted)}; `;
-  return `${changed}${show(label)} ${run.after[k].toFixed(2)}${moved}; ${describeSwitches(state)}`;
+  const changed = run.predicted === run.predicted_before ? "" : `prediction changed to ${isolate(show(run.predicted))}; `;
+  return `${changed}${isolate(show(label))} ${run.after[k].toFixed(2)}${moved}; ${describeSwitches(state)}`;
 }

@@ -67,12 +67,16 @@ async function showCode(page, language, title) {
 // Exports are of what is shown: while an answer is on its way there is nothing that fits the switches.
 function connectExports(page, on) {
   const name = `explore-${page.model.name}`;
-  const onFresh = (id, action) => on(id, () => (page.answers.fresh.has("run") ? action() : page.note("Wait for the answer, then export.")));
+  const onFresh = (id, action) => on(id, () => (page.answers.fresh.has("run") ? action() : page.note(refuseExport(page.answers.problems))));
   const picture = () => drawPicture(page.model, page.state, page.answers.run, page.answers.fresh.has("heads") ? effectsOn(page.answers.effects, page.focus) : null, page.limit, page.focus);
   onFresh("export-svg", () => saveSvg(picture(), name));
   onFresh("export-png", () => savePng(picture(), name));
   onFresh("export-csv", () => saveCsv(listRows(page.answers.run, page.answers.fresh.has("heads") ? page.answers.effects.units : null), name));
   onFresh("export-json", () => saveJson(experimentFile(page.model, page.state, page.answers.run), name));
+}
+
+function refuseExport({ run }) {
+  return run ? "There is no answer to export: see the line in red." : "Wait for the answer, then export.";
 }
 
 function connectKeys(page) {

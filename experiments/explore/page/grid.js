@@ -4,6 +4,7 @@
 import { diverging } from "./colours.js";
 import { node } from "./nodes.js";
 import { isOff, nameUnit } from "./state.js";
+import { isolate } from "./tokens.js";
 import { byId, points, readableOn } from "./words.js";
 
 const LEAST_LIMIT = 0.01; // a point: below it, all colours are near zero, so that noise does not look like an effect
@@ -110,7 +111,7 @@ export class Grid {
     button.classList.toggle("turns", turns);
     button.classList.toggle("looked", looked);
     button.textContent = off ? "off" : effect === null ? "" : points(effect, 0);
-    const effectWords = effect === null ? "" : `, ${points(effect)} points for ${label}${turns ? ", changes the prediction" : ""}`;
+    const effectWords = effect === null ? "" : `, ${points(effect)} points for ${isolate(label)}${turns ? ", changes the prediction" : ""}`;
     button.setAttribute("aria-label", `${name} off${effectWords}${looked ? ", shown in the attention view" : ""}`);
   }
 }

@@ -3,16 +3,16 @@
 
 import { sequential } from "./colours.js";
 import { node } from "./nodes.js";
-import { labelTokens, tokenElement } from "./tokens.js";
+import { isolate, labelTokens, tokenElement } from "./tokens.js";
 import { percent, readableOn, showLabel } from "./words.js";
 
 // answer: of /api/lens, with `tokens`: those that are not deleted
 export function showLens(panel, answer, focus, model) {
   const k = answer.labels.indexOf(focus);
   const rows = answer.probabilities;
-  const title = `What the output layer would say at each token and layer: the probability of ${showLabel(focus, model)}, in percent.`;
+  const title = `What the output layer would say at each token and layer: the probability of ${isolate(showLabel(focus, model))}, in percent.`;
   if (k < 0) {
-    panel.replaceChildren(node("p", { class: "quiet" }, `The lens has no numbers for ${showLabel(focus, model)}: choose another bar.`));
+    panel.replaceChildren(node("p", { class: "quiet" }, `The lens has no numbers for ${isolate(showLabel(focus, model))}: choose another bar.`));
     return;
   }
   const depth = (l) => (l === 0 ? "input" : `after ${l - 1}`);
@@ -20,7 +20,7 @@ export function showLens(panel, answer, focus, model) {
   const body = labelTokens(answer.tokens).map((label, position) => {
     const cells = rows.map((row, l) => {
       const p = row[position][k];
-      const cell = node("td", { title: `${label}, ${depth(l)}: ${percent(p)}` }, (100 * p).toFixed(0));
+      const cell = node("td", { title: `${isolate(label)}, ${depth(l)}: ${percent(p)}` }, (100 * p).toFixed(0));
       cell.style.backgroundColor = sequential(p);
       cell.style.color = readableOn(sequential(p));
       return cell;

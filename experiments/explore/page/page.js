@@ -7,7 +7,7 @@ import { AttentionPanel } from "./attention.js";
 import { Bars } from "./bars.js";
 import { onTheme } from "./colours.js";
 import { showCorpus } from "./corpus.js";
-import { changesPrediction, describeAnswer, describeUnit, effectsOn, strongest } from "./effects.js";
+import { changesPrediction, describeAnswer, describeUnit, effectsOn, strongest, writeHint } from "./effects.js";
 import { Grid, showLegend } from "./grid.js";
 import { showLens } from "./lens.js";
 import { announce, node } from "./nodes.js";
@@ -102,9 +102,11 @@ export class Page {
 
   showAttention(recording) {
     if (recording === null || recording === this.drawn) return;
+    const sameTokens = JSON.stringify(recording.tokens) === JSON.stringify(this.drawn?.tokens);
     this.drawn = recording;
     const [layer, head] = this.state.look;
-    this.attention.show(decodeRecording(recording), { ...this.attention.state, layer, head });
+    const query = sameTokens ? this.attention.query : recording.tokens.length - 1; // of another text: what is read
+    this.attention.show(decodeRecording(recording), { layer, head, query });
   }
 
   // The label that colours, lens and words are about: the chosen one, else what was predicted before any switch.
@@ -125,6 +127,7 @@ export class Page {
     byId("undo").disabled = this.past.length === 0;
     byId("everything-on").disabled = countSwitches(state) === 0;
     byId("strongest").disabled = !answers.fresh.has("heads");
+    announce(byId("hint"), writeHint(answers.effects));
     for (const [id, kind] of Object.entries(SHOWS)) byId(id).classList.toggle("old", !answers.fresh.has(kind));
     this.paintProblems(answers.problems);
     this.tabs.show(state.view);
@@ -150,7 +153,8 @@ export class Page {
   // Each line stands near what caused it.
   paintProblems({ run, attention, heads, lens }) {
     const ofFill = run?.startsWith("other") || run?.startsWith("fill");
-    announce(byId("text-error"), (!ofFill && run) || "");
+    const nothing = this.answers.run === null && countSwitches(this.state) > 0; // a link that is refused: no tokens to click
+    announce(byId("text-error"), ofFill || !run ? "" : run + (nothing ? "; “Everything on” starts anew" : ""));
     announce(byId("grid-error"), (ofFill && run) || heads || "");
     announce(this.attentionError, attention ?? "");
     if (lens) this.tabs.panel("lens").replaceChildren(node("p", { class: "error" }, lens));

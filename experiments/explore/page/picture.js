@@ -3,7 +3,7 @@
 import { classColour, diverging, palette } from "./colours.js";
 import { svgNode, svgText } from "./nodes.js";
 import { describeSwitches, isOff, nameUnit } from "./state.js";
-import { shorten } from "./tokens.js";
+import { isolate, shorten } from "./tokens.js";
 import { percent, points, readableOn, showLabel } from "./words.js";
 
 const WIDTH = 640, MARGIN = 16, BAR = 22, NAME = 130, TRACK = 300;
@@ -19,10 +19,10 @@ export function drawPicture(model, state, answer, effects, limit, focus) {
   const write = (x, y, text, attributes = {}) => svg.append(svgText(x, y, text, { fill: ink, ...attributes }));
   write(MARGIN, 18, shorten(state.text.replace(/\s+/g, " "), 88), { "font-weight": "bold" });
   write(MARGIN, 36, `${describeSwitches(state)}; fill ${state.fill}`);
-  const before = showLabel(answer.predicted_before, model), after = showLabel(answer.predicted, model);
+  const [before, after] = [answer.predicted_before, answer.predicted].map((label) => isolate(showLabel(label, model)));
   write(MARGIN, 54, before === after ? `prediction: ${after}` : `prediction: ${before} → ${after}`);
   answer.labels.forEach((label, k) => drawBar(svg, write, barsTop + k * BAR, showLabel(label, model), answer, k));
-  write(MARGIN, gridTop - 22, `switching off one more: points for ${showLabel(focus, model)}, −${(100 * limit).toFixed(1)} to +${(100 * limit).toFixed(1)}`);
+  write(MARGIN, gridTop - 22, `switching off one more: points for ${isolate(showLabel(focus, model))}, −${(100 * limit).toFixed(1)} to +${(100 * limit).toFixed(1)}`);
   drawGrid(svg, write, gridTop, cell, model, state, effects, limit);
   write(MARGIN, height - 12, `headgate explore, ${model.run ?? model.name}, weights ${model.sha256.slice(0, 12)}; one text is a hypothesis`, { fill: quiet, "font-size": 10 });
   return svg;

@@ -1,4 +1,4 @@
-// "As many random heads": does a random choice of the same size do as much? Exports: RandomHeads.
+// "As many random heads": does a random choice of as many others do as much? Exports: RandomHeads.
 
 import { node } from "./nodes.js";
 import { describeSwitches } from "./state.js";
@@ -13,7 +13,7 @@ export class RandomHeads {
     this.#panel = panel;
     this.#button = node("button", { type: "button", id: "draw" }, "As many random heads");
     this.#button.addEventListener("click", onAsk);
-    const text = "Switching anything off changes something. Do as many heads and MLPs, chosen at random, do as much? 20 draws show it; words that you removed stay removed.";
+    const text = "Switching anything off changes something. Do as many other heads and MLPs, chosen at random, do as much? 20 draws show it; words that you removed stay removed.";
     panel.append(node("p", { class: "quiet" }, text), this.#button, this.#result);
     this.#result.setAttribute("aria-live", "polite");
   }
@@ -33,7 +33,8 @@ export class RandomHeads {
 }
 
 function tabulateDraws(answer, run, model) {
-  const yours = run.predicted === run.predicted_before ? "With your switches it did not change." : "With your switches it changed, too.";
+  const yours = run.predicted === run.predicted_before ? "With your switches it did not." : "With your switches it did.";
+  const overlaps = answer.overlaps ? ` ${answer.overlaps} of them hold units of yours: too few others are left.` : "";
   const names = [model.kind === "classifier" ? "class" : "next token", "before", "yours", "random: lowest", "mean", "highest"];
   const body = run.labels.map((label, k) => {
     const draws = answer.after.map((p) => p[k]);
@@ -45,6 +46,6 @@ function tabulateDraws(answer, run, model) {
   return [
     node("p", {}, node("strong", {}, `The prediction changed in ${answer.changed} of ${answer.draws} random draws. `), yours),
     node("table", { class: "draws" }, node("thead", {}, head), node("tbody", {}, ...body)),
-    node("p", { class: "quiet" }, "The ticks on the bars are these draws."),
+    node("p", { class: "quiet" }, `The ticks on the bars are these draws.${overlaps}`),
   ];
 }

@@ -1,7 +1,7 @@
 // Talk to the server. Each kind of request has at most one answer on its way: a new one aborts the former, and an answer
 // that comes late all the same is dropped. Exports: Requests, fetchJson.
 
-const BUSY = 503, TRIES = 20, PAUSE = 150; // the server takes few requests at a time: wait, then ask again
+const TRIES = 20, PAUSE = 150; // a busy server tells with Retry-After to ask again, in ms here
 
 export class Requests {
   #counters = {};
@@ -33,7 +33,7 @@ export class Requests {
 export async function fetchJson(path, body, signal) {
   for (let tries = 1; ; tries++) {
     const response = await reach(path, body, signal);
-    if (response.status === BUSY && tries < TRIES) {
+    if (response.headers.has("retry-after") && tries < TRIES) {
       await new Promise((resolve) => setTimeout(resolve, PAUSE));
       if (signal?.aborted) throw new Error("overtaken");
       continue;

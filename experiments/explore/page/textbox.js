@@ -1,8 +1,8 @@
 // The text, the examples of the corpus, and the tokens as buttons: what is hidden, deleted or filled.
 // Exports: TypedText, fillChooser, TokenRow, WordChoice.
 
-import { node } from "./nodes.js";
-import { labelTokens, shorten, tokenElement } from "./tokens.js";
+import { announce, node } from "./nodes.js";
+import { isolate, labelTokens, shorten, tokenElement } from "./tokens.js";
 import { byId } from "./words.js";
 
 const TYPING_PAUSE = 150; // ms without a key before what was typed is run
@@ -42,7 +42,8 @@ export class TypedText {
 
 export function fillChooser(model, onText) {
   const chooser = byId("examples");
-  chooser.append(node("option", { value: "" }, "Examples …"), ...groupExamples(model));
+  const about = model.about.map((line) => node("option", { value: "", disabled: true }, line)); // how they were chosen
+  chooser.append(node("option", { value: "" }, about.length ? "Examples: close calls …" : "Examples …"), ...about, ...groupExamples(model));
   chooser.addEventListener("change", () => {
     if (chooser.value !== "") onText(model.examples[Number(chooser.value)].text);
     chooser.value = "";
@@ -53,14 +54,15 @@ export function fillChooser(model, onText) {
 function groupExamples(model) {
   const groups = new Map();
   model.examples.forEach(({ text, label, predicted }, i) => {
-    const outcome = label === null ? "" : label === predicted ? "right: " : `wrong, named ${predicted}: `;
+    const outcome = label === null ? "" : label === predicted ? "right: " : `wrong, named ${isolate(predicted)}: `;
     const name = label ?? "Texts";
     if (!groups.has(name)) groups.set(name, node("optgroup", { label: name }));
-    groups.get(name).append(node("option", { value: String(i) }, outcome + shorten(text, 80)));
+    groups.get(name).append(node("option", { value: String(i) }, outcome + isolate(shorten(text, 80))));
   });
   return groups.values();
 }
 
+const FIXED = "The last token is read, so it cannot be hidden: choose delete or fill.";
 const STATES = { hide: "hidden", delete: "deleted", fill: "filled" };
 
 export class TokenRow {
@@ -83,18 +85,26 @@ export class TokenRow {
   }
 
   paint(state) {
-    [...this.#row.children].forEach((button, position) => {
+    const buttons = [...this.#row.children];
+    const last = buttons.findLastIndex((_, position) => state.tokens[position] !== "delete");
+    buttons.forEach((button, position) => {
       const removal = state.tokens[position];
       button.className = "token " + (removal ?? "");
       button.setAttribute("aria-pressed", String(removal !== undefined));
       button.lastChild.textContent = removal ? STATES[removal] : "";
-      button.title = `token ${position}: ${removal ? STATES[removal] + "; a click keeps it" : "a click will " + state.removal + " it"}`;
+      const fixed = position === last && removal === undefined && state.removal === "hide";
+      button.setAttribute("aria-disabled", String(fixed));
+      if (fixed) button.title = FIXED;
+      else button.title = `token ${position}: ${removal ? STATES[removal] + "; a click keeps it" : "a click will " + state.removal + " it"}`;
     });
   }
 
   #makeButton(label, position) {
     const button = node("button", { type: "button" }, tokenElement(label), node("small", {}));
-    button.addEventListener("click", () => this.#onToken(position));
+    button.addEventListener("click", () => {
+      if (button.getAttribute("aria-disabled") === "true") announce(byId("text-error"), FIXED);
+      else this.#onToken(position);
+    });
     return button;
   }
 }

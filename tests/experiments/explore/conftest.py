@@ -131,6 +131,7 @@ def _check_headers(answer) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
     assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cross-origin-opener-policy"] == "same-origin"
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 

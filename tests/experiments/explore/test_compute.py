@@ -1,6 +1,7 @@
 """The numbers of the page, against `transformers` with hooks, and each address against the others."""
 
 import base64
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hooked import hooked, on_input, on_output, record
 from experiments.explore import compute
 from experiments.explore.experiment import read_experiment
 from lab.fills import choose_donors
+from model import GPT2LM, GPT2Config
 
 TEXT = "i felt so happy 🦜 at work"
 L, H, D, C = 3, 5, 7, 35
@@ -179,15 +181,33 @@ def test_heads_equal_one_run_for_each_unit(request, name, fill):
         assert pick(answer["labels"], got, run["labels"]) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_unit_changes_the_prediction_also_to_a_token_that_is_not_shown(client, language_client):
+    unseen = 0
+    for each in (client, language_client):
+        base = {"text": TEXT, "heads": [[0, 3]]}
+        run, answer = (each.post(f"/api/{name}", json=base).json() for name in ("run", "heads"))
+        changed, heads = answer["changed"], [divmod(number, H) for number in range(L * H)]
+        cases = [(changed["mlps"][layer], {"mlps": [layer]}) for layer in range(L)]
+        cases += [(changed["heads"][i][j], {"heads": [[0, 3], [i, j]]}) for i, j in heads if (i, j) != (0, 3)]
+        for changes, more in cases:
+            predicted = each.post("/api/run", json=base | more).json()["predicted"]
+            assert changes == (predicted != run["predicted"])
+            unseen += predicted not in answer["labels"]
+    assert unseen
+
+
 def pick(labels, values, others):
     """By label, the values of those labels that others have, too."""
     assert len(set(labels) & set(others)) >= 4
     return {label: value for label, value in zip(labels, values, strict=True) if label in others}
 
 
-@pytest.mark.parametrize(("n_heads", "n_mlps"), [(0, 0), (0, 2), (4, 1), (15, 3)])
-def test_random_units_are_as_many(client, subject, n_heads, n_mlps):
+@pytest.mark.parametrize(
+    ("n_heads", "n_mlps", "overlaps"), [(0, 0, 0), (0, 2, 20), (4, 1, 0), (7, 0, 0), (8, 0, 20), (15, 3, 20)]
+)
+def test_random_units_are_as_many_others_if_enough_are_left(client, subject, n_heads, n_mlps, overlaps):
     heads = [[layer, head] for layer in range(L) for head in range(H)][:n_heads]
+    yours = {*map(tuple, heads), *range(n_mlps)}
     body = {"text": TEXT, "heads": heads, "mlps": list(range(n_mlps)), "tokens": {"3": "hide"}}
     drawn = compute.draw_random(subject, read_experiment(body, subject))
     answer = client.post("/api/random", json=body).json()
@@ -200,8 +220,27 @@ def test_random_units_are_as_many(client, subject, n_heads, n_mlps):
         assert after == pytest.approx(run["after"], abs=1e-6)
         changed += run["predicted"] != run["predicted_before"]
     assert answer["changed"] == changed
+    assert answer["overlaps"] == overlaps == sum(bool(yours & {*heads, *mlps}) for heads, mlps in drawn)
     if 0 < n_heads + n_mlps < 18:
         assert len({str(draw) for draw in drawn}) > 2  # not the same ones again and again
+
+
+def test_next_tokens_have_names_of_their_own_and_padding_is_none(language_subject):
+    tokenizer = language_subject.tokenizer
+    assert compute.name_tokens(language_subject, [447, 72, 237]) == ["\ufffd (447)", "i", "\ufffd (237)"]
+    model = GPT2LM(GPT2Config(1, 1, 4, n_ctx=13, vocab_size=len(tokenizer) + 47)).eval()
+    with torch.no_grad():
+        model.trunk.wte.weight[len(tokenizer) :] = 0
+        model.trunk.ln_f.weight.zero_()
+        model.trunk.ln_f.bias.fill_(1)
+        model.trunk.wte.weight[: len(tokenizer)] = -1  # so that padding is likeliest
+    padded = replace(language_subject, model=model.requires_grad_(False))
+    experiment = read_experiment({"text": "i felt", "heads": [[0, 0]]}, padded)
+    answer = compute.answer(padded, experiment)
+    assert max(answer.shown) < len(tokenizer)
+    assert len(set(answer.labels)) == len(answer.labels)
+    assert answer.before.sum() < 0.99  # of all, padding too, as the network has them
+    assert compute.run_each(padded, experiment, [([], [])]).shape == (1, len(tokenizer))
 
 
 def test_a_next_token_that_is_not_shown_counts_as_changed(language_client, language_subject, lm_network):

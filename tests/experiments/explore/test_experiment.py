@@ -86,8 +86,8 @@ def test_a_body_that_is_no_request_is_refused(client, check_refusal, body, part)
         ({"tokens": {"1": "burn"}}, "tokens: expected one of hide, delete, fill, got 'burn'"),
         ({"tokens": {"1": True}}, "tokens: expected one of"),
         ({"tokens": {"1": {}}}, "tokens: expected one of"),
-        ({"tokens": {"3": "hide"}}, "tokens: 3 is the last token"),
-        ({"tokens": {"3": "delete", "2": "hide"}}, "tokens: 2 is the last token"),
+        ({"tokens": {"3": "hide"}}, "tokens: 3, the last one that is not deleted, is read"),
+        ({"tokens": {"3": "delete", "2": "hide"}}, "tokens: 2, the last one that is not deleted, is read"),
         ({"tokens": dict.fromkeys("0123", "delete")}, "tokens: every token is deleted"),
     ],
 )

@@ -121,7 +121,8 @@ def answer_with(body: str, route: Route) -> None:
 
 
 def is_complaint(message: ConsoleMessage) -> bool:
-    return message.type in ("error", "warning") and "status of 400" not in message.text  # a refusal is no error of ours
+    refusal = re.search("status of (400|503)", message.text)  # no error of ours
+    return message.type in ("error", "warning") and not refusal
 
 
 def leaves(url: str, site: Site) -> bool:
@@ -148,6 +149,11 @@ def type_text(page: Page, text: str) -> None:
 
 def percent(p: float) -> str:
     return f"{100 * p:.1f} %"
+
+
+def isolate(name: str) -> str:
+    """A name that keeps its right-to-left letters to itself."""
+    return f"\u2068{name}\u2069"
 
 
 def points(difference: float, digits: int = 1) -> str:
@@ -186,7 +192,7 @@ def assert_effects(page: Page, site: Site, answer: Json, body: Json) -> None:
             else:
                 effects.append(effect)
                 assert button.inner_text() == points(effect, 0)
-                assert f"{points(effect)} points for {label}" in str(button.get_attribute("aria-label"))
+                assert f"{points(effect)} points for {isolate(label)}" in str(button.get_attribute("aria-label"))
     assert max(map(abs, effects)) > 0.001  # or else this would compare zeros
     limit = max(0.01, *map(abs, effects))
     assert page.inner_text("#legend").startswith(points(-limit, 0))
@@ -199,6 +205,9 @@ def test_the_first_example_is_predicted_on_load(site: Site, visit: Visit) -> Non
     answer = site.post("/api/run", text=text)
     assert_shown(page, answer)
     assert_effects(page, site, answer, {"text": text})
+    options = page.locator("#examples option").all_text_contents()
+    assert options[:2] == ["Examples: close calls …", *site.get("/api/model")["about"]]
+    assert f"right: {isolate(text)}" in options
     assert page.locator("#grid button[aria-pressed=true]").count() == 0
     assert page.inner_text("#link-note") == ""
 
@@ -215,7 +224,9 @@ def test_type_switch_and_see(site: Site, visit: Visit) -> None:
     assert_shown(page, answer)
     assert_effects(page, site, answer, body)
     label, p = answer["predicted_before"], answer["after"][answer["labels"].index(answer["predicted_before"])]
-    assert re.search(rf"{label} {p:.2f}.*; head 1\.2 off", page.inner_text("#live"))
+    assert re.search(rf"{isolate(label)} {p:.2f}.*; head 1\.2 off", page.inner_text("#live"))
+    cell(page, "head 0.1").hover()
+    assert page.inner_text("#readout").startswith(f"head 0.1 off: {isolate(label)} {percent(p)} → ")
     cell(page, "MLP 0").click()
     page.locator(".token").nth(1).click()
     page.click("#removals >> text=delete")
@@ -325,6 +336,22 @@ def test_the_strongest_head_is_the_one_whose_effect_is_largest(site: Site, visit
     ]
 
 
+def test_where_no_head_changes_the_prediction_the_page_says_what_to_do(site: Site, visit: Visit) -> None:
+    unchanged = site.post("/api/heads", text="i felt glad")
+    unchanged["changed"]["heads"] = [[False] * 3] * 2
+    page = visit("#text=i+felt+glad", routes={"**/api/heads": json.dumps(unchanged)})
+    assert page.inner_text("#hint").startswith("No single head changes this prediction")
+    assert page.locator("#grid [data-name^=head].turns").count() == 0
+    page.unroute("**/api/heads")
+    unchanged["changed"]["heads"] = [[False] * 3, [False, True, False]]
+    page.route("**/api/heads", partial(answer_with, json.dumps(unchanged)))
+    type_text(page, "i felt mad")
+    assert page.inner_text("#hint").startswith("Switch a head off")
+    assert page.locator("#grid .turns").evaluate_all("l => l.map(e => e.dataset.name)") == ["head 1.1"]
+    page.click("#strongest")  # one that changes the prediction before one that moves it more
+    assert cell(page, "head 1.1").get_attribute("aria-pressed") == "true"
+
+
 def test_a_link_brings_back_the_same_page(site: Site, visit: Visit) -> None:
     page = visit()
     text = "glad & mad + 1 #ü%"
@@ -378,6 +405,16 @@ def test_links_to_what_is_not_there(site: Site, visit: Visit) -> None:
     page.click("#undo")
     settle(page)
     assert_shown(page, site.post("/api/run", text="i felt glad", heads=[[0, 1]]))
+
+
+def test_a_link_that_is_refused_says_the_way_out(site: Site, visit: Visit) -> None:
+    page = visit("#text=i+felt+glad")
+    page.goto("about:blank")
+    page.goto(f"{site.address}/#text=i+felt+glad&tokens=2:hide")
+    page.wait_for_selector("#text-error:has-text('“Everything on” starts anew')")
+    page.click("#everything-on")
+    settle(page)
+    assert_shown(page, site.post("/api/run", text="i felt glad"))
 
 
 def test_undo_and_everything_on(site: Site, visit: Visit) -> None:
@@ -437,6 +474,27 @@ def test_what_is_typed_while_an_answer_is_on_its_way_stays(site: Site, visit: Vi
     assert_shown(page, site.post("/api/run", text="i felt glad at work"))
 
 
+def test_the_attention_view_follows_the_token_that_is_read(site: Site, visit: Visit) -> None:
+    page = visit()
+    readout = page.locator("#view-attention .readout")
+    page.fill("#text", "")
+    page.focus("#text")
+    page.keyboard.type("i felt afraid", delay=200)
+    page.wait_for_function("() => document.querySelectorAll('.token').length === 3")
+    settle(page)
+    assert "·afraid (2) looks at" in readout.inner_text()
+    page.locator(".strip-token").nth(1).evaluate("element => element.click()")
+    cell(page, "head 1.1").click()
+    settle(page)
+    assert "·felt (1) looks at" in readout.inner_text()  # the same text: what was chosen stays
+    type_text(page, "i felt glad")
+    assert "·glad (2) looks at" in readout.inner_text()
+    page.click("#removals >> text=delete")
+    page.locator(".token").nth(0).click()
+    settle(page)
+    assert "·glad (1) looks at" in readout.inner_text()
+
+
 HOSTILE = {
     "a tag": "<img src=x onerror=alert(1)>",
     "the end of a script": "</script><script>alert(1)</script>",
@@ -474,11 +532,19 @@ def test_texts_that_are_refused_leave_the_page_alive(site: Site, visit: Visit) -
     type_text(page, "i felt mad")
     assert page.inner_text("#text-error") == ""
     assert_shown(page, site.post("/api/run", text="i felt mad"))
-    page.locator(".token").last.click()
-    page.wait_for_selector("#text-error:has-text('last token')")
+    assert page.locator(".token").last.get_attribute("aria-disabled") == "true"  # it is read
+    page.locator(".token").last.click(force=True)
+    assert "choose delete or fill" in page.inner_text("#text-error")
+    assert_shown(page, site.post("/api/run", text="i felt mad"))
+    page.locator(".token").nth(1).click()
+    page.click("#removals >> text=delete")
+    page.locator(".token").last.click()  # now a hidden token is read
+    page.wait_for_selector("#text-error:has-text('cannot be hidden')")
+    page.click("#export-json")
+    assert "no answer to export" in page.inner_text("#link-note")
     page.locator(".token").last.click()
     settle(page)
-    assert_shown(page, site.post("/api/run", text="i felt mad"))
+    assert_shown(page, site.post("/api/run", text="i felt mad", tokens={"1": "hide"}))
 
 
 def test_a_server_that_is_gone_is_said_so(visit: Visit) -> None:
@@ -486,6 +552,30 @@ def test_a_server_that_is_gone_is_said_so(visit: Visit) -> None:
     page.evaluate("() => { window.fetch = () => Promise.reject(new TypeError('refused')); }")
     cell(page, "head 0.0").click()
     page.wait_for_selector("#text-error:has-text('does not answer')")
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_only_a_busy_server_is_asked_again(site: Site, visit: Visit, busy: bool) -> None:
+    page, asked = visit("#text=i+felt+glad"), []
+
+    def refuse_once(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            line = json.dumps({"error": "this took more than 60 seconds"})
+            headers = {"content-type": "application/json"} | ({"retry-after": "1"} if busy else {})
+            route.fulfill(status=503, headers=headers, body=line)
+        else:
+            route.continue_()
+
+    page.route("**/api/heads", refuse_once)
+    cell(page, "head 0.0").click()
+    if busy:
+        settle(page)
+        assert page.inner_text("#grid-error") == ""
+    else:
+        page.wait_for_selector("#grid-error:has-text('more than 60 seconds')")
+        page.wait_for_timeout(500)
+    assert len(asked) == (2 if busy else 1)
 
 
 def test_two_tabs_never_meet(site: Site, visit: Visit) -> None:
@@ -513,7 +603,12 @@ def test_the_other_views(site: Site, visit: Visit) -> None:
     page.click("#draw")
     page.wait_for_selector(".draws")
     draws = site.post("/api/random", **body)
-    assert f"in {draws['changed']} of 20" in page.inner_text("#view-random")
+    first = [p[0] for p in draws["after"]]
+    numbers = [answer["before"][0], answer["after"][0], min(first), sum(first) / 20, max(first)]
+    assert page.locator(".draws tbody tr").first.locator("td").all_text_contents() == [percent(p) for p in numbers]
+    did = "did not" if answer["predicted"] == answer["predicted_before"] else "did"
+    line = f"The prediction changed in {draws['changed']} of 20 random draws. With your switches it {did}."
+    assert line in page.inner_text("#view-random")
     ticks = (
         page.locator("#bars .bar >> nth=0")
         .locator(".ticks i")
@@ -522,9 +617,10 @@ def test_the_other_views(site: Site, visit: Visit) -> None:
     assert ticks == pytest.approx([100 * p[0] for p in draws["after"]], abs=1e-3)
     page.click("role=tab[name='Corpus']")
     assert "make ablate" in page.inner_text("#view-corpus")
+    page.route("**/api/run", lambda route: route.fulfill(status=400, json={"error": "no"}))
     cell(page, "head 0.0").click()
-    settle(page)
-    assert page.locator(".ticks i").count() == 0  # they belonged to other switches
+    page.wait_for_selector("#text-error:has-text('no')")
+    assert page.locator(".ticks i, .draws").count() == 0  # they belonged to other switches
 
 
 def test_what_ablate_found_stands_beside_the_switched_unit(visit: Visit) -> None:
@@ -533,15 +629,21 @@ def test_what_ablate_found_stands_beside_the_switched_unit(visit: Visit) -> None
     mlp = {"share": None, "share_low": None, "share_high": None, "verdict": None}
     rows = [row | share | {"fill": "zero"}, row | share | {"fill": "mean", "share": 0.5}]
     rows += [row | mlp | {"kind": "mlp", "layer": 0, "head": None, "fill": "mean"}]
+    rows += [row | mlp | {"kind": kind, "head": None, "fill": "zero"} for kind in ("heads", "layer")]
     answer = json.dumps({"why": None, "rows": rows})
     page = visit("#text=i+felt+glad&view=corpus&look=1.2&mlps=0", routes={"**/api/findings": answer})
     tables = page.locator("#view-corpus tbody").evaluate_all(
         "l => l.map(t => [...t.rows[0].cells].map(c => c.textContent))"
     )
     assert tables == [
-        ["joy", "−5.0", "−12.3 %", "−20.0 to −6.0", "matters", "1 of 6", "zero", "60"],
+        ["joy", "−5.0", "−12.3 %", "−20.0 to −6.0 %", "matters", "1 of 6", "zero", "60"],
         ["joy", "−5.0", "", "", "", "1 of 6", "mean", "60"],  # no fill zero: what there is
     ]
+    captions = ["head 1.2", "MLP 0: make ablate measured mean, not zero"]
+    assert page.locator("#view-corpus caption").all_text_contents() == captions
+    for name, title in (("all heads of layer 1", "all heads of layer 1"), ("MLP 1", "layer 1")):  # closed together
+        cell(page, name).click()
+        assert page.locator("#view-corpus caption").first.text_content() == title
     cell(page, "head 0.1").focus()
     page.keyboard.press("Enter")
     assert "head 0.1: make ablate did not measure it" in page.inner_text("#view-corpus")
@@ -575,6 +677,11 @@ def test_exports_hold_what_is_shown(site: Site, visit: Visit, tmp_path: Path) ->
     assert [float(row[3]) for row in rows[1:4]] == answer["after"]
     assert len(rows) == 1 + 3 * (1 + 2 * 3 + 2)
     texts = ["".join(element.itertext()) for element in ElementTree.parse(export("svg")).iter()]
+    filled = [
+        rect.get("width") for rect in ElementTree.parse(tmp_path / "file.svg").iter() if rect.get("height") == "14"
+    ]
+    widths = [(300, 300 * after, 300 * before) for before, after in zip(answer["before"], answer["after"], strict=True)]
+    assert [float(width or 0) for width in filled[:9]] == pytest.approx(sum(widths, ()))
     assert any(f"{percent(answer['before'][0])} → {percent(answer['after'][0])}" in text for text in texts)
     assert export("png").read_bytes().startswith(b"\x89PNG")
 
@@ -602,6 +709,46 @@ def test_one_screen_holds_twelve_layers_of_twelve_heads(large_site: Site, visit:
         assert box["y"] + box["height"] <= 800
         assert min(box["width"], box["height"]) >= 24
     assert page.evaluate("(e => e.scrollHeight - e.clientHeight)(document.querySelector('#switches'))") == 0
+
+
+def test_lines_of_a_whole_sentence_fit_the_screen(large_site: Site, visit: Visit) -> None:
+    page = visit("#text=i" + "+felt" * 19, at=large_site)
+    assert page.locator(".token").count() == 20
+    heights = page.evaluate("(e => [e.scrollHeight, e.clientHeight])(document.querySelector('#attention-view'))")
+    assert heights[0] == heights[1]
+
+
+DRAW_LINES = """async ([tokens, strongest, height]) => {
+  const { drawLines } = await import("/page/lines.js"), query = tokens - 1, labels = Array(tokens).fill("word");
+  const box = document.body.appendChild(document.createElement("div"));
+  Object.assign(box.style, { height: `${height}px`, overflow: "auto", flex: "none" });
+  const map = { at: (i, j) => (j === strongest && i >= j ? 1 : 0) };
+  const recording = { tokens: labels, labels, hidden: new Set() };
+  const { target } = drawLines(box, { recording, map, query, width: 600 }, {});
+  const lines = [...box.querySelectorAll("path")].map((path) => path.getAttribute("d").match(/[\\d.]+/g).map(Number));
+  return [Number(box.querySelector("svg").getAttribute("height")), target.dataset.spot, lines];
+}"""
+
+
+@pytest.mark.parametrize(
+    ("tokens", "strongest", "box", "height", "target"),
+    [
+        pytest.param(10, 0, 300, 22 + 10 * 22 + 4, "query 5", id="enough"),
+        pytest.param(20, 0, 300, 300, "query 10", id="lower rows"),
+        pytest.param(20, 16, 200, 22 + 20 * 22 + 4, "query 18", id="query and key"),
+        pytest.param(20, 0, 200, 22 + 20 * 22 + 4, "query 19", id="too far"),
+    ],
+)
+def test_lines_fit_a_box_or_show_the_query_and_the_strongest_key(
+    visit: Visit, tokens: int, strongest: int, box: int, height: int, target: str
+) -> None:
+    drawn = visit("#text=glad").evaluate(DRAW_LINES, [tokens, strongest, box])
+    assert drawn[:2] == [pytest.approx(height, abs=0.5), target]
+    row = (height - 26) / tokens
+    middles = [22 + row * (i + 0.5) for i in range(tokens)]
+    ends = sorted((line[1], line[-1]) for line in drawn[2])  # from each query on the left to the key on the right
+    assert ends == [pytest.approx((middles[i], middles[strongest]), abs=0.5) for i in range(strongest, tokens)]
+    assert all(line[0] < line[-2] for line in drawn[2])
 
 
 @pytest.mark.parametrize("size", [(390, 844), (640, 400)])  # a phone; 1280 x 800 at 200 % zoom

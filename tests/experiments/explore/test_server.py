@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import httpx2
@@ -15,13 +16,13 @@ from starlette.testclient import TestClient
 
 from experiments.explore import compute
 from experiments.explore.experiment import read_experiment
-from experiments.explore.server import FOLDERS
+from experiments.explore.server import FOLDERS, create_app
 
 GOOD = {"text": "i felt so happy", "heads": [[0, 3]]}
 POST = b"POST /api/run HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"
 MODEL = {  # of the contract
     *("kind", "name", "run", "corpus", "labels", "n_layer", "n_head", "head_width", "n_embd", "n_ctx", "vocab_size"),
-    *("sha256", "device", "fills", "removals", "examples", "most_tokens"),
+    *("sha256", "device", "fills", "removals", "examples", "most_tokens", "about"),
 }
 
 
@@ -36,9 +37,10 @@ def test_the_model_is_described(client, language_client, subject, check_headers)
     assert [fill["name"] for fill in model["fills"]] == ["zero", "mean", "resample", "class_mean", "text"]
     assert [removal["name"] for removal in model["removals"]] == ["hide", "delete", "fill"]
     assert all(example.keys() == {"text", "label", "predicted"} for example in model["examples"])
+    assert "nearest to another prediction" in model["about"][0]
 
     model = language_client.get("/api/model").json()
-    assert model | {"kind": "language model", "labels": [], "run": None} == model
+    assert model | {"kind": "language model", "labels": [], "run": None, "about": []} == model
     assert [fill["name"] for fill in model["fills"]] == ["zero", "mean", "resample", "text"]
 
 
@@ -118,7 +120,20 @@ def test_too_little_memory_is_said_in_one_line(client, check_headers, monkeypatc
     monkeypatch.setattr(compute, "run", fail)
     answer = client.post("/api/run", json=GOOD)
     assert (answer.status_code, answer.json()) == (503, {"error": "out of memory; shorten the text"})
+    assert "retry-after" not in answer.headers  # it would be no better
     check_headers(answer)
+
+
+def test_a_class_mean_of_no_texts_is_said_in_one_line(subject, check_refusal):
+    predicted = subject.labels.index(subject.examples[0]["predicted"])
+    targets = np.full(len(subject.donors), predicted)
+    alike = replace(subject, donors=replace(subject.donors, targets=targets))
+    application = TestClient(create_app(alike, ["testserver"]))
+    body = {"text": subject.examples[0]["text"], "heads": [[0, 0]], "fill": "class_mean"}
+    for name in ("run", "heads"):
+        line = check_refusal(application.post(f"/api/{name}", json=body), 400)
+        assert line == "fill class_mean: all training texts are of the predicted class; choose another fill"
+    assert application.post("/api/run", json=body | {"fill": "mean"}).status_code == 200
 
 
 # On the wire.
@@ -300,6 +315,7 @@ def test_a_request_that_takes_too_long_is_given_up(slow, server, monkeypatch, ch
     for answer in asked:
         assert answer.result().status_code == 503
         assert answer.result().json() == {"error": "this took more than 0.3 seconds; shorten the text"}
+        assert "retry-after" not in answer.result().headers
         check_headers(answer.result())
     slow.go.set()
     monkeypatch.setattr("experiments.explore.server.SECONDS", 60)

@@ -66,15 +66,17 @@ def test_an_unknown_model_is_one_line(monkeypatch, tmp_path):
     assert "no-model" in line_of(open_language_model, "no-model")
 
 
-def test_examples_are_one_right_and_one_wrong_text_of_each_class_that_is_nearest_to_turning(subject, monkeypatch):
+def test_examples_are_the_texts_of_each_class_that_are_nearest_to_turning_and_the_first_one_is_right(
+    subject, monkeypatch
+):
     probabilities = np.array(
         [
             [0.9, 0.1, 0.0, 0.0],  # 0: right, sure
             [0.5, 0.4, 0.1, 0.0],  # 1: right, close
             [0.3, 0.6, 0.1, 0.0],  # 2: wrong
-            [0.2, 0.5, 0.3, 0.0],  # 3: right
+            [0.42, 0.43, 0.15, 0.0],  # 3: right, closer
             [0.45, 0.44, 0.11, 0.0],  # 4: right, closest, and too long
-            [0.1, 0.2, 0.3, 0.4],  # 5: wrong
+            [0.1, 0.2, 0.346, 0.354],  # 5: wrong, closest of all
         ]
     )
     targets = np.array([0, 0, 0, 1, 0, 2])
@@ -84,10 +86,10 @@ def test_examples_are_one_right_and_one_wrong_text_of_each_class_that_is_nearest
     monkeypatch.setattr(subjects, "predict", lambda clf, sequences, device: short[: len(sequences)])
     examples = choose_examples(subject.model, texts, subject.device)
     assert [(example["text"], example["label"], example["predicted"]) for example in examples] == [
-        ("text 1", "anger", "anger"),
-        ("text 2", "anger", "fear"),
         ("text 3", "fear", "fear"),
+        ("text 1", "anger", "anger"),
         ("text 5", "joy", "love"),
+        ("text 2", "anger", "fear"),
     ]
     assert choose_examples(subject.model, texts.select(np.array([4])), subject.device) == []
 
