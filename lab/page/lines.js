@@ -9,7 +9,9 @@ import { shorten } from "./tokens.js";
 import { palette } from "./colours.js";
 
 const FAINTEST = 0.02; // lines below cannot be seen, and long texts have ten thousands of them
-const ABOVE = 22, BELOW = 4, NARROWEST = 13; // px: above and below the rows, and the least height of a row
+const ABOVE = 22,
+  BELOW = 4,
+  NARROWEST = 13; // px: above and below the rows, and the least height of a row
 
 export function linesPicture(scene) {
   return buildLines(scene, chooseRow(scene)).svg;
@@ -67,7 +69,8 @@ function chooseRow(scene) {
 
 // Return the height of a row: a lower one where the whole text then fits into the box, which would scroll otherwise.
 function fitRow(element, scene) {
-  const T = scene.recording.tokens.length, row = chooseRow(scene);
+  const T = scene.recording.tokens.length,
+    row = chooseRow(scene);
   const probe = svgNode("svg", { width: 1, height: ABOVE + T * row + BELOW });
   element.append(probe);
   const scrolls = element.scrollHeight > element.clientHeight;

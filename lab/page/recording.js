@@ -25,12 +25,21 @@ export function decodeRecording(json) {
     const index = neuronIndex.get(`${layer},${head}`);
     if (index === undefined) return null;
     const row = (values, position) => values.subarray((index * T + position) * D, (index * T + position + 1) * D);
-    return weighKeys(row(q, query), json.tokens.map((_, key) => row(k, key)), query, hidden);
+    return weighKeys(
+      row(q, query),
+      json.tokens.map((_, key) => row(k, key)),
+      query,
+      hidden,
+    );
   }
 
   function computeWeights(layer, head) {
     const name = `${layer},${head}`;
-    if (!computed.has(name)) computed.set(name, json.tokens.map((_, query) => neuron(layer, head, query).weights));
+    if (!computed.has(name))
+      computed.set(
+        name,
+        json.tokens.map((_, query) => neuron(layer, head, query).weights),
+      );
     const rows = computed.get(name);
     return { at: (query, key) => (key > query ? 0 : rows[query][key]) };
   }

@@ -42,14 +42,16 @@ function nameTopQueries(recording, map, key) {
 function queryRows({ recording, layer, head, query, map, skipFirst }) {
   const [weights, moved] = [recording.map(layer, head), recording.map(layer, head, true)];
   const neuron = recording.neuron(layer, head, query);
-  const rows = recording.labels.slice(0, query + 1).map((label, key) => [
-    key,
-    label,
-    write(weights?.at(query, key)),
-    write(moved?.at(query, key)),
-    ...(neuron ? [write(neuron.score[key])] : []),
-    ...(skipFirst ? [write(map?.at(query, key))] : []),
-  ]);
+  const rows = recording.labels
+    .slice(0, query + 1)
+    .map((label, key) => [
+      key,
+      label,
+      write(weights?.at(query, key)),
+      write(moved?.at(query, key)),
+      ...(neuron ? [write(neuron.score[key])] : []),
+      ...(skipFirst ? [write(map?.at(query, key))] : []),
+    ]);
   const more = [...(neuron ? ["score"] : []), ...(skipFirst ? ["without the first"] : [])];
   return [["key", "token", "weight", "what moved", ...more], ...rows];
 }

@@ -21,7 +21,7 @@ function codePoint(character) {
 
 export function labelTokens(tokens) {
   const labels = [];
-  for (let first = 0; first < tokens.length; ) {
+  for (let first = 0; first < tokens.length;) {
     let last = first; // of the run of tokens that share characters with their neighbours
     while (last + 1 < tokens.length && tokens[last + 1].start < tokens[last].end) last += 1;
     for (let i = first; i <= last; i += 1) {

@@ -11,7 +11,7 @@ import { AttentionPanel } from "./attention.js";
 const data = JSON.parse(document.getElementById("data").textContent);
 const texts = data.texts;
 const alone = "The q and k of this head would make this page too large: see it in make explore.";
-const among = `The q and k of this text would make this page too large: make attend ARGS="--text '...'" shows it alone.`;
+const among = `The q and k of this text would make the page too large: make attend ARGS="--text '...'" shows it alone.`;
 const panel = new AttentionPanel(document.getElementById("panel"), { missing: texts.length === 1 ? alone : among });
 const choices = []; // a button per text
 

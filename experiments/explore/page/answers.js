@@ -82,7 +82,10 @@ export class Answers {
     if (view === "lens") {
       const lens = await this.ask("lens", askFor(this.state));
       if (lens === null) return;
-      this.lens = { ...lens, tokens: this.run.tokens.filter((_, position) => this.state.tokens[position] !== "delete") };
+      this.lens = {
+        ...lens,
+        tokens: this.run.tokens.filter((_, position) => this.state.tokens[position] !== "delete"),
+      };
     } else if (view === "attention") {
       const all = this.run.tokens.length <= this.#model.most_tokens;
       const recording = await this.ask("attention", { ...askFor(this.state), look: this.state.look, all });

@@ -21,7 +21,12 @@ export class Bars {
   show(answer, focus, draws) {
     if (this.#labels !== answer.labels.join("\0")) this.#makeRows(answer.labels);
     this.#rows.forEach((row, k) => {
-      this.#fill(row, answer.before[k], answer.after[k], draws.map((p) => p[k]));
+      this.#fill(
+        row,
+        answer.before[k],
+        answer.after[k],
+        draws.map((p) => p[k]),
+      );
       row.button.setAttribute("aria-pressed", String(answer.labels[k] === focus));
       row.button.classList.toggle("predicted", answer.labels[k] === answer.predicted);
     });
@@ -53,11 +58,13 @@ export class Bars {
     row.number.textContent = percent(after);
     row.difference.textContent = points(after - before);
     row.button.title = `before ${percent(before)}, after ${percent(after)}`;
-    row.ticks.replaceChildren(...draws.map((p) => {
-      const tick = node("i");
-      tick.style.left = `${100 * p}%`;
-      return tick;
-    }));
+    row.ticks.replaceChildren(
+      ...draws.map((p) => {
+        const tick = node("i");
+        tick.style.left = `${100 * p}%`;
+        return tick;
+      }),
+    );
   }
 
   #showVerdict(answer) {
@@ -69,11 +76,21 @@ export class Bars {
     const what = this.#model.kind === "classifier" ? "prediction" : "next token";
     verdict.classList.toggle("changed", changed);
     if (changed) {
-      verdict.replaceChildren(node("strong", {}, `The ${what} changed: `), show(former), " → ", show(predicted), node("span", { class: "quiet" }, ` ${p(after, predicted)}`));
+      verdict.replaceChildren(
+        node("strong", {}, `The ${what} changed: `),
+        show(former),
+        " → ",
+        show(predicted),
+        node("span", { class: "quiet" }, ` ${p(after, predicted)}`),
+      );
     } else {
       const same = p(before, predicted) === p(after, predicted);
       const numbers = same ? p(after, predicted) : `${p(before, predicted)} → ${p(after, predicted)}`;
-      verdict.replaceChildren(same ? `The ${what} is ` : `The ${what} stays `, show(predicted), node("span", { class: "quiet" }, ` ${numbers}`));
+      verdict.replaceChildren(
+        same ? `The ${what} is ` : `The ${what} stays `,
+        show(predicted),
+        node("span", { class: "quiet" }, ` ${numbers}`),
+      );
     }
   }
 }

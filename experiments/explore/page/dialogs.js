@@ -1,4 +1,5 @@
-// Dialogs: the keys, and a text to copy. Escape, the button and a click beside it close one. Exports: showText, showKeys, copyText.
+// Dialogs: the keys, and a text to copy. Escape, the button and a click beside it close one.
+// Exports: showText, showKeys, copyText.
 
 import { node } from "./nodes.js";
 
@@ -23,7 +24,8 @@ const WORDS = [
 ];
 
 export function showKeys() {
-  const list = (pairs) => node("dl", {}, ...pairs.flatMap(([term, text]) => [node("dt", {}, term), node("dd", {}, text)]));
+  const list = (pairs) =>
+    node("dl", {}, ...pairs.flatMap(([term, text]) => [node("dt", {}, term), node("dd", {}, text)]));
   openDialog("Keys and words", node("h3", {}, "Keys"), list(KEYS), node("h3", {}, "Words"), list(WORDS));
 }
 
@@ -50,7 +52,12 @@ export async function copyText(text) {
 function openDialog(title, ...content) {
   const close = node("button", { type: "button", class: "close" }, "Close");
   const bar = node("div", { class: "line bar-of-dialog" }, node("h2", { id: "dialog-title" }, title), close);
-  const dialog = node("dialog", { "aria-labelledby": "dialog-title" }, bar, node("div", { class: "content" }, ...content));
+  const dialog = node(
+    "dialog",
+    { "aria-labelledby": "dialog-title" },
+    bar,
+    node("div", { class: "content" }, ...content),
+  );
   close.addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close(); // the backdrop belongs to the dialog, its content does not

@@ -28,7 +28,8 @@ export function changesPrediction(effects, unit) {
 // What to do next, above the grid: marks are sought in vain where there are none.
 export function writeHint(effects) {
   const marked = effects === null || effects.units.changed.heads.flat().includes(true);
-  if (marked || effects.run.predicted !== effects.run.predicted_before) return "Switch a head off: click a cell. Strong colours move the prediction most, ◥ changes it.";
+  if (marked || effects.run.predicted !== effects.run.predicted_before)
+    return "Switch a head off: click a cell. Strong colours move the prediction most, ◥ changes it.";
   return "No single head changes this prediction: switch several off, or take another example.";
 }
 
@@ -59,7 +60,9 @@ export function describeUnit(unit, state, effects, label, name) {
 export function describeAnswer(run, state, label, show) {
   const k = run.labels.indexOf(label);
   const difference = run.after[k] - run.before[k];
-  const moved = Math.abs(difference) < 0.005 ? "" : `, ${difference < 0 ? "down" : "up"} ${Math.abs(difference).toFixed(2)}`;
-  const changed = run.predicted === run.predicted_before ? "" : `prediction changed to ${isolate(show(run.predicted))}; `;
+  const moved =
+    Math.abs(difference) < 0.005 ? "" : `, ${difference < 0 ? "down" : "up"} ${Math.abs(difference).toFixed(2)}`;
+  const changed =
+    run.predicted === run.predicted_before ? "" : `prediction changed to ${isolate(show(run.predicted))}; `;
   return `${changed}${isolate(show(label))} ${run.after[k].toFixed(2)}${moved}; ${describeSwitches(state)}`;
 }

@@ -21,7 +21,9 @@ async function start() {
   const page = new Page(model, findings);
   const first = emptyState(model.examples[0]?.text ?? FALLBACK, model.fills[0].name, model.removals[0].name);
   const follow = (fragment, go) => {
-    const { state, problem } = fragment.includes("text=") ? readFragment(fragment, model) : { state: first, problem: null };
+    const { state, problem } = fragment.includes("text=")
+      ? readFragment(fragment, model)
+      : { state: first, problem: null };
     go(state);
     if (problem) page.note(problem);
   };
@@ -33,7 +35,8 @@ async function start() {
 
 function describeModel(model) {
   const shape = `${model.n_layer} layers × ${model.n_head} heads`;
-  if (model.kind === "classifier") return `run ${model.name} · corpus ${model.corpus} · ${model.labels.length} classes · ${shape}`;
+  if (model.kind === "classifier")
+    return `run ${model.name} · corpus ${model.corpus} · ${model.labels.length} classes · ${shape}`;
   return `${model.name} · language model: next tokens · ${shape}`;
 }
 
@@ -67,11 +70,22 @@ async function showCode(page, language, title) {
 // Exports are of what is shown: while an answer is on its way there is nothing that fits the switches.
 function connectExports(page, on) {
   const name = `explore-${page.model.name}`;
-  const onFresh = (id, action) => on(id, () => (page.answers.fresh.has("run") ? action() : page.note(refuseExport(page.answers.problems))));
-  const picture = () => drawPicture(page.model, page.state, page.answers.run, page.answers.fresh.has("heads") ? effectsOn(page.answers.effects, page.focus) : null, page.limit, page.focus);
+  const onFresh = (id, action) =>
+    on(id, () => (page.answers.fresh.has("run") ? action() : page.note(refuseExport(page.answers.problems))));
+  const picture = () =>
+    drawPicture(
+      page.model,
+      page.state,
+      page.answers.run,
+      page.answers.fresh.has("heads") ? effectsOn(page.answers.effects, page.focus) : null,
+      page.limit,
+      page.focus,
+    );
   onFresh("export-svg", () => saveSvg(picture(), name));
   onFresh("export-png", () => savePng(picture(), name));
-  onFresh("export-csv", () => saveCsv(listRows(page.answers.run, page.answers.fresh.has("heads") ? page.answers.effects.units : null), name));
+  onFresh("export-csv", () =>
+    saveCsv(listRows(page.answers.run, page.answers.fresh.has("heads") ? page.answers.effects.units : null), name),
+  );
   onFresh("export-json", () => saveJson(experimentFile(page.model, page.state, page.answers.run), name));
 }
 

@@ -1,5 +1,6 @@
 // The switches: one row per layer with its heads and its MLP. A click or Space switches, arrows move, Enter only looks.
-// A cell's colour is what switching it off too would do to the probability of the label in focus. Exports: Grid, showLegend.
+// A cell's colour is what switching it off too would do to the probability of the label in focus.
+// Exports: Grid, showLegend.
 
 import { diverging } from "./colours.js";
 import { node } from "./nodes.js";
@@ -23,7 +24,13 @@ export class Grid {
     grid.style.setProperty("--heads", model.n_head);
     grid.classList.toggle("many", Math.max(model.n_head, model.n_layer) > 8);
     const names = ["layer", "heads", ...Array(model.n_head).keys(), "MLP"];
-    grid.append(node("div", { role: "row", class: "names" }, ...names.map((name) => node("span", { role: "columnheader" }, String(name)))));
+    grid.append(
+      node(
+        "div",
+        { role: "row", class: "names" },
+        ...names.map((name) => node("span", { role: "columnheader" }, String(name))),
+      ),
+    );
     for (let layer = 0; layer < model.n_layer; layer++) this.#rows.push(this.#addRow(grid, layer));
     grid.addEventListener("keydown", (event) => this.#onKey(event));
     grid.addEventListener("pointerleave", () => acts.readOut(null));
@@ -50,8 +57,11 @@ export class Grid {
   #makeCell(role, name, units, unit, text) {
     const button = node("button", { type: "button", tabindex: "-1", "aria-pressed": "false", "data-name": name }, text);
     button.classList.add(unit ? "unit" : "row");
-    button.addEventListener("click", (event) => (event.shiftKey && unit ? this.#acts.look(unit) : this.#acts.toggle(units, unit)));
-    if (unit) for (const type of ["pointerenter", "focus"]) button.addEventListener(type, () => this.#acts.readOut(unit));
+    button.addEventListener("click", (event) =>
+      event.shiftKey && unit ? this.#acts.look(unit) : this.#acts.toggle(units, unit),
+    );
+    if (unit)
+      for (const type of ["pointerenter", "focus"]) button.addEventListener(type, () => this.#acts.readOut(unit));
     return { frame: node("div", { role }, button), button, name, units, unit };
   }
 
@@ -71,7 +81,8 @@ export class Grid {
 
   #onKey(event) {
     const [row, column] = this.#at;
-    const end = this.#rows[0].length - 1, bottom = this.#rows.length - 1;
+    const end = this.#rows[0].length - 1,
+      bottom = this.#rows.length - 1;
     const whole = event.ctrlKey || event.metaKey;
     const target = {
       ArrowLeft: [row, Math.max(column - 1, 0)],
@@ -95,7 +106,12 @@ export class Grid {
       const off = units.every((each) => isOff(state, each));
       button.setAttribute("aria-pressed", String(off));
       if (unit) {
-        const effect = effects && !off ? (unit.head === null ? effects.mlps[unit.layer] : effects.heads[unit.layer][unit.head]) : null;
+        const effect =
+          effects && !off
+            ? unit.head === null
+              ? effects.mlps[unit.layer]
+              : effects.heads[unit.layer][unit.head]
+            : null;
         const turns = !off && changes !== null && changes(unit);
         const looked = unit.head !== null && state.look[0] === unit.layer && state.look[1] === unit.head;
         this.#paintUnit(button, name, { off, effect, limit, turns, looked, label });
@@ -111,7 +127,10 @@ export class Grid {
     button.classList.toggle("turns", turns);
     button.classList.toggle("looked", looked);
     button.textContent = off ? "off" : effect === null ? "" : points(effect, 0);
-    const effectWords = effect === null ? "" : `, ${points(effect)} points for ${isolate(label)}${turns ? ", changes the prediction" : ""}`;
+    const effectWords =
+      effect === null
+        ? ""
+        : `, ${points(effect)} points for ${isolate(label)}${turns ? ", changes the prediction" : ""}`;
     button.setAttribute("aria-label", `${name} off${effectWords}${looked ? ", shown in the attention view" : ""}`);
   }
 }
@@ -121,5 +140,12 @@ export function showLegend(limit, label) {
   const scale = node("span", { class: "scale", "aria-hidden": "true" });
   scale.style.background = `linear-gradient(to right, ${[-1, -0.5, 0, 0.5, 1].map((x) => diverging(x)).join(", ")})`;
   const name = node("bdi", {}, label);
-  byId("legend").replaceChildren(`${points(-limit, 0)} `, scale, " ", `${points(limit, 0)} points for `, name, " and beyond");
+  byId("legend").replaceChildren(
+    `${points(-limit, 0)} `,
+    scale,
+    " ",
+    `${points(limit, 0)} points for `,
+    name,
+    " and beyond",
+  );
 }

@@ -10,13 +10,25 @@ import { percent, readableOn, showLabel } from "./words.js";
 export function showLens(panel, answer, focus, model) {
   const k = answer.labels.indexOf(focus);
   const rows = answer.probabilities;
-  const title = `What the output layer would say at each token and layer: the probability of ${isolate(showLabel(focus, model))}, in percent.`;
+  const name = isolate(showLabel(focus, model));
+  const title = `What the output layer would say at each token and layer: the probability of ${name}, in percent.`;
   if (k < 0) {
-    panel.replaceChildren(node("p", { class: "quiet" }, `The lens has no numbers for ${isolate(showLabel(focus, model))}: choose another bar.`));
+    panel.replaceChildren(
+      node(
+        "p",
+        { class: "quiet" },
+        `The lens has no numbers for ${isolate(showLabel(focus, model))}: choose another bar.`,
+      ),
+    );
     return;
   }
   const depth = (l) => (l === 0 ? "input" : `after ${l - 1}`);
-  const head = node("tr", {}, node("th", { scope: "col" }, "token"), ...rows.map((_, l) => node("th", { scope: "col" }, depth(l))));
+  const head = node(
+    "tr",
+    {},
+    node("th", { scope: "col" }, "token"),
+    ...rows.map((_, l) => node("th", { scope: "col" }, depth(l))),
+  );
   const body = labelTokens(answer.tokens).map((label, position) => {
     const cells = rows.map((row, l) => {
       const p = row[position][k];
@@ -27,7 +39,15 @@ export function showLens(panel, answer, focus, model) {
     });
     return node("tr", {}, node("th", { scope: "row" }, tokenElement(label)), ...cells);
   });
-  const table = node("table", { class: "lens" }, node("caption", {}, title), node("thead", {}, head), node("tbody", {}, ...body));
-  const note = "The network reads its answer at the last token, after the last layer. The other cells are what-ifs, not steps of its reasoning.";
+  const table = node(
+    "table",
+    { class: "lens" },
+    node("caption", {}, title),
+    node("thead", {}, head),
+    node("tbody", {}, ...body),
+  );
+  const note =
+    "The network reads its answer at the last token, after the last layer. " +
+      "The other cells are what-ifs, not steps of its reasoning.";
   panel.replaceChildren(table, node("p", { class: "quiet" }, note));
 }

@@ -36,7 +36,9 @@ export class Page {
     this.other = new TypedText(byId("other"), (other) => this.change({ ...this.state, other }, "typing"));
     fillChooser(model, (text) => this.changeText(text));
     this.tokenRow = new TokenRow((position) => this.toggleToken(position));
-    this.removals = new WordChoice(byId("removals"), model.removals, (removal) => this.change({ ...this.state, removal }));
+    this.removals = new WordChoice(byId("removals"), model.removals, (removal) =>
+      this.change({ ...this.state, removal }),
+    );
     this.fills = new WordChoice(byId("fills"), model.fills, (fill) => this.chooseFill(fill));
     this.bars = new Bars(model, (focus) => this.change({ ...this.state, focus }));
     this.grid = new Grid(model, {
@@ -147,13 +149,18 @@ export class Page {
     this.showAttention(answers.recording);
     if (lens && state.view === "lens" && !answers.problems.lens) showLens(this.tabs.panel("lens"), lens, focus, model);
     this.random.show(state, answers, model);
-    if (answers.fresh.has("run")) announce(byId("live"), describeAnswer(run, state, focus, (label) => showLabel(label, model)));
+    if (answers.fresh.has("run"))
+      announce(
+        byId("live"),
+        describeAnswer(run, state, focus, (label) => showLabel(label, model)),
+      );
   }
 
   // Each line stands near what caused it.
   paintProblems({ run, attention, heads, lens }) {
     const ofFill = run?.startsWith("other") || run?.startsWith("fill");
-    const nothing = this.answers.run === null && countSwitches(this.state) > 0; // a link that is refused: no tokens to click
+    // A link that is refused leaves no tokens to click.
+    const nothing = this.answers.run === null && countSwitches(this.state) > 0;
     announce(byId("text-error"), ofFill || !run ? "" : run + (nothing ? "; “Everything on” starts anew" : ""));
     announce(byId("grid-error"), (ofFill && run) || heads || "");
     announce(this.attentionError, attention ?? "");
@@ -164,7 +171,13 @@ export class Page {
     this.hovered = unit;
     const { run, effects } = this.answers;
     if (run === null) return;
-    byId("readout").textContent = describeUnit(unit ?? this.state.unit, this.state, effects, this.focus, showLabel(this.focus, this.model));
+    byId("readout").textContent = describeUnit(
+      unit ?? this.state.unit,
+      this.state,
+      effects,
+      this.focus,
+      showLabel(this.focus, this.model),
+    );
   }
 
   shareLink() {

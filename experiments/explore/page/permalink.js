@@ -29,7 +29,8 @@ export function readFragment(fragment, model) {
   const state = emptyState(fields.get("text") ?? "", model.fills[0].name, model.removals[0].name);
   const list = (name) => (fields.get(name) ?? "").split(",").filter(Boolean);
   const whole = (digits, end) => /^\d{1,6}$/.test(digits) && Number(digits) < end;
-  const isHead = (name) => /^\d+\.\d+$/.test(name) && whole(name.split(".")[0], model.n_layer) && whole(name.split(".")[1], model.n_head);
+  const isHead = (name) =>
+    /^\d+\.\d+$/.test(name) && whole(name.split(".")[0], model.n_layer) && whole(name.split(".")[1], model.n_head);
   const left = [];
   const keep = (items, valid) => items.filter((item) => valid(item) || (left.push(item), false));
 
@@ -49,9 +50,12 @@ export function readFragment(fragment, model) {
 }
 
 function nameProblem(fields, model, left) {
-  const sha = fields.get("model"), mine = model.sha256.slice(0, 12);
-  if ((fields.get("v") ?? "1") !== "1") return "This link is of another version of the page; what it shares with this one is shown.";
-  if (sha && sha !== mine) return `This link was made with another network (${sha.slice(0, 12)}; this one is ${mine}): the numbers differ.`;
+  const sha = fields.get("model"),
+    mine = model.sha256.slice(0, 12);
+  if ((fields.get("v") ?? "1") !== "1")
+    return "This link is of another version of the page; what it shares with this one is shown.";
+  if (sha && sha !== mine)
+    return `This link was made with another network (${sha.slice(0, 12)}; this one is ${mine}): the numbers differ.`;
   if (left.length) return `This link asks for what this network does not have: ${left.join(", ").slice(0, 80)}.`;
   return null;
 }

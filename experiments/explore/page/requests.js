@@ -1,13 +1,15 @@
 // Talk to the server. Each kind of request has at most one answer on its way: a new one aborts the former, and an answer
 // that comes late all the same is dropped. Exports: Requests, fetchJson.
 
-const TRIES = 20, PAUSE = 150; // a busy server tells with Retry-After to ask again, in ms here
+const TRIES = 20,
+  PAUSE = 150; // a busy server tells with Retry-After to ask again, in ms here
 
 export class Requests {
   #counters = {};
   #running = {};
 
-  // Return the answer, or null where a newer request of this kind, or `abort`, has overtaken it. Throws Error(the server's line).
+  // Return the answer, or null where a newer request of this kind, or `abort`, has overtaken it.
+  // Throws Error(the server's line).
   async ask(kind, body) {
     this.abort(kind);
     const counter = this.#counters[kind];
@@ -50,6 +52,8 @@ async function reach(path, body, signal) {
     return await fetch(path, { ...(body === undefined ? {} : post), signal });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Error("The server does not answer: is explore.py still running? Nothing is lost; change anything to ask again.");
+    throw new Error(
+      "The server does not answer: is explore.py still running? Nothing is lost; change anything to ask again.",
+    );
   }
 }

@@ -15,13 +15,17 @@ export function experimentFile(model, state, answer) {
   };
 }
 
-// unit, label, before, after: first the switches as they are, then each unit switched off too (before: the switches alone).
+// unit, label, before, after: first the switches as they are, then each unit switched off too
+// (before: the switches alone).
 // units: of /api/heads, or null
 export function listRows(answer, units) {
   const rows = [["unit", "label", "before", "after"]];
-  const add = (name, before, after) => answer.labels.forEach((label, k) => rows.push([name, label, before[k], after[k]]));
+  const add = (name, before, after) =>
+    answer.labels.forEach((label, k) => rows.push([name, label, before[k], after[k]]));
   add("switches", answer.before, answer.after);
-  units?.heads.forEach((row, layer) => row.forEach((p, head) => add(nameUnit({ layer, head }) + " too", answer.after, p)));
+  units?.heads.forEach((row, layer) =>
+    row.forEach((p, head) => add(nameUnit({ layer, head }) + " too", answer.after, p)),
+  );
   units?.mlps.forEach((p, layer) => add(nameUnit({ layer, head: null }) + " too", answer.after, p));
   return rows;
 }

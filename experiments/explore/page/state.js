@@ -2,11 +2,24 @@
 //
 // A state is a plain object: {text, heads: ["0.3"], mlps: [2], tokens: {4: "hide"}, fill, other, removal, look: [0, 3],
 // unit: {layer, head or null for an MLP}, focus: a label or null, view: the name of a tab}.
-// Exports: emptyState, nameUnit, isOff, toggleUnits, countSwitches, askFor, sameExperiment, describeSwitches, UndoStack.
+// Exports: emptyState, nameUnit, isOff, toggleUnits, countSwitches, askFor, sameExperiment, describeSwitches,
+// UndoStack.
 
 export function emptyState(text, fill, removal) {
   const unit = { layer: 0, head: 0 };
-  return { text, heads: [], mlps: [], tokens: {}, fill, other: "", removal, look: [0, 0], unit, focus: null, view: "attention" };
+  return {
+    text,
+    heads: [],
+    mlps: [],
+    tokens: {},
+    fill,
+    other: "",
+    removal,
+    look: [0, 0],
+    unit,
+    focus: null,
+    view: "attention",
+  };
 }
 
 // A unit is {layer, head}; head null means the layer's MLP.
@@ -21,7 +34,8 @@ export function isOff(state, unit) {
 // Switch all of these units off, or, where all of them are off, on again.
 export function toggleUnits(state, units) {
   const off = !units.every((unit) => isOff(state, unit));
-  const heads = new Set(state.heads), mlps = new Set(state.mlps);
+  const heads = new Set(state.heads),
+    mlps = new Set(state.mlps);
   for (const unit of units) {
     const [set, key] = unit.head === null ? [mlps, unit.layer] : [heads, `${unit.layer}.${unit.head}`];
     if (off) set.add(key);

@@ -9,8 +9,17 @@ export class Tabs {
   // names: {attention: "Attention", ...}
   constructor(names, onView) {
     for (const [name, title] of Object.entries(names)) {
-      const tab = node("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `view-${name}` }, title);
-      const panel = node("div", { role: "tabpanel", id: `view-${name}`, "aria-labelledby": `tab-${name}`, tabindex: "0" });
+      const tab = node(
+        "button",
+        { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": `view-${name}` },
+        title,
+      );
+      const panel = node("div", {
+        role: "tabpanel",
+        id: `view-${name}`,
+        "aria-labelledby": `tab-${name}`,
+        tabindex: "0",
+      });
       tab.addEventListener("click", () => onView(name));
       byId("tabs").append(tab);
       byId("views").append(panel);

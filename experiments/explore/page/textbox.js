@@ -43,7 +43,11 @@ export class TypedText {
 export function fillChooser(model, onText) {
   const chooser = byId("examples");
   const about = model.about.map((line) => node("option", { value: "", disabled: true }, line)); // how they were chosen
-  chooser.append(node("option", { value: "" }, about.length ? "Examples: close calls …" : "Examples …"), ...about, ...groupExamples(model));
+  chooser.append(
+    node("option", { value: "" }, about.length ? "Examples: close calls …" : "Examples …"),
+    ...about,
+    ...groupExamples(model),
+  );
   chooser.addEventListener("change", () => {
     if (chooser.value !== "") onText(model.examples[Number(chooser.value)].text);
     chooser.value = "";
@@ -95,7 +99,8 @@ export class TokenRow {
       const fixed = position === last && removal === undefined && state.removal === "hide";
       button.setAttribute("aria-disabled", String(fixed));
       if (fixed) button.title = FIXED;
-      else button.title = `token ${position}: ${removal ? STATES[removal] + "; a click keeps it" : "a click will " + state.removal + " it"}`;
+      else
+        button.title = `token ${position}: ${removal ? STATES[removal] + "; a click keeps it" : "a click will " + state.removal + " it"}`;
     });
   }
 
