@@ -14,6 +14,7 @@ import { drawLines, linesPicture } from "./lines.js";
 import { drawThumbnails, thumbnailsPicture } from "./thumbnails.js";
 import { drawMatrix, matrixPicture } from "./matrix.js";
 import { drawNeurons, neuronsPicture } from "./neurons.js";
+import { describePatterns } from "./patterns.js";
 import { describePoint, drawTable, viewRows } from "./rows.js";
 import { savePng, saveCsv, saveSvg } from "./exports.js";
 
@@ -71,9 +72,10 @@ export class AttentionPanel {
     this.box = node("div", { class: "view", role: "tabpanel", id: "attention-view" });
     this.readout = node("p", { class: "readout", role: "status" });
     this.scale = node("div", { class: "scale", "aria-hidden": "true" });
+    this.patterns = node("p", { class: "patterns" });
     const foot = node("div", { class: "attention-foot" }, this.scale, node("p", { class: "note" }, NOTE));
     element.classList.add("attention");
-    element.append(this.buildBar(), this.strip.element, tabs, this.box, this.readout, foot);
+    element.append(this.buildBar(), this.strip.element, tabs, this.box, this.readout, this.patterns, foot);
   }
 
   buildBar() {
@@ -178,6 +180,7 @@ export class AttentionPanel {
   }
 
   drawView(scene) {
+    this.patterns.textContent = describePatterns(scene);
     const say = (text) => announce(this.readout, text);
     const onQuery = (query) => this.change({ query });
     const { names } = this.recording;
@@ -238,9 +241,7 @@ export class AttentionPanel {
   }
 }
 
-function write3(value) {
-  return value.toFixed(3);
-}
+const write3 = (value) => value.toFixed(3);
 
 function fillNumbers(select, count) {
   if (select.options.length === count) return;

@@ -15,8 +15,8 @@ from ..report import render
 
 PAGE = Path(__file__).parent
 # Those of the attention panel, each after those that it imports.
-VIEWS = ("nodes", "tokens", "colours", "recording", "lines", "thumbnails", "matrix", "neurons", "rows", "strip")
-PANEL = [PAGE / f"{name}.js" for name in (*VIEWS, "exports", "attention")]
+VIEWS = ("nodes", "tokens", "colours", "recording", "lines", "thumbnails", "matrix", "neurons", "rows")
+PANEL = [PAGE / f"{name}.js" for name in (*VIEWS, "patterns", "strip", "exports", "attention")]
 STYLE = PAGE / "page.css"
 IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([\w-]+\.js)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(?:async )?function |const |class )", re.MULTILINE)

@@ -468,6 +468,21 @@ def test_without_the_first_token_every_row_sums_to_one(corpus, browser):
 
 
 @slow
+def test_the_patterns_of_the_head_stand_beside_uniform_attention(corpus, browser):
+    with open_page(browser, corpus.as_uri()) as page:
+        line = page.locator(".patterns").text_content()
+        weights = page.evaluate(f"({READ_MAP})(headgate.panel.scene().map)")
+    scores = {"previous": [], "first": [], "itself": [], "last 4": []}
+    for i, row in enumerate(weights[1:], start=1):
+        masses = {"previous": row[i - 1], "first": row[0], "itself": row[i], "last 4": sum(row[max(0, i - 3) : i + 1])}
+        for name, mass in masses.items():
+            scores[name].append((mass, min(4 if name == "last 4" else 1, i + 1) / (i + 1)))
+    means = {name: np.mean(pairs, axis=0) for name, pairs in scores.items()}
+    parts = [f"{name} {score:.2f} (uniform {uniform:.2f})" for name, (score, uniform) in means.items()]
+    assert line == "Over all queries: " + ", ".join(parts)
+
+
+@slow
 def test_what_moved_is_shown_where_asked_for(corpus, browser):
     data = read_data(corpus.read_text(encoding="utf-8"))["texts"][0]["recording"]
     with open_page(browser, corpus.as_uri()) as page:
