@@ -34,76 +34,90 @@ def write_body(experiment: Experiment) -> dict[str, object]:
 
 
 def write_python(subject: Subject, experiment: Experiment) -> str:
-    """Return a script that computes `before` and `after`."""
-    opener, arguments = subject.call.partition("(")[0], write_arguments(experiment)
-    closed = experiment.heads or experiment.mlps
-    fills = bool(closed) and experiment.fill != "zero"
+    """Return a script that computes `before` and `after`, with a plain call of the network where that suffices."""
+    is_filled = bool(experiment.heads or experiment.mlps) and experiment.fill != "zero"
+    arguments = write_arguments(experiment, ".to(ids.device)" if is_filled else "")
+    place = ", device=subject.device.device" if is_filled else ""
     lines = [
         "import torch",
         "",
-        f"from experiments.explore.subject import {opener}",
-        *(["from model import masks"] if arguments else []),
+        *write_opening(subject, is_filled, bool(arguments)),
+        f"ids = torch.tensor([tokenizer.encode({experiment.text!r})]{place})",
+        f"before = model(ids){write_softmax(subject)}",
         "",
-        f"subject = {subject.call}",
-        "model, trunk, device = subject.model, subject.model.trunk, subject.device.device",
-        f"ids = subject.tokenizer.encode({experiment.text!r})",
-        f"before = model(torch.tensor([ids], device=device)){'' if subject.labels else '[:, -1]'}.softmax(dim=-1)[0]",
-        "",
-        *write_embedding(experiment),
-        "arguments = {}",
+        *write_tokens(experiment),
         *arguments,
-        *(write_draws(experiment) if fills else []),
-        *write_reading(fills),
+        *(write_draws(experiment) if is_filled else []),
+        *write_reading(subject, experiment, bool(arguments), is_filled),
         "print(before.tolist(), after.tolist(), sep='\\n')",
     ]
     return "\n".join(lines) + "\n"
 
 
-def write_embedding(experiment: Experiment) -> Code:
-    """Return the lines that delete and fill tokens."""
+def write_opening(subject: Subject, is_filled: bool, needs_masks: bool) -> Code:
+    """Return the lines that load the network and, where parts are filled, the texts that fills are made of."""
+    masks = ", masks" if needs_masks else ""
+    if not is_filled:
+        load = "load_classifier" if subject.labels else "load_lm"
+        opened = f"{load}({subject.source!r}), Tokenizer.load({subject.source!r})"
+        return [f"from model import Tokenizer, {load}{masks}", "", f"model, tokenizer = {opened}"]
+    return [
+        f"from experiments.explore.subject import {subject.call.partition('(')[0]}",
+        "from model import masks",
+        "",
+        f"subject = {subject.call}",
+        "model, tokenizer = subject.model, subject.tokenizer",
+    ]
+
+
+def write_softmax(subject: Subject) -> str:
+    """Return how probabilities come from the logits, of a language model those at the last token."""
+    return f"{'' if subject.labels else '[:, -1]'}.softmax(dim=-1)[0]"
+
+
+def write_tokens(experiment: Experiment) -> Code:
+    """Return the lines that delete tokens, and replace the embeddings of others."""
     lines = []
     if len(experiment.kept) < len(experiment.ids):
-        deleted = sorted(set(range(len(experiment.ids))) - set(experiment.kept))
-        lines.append(f"ids = [token for i, token in enumerate(ids) if i not in {deleted}]  # deleted")
-    lines.append("x = trunk.embed(torch.tensor([ids], device=device))  # (1, T, C)")
-    for i, position in enumerate(experiment.kept):
-        if experiment.tokens.get(position) == "fill":
-            lines.append(f"x[0, {i}] = trunk.wte.weight.mean(dim=0) + trunk.wpe.weight[{i}]  # filled")
+        lines.append(f"ids = ids[:, {experiment.kept}]  # the others are deleted")
+    if filled := [i for i, position in enumerate(experiment.kept) if experiment.tokens.get(position) == "fill"]:
+        lines.append("trunk = model.trunk")
+        lines.append("x = trunk.embed(ids)  # (1, T, C)")
+        lines.append(f"x[0, {filled}] = trunk.wte.weight.mean(dim=0) + trunk.wpe.weight[{filled}]  # filled")
     return lines
 
 
-def write_arguments(experiment: Experiment) -> Code:
-    """Return the lines that make the arguments of the forward pass."""
-    lines = []
-    hidden = [i for i, position in enumerate(experiment.kept) if experiment.tokens.get(position) == "hide"]
-    if hidden:
-        lines.append(f"hidden = torch.tensor([[i in {hidden} for i in range(len(ids))]], device=device)")
-        lines.append('arguments["attn_mask"] = masks.hide_tokens(hidden)')
+def write_arguments(experiment: Experiment, place: str) -> Code:
+    """Return the lines that make the arguments of the forward pass. place: what moves a tensor to the network."""
+    arguments = {}
+    if "hide" in experiment.tokens.values():
+        hidden = [experiment.tokens.get(position) == "hide" for position in experiment.kept]
+        arguments["attn_mask"] = f"masks.hide_tokens(torch.tensor([{hidden}]))"
     if experiment.heads:
-        heads = [tuple(head) for head in experiment.heads]
-        lines.append(f'arguments["head_gate"] = masks.close_heads(model.config, {heads}).to(device)')
+        arguments["head_gate"] = f"masks.close_heads(model.config, {[tuple(head) for head in experiment.heads]})"
     if experiment.mlps:
-        lines.append(f'arguments["mlp_gate"] = masks.close_mlps(model.config, {list(experiment.mlps)}).to(device)')
-    return lines
+        arguments["mlp_gate"] = f"masks.close_mlps(model.config, {list(experiment.mlps)})"
+    rows = [f'    "{name}": {value}{place},' for name, value in arguments.items()]
+    return ["arguments = {", *rows, "}"] if rows else []
 
 
 def write_draws(experiment: Experiment) -> Code:
     """Return the lines that compute what switched-off parts emit."""
-    lines = [f"other = subject.tokenizer.encode({experiment.other!r})"] if experiment.fill == "text" else []
-    call = f"subject.compute_fills({experiment.fill!r}, ids{', other' if experiment.fill == 'text' else ''})"
+    lines = [f"other = tokenizer.encode({experiment.other!r})"] if experiment.fill == "text" else []
+    call = (
+        f"subject.compute_fills({experiment.fill!r}, ids[0].tolist(){', other' if experiment.fill == 'text' else ''})"
+    )
     parts = [name for name, closed in (("head", experiment.heads), ("mlp", experiment.mlps)) if closed]
     pairs = ", ".join(f'"{part}_fill": fill["{part}_fill"]' for part in parts)
     return [*lines, f"draws = [{{{pairs}}} for fill in {call}]"]
 
 
-def write_reading(fills: bool) -> Code:
-    """Return the lines that run the blocks and read the last token."""
-    if not fills:
-        return [
-            "x = trunk.norm(trunk.run(x, **arguments))[:, -1:]",
-            "after = subject.read(x).softmax(dim=-1)[0]",
-        ]
-    return [
-        "streams = [trunk.norm(trunk.run(x, **arguments, **fill))[:, -1:] for fill in draws]",
-        "after = torch.stack([subject.read(x).softmax(dim=-1)[0] for x in streams]).mean(dim=0)",
-    ]
+def write_reading(subject: Subject, experiment: Experiment, has_arguments: bool, is_filled: bool) -> Code:
+    """Return the line that runs the network."""
+    given = (", **arguments" if has_arguments else "") + (", **fill" if is_filled else "")
+    replaces = "fill" in experiment.tokens.values()
+    logits = f"model.read(trunk.norm(trunk.run(x{given})))" if replaces else f"model(ids{given})"
+    probabilities = f"{logits}{write_softmax(subject)}"
+    if not is_filled:
+        return [f"after = {probabilities}"]
+    return [f"after = torch.stack([{probabilities} for fill in draws]).mean(dim=0)"]

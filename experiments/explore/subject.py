@@ -46,7 +46,7 @@ class Subject:
     """A network in eval mode on its device, fp32, and the texts around it."""
 
     name: str  # of the run or the model
-    call: str  # the Python call that opens it again
+    source: str  # what loads the network: the folder of the run, or the name of the model
     model: GPT2Classifier | GPT2LM
     tokenizer: Tokenizer
     device: Device
@@ -60,6 +60,11 @@ class Subject:
     def labels(self) -> tuple[str, ...]:
         """The classes; none of a language model."""
         return self.model.labels if isinstance(self.model, GPT2Classifier) else ()
+
+    @property
+    def call(self) -> str:
+        """The Python call that opens it again."""
+        return f"open_run({self.name!r})" if self.labels else f"open_language_model({self.source!r})"
 
     @property
     def fill_names(self) -> tuple[FillName, ...]:
@@ -104,12 +109,11 @@ def open_run(run: str = "latest", device: Device | None = None) -> Subject:
     """Open the classifier of a run of train.py. Raises InputError where there is none."""
     device = device or Device.choose("auto", "fp32")
     study = open_study(run, device)
-    name = study.run.name
     donors, candidates = study.draw_texts("train", DONORS), study.draw_texts("test", EXAMPLES)
     examples = choose_examples(study.clf, candidates, device)
     return Subject(
-        name,
-        f"open_run({name!r})",
+        study.run.name,
+        str(study.run),
         study.clf,
         study.tokenizer,
         device,
@@ -134,8 +138,7 @@ def open_language_model(model: str, device: Device | None = None) -> Subject:
     donors = train.select(np.arange(min(DONORS, len(train))))
     examples = [{"text": text, "label": None, "predicted": None} for text in PROMPTS]
     weights = hub.content_hash(checkpoint / WEIGHTS)
-    call = f"open_language_model({model!r})"
-    return Subject(Path(model).name, call, lm, tokenizer, device, donors, examples, corpus.name, weights)
+    return Subject(Path(model).name, model, lm, tokenizer, device, donors, examples, corpus.name, weights)
 
 
 def choose_examples(clf: GPT2Classifier, texts: Texts, device: Device) -> list[Example]:

@@ -48,7 +48,7 @@ POLICY = {  # Content-Security-Policy
 }
 
 
-def make_subject(model, name: str, call: str, run=None) -> Subject:
+def make_subject(model, name: str, source: str, run=None) -> Subject:
     """Return a random network of the tiny shape among a few texts."""
     tokenizer, device = Tokenizer.load("gpt2-mini"), Device.choose("cpu", "fp32")
     labels = getattr(model, "labels", None)
@@ -59,7 +59,7 @@ def make_subject(model, name: str, call: str, run=None) -> Subject:
     for shift, example in enumerate(examples if labels else []):  # the first one is right, the second one is not
         predicted = int(model(torch.tensor([tokenizer.encode(example["text"])])).argmax())
         example |= {"label": labels[(predicted + shift) % len(labels)], "predicted": labels[predicted]}
-    return Subject(name, call, model, tokenizer, device, donors, examples, "donors", "ab" * 32, run)
+    return Subject(name, source, model, tokenizer, device, donors, examples, "donors", "ab" * 32, run)
 
 
 @pytest.fixture(scope="session")
@@ -77,12 +77,12 @@ def lm_network(reference):
 def subject(clf_network, tmp_path_factory) -> Subject:
     """A classifier, of a run that has no `ablate` folder."""
     run = tmp_path_factory.mktemp("runs") / "one"
-    return make_subject(clf_network.ours, "one", "open_run('one')", run)
+    return make_subject(clf_network.ours, "one", str(clf_network.folder), run)
 
 
 @pytest.fixture(scope="session")
 def language_subject(lm_network) -> Subject:
-    return make_subject(lm_network.ours, "tiny", "open_language_model('tiny')")
+    return make_subject(lm_network.ours, "tiny", str(lm_network.folder))
 
 
 @pytest.fixture

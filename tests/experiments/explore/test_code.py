@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.explore.experiment import read_experiment
+from model import Tokenizer
 
 TEXTS = [
     "i felt so happy at work",
@@ -52,9 +53,10 @@ def asked(request, monkeypatch):
     subject = request.getfixturevalue(f"{kind}subject")
 
     def open_again(name):
-        assert name == subject.name
+        assert name == (subject.name if subject.labels else subject.source)
         return subject
 
+    monkeypatch.setattr(Tokenizer, "load", lambda folder: subject.tokenizer)  # the folder has none
     opener = subject.call.partition("(")[0]
     monkeypatch.setattr(f"experiments.explore.subject.{opener}", open_again)
     return subject, request.getfixturevalue(f"{kind}client")
