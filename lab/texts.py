@@ -1,7 +1,7 @@
 """A corpus as a model reads it: every experiment starts here."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,3 +86,12 @@ def find_words(
         ]
         for name, vocabulary in classes.items()
     }
+
+
+def name_next_tokens(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[str]:
+    """Return a name for each of these token ids: its piece, with its number where several pieces look alike, as halves
+    of a character do."""
+    pieces = [tokenizer.decode([token]) for token in tokens]
+    return [
+        f"{piece} ({token})" if pieces.count(piece) > 1 else piece for piece, token in zip(pieces, tokens, strict=True)
+    ]

@@ -14,7 +14,7 @@ from lab.attention import MOST_TOKENS, Recording, list_tokens, pack, record_atte
 from lab.output import write_text
 from lab.page.bundle import PANEL, STYLE, bundle
 from lab.progress import console
-from lab.texts import check_pair
+from lab.texts import check_pair, name_next_tokens
 from lab.units import Head
 from model import GPT2LM, GPT2Classifier, InputError, Tokenizer
 
@@ -171,20 +171,11 @@ def record_text(model: GPT2Classifier | GPT2LM, tokenizer: Tokenizer, text: str,
     if isinstance(model, GPT2Classifier):
         probabilities = dict(zip(model.labels, p.tolist(), strict=True))
     else:
-        probabilities = name_next_tokens(p, tokenizer)
+        values, tokens = p[: len(tokenizer)].topk(min(NEXT_TOKENS, len(tokenizer)))
+        probabilities = dict(zip(name_next_tokens(tokenizer, tokens.tolist()), values.tolist(), strict=True))
     predicted = max(probabilities, key=lambda name: probabilities[name])
     note = "" if label is None else "right" if label == predicted else "wrong"
     return ShownText(recording, text, probabilities, predicted, label, note)
-
-
-def name_next_tokens(p: torch.Tensor, tokenizer: Tokenizer) -> dict[str, float]:
-    """Return the likeliest next tokens of p (V,), each under a name of its own."""
-    probabilities: dict[str, float] = {}
-    values, ids = p[: len(tokenizer)].topk(min(NEXT_TOKENS, len(tokenizer)))
-    for token, value in zip(ids.tolist(), values.tolist(), strict=True):
-        piece = tokenizer.decode([token])
-        probabilities[piece if piece not in probabilities else f"{piece} ({token})"] = value
-    return probabilities
 
 
 def describe_model(model: GPT2Classifier | GPT2LM) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lab.attention import MOST_TOKENS, list_tokens, pack, record_attention
+from lab.texts import name_next_tokens
 from lab.units import Head
 from model import GPT2Classifier, InputError, Interventions, Trace, masks
 
@@ -121,16 +122,7 @@ def answer(subject: Subject, experiment: Experiment) -> Answer:
         return Answer(list(subject.labels), before, after, None)
     shown = torch.cat([before.topk(SHOWN).indices, after.topk(SHOWN).indices]).tolist()
     shown = list(dict.fromkeys(shown))  # each once, the likeliest before first
-    return Answer(name_tokens(subject, shown), before, after, torch.tensor(shown))
-
-
-def name_tokens(subject: Subject, tokens: Sequence[int]) -> list[str]:
-    """Return a label for each of these token ids: its piece, with its number where several pieces look alike, as parts
-    of a character do."""
-    pieces = [subject.tokenizer.decode([token]) for token in tokens]
-    return [
-        f"{piece} ({token})" if pieces.count(piece) > 1 else piece for piece, token in zip(pieces, tokens, strict=True)
-    ]
+    return Answer(name_next_tokens(subject.tokenizer, shown), before, after, torch.tensor(shown))
 
 
 def run(subject: Subject, experiment: Experiment) -> Json:

@@ -3,7 +3,7 @@
 import pytest
 
 from data import read_corpus
-from lab.texts import check_pair, describe_texts, read_texts
+from lab.texts import check_pair, describe_texts, name_next_tokens, read_texts
 from model import GPT2Config, InputError, Tokenizer
 
 LINES = {
@@ -55,3 +55,8 @@ def test_a_tokenizer_may_not_have_more_tokens_than_the_model(corpus, tokenizer):
     check_pair(tokenizer, config(17))
     with pytest.raises(InputError, match="has 50257 tokens, the model only 50256: not a pair"):
         read_texts(corpus, tokenizer, config(17, vocab_size=50256), truncate=False)
+
+
+def test_next_tokens_have_names_of_their_own():
+    tokenizer = Tokenizer.load("gpt2-mini")
+    assert name_next_tokens(tokenizer, [447, 72, 237]) == ["\ufffd (447)", "i", "\ufffd (237)"]

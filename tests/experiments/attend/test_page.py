@@ -140,14 +140,6 @@ def test_a_language_model_shows_its_next_tokens(tokenizer):
     assert data["texts"][0]["predicted"] == tokenizer.decode([int(p.argmax())])
 
 
-def test_tokens_of_one_spelling_are_told_apart(tokenizer):
-    halves = [token for token in range(300) if tokenizer.decode([token]) == "\ufffd"][:2]
-    p = torch.zeros(50257).double()
-    p[halves[0]], p[halves[1]] = 0.5, 0.4
-    named = attend_page.name_next_tokens(p, tokenizer)
-    assert list(named.items())[:2] == [("\ufffd", 0.5), (f"\ufffd ({halves[1]})", 0.4)]
-
-
 def test_the_network_stays_as_it_was(network, tokenizer):
     torch.manual_seed(0)
     clf = type(network.ours)(
