@@ -9,14 +9,17 @@ import urllib.request
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 import small_run
 import uvicorn
 from browser import NO_NETWORK, check_accessibility, open_browser, scrolls
+from matplotlib.image import imread
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route
 
 from experiments.explore.check import compare, read_export
@@ -688,6 +691,18 @@ def test_exports_hold_what_is_shown(site: Site, visit: Visit, tmp_path: Path) ->
     assert [float(width or 0) for width in filled[:9]] == pytest.approx(sum(widths, ()))
     assert any(f"{percent(answer['before'][0])} → {percent(answer['after'][0])}" in text for text in texts)
     assert export("png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_ends_of_the_scale_differ_for_who_sees_no_green(visit: Visit, scheme: str) -> None:
+    page = visit(color_scheme=scheme)
+    box = page.locator("#legend .scale").bounding_box()
+    page.context.new_cdp_session(page).send("Emulation.setEmulatedVisionDeficiency", {"type": "deuteranopia"})
+    picture = imread(BytesIO(page.screenshot(clip=box)), format="png")[..., :3]
+    row = picture[len(picture) // 2]
+    low, middle, high = row[4], row[len(row) // 2], row[-5]
+    for one, other in ((low, middle), (middle, high), (low, high)):
+        assert np.linalg.norm(one - other) > 0.35  # of 1.7 between black and white
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
