@@ -114,9 +114,9 @@ def write_draws(experiment: Experiment) -> Code:
 
 def write_reading(subject: Subject, experiment: Experiment, has_arguments: bool, is_filled: bool) -> Code:
     """Return the line that runs the network."""
-    given = (", **arguments" if has_arguments else "") + (", **fill" if is_filled else "")
+    passed = (", **arguments" if has_arguments else "") + (", **fill" if is_filled else "")
     replaces = "fill" in experiment.tokens.values()
-    logits = f"model.read(trunk.norm(trunk.run(x{given})))" if replaces else f"model(ids{given})"
+    logits = f"model.read(trunk.norm(trunk.run(x{passed})))" if replaces else f"model(ids{passed})"
     probabilities = f"{logits}{write_softmax(subject)}"
     if not is_filled:
         return [f"after = {probabilities}"]
