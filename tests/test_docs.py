@@ -297,6 +297,7 @@ WRITERS = {  # the call that writes the files of a page's table
 OTHER_CALLS = [call for call in SMALL_CALLS if call[0] != "verify" and " ".join(call) not in WRITERS.values()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", OTHER_CALLS, ids=" ".join)
 def test_every_other_command_runs(workshop, monkeypatch, call):
     script, *options = call

@@ -182,7 +182,7 @@ def test_the_same_seeds_again_pass_over_what_is_finished(here, unmeasured, monke
     assert {path: path.read_bytes() for run in RUNS[:2] for path in run.iterdir()} == before
 
 
-@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize("epoch", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_seeds_interrupted_in_the_second_go_on_with_it(here, unmeasured, monkeypatch, trained_seeds, epoch):
     assert run_train(monkeypatch, *SEEDS) == 0
     whole = [(run / "model.safetensors").read_bytes() for run in RUNS]
