@@ -33,10 +33,9 @@ def measure_latency(shape: str, device: Device, n: int) -> dict[str, Any]:
     clf = GPT2Classifier(config, corpus.labels).to(device.device).eval().requires_grad_(False)
     subject = Subject(shape, "", clf, tokenizer, device, texts["train"], [], corpus.name, "random weights")
     first = [len(ids) for ids in texts["test"].sequences].index(TOKENS)
+    bodies = draw_experiments(config, texts["test"].strings[first], WARM_UP + n)
     with serve(subject) as port:
-        seconds = [ask(port, body) for body in draw_experiments(config, texts["test"].strings[first], WARM_UP + n)][
-            WARM_UP:
-        ]
+        seconds = [ask(port, body) for body in bodies][WARM_UP:]
     median, p95 = (1000 * np.quantile(seconds, [0.5, 0.95])).tolist()
     return {"shape": shape, "tokens": TOKENS, "requests": n, "median_ms": median, "p95_ms": p95}
 

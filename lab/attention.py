@@ -6,7 +6,7 @@ the residual stream, |w v W_O| (Kobayashi et al. 2020, eq. 5), each row made to 
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ class Recording:
     moved: Tensor  # (L, H, T, T), the shares of what moved
     q: Tensor  # (L, H, T, D)
     k: Tensor  # (L, H, T, D)
-    hidden: Sequence[int] = field(default=())  # positions that no query may attend to
+    hidden: Sequence[int] = ()  # positions that no query may attend to
 
 
 def list_tokens(pieces: Sequence[tuple[str, int, int]]) -> list[Token]:

@@ -96,9 +96,7 @@ def _summarise_words(rows: pd.DataFrame) -> Section:
         "rows": whole.head(TOP).to_dict("records"),
         "n_differ": len(differ),
         "n_compared": int(rows["minus_all_low"].notna().sum()),
-        "differ": differ.sort_values("minus_others", key=abs, ascending=False, kind="stable")
-        .head(TOP)
-        .to_dict("records"),
+        "differ": differ.head(TOP).to_dict("records"),
     }
 
 

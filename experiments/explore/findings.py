@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from lab.effects import read_effects
+from lab.shares import METRIC
 from lab.texts import OVERALL
 from model import InputError
 from model.files import read_json
@@ -47,7 +48,7 @@ def join(effects: pd.DataFrame) -> pd.DataFrame:
     accuracies = effects[(effects["metric"] == "accuracy") & (effects["class"] == OVERALL)]
     columns = [*UNIT, "n", "baseline", "effect", "ci_low", "ci_high"]
     changes = pd.concat([accuracies, recalls])[columns]
-    shares = effects[effects["metric"] == "specific_margin_tempered"][[*UNIT, *SHARES]]
+    shares = effects[effects["metric"] == METRIC][[*UNIT, *SHARES]]
     return changes.merge(shares, "left", UNIT)
 
 
