@@ -18,6 +18,7 @@ from experiments.probe.sources import SHARES, Source, collect_brown, collect_tex
 from experiments.probe.tasks import Probes
 from lab import output
 from lab.cli import check_ranges, command
+from lab.contributions import components, contributions
 from lab.device import Device, DeviceName, Precision
 from lab.effects import read_effects
 from lab.kept import open_analysis
@@ -108,10 +109,10 @@ def read_with_head(study: Study, test: Texts) -> tuple[Tables, list[Shown]]:
     short one that is classified right."""
     clf, labels, device = study.clf, study.clf.labels, study.device
     logits = lens.class_lens(clf, test.sequences, device)  # (N, L + 1, K)
-    added = lens.contributions(clf, test.sequences, device)  # (N, components, K)
+    added = contributions(clf, test.sequences, device)  # (N, components, K)
     readings = {
         "lens": tables.lens_by_layer(logits, test.targets, labels),
-        "contributions": tables.contributions(added, lens.components(clf.config), test.targets, labels),
+        "contributions": tables.contributions(added, components(clf.config), test.targets, labels),
     }
     right = logits[:, -1].argmax(1) == test.targets
     short = np.array([len(ids) <= SHORT for ids in test.sequences])

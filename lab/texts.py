@@ -73,6 +73,12 @@ def check_pair(tokenizer: Tokenizer, config: GPT2Config) -> None:
         raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}: not a pair")
 
 
+def find_whole(texts: Texts, tokenizer: Tokenizer) -> NDArray[np.bool_]:
+    """Return which texts the network reads from their first token on, bool (N,): of longer ones it reads the end."""
+    pairs = zip(texts.sequences, texts.strings, strict=True)
+    return np.array([len(ids) == len(tokenizer.encode(text)) for ids, text in pairs], dtype=bool)
+
+
 def find_words(
     texts: Texts, tokenizer: Tokenizer, classes: Mapping[str, frozenset[str]]
 ) -> dict[str, list[NDArray[np.bool_]]]:

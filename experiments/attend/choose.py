@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from lab.attention import MOST_TOKENS
 from lab.predict import predict
 from lab.study import Study
-from lab.texts import Texts
+from lab.texts import Texts, find_whole
 from lab.units import Head, parse_head
 from model import GPT2Config, InputError
 
@@ -21,10 +21,8 @@ def choose_texts(study: Study, texts: Texts, seed: int) -> list[tuple[str, str]]
 
     A text of which the network reads only the end is not shown."""
     predicted = predict(study.clf, texts.sequences, study.device).argmax(axis=1)
-    encoded = [study.tokenizer.encode(text) for text in texts.strings]
-    whole = np.array([len(ids) == len(all_ids) for ids, all_ids in zip(texts.sequences, encoded, strict=True)])
-    lengths = np.array([len(ids) for ids in encoded])
-    drawable = whole & (lengths <= MOST_TOKENS)
+    lengths = np.array([len(ids) for ids in texts.sequences])
+    drawable = find_whole(texts, study.tokenizer) & (lengths <= MOST_TOKENS)
     short = drawable & (lengths <= max(LONGEST, lengths[drawable].min(initial=MOST_TOKENS)))
     labels = study.clf.labels
     chosen = draw_examples(predicted, texts.targets, short, len(labels), seed)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lab.attention import MOST_TOKENS, list_tokens, pack, record_attention
+from lab.removals import mean_embedding
 from lab.texts import name_next_tokens
 from lab.units import Head
 from model import GPT2Classifier, InputError, Interventions, Trace, masks
@@ -54,7 +55,7 @@ def prepare(subject: Subject, experiment: Experiment) -> Pass:
     x = trunk.embed(torch.tensor([ids], device=device))
     for i, position in enumerate(kept):
         if experiment.tokens.get(position) == "fill":
-            x[0, i] = trunk.wte.weight.mean(dim=0) + trunk.wpe.weight[i]
+            x[0, i] = mean_embedding(trunk) + trunk.wpe.weight[i]
     hidden = [i for i, position in enumerate(kept) if experiment.tokens.get(position) == "hide"]
     mask, gates = Interventions(), Interventions()
     if hidden:

@@ -2,20 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
+from lab.removals import REMOVALS, Removal
 from lab.units import Head
 from model import InputError
 
 from .subject import FillName, Subject, check_text
 
 T = TypeVar("T")
-Removal = Literal["hide", "delete", "fill"]
-REMOVALS: dict[Removal, str] = {
-    "hide": "no other token may look at it",
-    "delete": "as if it had not been written: the tokens after it move up",
-    "fill": "its embedding becomes the mean of the vocabulary, at the same position",
-}
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ from starlette.types import ASGIApp
 
 import lab
 from lab.attention import MOST_TOKENS
+from lab.removals import REMOVALS
 from model import InputError
 
 from . import compute
 from .code import write_code
-from .experiment import REMOVALS, Experiment, describe_json, read_experiment, read_head
+from .experiment import Experiment, describe_json, read_experiment, read_head
 from .findings import read_findings
 from .guard import MOST_BYTES, Guard
 from .subject import CLOSE_CALLS, FILLS, Subject

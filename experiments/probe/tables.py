@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from lab.activations import Activations, Site
+from lab.contributions import Component
 from lab.texts import OVERALL
 from lab.units import head_name
 
-from .lens import Component, settled_layer
+from .lens import settled_layer
 from .linear import Task, bootstrap_means, code_length, decode_correct, encode_correct, map_sites, probe, probe_sites
 
 TOGETHER = (1, 2, 4, 8, 16)  # numbers of heads side by side, those that do best on val

@@ -10,9 +10,10 @@ import torch
 
 from data.batches import Batch
 from experiments.ablate.importance import gate_gradients
-from experiments.probe.lens import class_lens, contributions
+from experiments.probe.lens import class_lens
 from lab import fills
 from lab.activations import record, sites
+from lab.contributions import contributions
 from lab.device import Device
 from lab.memory import halve_until_it_fits, map_texts
 from lab.predict import predict

@@ -1,12 +1,11 @@
-"""The class lens and the direct contributions, against `transformers` and against taking components out by hand."""
+"""The class lens, against `transformers`."""
 
 import numpy as np
 import pytest
 import torch
 
-from experiments.probe.lens import Component, class_lens, components, contributions, settled_layer, text_lens
+from experiments.probe.lens import class_lens, settled_layer, text_lens
 from lab.device import Device
-from model import Trace
 
 CPU = Device(torch.device("cpu"), "fp32")
 L, H, D, C, K, V = 3, 5, 7, 35, 4, 101
@@ -54,55 +53,3 @@ def test_the_settled_layer_is_where_the_prediction_begins_to_stay():
     assert settled_layer(lens).tolist() == [0, 1, 2, 3, 3]
     assert settled_layer(lens[:, :1]).tolist() == [0] * 5
     assert settled_layer(lens).dtype == np.int64
-
-
-def test_every_component_is_listed_once(tiny):
-    listed = components(tiny)
-    assert listed[0] == Component("embedding")
-    assert listed[-1] == Component("final bias")
-    assert listed[1:7] == [*(Component("head", 0, head) for head in range(5)), Component("head", 1, 0)]
-    assert listed[16:22] == [Component(kind, layer) for kind in ("attention bias", "mlp") for layer in range(3)]
-    assert len(set(listed)) == len(listed) == 2 + L * (H + 2)
-
-
-def test_contributions_add_up_to_the_logits(clf, texts):
-    got = contributions(clf, texts, CPU)
-    assert (got.shape, got.dtype) == ((len(texts), 23, K), np.float32)
-    close(got.sum(1), logits(clf, texts))
-    close(contributions(clf, texts, Device(CPU.device, "bf16")), got)
-
-
-def vectors(clf, ids):
-    """What each component but the final bias adds to the residual stream at the last token of one text, by hand."""
-    trace = Trace("resid_pre", "z", "mlp")
-    with torch.no_grad():
-        clf(torch.tensor([ids]), trace=trace)
-
-    def added_by(component):
-        if component.kind == "embedding":
-            return trace.resid_pre[0][0, -1]
-        if component.kind == "mlp":
-            return trace.mlp[component.layer][0, -1]
-        projection = clf.trunk.h[component.layer].attn.c_proj
-        if component.kind == "attention bias":
-            return projection.bias
-        z = torch.zeros(H, D)
-        z[component.head] = trace.z[component.layer][0, component.head, -1]
-        return projection(z.flatten()) - projection.bias
-
-    return added_by, trace.resid_pre[-1][0, -1]
-
-
-@torch.no_grad()
-def test_a_contribution_is_what_is_lost_without_the_component_under_a_frozen_scale(clf, texts):
-    ln_f, listed = clf.trunk.ln_f, components(clf.config)
-    for ids, got in zip(texts, contributions(clf, texts, CPU), strict=True):
-        added_by, final = vectors(clf, ids)
-        scale = (final.var(correction=0) + ln_f.eps).sqrt()
-
-        def read(x, scale=scale):
-            return clf.score((x - x.mean()) / scale * ln_f.weight + ln_f.bias)
-
-        whole = read(final)
-        want = [whole - read(final - added_by(component)) for component in listed[:-1]] + [clf.score(ln_f.bias)]
-        close(got, torch.stack(want).numpy(), scale=whole.numpy())

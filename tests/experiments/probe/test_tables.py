@@ -9,9 +9,9 @@ import torch
 from scipy.stats import t
 
 from experiments.probe import linear, tables
-from experiments.probe.lens import Component
 from experiments.probe.linear import Task, bootstrap_means, code_length, encode_correct, probe
 from lab.activations import Site, record
+from lab.contributions import Component
 from lab.device import Device
 
 LABELS = ("a", "b")
