@@ -9,6 +9,7 @@ Letters: T tokens, C width, K classes, N choices, n players (words).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import factorial
 
 import numpy as np
@@ -20,7 +21,8 @@ Floats = NDArray[np.floating]
 Read = Callable[[Tensor], Tensor]  # embeddings (B, T, C) -> logits (B, K)
 Keep = Callable[[NDArray[np.bool_]], Floats]  # kept (N, T) -> logits (N, K)
 
-NODES = (20, 50, 100, 200)  # of the integration; the next number where a class misses more than TOLERANCE
+STRETCHES, NODES = 4, 7  # of the way of integration at first, and points on each
+MOST_NODES = 400
 TOLERANCE = 0.01  # of the gap, or of SMALL_GAP where that is larger
 SMALL_GAP = 0.1  # logits
 EXACT = 10  # players at most whose 2^n choices are all computed
@@ -49,39 +51,71 @@ def measure_gradient(read: Read, x: Tensor) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
+class Stretch:
+    """Integrated gradients over a stretch of the way, from start to stop as shares of it."""
+
+    start: float
+    stop: float
+    values: Floats  # (T, K)
+    miss: Floats  # (K,), how far they are from adding up to what the logits gain there
+
+
+@dataclass(frozen=True, eq=False)
 class Integral:
     """Integrated gradients of one text."""
 
     values: Floats  # (T, K)
     gap: Floats  # (K,), F(x) - F(baseline), to which the values of a class should add up
-    nodes: int  # of the integration
-
-    @property
-    def misses(self) -> Floats:
-        """How far the values of each class are from adding up to its gap, as a share of the gap: (K,)."""
-        return np.abs(self.values.sum(axis=0) - self.gap) / np.maximum(np.abs(self.gap), SMALL_GAP)
+    nodes: int  # points at which gradients were taken
 
 
 def integrate_gradients(read: Read, x: Tensor, baseline: Tensor, tokens: int) -> Integral:
     """Return integrated gradients (Sundararajan, Taly and Yan 2017, eq. 1) of x (T, C): (x - baseline) times the mean
     gradient on the straight way from baseline to x.
 
-    The mean is taken by Gauss and Legendre's rule, with more nodes until the values of all classes add up to F(x) -
-    F(baseline) within TOLERANCE, or NODES ends. tokens: how many may be computed at once."""
+    The way is cut into stretches with NODES points each (Gauss and Legendre's rule). On every stretch the values should
+    add up to what the logits gain there. Stretches that miss it are halved, until all misses together are within
+    TOLERANCE of the gap of each class, or MOST_NODES points are spent. tokens: how many are computed at once."""
     with torch.no_grad():
         gap = (read(x[None]) - read(baseline[None]))[0].double().cpu().numpy()
-    for nodes in NODES:
-        positions, weights = np.polynomial.legendre.leggauss(nodes)  # on [-1, 1], weights sum to 2
-        mean = torch.zeros(1, dtype=torch.float64, device=x.device)
-        for chosen in np.array_split(np.arange(nodes), -(-nodes * len(x) // tokens)):
-            alpha = torch.tensor((positions[chosen] + 1) / 2, dtype=x.dtype, device=x.device)[:, None, None]
-            weight = torch.tensor(weights[chosen] / 2, device=x.device)
-            mean = mean + torch.einsum("n,nktc->ktc", weight, gradients(read, baseline + alpha * (x - baseline)))
-        values = torch.einsum("ktc,tc->tk", mean, (x - baseline).double()).cpu().numpy()
-        integral = Integral(values, gap, nodes)
-        if (integral.misses <= TOLERANCE).all():
-            break
-    return integral
+    ends = np.linspace(0, 1, STRETCHES + 1).tolist()
+    measured: list[Stretch] = []
+    pending, nodes = list(pairwise(ends)), 0
+    while True:
+        measured += integrate_stretches(read, x, baseline, pending, tokens)
+        nodes += NODES * len(pending)
+        shares = np.array([stretch.miss for stretch in measured]) / np.maximum(np.abs(gap), SMALL_GAP) / TOLERANCE
+        if (shares.sum(axis=0) <= 1).all() or nodes >= MOST_NODES:
+            return Integral(np.sum([stretch.values for stretch in measured], axis=0), gap, nodes)
+        halved = [stretch for stretch, share in zip(measured, shares, strict=True) if share.max() > 1 / len(measured)]
+        measured = [stretch for stretch in measured if stretch not in halved]
+        middles = [(stretch.start + stretch.stop) / 2 for stretch in halved]
+        pending = [(stretch.start, middle) for stretch, middle in zip(halved, middles, strict=True)]
+        pending += [(middle, stretch.stop) for stretch, middle in zip(halved, middles, strict=True)]
+
+
+def integrate_stretches(
+    read: Read, x: Tensor, baseline: Tensor, ends: Sequence[tuple[float, float]], tokens: int
+) -> list[Stretch]:
+    """Return integrated gradients over each stretch, from (start, stop) on the way from baseline to x."""
+    positions, weights = np.polynomial.legendre.leggauss(NODES)  # on [-1, 1], weights sum to 2
+    widths = np.diff(np.array(ends), axis=1) / 2
+    inner = np.mean(ends, axis=1, keepdims=True) + widths * positions  # (n, NODES)
+    rows, step = max(1, tokens // len(x)), x - baseline
+
+    def place(shares: NDArray[np.floating]) -> Tensor:
+        return baseline + torch.tensor(shares, dtype=x.dtype, device=x.device)[:, None, None] * step
+
+    flat = np.split(inner.ravel(), range(rows, inner.size, rows))
+    slopes = [torch.einsum("nktc,tc->ntk", gradients(read, place(shares)), step.double()) for shares in flat]
+    values = torch.cat(slopes).cpu().numpy().reshape(*inner.shape, len(x), -1)  # (n, NODES, T, K)
+    values = np.einsum("nm,nmtk->ntk", widths * weights, values)
+    with torch.no_grad():
+        logits = np.concatenate(
+            [read(place(np.array(pair))).double().cpu().numpy()[None] for pair in ends]
+        )  # (n, 2, K)
+    misses = np.abs(values.sum(axis=1) - np.diff(logits, axis=1)[:, 0])
+    return [Stretch(*pair, *each) for pair, *each in zip(ends, values, misses, strict=True)]
 
 
 def leave_one_out(keep: Keep, n_tokens: int) -> Floats:
