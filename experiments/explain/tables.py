@@ -1,4 +1,4 @@
-"""The tables of attributions, and of how far they add up."""
+"""The tables of the texts that are explained, of attributions, and of how far they add up."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,10 +7,20 @@ import numpy as np
 import pandas as pd
 
 from .attributions import SMALL_GAP
-from .choose import Explained
+from .choose import Chosen, Explained
 
 ATTRIBUTIONS = ["split", "index", "position", "token", "start", "end", "word", "class", "method", "value", "group"]
 COMPLETENESS = ["split", "index", "class", "method", "gap", "sum", "miss", "share", "nodes"]
+
+
+def tabulate_texts(texts: Sequence[Chosen], labels: Sequence[str]) -> pd.DataFrame:
+    """Return one row per text, with its classes and the probability of each class. A user's text has no `label`."""
+    rows = []
+    for text in texts:
+        row = {"split": text.split, "index": text.index, "text": text.parsed.text}
+        row |= {"label": None if text.label is None else labels[text.label], "predicted": labels[text.predicted]}
+        rows.append(row | {f"p_{label}": p for label, p in zip(labels, text.probabilities, strict=True)})
+    return pd.DataFrame(rows)
 
 
 def tabulate_attributions(texts: Sequence[Explained], labels: Sequence[str]) -> pd.DataFrame:

@@ -103,7 +103,9 @@ def test_a_token_that_the_last_query_may_not_attend_to_adds_what_is_lost_of_each
         attn = clf.trunk.h[layer].attn
         lost = trace.weights[layer][0, :, -1, 4, None] * trace.v[layer][0, :, 4]  # (H, D)
         written = lost.flatten().double() @ attn.c_proj.weight.T.double()  # (C,)
-        centred = (written - written.mean()) / ((end - end.mean()).square().mean() + 1e-5).sqrt()
+        centred = (written - written.mean()) / (
+            (end - end.mean()).square().mean() + clf.config.layer_norm_epsilon
+        ).sqrt()
         total += (clf.score.weight.double() @ (clf.trunk.ln_f.weight.double() * centred)).detach().numpy()
     assert T == 13
     close(by_token[4], total, scale=by_token)
