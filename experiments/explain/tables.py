@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .attributions import SMALL_GAP
+from .attributions import SMALL_GAP, TOLERANCE
 from .choose import Chosen, Explained
 
 ATTRIBUTIONS = ["split", "index", "position", "token", "start", "end", "word", "class", "method", "value", "group"]
@@ -61,3 +61,11 @@ def tabulate_completeness(texts: Sequence[Explained], labels: Sequence[str]) -> 
                 values = (text.split, text.index, label, method, gap, total, miss, share, nodes)
                 rows.append(dict(zip(COMPLETENESS, values, strict=True)))
     return pd.DataFrame(rows, columns=COMPLETENESS)
+
+
+def describe_sum(text: Explained) -> str:
+    """Say in one line how far integrated gradients are from adding up on a text, for the class that misses most."""
+    gaps, sums = text.explanation.sums["integrated_gradients"]
+    miss = (np.abs(sums - gaps) / np.maximum(np.abs(gaps), SMALL_GAP)).max()
+    line = f"{text.name}: integrated gradients miss {miss:.2%} of the gap, with {text.explanation.nodes} nodes"
+    return line if miss <= TOLERANCE else f"{line}: more than {TOLERANCE:.0%}, do not trust them here"
