@@ -35,7 +35,7 @@ PAGES = {
 }
 SCRIPTS = {
     name: importlib.import_module(name)
-    for name in ("train", "ablate", "attend", "explore", "patch", "probe", "paper", "pretrain", "verify")
+    for name in ("train", "ablate", "attend", "explain", "explore", "patch", "probe", "paper", "pretrain", "verify")
 }
 LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
 TINY = GPT2Config(1, 2, 8, n_ctx=17)
@@ -44,13 +44,14 @@ TINY = GPT2Config(1, 2, 8, n_ctx=17)
 REPLACED = [  # scripts, option, value, reason
     ("train paper pretrain", "--model", "tiny", "other weights need a network, or minutes"),
     ("train paper pretrain", "--epochs", "1", "one epoch runs the same code"),
-    ("train ablate attend patch probe paper pretrain verify", "--device", "cpu", "the same on every machine"),
+    ("train ablate attend explain patch probe paper pretrain verify", "--device", "cpu", "the same on every machine"),
     ("train pretrain", "--compile", "off", "compiling takes a minute; tests/model/test_compile.py compiles"),
-    ("ablate attend patch probe", "--run", "one", "the run that is there; the table of files is checked with two"),
+    ("ablate attend explain patch probe", "--run", "one", "the run that is there; the table of files is checked with two"),
     ("train paper pretrain", "--run", "new", "another name changes nothing"),
     ("paper", "--corpus", "corpus.txt", "a second corpus repeats the first"),
     ("paper", "--seeds", "1", "a second seed repeats the first"),
     ("attend", "--head", "1.2", "the tiny network has no head 2.6"),
+    ("explain", "--texts", "3", "more texts repeat the first"),
     ("probe", "--words", "500", "the least that is allowed"),
     ("ablate patch", "--controls", "2", "more random subspaces repeat the first"),
     ("patch", "--pairs", "3", "more pairs repeat the first"),
@@ -260,6 +261,7 @@ def workshop(here, monkeypatch):
     Path("novels.txt").write_text(f"{lines}<|endoftext|>\n{lines}")
     Path("novels.txt.xz").write_bytes(lzma.compress(Path("novels.txt").read_bytes()))
     save(GPT2LM(TINY), "tiny", Tokenizer.load("gpt2-mini"))
+    pretend_other_run(Path("runs/one"), Path("runs/shuffled"), shuffle_labels=True)
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **settings: path.touch())
     monkeypatch.setattr("experiments.pretrain.training.EVALUATIONS", 2)
     in_this_process = partial(commands.exit_code, monkeypatch, SCRIPTS["train"])  # starting another one takes seconds
@@ -289,6 +291,7 @@ WRITERS = {  # the call that writes the files of a page's table
     "docs/ablate.md": "ablate --controls 2 --device cpu --fill zero --run one two --units "
     "heads layers regions words curves pairs smallest",
     "docs/attend.md": "attend --device cpu --head 1.2 --run one",
+    "docs/explain.md": "explain --device cpu --run one --texts 3",
     "docs/patch.md": "patch --controls 2 --device cpu --pairs 3 --run one --texts 1",
     "docs/probe.md": "probe --device cpu --run one --words 500",
     "docs/paper.md": f"paper --corpus corpus.txt {NEW} --init pretrained random --model tiny --run new --seeds 1",
@@ -315,22 +318,22 @@ def test_every_table_of_files_is_checked():
     assert {page for page, text in PAGES.items() if files_named(text)} == {*WRITERS, "docs/bench.md"}  # see NOT_RUN
 
 
-def pretend_other_seed(run: Path, copy: Path) -> None:
-    """Copy a run as if it had been trained with another seed."""
+def pretend_other_run(run: Path, copy: Path, **changed: object) -> None:
+    """Copy a run as if it had been trained with other settings."""
     shutil.copytree(run, copy)
     record = json.loads((run / "run.json").read_text())
-    record["settings"] |= {"seed": record["settings"]["seed"] + 1, "run": copy.name}
+    record["settings"] |= {"run": copy.name} | changed
     (copy / "run.json").write_text(json.dumps(record))
 
 
 @pytest.mark.parametrize("page", WRITERS)
 def test_the_files_of_a_page_are_those_that_are_written(workshop, monkeypatch, page):
     folder = Path("runs/one")
-    pretend_other_seed(folder, folder.with_name("two"))
+    pretend_other_run(folder, folder.with_name("two"), seed=1)
     if WRITERS[page]:
         script, *options = WRITERS[page].split()
         assert commands.exit_code(monkeypatch, SCRIPTS[script], *options) == 0
-        folder = folder / script if script in ("ablate", "attend", "patch", "probe") else Path("runs/new")
+        folder = folder / script if script in ("ablate", "attend", "explain", "patch", "probe") else Path("runs/new")
     named = set(files_named(PAGES[page]))
     if page == "docs/probe.md":
         named -= {"agreement.csv"}  # only beside an ablation, see tests/test_probe.py
