@@ -3,8 +3,8 @@
 a run      cli device memory progress runs manifest output defaults state kept
 texts      study (a finished run, opened) texts baselines
 network    units (what can be taken out) fills (what a closed unit emits) removals (of tokens) sweep (computes) sweeps
-           (plans, forecasts and keeps) contributions (to the logits) activations attention (of every head in one text) heads (scores of a language model's heads) language
-           optim predict
+           (plans, forecasts and keeps) contributions (to the logits) activations attention (of every head in one text)
+           heads (scores of a language model's heads) language optim predict
 numbers    metrics stats effects shares (of a class's margin, and verdicts)
 showing    figures (heat maps, colours) report (Markdown) page/ (views of attention in a browser)
 """

@@ -111,11 +111,9 @@ def integrate_stretches(
     values = torch.cat(slopes).cpu().numpy().reshape(*inner.shape, len(x), -1)  # (n, NODES, T, K)
     values = np.einsum("nm,nmtk->ntk", widths * weights, values)
     with torch.no_grad():
-        logits = np.concatenate(
-            [read(place(np.array(pair))).double().cpu().numpy()[None] for pair in ends]
-        )  # (n, 2, K)
+        logits = np.array([read(place(np.array(pair))).double().cpu().numpy() for pair in ends])  # (n, 2, K)
     misses = np.abs(values.sum(axis=1) - np.diff(logits, axis=1)[:, 0])
-    return [Stretch(*pair, *each) for pair, *each in zip(ends, values, misses, strict=True)]
+    return [Stretch(start, stop, value, miss) for (start, stop), value, miss in zip(ends, values, misses, strict=True)]
 
 
 def leave_one_out(keep: Keep, n_tokens: int) -> Floats:
