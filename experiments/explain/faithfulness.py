@@ -3,7 +3,9 @@
 A rationale is the tokens of largest value for the predicted class. Comprehensiveness is what the prediction loses
 without it, sufficiency what it loses when nothing else is left (ERASER: DeYoung et al. 2020). A good method has much of
 the first and little of the second. Beside each method stand random rationales of the same sizes, a search that sees
-the network (`greedy`), and an explanation of another network, whose weights are random (`random_network`)."""
+the network (`greedy`), and an explanation of another network, whose weights are random (`random_network`): it shows
+how far the structure of a text leads without any knowledge. Each text has another such network, as one draw of the
+weights could be lucky or unlucky in all texts of a class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +18,6 @@ from lab.kept import read_result, write_result
 from lab.progress import progress_bar
 from lab.removals import REMOVALS
 from lab.study import Study
-from model import GPT2Classifier
 
 from .attributions import Floats, leave_one_out
 from .choose import OF_USER, Explained
@@ -50,11 +51,11 @@ def measure_faithfulness(study: Study, texts: Sequence[Explained], folder: Path,
 
     What each text loses is kept in folder/results, which exists."""
     texts = [text for text in texts if text.split != OF_USER]
-    fresh, measured = make_fresh(study.clf, seed, "faithfulness"), []
+    measured = []
     with progress_bar("texts") as bar:
         task = bar.add_task("faithfulness", total=len(texts), note="")
         for text in texts:
-            measured.append(measure_text(study, text, fresh, folder / "results", seed))
+            measured.append(measure_text(study, text, folder / "results", seed))
             bar.advance(task)
     lengths = [len(text.parsed.ids) for text in texts]
     losses = Losses(
@@ -66,9 +67,9 @@ def measure_faithfulness(study: Study, texts: Sequence[Explained], folder: Path,
     return Faithfulness(table, judge_methods(losses, table))
 
 
-def measure_text(study: Study, text: Explained, fresh: GPT2Classifier, folder: Path, seed: int) -> Floats:
+def measure_text(study: Study, text: Explained, folder: Path, seed: int) -> Floats:
     """Return what a prediction loses, (REMOVALS, METRICS, M + 1, counts): by each method in the order of METHODS, by
-    the fresh network, by the search, and last by the mean random rationale. What is on disk is taken from there."""
+    a random network, by the search, and last by the mean random rationale. What is on disk is taken from there."""
     ids, device, counts = text.parsed.ids, study.device, list_counts(len(text.parsed.ids))
     values = [text.explanation.values[method][:, text.predicted] for method in METHODS]
     orders = np.stack([order_tokens(each) for each in values])
@@ -77,6 +78,7 @@ def measure_text(study: Study, text: Explained, fresh: GPT2Classifier, folder: P
     path = folder / f"faithfulness_{text.split}_{text.index}.json"
     if (kept := read_result(path, identity)) is not None:
         return np.array(kept)
+    fresh = make_fresh(study.clf, seed, f"faithfulness, {text.name}")
     other = leave_one_out(make_keep(fresh, ids, "fill", device), len(ids))[:, text.predicted]
     random = draw_orders(len(ids), np.random.default_rng((seed, *f"random rationales of {text.name}".encode())))
     losses = []

@@ -21,7 +21,7 @@ from .rationales import AOPC, KINDS, METRICS, SIZES
 RANDOM_NETWORK, GREEDY = "random_network", "greedy"
 MEASURED = (*METHODS, RANDOM_NETWORK, GREEDY)
 LOG_ODDS = [f"{kind}_log_odds" for kind in KINDS]
-ROUNDING = 1e-4  # log-odds: where nothing differs, fp32 makes less of it
+ROUNDING = 1e-4  # log-odds, or share of the search: where nothing differs, fp32 makes less of it
 CELL = ["removal", "metric", "method"]
 TABLE = ["method", "removal", "metric", "size", "class", "n", "value", "random", "difference", "ci_low", "ci_high"]
 
@@ -76,12 +76,13 @@ def judge_methods(losses: Losses, table: pd.DataFrame) -> pd.DataFrame:
     better_in, judged_in, tied, score_difference, score_low, score_high`.
 
     What counts are log-odds, AOPC, all texts, and the removals that did not make the method. A method is `better` than
-    random where the limits say so in all of judged_in cells (removal and kind), `no better` where in none.
-    `comprehensiveness` is the share of what the search reaches over random, mean over the removals in which the
-    search surely reaches anything; `score` is the mean of it and the same of sufficiency. The best has the largest
-    score of METHODS that are not `no better`. `score_difference` is how far a method is above the best on the removals
-    that judge both, as those that judge one alone may be easier. Its limits hold for all pairs of methods at once,
-    because the same texts choose the best. Methods whose `score_high` is below 0 are not `tied` with it."""
+    random where the limits say so in all of judged_in cells (removal and kind), `no better` where in none; `not judged`
+    where there are too few texts for limits. `comprehensiveness` is the share of what the search reaches over random,
+    mean over the removals in which the search surely reaches anything; `score` is the mean of it and the same of
+    sufficiency. One method is surely above another by limits that hold for all pairs at once, as the same texts choose
+    the best, and on the removals that judge both, as others may be easier: `score_difference, score_low, score_high`
+    compare with the best in this way. The best is, of METHODS that are not `no better` and that no other such method is
+    surely above, the one with the largest score. `tied` with it are all that it is not surely above."""
     index = pd.MultiIndex.from_product([REMOVALS, LOG_ODDS, MEASURED], names=CELL)
     cells = table[(table["size"] == AOPC) & (table["class"] == OVERALL)].set_index(CELL).loc[index]
     low, high, circular = (
@@ -92,10 +93,10 @@ def judge_methods(losses: Losses, table: pd.DataFrame) -> pd.DataFrame:
     better_in, judged_in = (better[..., :-1] & judged).sum(axis=(0, 1)), judged.sum(axis=(0, 1))
     counted = judged & better[..., -1:]
     columns = [METRICS.index(metric) for metric in LOG_ODDS]
-    differences = losses.differences[:, :, columns, :, -1]  # (N, R, 2, M + the search)
+    differences = losses.differences[..., -1][:, :, columns]  # (N, R, 2, M + the search)
     by_kind = average_counted(divide_by_search(differences.mean(axis=0)), counted)  # (2, M)
-    verdicts = np.select([judged_in == 0, better_in == judged_in, better_in > 0], ["not judged", "better", "partly"])
-    verdicts = np.where(verdicts == "0", "no better", verdicts)
+    conditions = [judged_in == 0, better_in == judged_in, better_in > 0]
+    verdicts = np.select(conditions, ["not judged", "better", "partly"], "no better")
     judgements = pd.DataFrame({"method": MEASURED[:-1], "verdict": verdicts, "score": by_kind.mean(axis=0)})
     judgements = judgements.assign(comprehensiveness=by_kind[0], sufficiency=by_kind[1])
     judgements = judgements.assign(better_in=better_in, judged_in=judged_in)
@@ -118,21 +119,19 @@ def compare_with_best(
     judgements: pd.DataFrame, differences: Floats, counted: NDArray[np.bool_]
 ) -> dict[str, NDArray[np.generic]]:
     """Return `tied, score_difference, score_low, score_high` of each method: differences (N, R, 2, M + 1)."""
-    scores = judgements["score"].where(~judgements["verdict"].isin(["no better", "not judged"]))
-    scores = scores.where(judgements["method"].isin(list(METHODS)))
-    nothing = np.full(len(scores), np.nan)
-    if scores.isna().all():
-        columns = dict.fromkeys(["score_difference", "score_low", "score_high"], nothing)
-        return {"tied": np.zeros(len(scores), bool), **columns}
-    best = int(scores.argmax())
-    means, resampled = (
-        compare_pairs(divide_by_search(values), counted)
-        for values in (differences.mean(axis=0), resample_means(differences))
-    )
+    scores = judgements["score"].to_numpy()
+    candidates = judgements["method"].isin(list(METHODS)) & judgements["verdict"].isin(["better", "partly"])
+    candidates = candidates.to_numpy() & ~np.isnan(scores)
+    if not candidates.any():
+        columns = ("score_difference", "score_low", "score_high")
+        return {"tied": candidates, **{name: np.full(len(scores), np.nan) for name in columns}}
+    means = compare_pairs(divide_by_search(differences.mean(axis=0)), counted)
+    resampled = compare_pairs(divide_by_search(resample_means(differences)), counted)
     low, high = simultaneous_limits(means, resampled, np.full(means.shape, len(differences)))
-    tied = judgements["score"].notna() & ~(high[:, best] < 0)
+    unbeaten = candidates & ~(low[candidates] > ROUNDING).any(axis=0)
+    best = int(np.where(unbeaten if unbeaten.any() else candidates, scores, -np.inf).argmax())
     return {
-        "tied": tied.to_numpy(),
+        "tied": ~np.isnan(scores) & ~(high[:, best] < -ROUNDING),
         "score_difference": means[:, best],
         "score_low": low[:, best],
         "score_high": high[:, best],

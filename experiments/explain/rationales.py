@@ -16,6 +16,7 @@ SIZES = (*map(str, TOKENS), *(f"{share}%" for share in SHARES), AOPC)
 KINDS = ("comprehensiveness", "sufficiency")
 METRICS = (*KINDS, *(f"{kind}_log_odds" for kind in KINDS))
 DRAWS = 20  # of random rationales per text and size
+STEPS = 10  # of the search
 Orders = NDArray[np.integer]  # (M, T), positions of tokens, the most important first
 
 
@@ -72,20 +73,23 @@ def measure_losses(keep: Keep, predicted: int, rationales: dict[str, NDArray[np.
     return (readings[:, :1] - readings[:, 1:]).reshape(len(METRICS), *shape[:2])
 
 
-def search(keep: Keep, predicted: int, n_tokens: int, steps: int, kind: str) -> Orders:
-    """Return the order of a greedy search for the best rationale, all T tokens; those beyond `steps` are in no order.
+def search(keep: Keep, predicted: int, n_tokens: int, most: int, kind: str) -> Orders:
+    """Return the order of a greedy search for the best rationale of at most `most` tokens: int (T,).
 
     Each step reads the network on every token that is left. For comprehensiveness it removes the one whose removal
-    lowers the log-odds most; for sufficiency, beginning with nothing, it adds the one that raises them most."""
+    lowers the log-odds most; for sufficiency, beginning with nothing, it adds the one that raises them most. After
+    STEPS tokens the rest follow in the order of one more step: in a long text each step takes long."""
     chosen: list[int] = []
-    for _ in range(steps):
+    while len(chosen) < most:
         left = np.setdiff1d(np.arange(n_tokens), chosen)
         with_one = np.eye(n_tokens, dtype=bool)[left]
         with_one[:, chosen] = True
         if kind == "comprehensiveness":
-            chosen.append(int(left[log_odds(keep(~with_one), predicted).argmin()]))
+            gains = -log_odds(keep(~with_one), predicted)
         else:
-            chosen.append(int(left[log_odds(keep(with_one), predicted).argmax()]))
+            gains = log_odds(keep(with_one), predicted)
+        ranked = left[order_tokens(gains)].tolist()
+        chosen += ranked[:1] if len(chosen) < STEPS else ranked
     return np.array([*chosen, *np.setdiff1d(np.arange(n_tokens), chosen)])
 
 
