@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from rich.panel import Panel
@@ -13,7 +14,7 @@ from torch import nn
 from data import Corpus, read_corpus
 from experiments.train import figures
 from experiments.train.measure import measure
-from experiments.train.training import DivergedError, Training
+from experiments.train.training import DivergedError, Training, shuffle_labels
 from lab import defaults, manifest, output, runs
 from lab.cli import command
 from lab.defaults import TrainOptions as Options
@@ -48,6 +49,8 @@ def train(options: Options, corpus: Corpus, device: Device, started: float) -> i
     memory = {"loading": device.peak_memory()}
     record = describe(options, corpus, device)
     record["texts"] = describe_texts(corpus, texts)
+    if options.shuffle_labels:
+        texts = shuffle_labels(texts, options.seed)
     with runs.open_run(record, options.resume, device) as (run, record):
         console.print(f"{run}: {options.model}, {options.init} weights, on {device}")
         announce(config, texts, options, device)
@@ -136,6 +139,17 @@ def fit(training: Training, run: Path, corpus: Corpus, tokenizer: Tokenizer) -> 
         raise
 
 
+def describe_control(training: Training) -> str:
+    """Say that this run learnt labels given at random, and how many of them."""
+    learnt = [row["accuracy"] for row in training.log if row["split"] == "train"][-1]
+    targets = training.texts["train"].targets
+    return (
+        "The labels of train were given to its texts at random (--shuffle-labels), for the network and for the bag of "
+        f"words: this run is a control. In its last epoch the network knew {learnt:.1%} of them by heart; always "
+        f"naming the most frequent one gives {np.bincount(targets).max() / len(targets):.1%}."
+    )
+
+
 def finish(run: Path, record: dict[str, Any], training: Training, corpus: Corpus, seconds: float) -> int:
     """Measure the kept weights, complete the manifest and return the exit code. seconds: those of this training."""
     started, seconds = time.perf_counter(), seconds + training.seconds_before
@@ -143,6 +157,8 @@ def finish(run: Path, record: dict[str, Any], training: Training, corpus: Corpus
     scores = measure(run, corpus, training.texts, device)
     figures.draw_learning_curves(pd.DataFrame(training.log), training.best_epoch, run / "learning_curves.png")
     console.print(f"Kept: epoch {training.best_epoch}", scores)
+    if training.options.shuffle_labels:
+        console.print(describe_control(training))
     record["status"] = "interrupted" if training.interrupted else "finished"
     record["seconds"] = {"training": seconds, "all": seconds + time.perf_counter() - started}
     record["peak_memory_bytes"]["all"] = device.peak_memory()

@@ -58,10 +58,11 @@ class TrainOptions:
     clip: float = 1.0  # largest norm of the gradient
     class_weights: bool = False  # weigh each class by the inverse of its frequency
     dropout: float | None = None  # everywhere; None: 0.3 from random weights, 0 for the head alone, else 0.1
+    shuffle_labels: bool = False  # give the labels of train to its texts at random: a control, see explain.py
     truncate: bool = False  # keep the end of texts that are too long for the model, instead of refusing them
     text_column: str = "text"  # column of the texts, in files that name columns
     label_column: str = "label"  # column of the labels, in files that name columns
-    seed: int = 0  # of fresh weights, dropout and the order of texts
+    seed: int = 0  # of fresh weights, dropout, the order of texts and --shuffle-labels
     seeds: tuple[int, ...] = ()  # one run for each, called RUN-SEED; the same command goes on where it stopped
     split_seed: int = 0  # of the split of a single file, and of what is set aside for val
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU

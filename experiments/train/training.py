@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -204,6 +204,12 @@ class Training:
         self.seconds_before, self.take_step.tokens = state["seconds"], state["tokens"]
         set_random_state(state["random"][self.device.rank], self.device)
         console.print(f"{path.parent} goes on in epoch {self.epoch}, after {self.step} of {self.steps} steps")
+
+
+def shuffle_labels(texts: dict[str, Texts], seed: int) -> dict[str, Texts]:
+    """Return the texts of all splits, those of train with each other's labels; the same seed shuffles alike."""
+    order = np.random.default_rng((seed, *b"labels of train")).permutation(len(texts["train"]))
+    return texts | {"train": replace(texts["train"], targets=texts["train"].targets[order])}
 
 
 def get_random_state(device: Device) -> list[Tensor]:
