@@ -22,7 +22,7 @@ from .methods import METHODS
 MARKS = dict(zip(REMOVALS, zip(COLOURS, "os^", strict=False), strict=True))  # removal: its colour and mark
 GREEDY, RANDOM_NETWORK = "greedy", "random_network"
 NAMES = {GREEDY: "search (bound)", RANDOM_NETWORK: "random network"}
-WIDTH, COLUMNS = 10.5, 4  # inches of a picture, so that it can be read at 1,000 pixels, and panels in a row at most
+WIDTH = 10.5  # inches of a picture, so that it can be read at 1,000 pixels
 TOP = 10  # words of a class
 MOST_TICKS = 9
 
@@ -50,9 +50,9 @@ def save(figure: Figure, folder: Path, name: str) -> None:
     figures.save(figure, folder / f"{name}.svg")
 
 
-def make_grid(n: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Make a figure of n panels of the same scales, each `height` inches high."""
-    rows, columns = math.ceil(n / COLUMNS), min(n, COLUMNS)
+def make_grid(n: int, height: float, most: int = 4) -> tuple[Figure, list[Axes]]:
+    """Make a figure of n panels of the same scales, each `height` inches high, at most so many in a row."""
+    rows, columns = math.ceil(n / most), min(n, most)
     figure = Figure(figsize=(WIDTH, rows * height + 1.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes in list(grid.flat)[n:]:
@@ -62,10 +62,11 @@ def make_grid(n: int, height: float) -> tuple[Figure, list[Axes]]:
     return figure, list(grid.flat)[:n]
 
 
-def add_legend(figure: Figure, grid: Sequence[Axes], columns: int = 6) -> None:
-    """Add one legend of everything that any of the panels shows, below them."""
+def add_legend(figure: Figure, grid: Sequence[Axes]) -> None:
+    """Add one legend of everything that any of the panels shows, beside them."""
     marks = {name: mark for axes in grid for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=columns, fontsize=10)
+    names = [wrapped(name, 15) for name in marks]
+    figure.legend(list(marks.values()), names, loc="outside right center", fontsize=10, handlelength=1.6)
 
 
 @STYLE
@@ -121,7 +122,7 @@ def draw_sizes(faithfulness: pd.DataFrame, folder: Path, title: str) -> None:
                     band = curve["ci_low"], curve["ci_high"]
                     axes.fill_between(range(len(shares)), *band, color=colour, alpha=0.15, linewidth=0)
         axes.axhline(0, color=GREY, linewidth=1)
-        axes.set_title(wrapped(name_method(method), 24), fontsize=11)
+        axes.set_title(name_method(method), fontsize=11)
         axes.set_xticks(range(len(shares)), shares, fontsize=9)
     figure.supylabel("log-odds lost, minus random", fontsize=11)
     add_legend(figure, grid)
@@ -137,7 +138,7 @@ def draw_sanity(sanity: pd.DataFrame, folder: Path, title: str) -> None:
     cascading, alone = (table[table["scheme"] == scheme] for scheme in ("cascading", "independent"))
     parts = cascading.sort_values("step")["part"].drop_duplicates().tolist()
     methods = [name for name in METHODS if name in set(cascading["method"])]
-    figure, grid = make_grid(len(methods), 2.0)
+    figure, grid = make_grid(len(methods), 2.0, most=5)
     x = np.arange(len(parts))
     for axes, method in zip(grid, methods, strict=True):
         rows = cascading[cascading["method"] == method].set_index("part").reindex(parts)
@@ -151,12 +152,12 @@ def draw_sanity(sanity: pd.DataFrame, folder: Path, title: str) -> None:
         for value in table[(table["scheme"] == "labels") & (table["method"] == method)]["value"]:
             axes.plot([x[-1] + 1], [value], "*", color=COLOURS[3], markersize=9, label="trained on shuffled labels")
         axes.axhline(0, color=GREY, linewidth=0.8)
-        axes.set_title(f"{wrapped(name_method(method), 24)}\n{rows['verdict'].iloc[0]}", fontsize=10)
+        axes.set_title(f"{name_method(method)}\n{rows['verdict'].iloc[0]}", fontsize=10)
         step = math.ceil(len(parts) / MOST_TICKS)
         axes.set_xticks(x[::step], parts[::step], rotation=90, fontsize=9)
-        axes.set_ylim(-1.08, 1.08)
+    grid[0].set_ylim(top=1.08)
     figure.supylabel("Spearman correlation with ours", fontsize=11)
-    add_legend(figure, grid, 4)
+    add_legend(figure, grid)
     caption = "Across: the part whose weights become random, from the top of the network down. 1: nothing changed."
     add_heading(figure, f"{title}\ndo the explanations change when the network does?", caption)
     save(figure, folder, "sanity")
@@ -173,11 +174,11 @@ def draw_words(words: pd.DataFrame, folder: Path, title: str) -> None:
     for axes in grid[len(panels) :]:
         axes.remove()
     for axes, (label, table) in zip(grid, panels, strict=False):
-        top = table.nlargest(TOP, "value")
+        top = table[table["value"] > 0].nlargest(TOP, "value")
         y = np.arange(len(top))
         axes.hlines(y, top["ci_low"], top["ci_high"], color=COLOURS[0], linewidth=1.4)
-        axes.plot(top["value"], y, "o", color=COLOURS[0], label="the network, when the word is hidden")
-        axes.plot(top["bag_of_words"], y, "D", color=COLOURS[1], markersize=5, label="a bag of words: its weight")
+        axes.plot(top["value"], y, "o", color=COLOURS[0], label="network: what hiding the word takes")
+        axes.plot(top["bag_of_words"], y, "D", color=COLOURS[1], markersize=5, label="bag of words: its weight")
         axes.set_yticks(y, [label_token(word) for word in top["word"]], fontsize=10)
         axes.set_ylim(max(len(top), 2) - 0.5, -0.5)
         axes.axvline(0, color=GREY, linewidth=1)
@@ -209,7 +210,7 @@ def draw_robustness(robustness: pd.DataFrame, folder: Path, title: str) -> None:
         axes.set_title(panel_title(str(label), len(panels)), fontsize=11)
         axes.set_ylim(-0.03, 1.03)
     figure.supylabel("accuracy", fontsize=11)
-    add_legend(figure, grid, 4)
+    add_legend(figure, grid)
     caption = "Across: how many of the most important words of the class are hidden. Random: as many others per text."
     add_heading(figure, f"{title}\nhow robust is the classifier without its words?", caption)
     save(figure, folder, "robustness")

@@ -33,7 +33,6 @@ def write_page(path: Path, texts: Sequence[Explained], labels: Sequence[str], ab
         {
             "name": name,
             "text": method.text,
-            "removal": method.removal,
             "signed": method.signed,
             "of_class": method.of_class,
             "shown": name in SHOWN,

@@ -1,11 +1,11 @@
 // texts.html: choose a text on the left; the methods stand side by side on the right. The page holds the data:
-// {labels, methods: [{name, text, removal, signed, of_class, shown}], left_out: a line or "", about: [lines],
+// {labels, methods: [{name, text, signed, of_class, shown}], left_out: a line or "", about: [lines],
 //  texts: [{name, of_user, text, label, predicted, probabilities: [p], tokens: [{piece, start, end}], groups, words,
 //           values: {method: one row per token, one column per class, or one for all}, sums: {method: [gaps, sums]}}]}
 
 import { node, roveFocus } from "./nodes.js";
 import { labelTokens, showToken, tokenElement } from "./tokens.js";
-import { classColour, diverging, onTheme, sequential } from "./colours.js";
+import { diverging, onTheme, sequential } from "./colours.js";
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const { labels, methods, texts } = data;
@@ -92,12 +92,11 @@ function buildPanel(text, method, unit) {
     const line = buildLine(text, method, unit, values.map((row) => row[k]), limit, k);
     return all.length > 1 ? [node("h4", {}, node("bdi", {}, labels[k])), line] : [line];
   });
-  const removal = method.removal ? `; an absent token: ${method.removal}` : "";
   return node(
     "section",
     { class: "method", "aria-labelledby": id },
     node("h3", { id }, titleOf(method)),
-    node("p", { class: "quiet" }, `${method.text}${removal}${method.of_class ? "" : "; the same for every class"}`),
+    node("p", { class: "quiet" }, `${method.text}${method.of_class ? "" : "; the same for every class"}`),
     ...lines,
     buildScale(method, limit),
     node("p", { class: "readout", "data-method": method.name }),
@@ -146,10 +145,10 @@ function describeSum(text, method, limit) {
   const [gaps, sums] = text.sums[method.name] ?? [];
   if (!gaps) return null;
   const parts = classesOf(text, method).map((k, _, all) => {
-    const numbers = `${write(sums[k], limit, method)}, the logit gains ${write(gaps[k], limit, method)}`;
+    const numbers = `${write(sums[k], limit, method)} of ${write(gaps[k], limit, method)}`;
     return all.length > 1 ? `${labels[k]} ${numbers}` : numbers;
   });
-  return node("p", { class: "quiet" }, `Sum ${parts.join("; ")} over a text of mean embeddings`);
+  return node("p", { class: "quiet" }, `Sum: ${parts.join("; ")}, the logit above that of mean embeddings`);
 }
 
 // Show the numbers of one token or word in every panel; null: of none.
@@ -231,7 +230,6 @@ function fillPrediction({ probabilities, label }) {
   const rows = probabilities.flatMap((p, k) => {
     const bar = node("span", { class: "bar", "aria-hidden": "true" });
     bar.style.width = `${100 * p}%`;
-    bar.style.background = classColour(k);
     const title = node("span", { class: k === label ? "is-true" : null }, node("bdi", {}, labels[k]));
     if (k === label) title.append(" (true)");
     return [title, bar, node("span", { class: "number" }, p.toFixed(3))];
