@@ -82,9 +82,11 @@ def make_words(unseen: bool = True) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def make_compared(p: float = 0.001) -> pd.DataFrame:
-    rows = [{"class": label, "n": 5, "spearman": 0.9 if p < 0.05 else -0.1, "p": p} for label in LABELS]
-    return pd.DataFrame(rows).assign(sure=4, seen=2)
+def make_compared(unseen: bool = True, p: float = 0.001) -> pd.DataFrame:
+    """Return the comparison of such words with the bag of words."""
+    row = {"n": 5, "spearman": 0.9 if p < 0.05 else -0.1, "p": p, "p_corrected": 2 * p, "sure": 4}
+    row |= {"seen": 2 if unseen else 4, "other_sign": "not" if unseen else "", "no_weight": "!" if unseen else ""}
+    return pd.DataFrame([{"class": label, **row} for label in LABELS])
 
 
 def make_robustness(falls: bool = True) -> pd.DataFrame:
