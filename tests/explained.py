@@ -98,7 +98,8 @@ def make_robustness(falls: bool = True) -> pd.DataFrame:
             row = {"class": label, "k": k, "removal": "hide", "n": 200 if label == "all" else 100}
             row |= {"removed": 0.05 * (at + 1), "whole": 0.9, "value": value, "random": random}
             row |= {"difference": value - random, "ci_low": value - random - 0.03, "ci_high": value - random + 0.03}
-            rows.append(row | {"hit": 0.2 * (at + 1), "bag_of_words": 0.85 - at / 10, "short": 0.02 * at})
+            row |= {"hit": 0.2 * (at + 1), "bag_of_words": 0.85 - at / 10, "bag_of_words_whole": 0.88, "words": k}
+            rows.append(row | {"short": 0.02 * at})
     return pd.DataFrame(rows)
 
 

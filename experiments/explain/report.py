@@ -2,7 +2,7 @@
 
 The sentences stand in that file. This one computes what they say."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ WORDS = 6  # of a class
 HIDDEN = 10  # words of which the answer says what happens without them
 SANITY = ("follows the network", "partly", "stays", "not judged")
 LOSSES = ("comprehensiveness", "sufficiency")
-Section = dict[str, Any]
+Section = dict[Hashable, Any]
 
 
 def report(

@@ -1,4 +1,4 @@
-"""Pictures of explanations: legible, in two formats, with the numbers of the tables, and for tables without rows too."""
+"""Pictures of explanations: legible, in two formats, and with the numbers of the tables."""
 
 from xml.etree import ElementTree
 
@@ -95,4 +95,4 @@ def test_the_curve_of_accuracy_starts_at_the_whole_text(tmp_path, legible):
     curves = {line.get_label(): np.asarray(line.get_ydata(), float) for line in first.lines}
     np.testing.assert_allclose(curves["important words (hide)"], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     np.testing.assert_allclose(curves["random words (hide)"], [0.9, 0.89, 0.88, 0.87, 0.86, 0.85])
-    np.testing.assert_allclose(curves["bag of words, without them"], [0.85, 0.75, 0.65, 0.55, 0.45])
+    np.testing.assert_allclose(curves["bag of words, without them"], [0.88, 0.85, 0.75, 0.65, 0.55, 0.45])
