@@ -92,7 +92,7 @@ def make_compared(unseen: bool = True, p: float = 0.001) -> pd.DataFrame:
 def make_robustness(falls: bool = True) -> pd.DataFrame:
     """Return accuracy that falls from 0.9 to 0.4 without the important words, and to 0.85 without random ones."""
     rows = []
-    for label in ("all", *LABELS):
+    for label in (*LABELS, "all"):
         for at, k in enumerate((1, 3, 10, 30, 100)):
             value, random = (0.8 - at / 10, 0.89 - at / 100) if falls else (0.9, 0.9)
             row = {"class": label, "k": k, "removal": "hide", "n": 200 if label == "all" else 100}

@@ -196,7 +196,7 @@ def draw_words(words: pd.DataFrame, folder: Path, title: str) -> None:
 @STYLE
 def draw_robustness(robustness: pd.DataFrame, folder: Path, title: str) -> None:
     """Draw accuracy by the number of words hidden, a panel per class."""
-    panels = list(robustness.groupby("class", sort=False))
+    panels = sorted(robustness.groupby("class", sort=False), key=lambda panel: panel[0] != OVERALL)  # all texts first
     figure, grid = make_grid(len(panels), 2.1)
     for axes, (label, table) in zip(grid, panels, strict=True):
         for removal, (colour, mark) in MARKS.items():

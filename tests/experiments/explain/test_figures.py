@@ -92,6 +92,7 @@ def test_few_texts_have_no_limits_and_are_drawn_all_the_same(tmp_path, legible):
 def test_the_curve_of_accuracy_starts_at_the_whole_text(tmp_path, legible):
     drawn.draw_robustness(make_robustness(), tmp_path, "run")
     first = legible["robustness.png"].axes[0]
+    assert first.get_title() == "all texts"
     curves = {line.get_label(): np.asarray(line.get_ydata(), float) for line in first.lines}
     np.testing.assert_allclose(curves["important words (hide)"], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     np.testing.assert_allclose(curves["random words (hide)"], [0.9, 0.89, 0.88, 0.87, 0.86, 0.85])
