@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -168,6 +169,23 @@ def test_the_numbers_of_the_page_are_those_of_the_explanation(path, texts, brows
                 shown = read_line(page, method)
                 np.testing.assert_allclose(shown, words[text.predicted], atol=0.011 * np.abs(words).max())
             page.select_option("#unit", "token")
+
+
+@slow
+def test_three_digits_are_written_and_no_negative_zero(path, texts, network, tmp_path, browser):
+    text = texts[2]
+    explanation = replace(text.explanation, values=dict(text.explanation.values))
+    for method, largest in (("shapley", 20.0), ("integrated_gradients", 0.0345)):
+        values = np.zeros_like(explanation.values[method])
+        values[0] = -largest / 1e4
+        values[0, 0] = largest
+        explanation.values[method] = values
+    write_page(tmp_path / "x.html", [replace(text, explanation=explanation)], network.labels, [])
+    with open_page(browser, (tmp_path / "x.html").as_uri()) as page:
+        for k, expected in ((0, ["+0.0345", "+20.0"]), (1, ["0.0000", "0.0"])):
+            page.select_option("#target", str(k))
+            names = page.locator(".unit").evaluate_all("nodes => nodes.map((node) => node.getAttribute('aria-label'))")
+            assert [name.split(": ")[1] for name in names if name.split(": ")[1] in expected] == expected
 
 
 @slow
