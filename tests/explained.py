@@ -92,13 +92,14 @@ def make_compared(unseen: bool = True, p: float = 0.001) -> pd.DataFrame:
 def make_robustness(falls: bool = True) -> pd.DataFrame:
     """Return accuracy that falls from 0.9 to 0.4 without the important words, and to 0.85 without random ones."""
     rows = []
-    for label in ("all", *LABELS):
+    for label in (*LABELS, "all"):
         for at, k in enumerate((1, 3, 10, 30, 100)):
             value, random = (0.8 - at / 10, 0.89 - at / 100) if falls else (0.9, 0.9)
             row = {"class": label, "k": k, "removal": "hide", "n": 200 if label == "all" else 100}
             row |= {"removed": 0.05 * (at + 1), "whole": 0.9, "value": value, "random": random}
             row |= {"difference": value - random, "ci_low": value - random - 0.03, "ci_high": value - random + 0.03}
-            rows.append(row | {"hit": 0.2 * (at + 1), "bag_of_words": 0.85 - at / 10, "short": 0.02 * at})
+            row |= {"hit": 0.2 * (at + 1), "bag_of_words": 0.85 - at / 10, "bag_of_words_whole": 0.88, "words": k}
+            rows.append(row | {"short": 0.02 * at})
     return pd.DataFrame(rows)
 
 

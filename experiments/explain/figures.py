@@ -89,8 +89,8 @@ def draw_faithfulness(faithfulness: pd.DataFrame, folder: Path, title: str) -> N
         axes.set_title(f"{kind}: better to the {better}")
         axes.set_xlabel("log-odds, minus those of random tokens")
         axes.grid(axis="y", visible=False)
-        for y in range(0, len(methods), 2):
-            axes.axhspan(y - 0.5, y + 0.5, color="#F4F4F4", zorder=0)
+        for row in range(0, len(methods), 2):
+            axes.axhspan(row - 0.5, row + 0.5, color="#F4F4F4", zorder=0)
     grid[0].set_yticks(range(len(methods)), [name_method(name) for name in methods])
     grid[0].set_ylim(len(methods) - 0.5, -0.5)
     add_legend(figure, grid)
@@ -196,17 +196,19 @@ def draw_words(words: pd.DataFrame, folder: Path, title: str) -> None:
 @STYLE
 def draw_robustness(robustness: pd.DataFrame, folder: Path, title: str) -> None:
     """Draw accuracy by the number of words hidden, a panel per class."""
-    panels = list(robustness.groupby("class", sort=False))
+    panels = sorted(robustness.groupby("class", sort=False), key=lambda panel: panel[0] != OVERALL)  # all texts first
     figure, grid = make_grid(len(panels), 2.1)
     for axes, (label, table) in zip(grid, panels, strict=True):
-        for removal, rows in table.sort_values("k").groupby("removal", sort=False):
-            colour, mark = MARKS[removal]
+        for removal, (colour, mark) in MARKS.items():
+            rows = table[table["removal"] == removal].sort_values("k")
+            if rows.empty:
+                continue
             k = ["0", *map(str, rows["k"])]
             whole = [rows["whole"].iloc[0]]
             axes.plot(k, [*whole, *rows["value"]], f"{mark}-", color=colour, label=f"important words ({removal})")
             axes.plot(k, [*whole, *rows["random"]], f"{mark}--", color=GREY, label=f"random words ({removal})")
-            if "bag_of_words" in rows and removal == table["removal"].iloc[0]:
-                axes.plot(k[1:], rows["bag_of_words"], "D:", color=COLOURS[1], label="bag of words, without them")
+            bag = [rows["bag_of_words_whole"].iloc[0], *rows["bag_of_words"]]
+            axes.plot(k, bag, "D:", color=COLOURS[1], markersize=5, label="bag of words, without them")
         axes.set_title(panel_title(str(label), len(panels)), fontsize=11)
         axes.set_ylim(-0.03, 1.03)
     figure.supylabel("accuracy", fontsize=11)

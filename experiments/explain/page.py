@@ -78,7 +78,8 @@ def shorten(values: Floats) -> Any:
 
 def fit_texts(described: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the first text, and those after it up to the first that does not fit into the page."""
-    size, shown = 0, []
+    size = 0
+    shown: list[dict[str, Any]] = []
     for text in described:
         size += len(write_data(text)) + 1
         if shown and size > MOST_BYTES:

@@ -2,7 +2,7 @@
 
 The sentences stand in that file. This one computes what they say."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ HIDDEN = 10  # words of which the answer says what happens without them
 SANITY = ("follows the network", "partly", "stays", "not judged")
 LOSSES = ("comprehensiveness", "sufficiency")
 Section = dict[str, Any]
+Row = dict[Hashable, Any]  # of a table
 
 
 def report(
@@ -78,8 +79,8 @@ def count_texts(texts: Sequence[Explained]) -> Section:
 def find_best(judged: pd.DataFrame) -> str:
     """Return the method with the largest score of those that are better than random at least somewhere, or nothing."""
     rows = judged[judged["method"].isin(list(METHODS)) & judged["verdict"].isin(["better", "partly"])]
-    rows = rows.dropna(subset="score")
-    return "" if rows.empty else str(rows.loc[rows["score"].idxmax(), "method"])
+    rows = rows.dropna(subset="score").sort_values("score", ascending=False, kind="stable")
+    return str(rows["method"].iloc[0]) if len(rows) else ""
 
 
 def summarise_judged(judged: pd.DataFrame) -> Section:
@@ -144,7 +145,7 @@ def summarise_sanity(sanity: pd.DataFrame) -> Section | None:
     return {"rows": rows, "by_verdict": by_verdict, "n": int(cascading["n"].iloc[0])}
 
 
-def summarise_words(words: pd.DataFrame, compared: Section) -> Section:
+def summarise_words(words: pd.DataFrame, compared: Row) -> Row:
     """Return what is known of the words of a class: `top`, those that surely speak for it, the largest value first."""
     rows = words[words["class"] == compared["class"]]
     sure = rows[rows["ci_low"] > 0].sort_values("value", ascending=False, kind="stable")
@@ -153,7 +154,7 @@ def summarise_words(words: pd.DataFrame, compared: Section) -> Section:
     return compared | lists | {"top": sure.head(WORDS).to_dict("records"), "measured": len(rows), "alike": alike}
 
 
-def choose_fall(robustness: pd.DataFrame) -> list[Section]:
+def choose_fall(robustness: pd.DataFrame) -> list[Row]:
     """Return one row per class, all texts first: that of HIDDEN words or, without it, of the next smaller number."""
     rows = robustness[robustness["k"] <= HIDDEN]
     rows = rows[rows["k"] == rows["k"].max()].drop_duplicates("class")

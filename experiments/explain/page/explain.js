@@ -38,7 +38,8 @@ function largest(rows) {
 // As many decimals as show three digits of the largest value.
 function write(value, limit, { signed }) {
   const decimals = Math.min(Math.max(2 - Math.floor(Math.log10(limit)), 0), 9);
-  return (signed && value > 0 ? "+" : "") + value.toFixed(decimals);
+  const number = value.toFixed(decimals).replace(/^-(?=[0.]+$)/, ""); // no -0.00
+  return (signed && Number(number) > 0 ? "+" : "") + number;
 }
 
 function namesOfUnits(text, unit) {
@@ -145,10 +146,10 @@ function describeSum(text, method, limit) {
   const [gaps, sums] = text.sums[method.name] ?? [];
   if (!gaps) return null;
   const parts = classesOf(text, method).map((k, _, all) => {
-    const numbers = `${write(sums[k], limit, method)} of ${write(gaps[k], limit, method)}`;
+    const numbers = `${write(sums[k], limit, method)}, should be ${write(gaps[k], limit, method)}`;
     return all.length > 1 ? `${labels[k]} ${numbers}` : numbers;
   });
-  return node("p", { class: "quiet" }, `Sum: ${parts.join("; ")}, the logit above that of mean embeddings`);
+  return node("p", { class: "quiet" }, `Sum: ${parts.join("; ")} (the logit minus that of mean embeddings)`);
 }
 
 // Show the numbers of one token or word in every panel; null: of none.

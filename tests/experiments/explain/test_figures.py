@@ -1,4 +1,4 @@
-"""Pictures of explanations: legible, in two formats, with the numbers of the tables, and for tables without rows too."""
+"""Pictures of explanations: legible, in two formats, and with the numbers of the tables."""
 
 from xml.etree import ElementTree
 
@@ -92,7 +92,8 @@ def test_few_texts_have_no_limits_and_are_drawn_all_the_same(tmp_path, legible):
 def test_the_curve_of_accuracy_starts_at_the_whole_text(tmp_path, legible):
     drawn.draw_robustness(make_robustness(), tmp_path, "run")
     first = legible["robustness.png"].axes[0]
+    assert first.get_title() == "all texts"
     curves = {line.get_label(): np.asarray(line.get_ydata(), float) for line in first.lines}
     np.testing.assert_allclose(curves["important words (hide)"], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     np.testing.assert_allclose(curves["random words (hide)"], [0.9, 0.89, 0.88, 0.87, 0.86, 0.85])
-    np.testing.assert_allclose(curves["bag of words, without them"], [0.85, 0.75, 0.65, 0.55, 0.45])
+    np.testing.assert_allclose(curves["bag of words, without them"], [0.88, 0.85, 0.75, 0.65, 0.55, 0.45])
