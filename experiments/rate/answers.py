@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -30,6 +31,8 @@ class Session:
     """What one rater is shown and has answered. `lines`: how many there are on disk, the first one too."""
 
     path: Path
+    pseudonym: str
+    simulated: bool
     items: Items
     steps: list[Step]
     answers: dict[str, Line]  # by the names of steps; those of the first len(answers) steps
@@ -53,10 +56,12 @@ def open_session(folder: Path, pseudonym: str, items: Items) -> Session:
     if not read_lines(path):
         keep_items(folder, items)
         seed = crc32(f"{pseudonym} {items.version}".encode())
-        swapped = bool(sum(lines[0]["items"] == items.version for lines in read_raters(folder).values()) % 2)
+        about: Line = {"items": items.version, "simulated": pseudonym.startswith(SIMULATED)}
+        n_alike = sum(about.items() <= first.items() for first, *_ in read_raters(folder).values())
+        swapped = n_alike % 2 == 1  # every other rater
         steps = [asdict(step) for step in plan_steps(items, seed, swapped)]
-        about = {"pseudonym": pseudonym, "items": items.version, "seed": seed, "swapped": swapped}
-        append_line(path, about | {"at": now(), "simulated": pseudonym.startswith(SIMULATED), "order": steps})
+        about |= {"pseudonym": pseudonym, "seed": seed, "swapped": swapped, "at": now(), "order": steps}
+        append_line(path, about)
     return read_session(path)
 
 
@@ -65,14 +70,15 @@ def read_session(path: Path) -> Session:
     first, *lines = read_lines(path)
     items = read_items(path.parent, first["items"])
     steps = [Step(**step) for step in first["order"]]
-    return Session(path, items, steps, {line["step"]: line for line in lines}, 1 + len(lines))
+    about = first["pseudonym"], first["simulated"]
+    return Session(path, *about, items, steps, {line["step"]: line for line in lines}, 1 + len(lines))
 
 
 def record(session: Session, step: Step, answer: Any, seconds: float) -> None:
     """Write an answer that `check_answer` has passed, with all that was shown."""
-    text, first = session.items.texts[step.text], read_lines(session.path)[0]
+    text = session.items.texts[step.text]
     line = {
-        "pseudonym": first["pseudonym"],
+        "pseudonym": session.pseudonym,
         "items": session.items.version,
         "step": step.name,
         "part": step.part,
@@ -86,7 +92,7 @@ def record(session: Session, step: Step, answer: Any, seconds: float) -> None:
         "answer": answer,
         "seconds": seconds,
         "at": now(),
-        "simulated": first["simulated"],
+        "simulated": session.simulated,
     }
     append_line(session.path, line)
 
@@ -111,6 +117,7 @@ def keep_items(folder: Path, items: Items) -> None:
         write_json(path, asdict(items))
 
 
+@lru_cache(maxsize=8)  # their file never changes, and every request needs them
 def read_items(folder: Path, version: str) -> Items:
     return Items.from_json(read_json(folder / f"items-{version}.json"))
 

@@ -62,6 +62,14 @@ class Items:
         """A name for exactly these items."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def description(self) -> str:
+        fewer = f"; at least {3 * LARGEST} texts would give {LARGEST} of each" if len(self.pairs) < LARGEST else ""
+        return (
+            f"Items {self.version}: {len(self.examples)} examples, {len(self.pairs)} predictions before and after, "
+            f"{len(self.choices)} choices, {len(self.marked)} texts to mark{fewer}"
+        )
+
     @classmethod
     def from_json(cls, content: Json) -> "Items":
         return cls(**content | {"texts": [RatedText(**text) for text in content["texts"]]})
