@@ -20,7 +20,7 @@ RANDOM = "random"  # a method whose words have the values of `Items.method`, shu
 OF_USER = "user"  # the split of texts that were given with --text: nobody else rates them
 STRINGS = ("split", "text", "label", "predicted", "token", "word", "class", "method")
 LARGEST, FEWEST = 16, 4  # texts of each part of the simulation
-CHOICES, MARKED = 20, 8  # texts on which methods are compared, and whose words are marked
+CHOICES, MARKED = 20, 10  # texts on which methods are compared, and whose words are marked
 Json = dict[str, Any]
 
 
@@ -94,7 +94,7 @@ def make_items(folder: Path, run: str, method: str, against: str, seed: int) -> 
     pairs, rest = draw_pairs(texts, min(LARGEST, len(texts) // 3), rng)
     examples = [i for i, _ in zip(deal(texts, rest, rng), pairs, strict=False)]
     predicted = list(deal(texts, [i for pair in pairs for i in pair], rng))
-    n_marked = min(MARKED, len(predicted) // 4)
+    n_marked = min(MARKED, len(predicted) // 3)
     choices, marked = predicted[n_marked:][:CHOICES], predicted[:n_marked]
     return Items(run, labels, method, against, seed, texts, examples, pairs, choices, marked)
 
