@@ -147,12 +147,13 @@ def read_texts(folder: Path) -> tuple[list[str], list[RatedText]]:
     missing = InputError(f"{folder}: attributions.csv and texts.csv do not fit each other; run `make explain` again")
     if table.empty or not labels:
         raise InputError(f"{folder / 'texts.csv'}: expected texts of the corpus, got none; run `make explain` again")
-    texts = []
+    texts, methods = [], {*attributions["method"]}
     for row in table.itertuples():
         rows = tokens.get((row.split, row.index_))
         rows = rows[rows["class"] == row.predicted] if rows is not None else attributions[:0]
         text = weigh_words(row, rows)
-        if not text.values or "".join(text.words) != row.text or {*text.values} != {*attributions["method"]}:
+        same = all(row.text[start:end] == token for start, end, token in rows[["start", "end", "token"]].to_numpy())
+        if not same or "".join(text.words) != row.text or {*text.values} != methods:
             raise missing
         texts.append(text)
     return labels, texts
