@@ -148,6 +148,7 @@ def read_texts(folder: Path) -> tuple[list[str], list[RatedText]]:
     if table.empty or not labels:
         raise InputError(f"{folder / 'texts.csv'}: expected texts of the corpus, got none; run `make explain` again")
     texts, methods = [], {*attributions["method"]}
+    row: Any
     for row in table.itertuples():
         rows = tokens.get((row.split, row.index_))
         rows = rows[rows["class"] == row.predicted] if rows is not None else attributions[:0]

@@ -109,7 +109,9 @@ def measure_share(hits: int, n: int, note: str = "") -> Value:
 
 
 def count_needed(share: float) -> float:
-    """Return how many independent choices tell this share from 0.5 with POWER, two-sided at 5 %; not rounded up."""
+    """Return how many independent choices tell this share from 0.5 with POWER, two-sided at 5 %; not rounded up.
+
+    By the normal approximation: the exact test, which errs on the safe side, has a few points less power."""
     spread = norm.isf(LEVEL / 2) / 2 + norm.isf(1 - POWER) * np.sqrt(share * (1 - share))
     return float((spread / (share - 0.5)) ** 2)
 

@@ -112,4 +112,4 @@ def weigh(text: RatedText, method: str) -> list[float]:
 def read_seconds(seconds: Any) -> float:
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         raise InputError("seconds: expected a number of at least 0")
-    return round(min(float(seconds), LONGEST), PLACES)
+    return round(float(min(seconds, LONGEST)), PLACES)

@@ -122,7 +122,7 @@ def tabulate_both(
 def tabulate_effect(answers: pd.DataFrame, labels: Sequence[str]) -> Iterator[Row]:
     """Yield accuracy after minus before, paired: of one rater, and two texts that are like each other."""
     before, after = (answers[answers["part"] == part].set_index(["pair", "rater"]) for part in ("before", "after"))
-    both = after.join(before["right"], rsuffix="_before", how="inner").reset_index()
+    both = after.join(before["right"].rename("right_before"), how="inner").reset_index()
     if both.empty:
         return
     both["difference"] = both["right"].astype(float) - both["right_before"].astype(float)
