@@ -119,7 +119,13 @@ def keep_items(folder: Path, items: Items) -> None:
 
 @lru_cache(maxsize=8)  # their file never changes, and every request needs them
 def read_items(folder: Path, version: str) -> Items:
-    return Items.from_json(read_json(folder / f"items-{version}.json"))
+    """Return the items of this version. Raises InputError where they are gone."""
+    path = folder / f"items-{version}.json"
+    if not path.is_file():
+        raise InputError(
+            f"{path}: there is no such file, and answers beside it need it; put it back, or move them away"
+        )
+    return Items.from_json(read_json(path))
 
 
 def read_raters(folder: Path) -> Mapping[str, list[Line]]:

@@ -9,6 +9,7 @@ from experiments.rate.answers import (
     check_answer,
     check_pseudonym,
     open_session,
+    read_items,
     read_lines,
     read_raters,
     read_session,
@@ -113,3 +114,6 @@ def test_the_items_are_kept_beside_the_answers(tmp_path, items):
     open_session(tmp_path, "ann", items)
     content = json.loads((tmp_path / f"items-{items.version}.json").read_text())
     assert content["texts"][3]["text"] == items.texts[3].text
+    (tmp_path / f"items-{items.version}.json").unlink()
+    read_items.cache_clear()
+    assert "there is no such file, and answers beside it need it" in line_of(open_session, tmp_path, "ann", items)

@@ -99,11 +99,8 @@ def test_each_kind_of_item_is_accessible_and_fits(browser, site, scheme, width):
             answer_until(page, title)
             check_accessibility(page)
             assert not scrolls(page)[0]
-            sizes = page.eval_on_selector_all(
-                "button:not([hidden])",
-                "all => all.map((e) => e.getBoundingClientRect()).filter((r) => r.width).map((r) => [r.width, r.height])",
-            )
-            assert min(min(size) for size in sizes) >= 24
+            boxes = [button.bounding_box() for button in page.query_selector_all("button") if button.is_visible()]
+            assert min(min(box["width"], box["height"]) for box in boxes) >= 24
             assert page.evaluate("document.activeElement.id") == "title"
         while page.is_visible("#item"):
             answer(page)
@@ -168,7 +165,7 @@ def test_a_tab_that_lags_behind_says_so_and_goes_on(browser, site, tmp_path):
         press(first, "n")
         press(first, "n")
         second.keyboard.press("n")
-        second.wait_for_function("document.getElementById('bar').value === 2")
+        second.wait_for_function("() => document.getElementById('bar').value === 2")
         assert second.inner_text("#note").startswith("Another tab has gone on")
         assert second.inner_text("#shown") == first.inner_text("#shown")
         assert len(read_lines(tmp_path / "ann.jsonl")) == 3
