@@ -5,7 +5,7 @@ A word is weighed for the class that the network predicts. A rater sees its abso
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -143,53 +143,48 @@ def read_texts(folder: Path) -> tuple[list[str], list[RatedText]]:
     table, attributions = (read_table(folder / f"{name}.csv") for name in ("texts", "attributions"))
     labels = [name.removeprefix("p_") for name in map(str, table) if name.startswith("p_")]
     table = table[table["split"] != OF_USER]
-    tokens = dict(list(attributions.groupby(["split", "index"], sort=False)))
-    missing = InputError(f"{folder}: attributions.csv and texts.csv do not fit each other; run `make explain` again")
     if table.empty or not labels:
         raise InputError(f"{folder / 'texts.csv'}: expected texts of the corpus, got none; run `make explain` again")
-    texts, methods = [], {*attributions["method"]}
-    row: Any
-    for row in table.itertuples():
-        rows = tokens.get((row.split, row.index_))
-        rows = rows[rows["class"] == row.predicted] if rows is not None else attributions[:0]
+    tokens = dict(list(attributions.groupby(["split", "index", "class"], sort=False)))
+    texts, methods = [], {*attributions["method"].unique()}
+    for row in table.to_dict("records"):
+        rows = tokens.get((row["split"], row["index"], row["predicted"]), attributions[:0])
         text = weigh_words(row, rows)
-        same = all(row.text[start:end] == token for start, end, token in rows[["start", "end", "token"]].to_numpy())
-        if not same or "".join(text.words) != row.text or {*text.values} != methods:
-            raise missing
+        same = all(text.text[start:end] == token for start, end, token in rows[["start", "end", "token"]].to_numpy())
+        if not same or "".join(text.words) != text.text or {*text.values} != methods:
+            raise InputError(f"{folder}: attributions.csv does not fit texts.csv; run `make explain` again")
         texts.append(text)
     return labels, texts
 
 
 def read_table(path: Path) -> pd.DataFrame:
+    """Read a table; text stays as it is written, also where a class is called nan or 1."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; run `make explain` first")
-    numbers = dict.fromkeys(("value",), "")
-    table = pd.read_csv(
-        path, dtype=dict.fromkeys(STRINGS, str), keep_default_na=False, na_values=numbers, lineterminator="\n"
-    )
-    return table.rename(columns={"index": "index_"}) if "text" in table else table
+    types = dict.fromkeys(STRINGS, str)
+    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values={"value": ""}, lineterminator="\n")
 
 
-def weigh_words(row: Any, rows: pd.DataFrame) -> RatedText:
+def weigh_words(row: Mapping[Hashable, Any], rows: pd.DataFrame) -> RatedText:
     """Return a text with the sums over the tokens of each word. rows: its tokens by method, for the class predicted.
 
     Tokens that share a character stand together: halves of an emoji are no words."""
-    methods = rows["method"].drop_duplicates().tolist()
-    tokens = rows[rows["method"] == methods[0]].sort_values("position") if methods else rows
-    words, real, of_token, last = list[str](), list[bool](), list[int](), (-1, 0)
-    for group, start, end, word in tokens[["group", "start", "end", "word"]].itertuples(index=False):
-        if words and (group == last[0] or start < last[1]):
-            words[-1] += row.text[last[1] : end]
+    split, index, text, label, predicted = (row[name] for name in ("split", "index", "text", "label", "predicted"))
+    by_method = dict(list(rows.sort_values("position").groupby("method", sort=False)))
+    tokens = next(iter(by_method.values()), rows)
+    words, real, of_token, last_group, last_end = list[str](), list[bool](), list[int](), -1, 0
+    for group, start, end, word in tokens[["group", "start", "end", "word"]].to_numpy():
+        if words and (group == last_group or start < last_end):
+            words[-1] += text[last_end:end]
             real[-1] |= word != ""
         else:
-            words.append(row.text[start:end])
+            words.append(text[start:end])
             real.append(word != "")
-        last = group, max(end, last[1])
+        last_group, last_end = group, max(end, last_end)
         of_token.append(len(words) - 1)
-    values = rows.sort_values("position").groupby("method", sort=False)["value"]
     sums = {
-        method: np.bincount(of_token, values.get_group(method), len(words)).tolist()
-        for method in methods
-        if len(values.get_group(method)) == len(of_token)
+        str(method): np.bincount(of_token, of_method["value"], len(words)).tolist()
+        for method, of_method in by_method.items()
+        if len(of_method) == len(of_token)
     }
-    return RatedText(row.split, int(row.index_), row.text, row.label, row.predicted, words, real, sums)
+    return RatedText(split, int(index), text, label, predicted, words, real, sums)

@@ -111,8 +111,8 @@ def test_fewer_texts_give_fewer_items_and_say_so(tmp_path, items):
         (lambda folder: None, {"method": "random"}, "--method random: expected one of integrated_gradients"),
         (lambda folder: None, {"against": "none"}, "--against none: expected one of random, integrated_gradients"),
         (lambda folder: None, {"against": METHOD}, "expected another method"),
-        (lambda folder: change(folder, "texts.csv", "i felt", "i feel"), {}, "do not fit each other"),
-        (lambda folder: change(folder, "attributions.csv", '"test",7,', '"test",8,'), {}, "do not fit each other"),
+        (lambda folder: change(folder, "texts.csv", "i felt", "i feel"), {}, "does not fit texts.csv"),
+        (lambda folder: change(folder, "attributions.csv", '"test",7,', '"test",8,'), {}, "does not fit texts.csv"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, break_files, options, line):
