@@ -13,7 +13,7 @@ import httpx2
 import pandas as pd
 import pytest
 from commands import one_line
-from explained import write_explained
+from explained_files import write_explained
 
 import agreement
 import rate

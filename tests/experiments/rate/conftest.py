@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from explained import write_explained
+from explained_files import write_explained
 from starlette.testclient import TestClient
 
 from experiments.rate.items import Items, make_items

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from commands import line_of
-from explained import EMOJI, LABELS, METHODS, write_explained
+from explained_files import EMOJI, LABELS, METHODS, write_explained
 
 from experiments.rate.items import Items, RatedText, draw_pairs, make_items
 

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from explained import METHODS
+from explained_files import METHODS
 from starlette.testclient import TestClient
 
 from experiments.rate.answers import read_lines
