@@ -6,7 +6,7 @@ RUNS = $(if $(filter ablate,$@),$(patsubst %,"%",$(RUN)),"$(RUN)")
 OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run $(RUNS)) \
 	$(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
-.PHONY: help train ablate attend explore explain patch probe paper mini verify bench bench-quick words test test-slow mutants lint lock
+.PHONY: help train ablate attend explore explain rate agreement patch probe paper mini verify bench bench-quick words test test-slow mutants lint lock
 help: ## list these commands; each one sets up what it needs in .venv
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
@@ -15,11 +15,13 @@ ablate: ## find what each class needs: heads, layers, pieces of attention
 attend: ## see where each head looks: a page of its own, tables and pictures
 explore: ## switch heads and words off in a live page: make explore, or MODEL=gpt2
 explain: ## find which words decided, and whether the explanation is true
+rate: ## let people predict, compare and mark, in a page: do explanations help them?
+agreement: ## measure what the raters say, and whether they agree
 patch: ## find what carries the difference between two texts
 probe: ## find where a class, or a property of words, can be read
 paper: ## train over several corpora and seeds, and make the table of results
 verify: ## check the official weights against recorded facts
-train ablate attend explore explain patch probe paper verify: .venv/ready
+train ablate attend explore explain rate agreement patch probe paper verify: .venv/ready
 	@$(BIN)/python $@.py $(OPTIONS)
 
 mini: .venv/ready ## pretrain a small language model: make mini CORPUS=novels.txt

@@ -3,25 +3,19 @@
 A page in your browser: type a sentence, switch heads, MLPs and words off, and see the class probabilities move. It is
 served on this machine alone."""
 
-import socket
-import sys
-import webbrowser
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from experiments.explore.check import TOLERANCE, compare, find_run, read_export
-from experiments.explore.guard import LOOPBACK, list_hosts
 from experiments.explore.server import create_app
 from experiments.explore.subject import Subject, open_language_model, open_run
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName
 from lab.progress import console
+from lab.server import listen, serve
 from model import InputError
-
-NAMES = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}  # of this machine, where it listens on these addresses
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,8 @@ def main(options: Options) -> int:
         named = replace(options, run=options.run or find_run(export))
         return check(open_subject(named, device), export, options.check)
     with listen(options.host, options.port) as listener:  # first, for the port may be taken, and loading takes a while
-        serve(open_subject(options, device), listener, options)
+        app = partial(create_app, open_subject(options, device))
+        serve(app, listener, options.host, options.allow_host, options.open)
     return 0
 
 
@@ -64,36 +59,6 @@ def check(subject: Subject, export: dict[str, Any], path: Path) -> int:
     about = f"the largest difference of a probability is {difference:.2g}, and {TOLERANCE:g} may be"
     console.print(f"{path}: {verdict}: {about}")
     return 0 if passed else 1
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on a port, 0: any free one. Raises InputError where it is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen()  # who reads the address may ask at once
-    except (OSError, UnicodeError) as error:
-        listener.close()
-        raise InputError(f"{host}:{port}: cannot listen there: {error}; choose another --port, 0 for any") from None
-    return listener
-
-
-def serve(subject: Subject, listener: socket.socket, options: Options) -> None:
-    """Serve the page until Ctrl-C."""
-    port = listener.getsockname()[1]
-    hosts = list_hosts(port, options.allow_host)
-    if options.host not in (*LOOPBACK, "::1"):
-        names = ", ".join(options.allow_host) or "none yet, see --allow-host"
-        console.print(f"Every program that reaches this port can use the page. Names for other browsers: {names}")
-    address = f"http://{NAMES.get(options.host, options.host)}:{port}/"
-    print(address, flush=True)  # also where another program reads it
-    if options.open and sys.stdout.isatty():
-        webbrowser.open(address)
-    app = create_app(subject, hosts)
-    config = uvicorn.Config(app, ws="none", log_level="warning", access_log=False, server_header=False)
-    uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import torch
 import uvicorn
 
 from data import read_corpus
-from experiments.explore.guard import list_hosts
 from experiments.explore.server import create_app
 from experiments.explore.subject import Subject
 from lab.device import Device
+from lab.guard import list_hosts
 from lab.texts import read_texts
 from model import GPT2Classifier, GPT2Config, Tokenizer
 

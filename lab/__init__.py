@@ -6,7 +6,8 @@ network    units (what can be taken out) fills (what a closed unit emits) remova
            (plans, forecasts and keeps) contributions (to the logits) activations attention (of every head in one text)
            heads (scores of a language model's heads) language optim predict
 numbers    metrics stats effects shares (of a class's margin, and verdicts)
-showing    figures (heat maps, colours) report (Markdown) page/ (views of attention in a browser)
+showing    figures (heat maps, colours) report (Markdown) page/ (what pages share, and views of attention)
+pages      guard (who may ask) server (a page and its addresses on this machine)
 """
 
 import os

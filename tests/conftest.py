@@ -153,3 +153,51 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(Figure, "savefig", note)
     return figures_saved
+
+
+POLICY = {  # Content-Security-Policy
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data: blob:",
+    "connect-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'self'",
+}
+
+
+def _check_headers(answer) -> None:
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+    assert policy == POLICY
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+@pytest.fixture
+def check_headers():
+    """Check the headers of an answer: they bind the browser, and let no other site read."""
+    return _check_headers
+
+
+@pytest.fixture
+def check_refusal():
+    """Check that an answer refuses, with this status if it is given, in one line of JSON; return the line."""
+
+    def check(answer, status: int | None = None) -> str:
+        _check_headers(answer)
+        assert 400 <= answer.status_code < 500
+        assert status in (None, answer.status_code)
+        assert answer.headers["content-type"] == "application/json"
+        assert "\n" not in answer.text
+        [(name, line)] = answer.json().items()
+        assert name == "error"
+        assert line.isprintable()
+        assert 0 < len(line) <= 3000
+        assert "Traceback" not in line
+        return line
+
+    return check

@@ -35,7 +35,7 @@ PAGES = {
 }
 SCRIPTS = {
     name: importlib.import_module(name)
-    for name in ("train", "ablate", "attend", "explain", "explore", "patch", "probe", "paper", "pretrain", "verify")
+    for name in "train ablate attend explain explore rate agreement patch probe paper pretrain verify".split()
 }
 LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
 TINY = GPT2Config(1, 2, 8, n_ctx=17)
@@ -61,6 +61,8 @@ DOWNLOADED = ("auto", "emotion", "sample", "stanfordnlp/imdb")  # as --corpus of
 NOT_RUN = {  # commands by their beginning, and why; their targets and options are checked all the same
     "make explore": "serves until Ctrl-C; tests/test_explore.py starts it",
     "python explore.py": "needs a file that the page has exported; tests/test_explore.py has one",
+    "make rate": "serves until Ctrl-C; tests/test_rate.py starts it",
+    "make agreement": "needs the answers of raters; tests/test_rate.py has some",
     "make patch MODEL": "only the official weights know whom the bag is given; tests/test_patch.py has a tiny model",
     "make test": "it would run this test again",
     "make lint": "runs no program of ours",
@@ -228,7 +230,7 @@ def scripts():
 
 def test_every_command_has_options_that_exist(scripts):
     """As they stand on the page, whatever is replaced when they run."""
-    begins = "make (bench|explore|mutants)|python (-m bench|explore)"
+    begins = "make (bench|explore|mutants|rate|agreement)|python (-m bench|explore)"
     not_run = [command for command in COMMANDS if re.match(begins, command)]
     calls = CALLS + [script_and_options(expanded(command)) for command in not_run]
     assert {script for script, _ in calls} == set(scripts)

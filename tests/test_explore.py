@@ -68,7 +68,7 @@ def wait_for_address(capsys, seen):
 
 
 def test_it_prints_its_address_answers_and_ends_at_ctrl_c(here, monkeypatch, capsys):
-    monkeypatch.setattr(explore.webbrowser, "open", lambda address: pytest.fail("--no-open opened the page"))
+    monkeypatch.setattr("webbrowser.open", lambda address: pytest.fail("--no-open opened the page"))
     seen, answers = [], []
 
     def ask():
@@ -101,7 +101,7 @@ def subject_of_nothing(monkeypatch):
     monkeypatch.setattr(explore, "listen", lambda host, port: listen("127.0.0.1", port))
     monkeypatch.setattr(explore, "open_run", lambda run, device: None)
     monkeypatch.setattr(explore, "create_app", lambda subject, hosts: None)
-    monkeypatch.setattr(explore.uvicorn.Server, "run", lambda self, sockets: None)
+    monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_without_allowed_names_it_is_said_that_programs_are_answered_all_the_sam
 
 def test_a_page_is_opened_only_where_a_person_is(subject_of_nothing, monkeypatch, capsys):
     opened = []
-    monkeypatch.setattr(explore.webbrowser, "open", opened.append)
+    monkeypatch.setattr("webbrowser.open", opened.append)
     for is_terminal, wants, count in ((True, "--open", 1), (True, "--no-open", 0), (False, "--open", 0)):
         monkeypatch.setattr(sys.stdout, "isatty", lambda is_terminal=is_terminal: is_terminal, raising=False)
         opened.clear()

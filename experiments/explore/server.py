@@ -2,45 +2,31 @@
 two of them, so tabs never meet. One thread computes, and a request whose sender has gone is dropped."""
 
 import asyncio
-import json
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
-import lab
 from lab.attention import MOST_TOKENS
 from lab.removals import REMOVALS
+from lab.server import Json, make_app
 from model import InputError
 
 from . import compute
 from .code import write_code
 from .experiment import Experiment, describe_json, read_experiment, read_head
 from .findings import read_findings
-from .guard import MOST_BYTES, Guard
 from .subject import CLOSE_CALLS, FILLS, Subject
 
-PAGE = Path(__file__).with_name("page")
-FOLDERS = (PAGE, Path(lab.__file__).with_name("page"))  # the page's own modules, and those that it shares
-MEDIA = {".js": "text/javascript", ".css": "text/css"}  # some registries call .js plain text
+PAGE = Path(__file__).parent / "page" / "explore.html"
 MOST_WAITING = 32  # requests
-SECONDS = 60  # that a request may take, waiting included
-Json = dict[str, Any]
 T = TypeVar("T")
-
-
-class BusyError(Exception):
-    """Too many requests wait."""
 
 
 class Worker:
@@ -50,9 +36,10 @@ class Worker:
         self.thread, self.turn, self.waiting = ThreadPoolExecutor(1), asyncio.Lock(), 0
 
     async def compute(self, request: Request, work: Callable[..., T], *arguments: Any) -> T:
-        """Return `work(*arguments)`. Raises ClientDisconnect where nobody waits for it any more, and BusyError."""
+        """Return `work(*arguments)`. Raises ClientDisconnect where nobody waits for it any more, and
+        HTTPException where too many do."""
         if self.waiting >= MOST_WAITING:
-            raise BusyError(f"{MOST_WAITING} requests are waiting; try again")
+            raise HTTPException(503, f"{MOST_WAITING} requests are waiting; try again", {"retry-after": "1"})
         self.waiting += 1
         try:
             async with self.turn:
@@ -136,20 +123,9 @@ class Api:
 def create_app(subject: Subject, hosts: Sequence[str]) -> ASGIApp:
     """Return the application. hosts: the values of `Host` that it answers; the first one is its address."""
     api = Api(subject, f"http://{hosts[0]}/")
-    model, findings = describe(subject), read_findings(subject)
     posts = {"run": api.run, "attention": api.attention, "heads": api.heads}
     posts |= {"random": api.random, "lens": api.lens, "code": api.code}
-    files = {path.name: path for folder in FOLDERS for path in folder.iterdir() if path.suffix in MEDIA}
-    routes = [
-        Route("/", lambda request: FileResponse(PAGE / "explore.html", media_type="text/html")),
-        Route("/page/{name}", partial(send_file, files)),
-        Route("/api/model", lambda request: JSONResponse(model)),
-        Route("/api/findings", lambda request: JSONResponse(findings)),
-        *(Route(f"/api/{name}", partial(answer_json, answer), methods=["POST"]) for name, answer in posts.items()),
-    ]
-    handlers = {HTTPException: refuse, Exception: fail}
-    # Around all of it: a middleware would be within Starlette's own, which answers where we fail.
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), hosts)
+    return make_app(PAGE, {"model": describe(subject), "findings": read_findings(subject)}, posts, hosts)
 
 
 def describe(subject: Subject) -> Json:
@@ -175,60 +151,3 @@ def describe(subject: Subject) -> Json:
         "most_tokens": MOST_TOKENS,
         "about": [CLOSE_CALLS] if subject.labels else [],
     }
-
-
-async def answer_json(answer: Callable[[Request, Any], Awaitable[Json]], request: Request) -> Response:
-    """Answer a request whose body is JSON; in one line, where it is not as it must be."""
-    try:
-        async with asyncio.timeout(SECONDS):
-            return JSONResponse(await answer(request, parse_body(await read_body(request))))
-    except InputError as error:
-        return JSONResponse({"error": str(error)}, 400)
-    except BusyError as error:
-        return JSONResponse({"error": str(error)}, 503, {"retry-after": "1"})
-    except TimeoutError:
-        return JSONResponse({"error": f"this took more than {SECONDS} seconds; shorten the text"}, 503)
-    except (torch.OutOfMemoryError, MemoryError):
-        return JSONResponse({"error": "out of memory; shorten the text"}, 503)
-    except ClientDisconnect:
-        return Response(status_code=499)  # nobody reads it
-
-
-async def read_body(request: Request) -> bytes:
-    """Return the body. Raises HTTPException where it is too long, whatever its head says."""
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MOST_BYTES:
-            raise HTTPException(413, f"expected at most {MOST_BYTES:,} bytes")
-    return body
-
-
-def parse_body(body: bytes) -> Any:
-    """Return the value that JSON in UTF-8 stands for. Raises InputError for anything else."""
-    try:
-        return json.loads(body.decode(), parse_constant=refuse_constant)
-    except (ValueError, RecursionError) as error:  # RecursionError: nested too deep
-        raise InputError(f'expected JSON in UTF-8, like {{"text": "..."}}: {error}') from None
-
-
-def refuse_constant(name: str) -> float:
-    """Raise ValueError for NaN and Infinity, which Python reads and JSON does not know."""
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def send_file(files: dict[str, Path], request: Request) -> Response:
-    path = files.get(request.path_params["name"])
-    if path is None:
-        raise HTTPException(404, "there is no such file")
-    return FileResponse(path, media_type=MEDIA[path.suffix])
-
-
-def refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-
-
-def fail(request: Request, error: Exception) -> Response:
-    """Answer where the fault is ours; the terminal shows where."""
-    return JSONResponse({"error": f"headgate failed: {type(error).__name__}; see the terminal"}, 500)

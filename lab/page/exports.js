@@ -4,6 +4,7 @@
 // savePng(svgOrCanvas, name)   name.png at twice the size; a promise
 // saveCsv(rows, name)          name.csv from lists of cells, the first one the header
 // saveJson(value, name)        name.json
+// saveLines(values, name)      name.jsonl, one value on each line
 
 export function saveSvg(svg, name) {
   saveBlob(new Blob([writeSvg(svg)], { type: "image/svg+xml" }), `${name}.svg`);
@@ -23,6 +24,11 @@ export function saveCsv(rows, name) {
 
 export function saveJson(value, name) {
   saveBlob(new Blob([JSON.stringify(value, null, 1) + "\n"], { type: "application/json" }), `${name}.json`);
+}
+
+export function saveLines(values, name) {
+  const lines = values.map((value) => JSON.stringify(value) + "\n");
+  saveBlob(new Blob(lines, { type: "application/jsonl" }), `${name}.jsonl`);
 }
 
 function writeSvg(svg) {

@@ -13,7 +13,7 @@ from lab.attention import Recording, list_tokens, pack, record_attention
 from lab.page.bundle import PAGE, PANEL, STYLE, bundle, join_modules, write_data
 from model import masks
 
-MODULES = sorted(PAGE.glob("*.js"))
+MODULES = sorted({*PAGE.glob("*.js")} - {PAGE / "requests.js"})  # a page in one file asks no server
 TEMPLATE = """<!doctype html><html lang="en"><head><title>t</title><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{{ policy }}"><style>{{ style }}</style></head>
 <body><script type="application/json" id="data">{{ data }}</script>

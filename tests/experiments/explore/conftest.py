@@ -10,11 +10,11 @@ import torch
 import uvicorn
 from starlette.testclient import TestClient
 
-import explore
-from experiments.explore.guard import list_hosts
 from experiments.explore.server import create_app
 from experiments.explore.subject import Subject
 from lab.device import Device
+from lab.guard import list_hosts
+from lab.server import listen
 from lab.texts import Texts
 from model import Tokenizer
 
@@ -36,16 +36,6 @@ DONORS = [
     "they won again",
 ]
 PORT = 8642
-POLICY = {  # Content-Security-Policy
-    "default-src": "'none'",
-    "script-src": "'self'",
-    "style-src": "'self'",
-    "img-src": "'self' data: blob:",
-    "connect-src": "'self'",
-    "base-uri": "'none'",
-    "form-action": "'none'",
-    "frame-ancestors": "'self'",
-}
 
 
 def make_subject(model, name: str, source: str, run=None) -> Subject:
@@ -110,7 +100,7 @@ def server(subject) -> Iterator[str]:
 @contextmanager
 def serve(subject: Subject, allowed: Sequence[str] = ()) -> Iterator[str]:
     """Serve this subject in a thread, and yield the address."""
-    with explore.listen("127.0.0.1", 0) as listener:
+    with listen("127.0.0.1", 0) as listener:
         hosts = list_hosts(listener.getsockname()[1], allowed)
         config = uvicorn.Config(create_app(subject, hosts), log_level="warning", access_log=False)
         running = uvicorn.Server(config)
@@ -123,39 +113,3 @@ def serve(subject: Subject, allowed: Sequence[str] = ()) -> Iterator[str]:
         finally:
             running.should_exit = True
             thread.join()
-
-
-def _check_headers(answer) -> None:
-    policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
-    assert policy == POLICY
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["referrer-policy"] == "no-referrer"
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["cross-origin-opener-policy"] == "same-origin"
-    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
-
-
-@pytest.fixture
-def check_headers():
-    """Check the headers of an answer: they bind the browser, and let no other site read."""
-    return _check_headers
-
-
-@pytest.fixture
-def check_refusal():
-    """Check that an answer refuses, with this status if it is given, in one line of JSON; return the line."""
-
-    def check(answer, status: int | None = None) -> str:
-        _check_headers(answer)
-        assert 400 <= answer.status_code < 500
-        assert status in (None, answer.status_code)
-        assert answer.headers["content-type"] == "application/json"
-        assert "\n" not in answer.text
-        [(name, line)] = answer.json().items()
-        assert name == "error"
-        assert line.isprintable()
-        assert 0 < len(line) <= 3000
-        assert "Traceback" not in line
-        return line
-
-    return check

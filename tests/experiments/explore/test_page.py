@@ -23,10 +23,10 @@ from matplotlib.image import imread
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route
 
 from experiments.explore.check import compare, read_export
-from experiments.explore.guard import list_hosts
 from experiments.explore.server import create_app
 from experiments.explore.subject import Subject, open_run
 from lab.device import Device
+from lab.guard import list_hosts
 from model import GPT2Config
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 
 from experiments.explore import compute
 from experiments.explore.experiment import read_experiment
-from experiments.explore.server import FOLDERS, create_app
+from experiments.explore.server import PAGE, create_app
+from lab.server import SHARED
 
 GOOD = {"text": "i felt so happy", "heads": [[0, 3]]}
 POST = b"POST /api/run HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"
@@ -55,7 +56,7 @@ def test_the_page_and_its_files_are_served_with_types_that_browsers_obey(client,
     answer = client.get("/")
     assert answer.headers["content-type"].startswith("text/html")
     check_headers(answer)
-    paths = [path for folder in FOLDERS for path in folder.iterdir() if path.suffix in (".js", ".css")]
+    paths = [path for folder in (PAGE.parent, SHARED) for path in folder.iterdir() if path.suffix in (".js", ".css")]
     assert len({path.name for path in paths}) == len(paths)  # both folders are served from one address
     for path in paths:
         answer = client.get(f"/page/{path.name}")
@@ -307,7 +308,7 @@ def test_too_many_waiting_requests_are_refused_and_told_to_come_again(slow, serv
 
 
 def test_a_request_that_takes_too_long_is_given_up(slow, server, monkeypatch, check_headers):
-    monkeypatch.setattr("experiments.explore.server.SECONDS", 0.3)
+    monkeypatch.setattr("lab.server.SECONDS", 0.3)
     started = time.monotonic()
     with ThreadPoolExecutor(2) as threads:  # one computes, one waits
         asked = [threads.submit(httpx2.post, f"{server}api/run", json=GOOD, timeout=60) for _ in range(2)]
@@ -318,7 +319,7 @@ def test_a_request_that_takes_too_long_is_given_up(slow, server, monkeypatch, ch
         assert "retry-after" not in answer.result().headers
         check_headers(answer.result())
     slow.go.set()
-    monkeypatch.setattr("experiments.explore.server.SECONDS", 60)
+    monkeypatch.setattr("lab.server.SECONDS", 60)
     assert httpx2.post(f"{server}api/run", json=GOOD, timeout=60).status_code == 200
 
 
@@ -332,7 +333,7 @@ def test_the_limit_is_of_a_whole_request_and_a_request_may_come_between_its_pass
 
     monkeypatch.setattr(compute, "run_each", run_each)
     monkeypatch.setattr("lab.device.TOKENS", 8)  # of 4 in the text: two units in each pass
-    monkeypatch.setattr("experiments.explore.server.SECONDS", 0.5)
+    monkeypatch.setattr("lab.server.SECONDS", 0.5)
     answer = client.post("/api/heads", json=GOOD)
     assert answer.status_code == 503
     assert set(passes) == {2}
@@ -340,7 +341,7 @@ def test_the_limit_is_of_a_whole_request_and_a_request_may_come_between_its_pass
 
 
 def test_a_body_that_never_ends_is_given_up(server, monkeypatch):
-    monkeypatch.setattr("experiments.explore.server.SECONDS", 0.3)
+    monkeypatch.setattr("lab.server.SECONDS", 0.3)
     answer = send(server, POST + CLOSE + b"Content-Length: 100\r\n\r\n" + JSON)
     assert answer.status_code == 503
     assert httpx2.get(f"{server}api/model").status_code == 200

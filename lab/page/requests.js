@@ -53,7 +53,7 @@ async function reach(path, body, signal) {
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Error(
-      "The server does not answer: is explore.py still running? Nothing is lost; change anything to ask again.",
+      "The server does not answer: does the program in the terminal still run? Nothing is lost; try once more.",
     );
   }
 }

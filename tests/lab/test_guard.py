@@ -1,13 +1,28 @@
 """Who is answered: a table of requests that come from elsewhere, each refused in one line."""
 
 import pytest
+from starlette.testclient import TestClient
 
-from experiments.explore.guard import MOST_BYTES, list_hosts
+from lab.guard import MOST_BYTES, list_hosts
+from lab.server import make_app
 
 GOOD = {"text": "i felt so happy"}
 HERE, EVIL = "127.0.0.1:8642", "evil.example:8642"
 JSON = {"content-type": "application/json"}
 SITE = "http://" + HERE
+
+
+@pytest.fixture
+def client(tmp_path) -> TestClient:
+    """A page with one fact and one answer, without a socket."""
+
+    async def echo(request, body):
+        return body
+
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html>")
+    app = make_app(page, {"model": {"name": "one"}}, {"run": echo}, list_hosts(8642, ()))
+    return TestClient(app, base_url=SITE)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +97,7 @@ def test_a_post_that_a_form_could_send_is_refused(client, check_refusal, kind):
 
 
 @pytest.mark.parametrize("method", ["PUT", "OPTIONS", "DELETE", "PATCH", "TRACE"])
-@pytest.mark.parametrize("path", ["/api/run", "/", "/page/explore.css"])
+@pytest.mark.parametrize("path", ["/api/run", "/", "/page/page.css"])
 def test_other_methods_are_refused_and_no_preflight_succeeds(client, check_refusal, method, path):
     headers = {"access-control-request-method": "POST", "origin": SITE}
     check_refusal(client.request(method, path, headers=headers), 405)

@@ -1,0 +1,115 @@
+"""The addresses of the page. Everything is on disk: each request reads it anew, and an answer is there before the next
+item is shown. A request says how many lines its tab has seen; the answer of a tab that lags behind changes nothing."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp
+
+from lab.server import Json, make_app
+from model import InputError
+
+from .answers import Session, check_answer, check_pseudonym, open_session, read_lines, record
+from .items import Items, RatedText
+from .protocol import PARTS, Step
+
+PAGE = Path(__file__).parent / "page" / "rate.html"
+GONE_ON = "Another tab has gone on with this pseudonym: here is where it is."
+PLACES = 3  # decimals of a weight
+LONGEST = 24 * 3600  # seconds that count for one item
+
+
+class Api:
+    """What is answered to each request; `body` is parsed JSON. No await within: requests never mix."""
+
+    def __init__(self, folder: Path, items: Items) -> None:
+        self.folder, self.items = folder, items
+
+    async def start(self, request: Request, body: Any) -> Json:
+        """Answer with the rater's next item."""
+        return describe(self.open(body))
+
+    async def answer(self, request: Request, body: Any) -> Json:
+        """Write an answer to the next item, or another one to the item before it, and answer with the next."""
+        session = self.open(body)
+        answer, place = body.get("answer"), len(session.answers)
+        if body.get("lines") != session.lines:
+            former = session.answers.get(str(body.get("step")), {})
+            sent_twice = body.get("lines") == session.lines - 1 and former.get("answer") == answer
+            return describe(session) | ({} if sent_twice else {"note": GONE_ON})
+        steps = {step.name: step for step in session.steps[max(0, place - 1) : place + 1]}
+        step = steps.get(str(body.get("step")))
+        if step is None:
+            raise InputError(f"step: expected one of {', '.join(steps)}")
+        check_answer(session, step, answer)
+        try:
+            record(session, step, answer, read_seconds(body.get("seconds")))
+        except OSError as error:
+            raise HTTPException(503, f"This answer is not saved: {error.strerror}. Answer once more.") from None
+        return describe(self.open(body))
+
+    async def download(self, request: Request, body: Any) -> Json:
+        """Answer with all lines of a rater who has finished: they name the methods."""
+        session = self.open(body)
+        if len(session.answers) < len(session.steps):
+            raise InputError("the answers can be downloaded once all are given")
+        return {"lines": read_lines(session.path)}
+
+    def open(self, body: Any) -> Session:
+        if not isinstance(body, dict):
+            raise InputError("expected an object")
+        return open_session(self.folder, check_pseudonym(body.get("pseudonym")), self.items)
+
+
+def create_app(folder: Path, items: Items, hosts: Sequence[str]) -> ASGIApp:
+    """Return the application. folder: of the answers; items: of new raters; hosts: the values of `Host` it answers."""
+    api = Api(folder, items)
+    posts = {"start": api.start, "answer": api.answer, "download": api.download}
+    return make_app(PAGE, {}, posts, hosts)
+
+
+def describe(session: Session) -> Json:
+    """Return what a tab shows: the next item, and the one before it with its answer, which may still be changed."""
+    done, total = len(session.answers), len(session.steps)
+    step = describe_step(session, session.steps[done]) if done < total else None
+    former = session.steps[done - 1] if done else None
+    previous = describe_step(session, former) | {"answer": session.answers[former.name]["answer"]} if former else None
+    return {"done": done, "total": total, "lines": session.lines, "step": step, "previous": previous}
+
+
+def describe_step(session: Session, step: Step) -> Json:
+    """Return an item without what it asks for: the names of methods, and the class that is to be predicted."""
+    text, part = session.items.texts[step.text], PARTS[step.part]
+    alike = [each.name for each in session.steps if each.part == step.part]
+    return {
+        "name": step.name,
+        "kind": part.kind,
+        "title": part.title,
+        "instruction": part.instruction,
+        "part": [*PARTS].index(step.part) + 1,
+        "parts": len(PARTS),
+        "place": alike.index(step.name) + 1,
+        "places": len(alike),
+        "words": text.words,
+        "real": text.real,
+        "labels": session.items.labels,
+        "predicted": None if part.kind == "predict" else text.predicted,
+        "weights": [weigh(text, method) for method in (step.left, step.right) if method],
+    }
+
+
+def weigh(text: RatedText, method: str) -> list[float]:
+    """Return how strongly each word is coloured: its absolute value as a share of the largest one in the text."""
+    sizes = np.abs(text.values[method])
+    return (sizes / (sizes.max() or 1)).round(PLACES).tolist()
+
+
+def read_seconds(seconds: Any) -> float:
+    if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+        raise InputError("seconds: expected a number of at least 0")
+    return round(float(min(seconds, LONGEST)), PLACES)

@@ -1,0 +1,127 @@
+from collections import Counter
+from dataclasses import asdict
+from itertools import chain
+from json import dumps, loads
+
+import numpy as np
+import pandas as pd
+import pytest
+from commands import line_of
+from explained_files import EMOJI, LABELS, METHODS, write_explained
+
+from experiments.rate.items import Items, RatedText, draw_pairs, make_items
+
+METHOD = "integrated_gradients"
+
+
+def test_words_are_the_sums_of_their_tokens_for_the_class_predicted(explained, items):
+    table = pd.read_csv(
+        explained / "attributions.csv", keep_default_na=False, dtype={"class": str}, lineterminator="\n"
+    )
+    for text in items.texts:
+        rows = table[(table["split"] == "test") & (table["index"] == text.index) & (table["class"] == text.predicted)]
+        for method in METHODS:
+            of_method = rows[rows["method"] == method].sort_values("position")["value"].to_numpy()
+            felt, emoji = of_method[1] + of_method[2], of_method[-2] + of_method[-1]
+            expected = [of_method[0], felt, *of_method[3:-2], emoji]
+            assert text.values[method] == pytest.approx(expected)
+        assert text.words[:2] == ["i", " felt"]
+        assert text.words[-1] == f" {EMOJI}"
+        assert text.real == [True] * (len(text.words) - 1) + [False]
+        assert "".join(text.words) == text.text
+
+
+def test_texts_are_read_as_they_were_written_and_none_is_a_users(items):
+    assert len(items.texts) == 48
+    assert items.labels == list(LABELS)
+    assert {text.split for text in items.texts} == {"test"}
+    joined = "".join(text.text for text in items.texts)
+    assert all(odd in joined for odd in ("<img", "NA", '"quote"', "line\nbreak", "lone\rreturn", "שלום"))
+
+
+def test_random_values_are_the_methods_own_on_other_words(items):
+    shuffled = [text.values["random"] != text.values[METHOD] for text in items.texts]
+    assert all(sorted(text.values["random"]) == sorted(text.values[METHOD]) for text in items.texts)
+    assert np.mean(shuffled) > 0.9
+
+
+def test_the_halves_have_the_same_classes_right_and_wrong_and_no_text_is_in_two_parts(items):
+    first, second = (Counter(items.texts[i].cell for i in half) for half in zip(*items.pairs, strict=True))
+    assert len(items.pairs) == 16
+    assert first == second
+    assert all(items.texts[i].cell == items.texts[j].cell for i, j in items.pairs)
+    predicted = [*chain(*items.pairs)]
+    assert len({*predicted, *items.examples}) == 48  # so none comes twice
+    assert {*items.choices, *items.marked} <= {*predicted}
+    assert not {*items.choices} & {*items.marked}
+    assert (len(items.choices), len(items.marked)) == (20, 10)
+    cells = Counter(items.texts[i].cell for i in items.examples)
+    assert len(cells) == 6
+    assert sorted(cells.values()) == [2, 2, 2, 2, 4, 4]  # of 8 each, after 3 pairs of four cells and 2 of two
+
+
+def make_texts(*cells: tuple[str, bool]) -> list[RatedText]:
+    return [RatedText("test", i, "", p if right else "?", p, [], [], {}) for i, (p, right) in enumerate(cells)]
+
+
+def test_pairs_are_alike_as_far_as_can_be():
+    rng = np.random.default_rng(0)
+    texts = make_texts(("a", True), ("a", True), ("a", False), ("b", False), ("b", True), ("c", True))
+    pairs, rest = draw_pairs(texts, 1, rng)
+    assert [sorted(pair) for pair in pairs] == [[0, 1]]  # of one cell
+    pairs, rest = draw_pairs(texts[1:], 2, rng)
+    assert sorted(sorted(pair) for pair in pairs) == [[0, 1], [2, 3]]  # of one class
+    assert rest == [4]
+    right_first = [texts[1:][pair[0]].cell[1] for pair in pairs]
+    assert sorted(right_first) == [False, True]  # one half is not the easier one
+    pairs, rest = draw_pairs(texts[3:], 1, rng)
+    assert [sorted(pair) for pair in pairs] == [[0, 1]]
+    pairs, rest = draw_pairs(texts[4:], 1, rng)
+    assert [sorted(pair) for pair in pairs] == [[0, 1]]  # any two
+
+
+def test_items_survive_json_and_their_version_says_what_they_are(explained, items):
+    again = Items.from_json(loads(dumps(asdict(items))))
+    assert asdict(again) == asdict(items)
+    assert again.version == items.version
+    assert make_items(explained, "one", METHOD, "random", 0).version == items.version
+    others = [make_items(explained, "one", METHOD, "random", 1), make_items(explained, "one", METHOD, "attention", 0)]
+    assert len({items.version, *(other.version for other in others)}) == 3
+
+
+def test_fewer_texts_give_fewer_items_and_say_so(tmp_path, items):
+    assert "would give" not in items.description
+    write_explained(tmp_path, 20)
+    few = make_items(tmp_path, "one", METHOD, "random", 0)
+    assert (len(few.examples), len(few.pairs), len(few.choices), len(few.marked)) == (6, 6, 8, 4)
+    assert "at least 48 texts would give 16 of each" in few.description
+
+
+@pytest.mark.parametrize(
+    ("break_files", "options", "line"),
+    [
+        (
+            lambda folder: (folder / "texts.csv").unlink(),
+            {},
+            "texts.csv: there is no such file; run `make explain` first",
+        ),
+        (lambda folder: (folder / "attributions.csv").unlink(), {}, "attributions.csv: there is no such file"),
+        (lambda folder: write_explained(folder, 11), {}, "expected at least 12 explained texts, got 11"),
+        (lambda folder: None, {"method": "none"}, "--method none: expected one of integrated_gradients, attention"),
+        (lambda folder: None, {"method": "random"}, "--method random: expected one of integrated_gradients"),
+        (lambda folder: None, {"against": "none"}, "--against none: expected one of random, integrated_gradients"),
+        (lambda folder: None, {"against": METHOD}, "expected another method"),
+        (lambda folder: change(folder, "texts.csv", "i felt", "i feel"), {}, "does not fit texts.csv"),
+        (lambda folder: change(folder, "attributions.csv", '"test",7,', '"test",8,'), {}, "does not fit texts.csv"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, break_files, options, line):
+    write_explained(tmp_path, 12)
+    break_files(tmp_path)
+    options = {"method": METHOD, "against": "random"} | options
+    assert line in line_of(make_items, tmp_path, "one", options["method"], options["against"], 0)
+
+
+def change(folder, name, before, after):
+    path = folder / name
+    path.write_bytes(path.read_bytes().replace(before.encode(), after.encode()))
