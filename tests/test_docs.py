@@ -35,7 +35,7 @@ PAGES = {
 }
 SCRIPTS = {
     name: importlib.import_module(name)
-    for name in "train ablate attend explain explore rate agreement patch probe paper pretrain verify".split()
+    for name in ["train", "ablate", "attend", "explain", "explore", "rate", "agreement", "patch", "probe", "paper", "pretrain", "verify"]
 }
 LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
 TINY = GPT2Config(1, 2, 8, n_ctx=17)
@@ -46,7 +46,12 @@ REPLACED = [  # scripts, option, value, reason
     ("train paper pretrain", "--epochs", "1", "one epoch runs the same code"),
     ("train ablate attend explain patch probe paper pretrain verify", "--device", "cpu", "the same on every machine"),
     ("train pretrain", "--compile", "off", "compiling takes a minute; tests/model/test_compile.py compiles"),
-    ("ablate attend explain patch probe", "--run", "one", "the run that is there; the table of files is checked with two"),
+    (
+        "ablate attend explain patch probe",
+        "--run",
+        "one",
+        "the run that is there; the table of files is checked with two",
+    ),
     ("train paper pretrain", "--run", "new", "another name changes nothing"),
     ("paper", "--corpus", "corpus.txt", "a second corpus repeats the first"),
     ("paper", "--seeds", "1", "a second seed repeats the first"),
