@@ -33,10 +33,8 @@ PAGES = {
     for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "data/*/README.md")
     for path in sorted(ROOT.glob(pattern))
 }
-SCRIPTS = {
-    name: importlib.import_module(name)
-    for name in ["train", "ablate", "attend", "explain", "explore", "rate", "agreement", "patch", "probe", "paper", "pretrain", "verify"]
-}
+NAMES = "train ablate attend explain explore rate agreement patch probe paper pretrain verify"
+SCRIPTS = {name: importlib.import_module(name) for name in NAMES.split()}
 LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
 TINY = GPT2Config(1, 2, 8, n_ctx=17)
 
