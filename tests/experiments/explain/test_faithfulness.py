@@ -1,4 +1,4 @@
-"""Rationales removed and kept: closed forms, plain loops, a network of which the deciding token is known, and chance."""
+"""Rationales removed and kept: closed forms, plain loops, a network whose deciding token is known, and chance."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -273,7 +273,7 @@ def test_on_random_weights_explanations_of_that_network_are_better_than_random_a
     better are the same values at shuffled tokens, and signed values of other random networks. (Unsigned ones, as the
     length of the gradient, may be: random networks agree about which positions count.)"""
     rng, clf = np.random.default_rng(0), small_network()
-    texts = explain_texts(clf, [rng.integers(0, VOCABULARY, rng.integers(5, 8)).tolist() for _ in range(24)])
+    texts = explain_texts(clf, [rng.integers(0, VOCABULARY, rng.integers(5, 7)).tolist() for _ in range(24)])
     others = [small_network(100 + i) for i in range(len(texts))]
     foreign = [
         replace(text, explanation=explain(other, text.parsed, CPU, pairs=2))
