@@ -201,19 +201,24 @@ def test_noise_falls_to_the_random_level_and_what_never_changes_stays():
     for _ in range(16):
         networks = rng.normal(size=(5, len(METHODS), 11))  # ours, two steps, two random ones
         networks[:, list(METHODS).index("rollout")] = same
+        networks[3:, list(METHODS).index("gradient_norm")] = same  # random networks agree, with each other only
+        networks[1, list(METHODS).index("gradient_norm")] = (
+            networks[0, list(METHODS).index("gradient_norm")] + 0.1 * same
+        )
         values.append([compare(networks[0], networks[i]) for i in (1, 2)])
         random.append([compare(networks[3], networks[4])])
     table = sanity.judge_sanity(tabulate_similarities(np.array(values), np.array(random), steps))
     verdicts = table.drop_duplicates("method").set_index("method")["verdict"]
     assert verdicts.pop("rollout") == "stays"
+    assert verdicts.pop("gradient_norm") == "partly"
     assert (verdicts == "follows the network").all()
-    signed = table[(table["similarity"] == "spearman") & (table["method"] != "rollout")]
+    signed = table[(table["similarity"] == "spearman") & ~table["method"].isin(["rollout", "gradient_norm"])]
     assert (signed[["ci_low", "difference_low"]] < 0).all(axis=None)
     assert (signed[["ci_high", "difference_high"]] > 0).all(axis=None)
 
 
 @pytest.mark.parametrize(
-    ("head", "head_high", "random", "last_low", "verdict"),
+    ("head", "head_high", "floor", "last_low", "verdict"),
     [
         (0.1, 0.3, 0.0, -0.2, "follows the network"),
         (0.5, 0.7, 0.0, 0.0, "follows the network"),  # just half the way down
@@ -226,8 +231,8 @@ def test_noise_falls_to_the_random_level_and_what_never_changes_stays():
         (0.1, np.nan, 0.0, np.nan, "not judged"),
     ],
 )
-def test_verdicts(head, head_high, random, last_low, verdict):
-    assert judge(head, head_high, random, last_low) == verdict
+def test_verdicts(head, head_high, floor, last_low, verdict):
+    assert judge(head, head_high, floor, last_low) == verdict
 
 
 def test_texts_are_chosen_evenly_from_all_classes_without_short_ones_and_those_of_the_user():
