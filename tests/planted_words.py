@@ -46,11 +46,11 @@ def plant_words() -> GPT2Classifier:
 
 
 def draw_texts(n: int, seed: int = 0) -> tuple[list[list[int]], list[int]]:
-    """Return token ids of n texts of 7 to 9 tokens, and where in each the key word stands: never first or last."""
+    """Return token ids of n texts of 6 to 8 tokens, and where in each the key word stands: never first or last."""
     rng = np.random.default_rng(seed)
     sequences, positions = [], []
     for i in range(n):
-        ids = rng.integers(KEYS, VOCABULARY, rng.integers(7, 10)).tolist()
+        ids = rng.integers(KEYS, VOCABULARY, rng.integers(6, 9)).tolist()
         positions.append(int(rng.integers(1, len(ids) - 1)))
         ids[positions[-1]] = i % KEYS
         sequences.append(ids)

@@ -203,19 +203,23 @@ def judge_sanity(table: pd.DataFrame) -> pd.DataFrame:
     """Add the verdict on each method, by its signed Spearman correlations in the scheme `cascading`: see `judge`."""
     cascading = table[(table["scheme"] == "cascading") & (table["similarity"] == "spearman")].set_index("method")
     first, last = (cascading[cascading["step"] == step] for step in (1, cascading["step"].max()))  # in one order
-    columns = first["value"], first["ci_high"], first["random"], last["difference_low"]
-    verdicts = dict(zip(first.index, map(judge, *columns), strict=True))
+    floor = np.minimum(last["value"], last["random"])
+    verdicts = dict(
+        zip(first.index, map(judge, first["value"], first["ci_high"], floor, last["difference_low"]), strict=True)
+    )
     return table.assign(verdict=table["method"].map(verdicts))[COLUMNS]
 
 
-def judge(head: float, head_high: float, random: float, last_low: float) -> str:
+def judge(head: float, head_high: float, floor: float, last_low: float) -> str:
     """Return the verdict on a method: `stays` if a random head (similarity `head`, limit `head_high`) changes nothing.
 
-    `follows the network` if the head surely changes it and takes it at least half the way down to `random`, and once
-    all is random it is not surely more alike than that (`last_low`, of the difference, is at most 0). Else `partly`."""
+    `follows the network` if the head surely changes it and takes it at least half the way down to `floor`, and once
+    all is random it is not surely more alike than two random networks (`last_low`, of the difference, is at most 0).
+    Else `partly`. floor: the similarity to a wholly random network, or that of two such ones if it is lower. The second
+    alone would not do: the gradient is as long at the same tokens in nearly all random networks, and not in ours."""
     if np.isnan(head_high):
         return "not judged"
     if head > UNCHANGED:
         return "stays"
-    follows = head_high < 1 and head <= (1 + random) / 2 and last_low <= 0
+    follows = head_high < 1 and head <= (1 + floor) / 2 and last_low <= 0
     return "follows the network" if follows else "partly"
