@@ -145,8 +145,8 @@ def describe_control(training: Training) -> str:
     targets = training.texts["train"].targets
     return (
         "The labels of train were given to its texts at random (--shuffle-labels), for the network and for the bag of "
-        f"words: this run is a control. In its last epoch the network knew {learnt:.1%} of them by heart; always "
-        f"naming the most frequent one gives {np.bincount(targets).max() / len(targets):.1%}."
+        f"words: this run is a control. In its last epoch the network gave {learnt:.1%} of the texts their label; "
+        f"always naming the most frequent one does so for {np.bincount(targets).max() / len(targets):.1%}."
     )
 
 

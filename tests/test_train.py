@@ -131,6 +131,68 @@ def test_the_seed_decides_everything(here, unmeasured, monkeypatch):
     assert weights[0] == weights[1] != weights[2]
 
 
+@pytest.fixture
+def learnt_from(monkeypatch):
+    """The classes of train that each training learns from."""
+    targets = []
+    start = train.Training.__init__
+
+    def note(self, model, texts, *rest):
+        targets.append(texts["train"].targets.tolist())
+        start(self, model, texts, *rest)
+
+    monkeypatch.setattr(train.Training, "__init__", note)
+    return targets
+
+
+def test_shuffled_labels_are_those_of_train_in_another_order(here, unmeasured, monkeypatch, capsys, learnt_from):
+    for i, options in enumerate(
+        ((), ("--shuffle-labels",), ("--shuffle-labels",), ("--shuffle-labels", "--seed", "1"))
+    ):
+        train_tiny(monkeypatch, f"run{i}", *options)
+        said = " ".join(capsys.readouterr().out.split())
+        shuffled = "The labels of train were given to its texts at random (--shuffle-labels)"
+        assert (shuffled in said) == (i > 0)
+        assert json.loads(Path(f"runs/run{i}/run.json").read_text())["settings"]["shuffle_labels"] == (i > 0)
+    true, shuffled, again, other = learnt_from
+    assert sorted(true) == sorted(shuffled) == sorted(other)
+    agree = np.mean(np.array(true) == shuffled)
+    assert agree < 0.5  # of three classes
+    assert shuffled == again != other
+    log = pd.read_json("runs/run3/log.jsonl", lines=True)
+    accuracy = log.loc[log["split"] == "train", "accuracy"].iloc[-1]
+    share = max(true.count(k) for k in set(true)) / len(true)
+    assert f"In its last epoch the network gave {accuracy:.1%} of the texts their label" in said
+    assert f"does so for {share:.1%}." in said
+
+
+def test_a_control_is_measured_on_true_labels_beside_a_bag_of_words_of_shuffled_ones(here, monkeypatch):
+    run = train_tiny(monkeypatch, "control", "--shuffle-labels")
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["baselines"]["bag_of_words"]["test"]["accuracy"] < 0.7  # of true labels it learns all
+    table = pd.read_csv(run / "predictions.csv").query("split == 'test'")
+    assert list(table["label"]) == list(open_study("control", CPU).corpus.split("test")["label"])
+    assert any(word in text for word in WORDS["joy"].split() for text in table["text"][table["label"] == "joy"])
+
+
+def test_a_control_goes_on_with_the_same_labels(here, unmeasured, monkeypatch, learnt_from):
+    whole = train_tiny(monkeypatch, "whole", "--shuffle-labels", "--epochs", "3")
+    with monkeypatch.context() as patch:
+        interrupt_in(patch, epoch=3)
+        options = ("--model", "tiny", "--corpus", "corpus.txt", *FAST, "--epochs", "3", "--shuffle-labels")
+        assert run_train(patch, *options, "--run", "cut") == 130
+    assert run_train(monkeypatch, *options, "--run", "cut", "--resume") == 0
+    assert learnt_from[0] == learnt_from[1] == learnt_from[2]
+    weights = [(run / "model.safetensors").read_bytes() for run in (whole, Path("runs/cut"))]
+    assert weights[0] == weights[1]
+    assert run_train(monkeypatch, *options[:-1], "--run", "whole", "--resume") == 2
+
+
+def test_each_seed_shuffles_otherwise(here, unmeasured, monkeypatch, learnt_from):
+    assert run_train(monkeypatch, *SEEDS[:-1], "--shuffle-labels") == 0
+    assert learnt_from[0] != learnt_from[1]
+
+
 SEEDS = ("--model", "tiny", "--corpus", "corpus.txt", "--run", "x", *FAST, "--dropout", "0.1", "--seeds", "0", "1", "2")
 RUNS = [Path("runs") / name for name in ("x-0", "x-1", "x-2")]
 

@@ -143,9 +143,13 @@ def limit_differences(differences: Floats, members: Floats) -> tuple[Floats, Flo
 
     differences, members: (N, R), of each text, and 1 where it counts for a row, else 0. NaN for fewer than FEWEST
     texts. The mean over a class is a ratio of two sums, and the resampled one is linear in the texts (Cochran 1977,
-    section 6.3): the size of the class stays."""
+    section 6.3): the size of the class stays. Where the important words cost none of a few texts, these show no spread
+    at all. So a text that is lost and one that is won are added to the spread, not to the mean, in the manner of
+    Agresti and Min (2005), who add half of each."""
     n = members.sum(axis=0)
     means = np.where(n >= FEWEST, differences.sum(axis=0) / n, np.nan)
-    deviations = (differences - means * members) / n
-    resampled = np.concatenate([means + weights @ deviations for weights in resamples(len(members))])
-    return simultaneous_limits(means, resampled, np.maximum(n, FEWEST))  # of fewer there is no mean
+    added = np.outer([1, -1], np.where(np.isnan(means), np.nan, 1))
+    deviations = np.concatenate([differences - means * members, added]) / n
+    resampled = np.concatenate([means + weights @ deviations for weights in resamples(len(deviations))])
+    low, high = simultaneous_limits(means, resampled, np.maximum(n, FEWEST))  # of fewer there is no mean
+    return low.clip(-1), high.clip(max=1)  # no share changes by more

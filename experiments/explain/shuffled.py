@@ -1,7 +1,6 @@
 """The network of a run that was trained on shuffled labels: what it cannot have learnt, no explanation may show."""
 
 from dataclasses import replace
-from typing import Any
 
 from lab.study import Study, read_run
 from model import GPT2Classifier, InputError, Tokenizer, load_classifier
@@ -16,21 +15,21 @@ def open_shuffled(name: str, study: Study) -> GPT2Classifier:
     try:
         folder, record = read_run(name)
     except InputError:
-        raise InputError(
-            f"{where}: expected a finished run of train.py, there is none of this name; {advice}"
-        ) from None
+        raise InputError(f"{where}: expected the name of a finished run, there is none; {advice}") from None
     if not record["settings"].get("shuffle_labels"):
         raise InputError(f"{where}: expected a run of shuffled labels, got one of true labels; {advice}")
     if study.record["settings"].get("shuffle_labels"):
         raise InputError(f"--run {study.run.name}: its labels were shuffled, too; name the run to explain with --run")
-    shapes = (replace(config, dropout=0, attn_dropout=0) for config in (read_config(folder), study.clf.config))
-    compared: dict[str, tuple[Any, Any]] = {
-        "shape": tuple(shapes),
-        "classes": (read_labels(folder), tuple(study.corpus.labels)),
-        "tokenizer": (Tokenizer.load(folder).files, study.tokenizer.files),
-        "corpus": tuple(sorted(each["corpus"]["sha256"].values()) for each in (record, study.record)),
+    configs = read_config(folder), study.clf.config
+    shape, expected_shape = (replace(config, dropout=0, attn_dropout=0) for config in configs)
+    files, expected_files = (sorted(each["corpus"]["sha256"].values()) for each in (record, study.record))
+    same = {
+        "shape": shape == expected_shape,
+        "classes": read_labels(folder) == study.corpus.labels,
+        "tokenizer": Tokenizer.load(folder).files == study.tokenizer.files,
+        "corpus": files == expected_files,
     }
-    if others := [aspect for aspect, (theirs, ours) in compared.items() if theirs != ours]:
+    if others := [aspect for aspect, equal in same.items() if not equal]:
         raise InputError(f"{where}: expected the {' and '.join(others)} of {study.run}, got another; {advice}")
     clf = load_classifier(folder).to(study.device.device).eval().requires_grad_(False)
     clf.labels = study.clf.labels
