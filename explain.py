@@ -101,8 +101,8 @@ def measure(
     study: Study, texts: Sequence[Explained], folder: Path, seed: int, shuffled: GPT2Classifier | None
 ) -> Tables:
     """Return the tables that judge the methods, and those of the words of the corpus."""
-    faithfulness = measure_faithfulness(study, texts, folder.parent, seed)
-    sanity = measure_sanity(study, texts, folder.parent, seed, shuffled)
+    faithfulness = measure_faithfulness(study, texts, folder, seed)
+    sanity = measure_sanity(study, texts, folder, seed, shuffled)
     words = measure_words(study, folder, seed)
     return {
         "faithfulness": faithfulness.table,

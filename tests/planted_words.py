@@ -74,5 +74,4 @@ def explain_texts(clf: GPT2Classifier, sequences: Sequence[list[int]], split: st
 
 def study_of(clf: GPT2Classifier, folder: Path) -> Study:
     """This classifier as a run under study, and a folder for results."""
-    (folder / "results").mkdir(exist_ok=True)
     return Study(folder, {}, clf, None, SimpleNamespace(files={}), {}, CPU, "0" * 64)

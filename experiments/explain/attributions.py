@@ -26,7 +26,7 @@ MOST_NODES = 400
 TOLERANCE = 0.01  # of the gap, or of SMALL_GAP where that is larger
 SMALL_GAP = 0.1  # logits
 EXACT = 10  # players at most whose 2^n choices are all computed
-PAIRS = 25  # of permutations, each with its reverse, where there are more players
+PAIRS = 12  # of permutations, each with its reverse, where there are more players
 
 
 def gradients(read: Read, x: Tensor) -> Tensor:

@@ -49,13 +49,13 @@ class Faithfulness:
 def measure_faithfulness(study: Study, texts: Sequence[Explained], folder: Path, seed: int) -> Faithfulness:
     """Return how much of the predictions of these texts hangs on their rationales; texts of the user do not count.
 
-    What each text loses is kept in folder/results, which exists."""
+    What each text loses is kept in `folder`."""
     texts = [text for text in texts if text.split != OF_USER]
     measured = []
     with progress_bar("texts") as bar:
         task = bar.add_task("faithfulness", total=len(texts), note="")
         for text in texts:
-            measured.append(measure_text(study, text, folder / "results", seed))
+            measured.append(measure_text(study, text, folder, seed))
             bar.advance(task)
     lengths = [len(text.parsed.ids) for text in texts]
     losses = Losses(

@@ -17,10 +17,10 @@ from lab.figures import COLOURS, GREY, STYLE, add_heading, label_token, panel_ti
 from lab.removals import REMOVALS
 from lab.texts import OVERALL
 
+from .judge import GREEDY, RANDOM_NETWORK
 from .methods import METHODS
 
 MARKS = dict(zip(REMOVALS, zip(COLOURS, "os^", strict=False), strict=True))  # removal: its colour and mark
-GREEDY, RANDOM_NETWORK = "greedy", "random_network"
 NAMES = {GREEDY: "search (bound)", RANDOM_NETWORK: "random network"}
 WIDTH = 10.5  # inches of a picture, so that it can be read at 1,000 pixels
 TOP = 10  # words of a class

@@ -16,7 +16,7 @@ SIZES = (*map(str, TOKENS), *(f"{share}%" for share in SHARES), AOPC)
 KINDS = ("comprehensiveness", "sufficiency")
 METRICS = (*KINDS, *(f"{kind}_log_odds" for kind in KINDS))
 DRAWS = 20  # of random rationales per text and size
-STEPS = 10  # of the search
+STEPS = 6  # of the search
 Orders = NDArray[np.integer]  # (M, T), positions of tokens, the most important first
 
 

@@ -17,7 +17,8 @@ from lab.texts import OVERALL
 
 from .attributions import TOLERANCE, Floats
 from .choose import OF_USER, Explained
-from .figures import RANDOM_NETWORK, name_method
+from .figures import name_method
+from .judge import RANDOM_NETWORK
 from .methods import METHODS
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")

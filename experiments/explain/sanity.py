@@ -28,8 +28,8 @@ from .choose import OF_USER, Explained
 from .limits import average, limit_means
 from .methods import METHODS, Parsed, explain
 
-SANITY_PAIRS = 3  # of orders of the words, for Shapley values
-MOST_TEXTS = 16
+SANITY_PAIRS = 2  # of orders of the words, for Shapley values
+MOST_TEXTS = 12
 SHORTEST = 3  # tokens; the order of two says next to nothing
 TOP = 5
 SIMILARITIES = ("spearman", "spearman_absolute", "top5")
@@ -108,16 +108,16 @@ def measure_sanity(
 
     shuffled: a network that was trained on shuffled labels, as scheme `labels`. `random`: how alike those of two random
     networks are. Limits hold for all methods of one scheme, step and similarity. The similarities of each text are kept
-    in folder/results, which exists."""
+    in `folder`."""
     texts, steps = choose_balanced(texts), [step[:3] for step in list_steps(study.clf.config.n_layer)]
     about = identify(shuffled) if shuffled else ""
     measured, labels = [], []
     with progress_bar("texts") as bar:
         task = bar.add_task("sanity checks", total=len(texts), note="")
         for text in texts:
-            measured.append(measure_text(study, text, folder / "results", seed))
+            measured.append(measure_text(study, text, folder, seed))
             if shuffled:
-                labels.append(measure_shuffled(study, text, folder / "results", seed, shuffled, about))
+                labels.append(measure_shuffled(study, text, folder, seed, shuffled, about))
             bar.advance(task)
     shape = len(texts), len(steps) + 1, len(METHODS), len(SIMILARITIES)
     similarities = np.array(measured).reshape(shape)

@@ -34,7 +34,6 @@ MOST = 30  # texts in which one word is hidden: else nearly all the time would g
 ROWS = 512  # read between two looks at the disk
 REMOVAL: Removal = "hide"
 BAG_OF_WORDS = "binary unigrams + logistic regression"
-KEY = b"words that say for what"  # of all that is drawn
 WORDS = ["class", "word", "n", "texts", "value", "ci_low", "ci_high", "bag_of_words", "frequency"]
 COMPARED = ["class", "n", "spearman", "p", "p_corrected", "sure", "seen", "other_sign", "no_weight"]
 
@@ -92,7 +91,7 @@ def draw_places(places: Iterable[Place], seed: int) -> list[Place]:
     holders: dict[str, dict[int, list[Place]]] = {}  # of each word, by text
     for place in places:
         holders.setdefault(place.word, {}).setdefault(place.text, []).append(place)
-    rng, drawn = np.random.default_rng((seed, *KEY)), []
+    rng, drawn = np.random.default_rng((seed, *b"places of words")), []
     for word in sorted(holders):
         by_text = list(holders[word].values())
         if len(by_text) >= FEWEST:

@@ -381,7 +381,7 @@ def test_a_later_call_takes_what_is_on_disk_unless_it_was_computed_from_somethin
     assert not calls
     assert before.table.equals(after.table)
     assert before.judged.equals(after.judged)
-    (tmp_path / "results" / "faithfulness_test_3.json").unlink()
+    (tmp_path / "faithfulness_test_3.json").unlink()
     assert measure_faithfulness(study, texts, tmp_path, 0).table.equals(before.table)
     assert len(calls) == 6  # one text: three removals, two kinds
     measure_faithfulness(study, shuffle_tokens(texts[:1], 0), tmp_path, 0)
@@ -394,7 +394,7 @@ def test_random_rationales_differ_from_text_to_text_and_with_the_seed(tmp_path):
     clf = small_network()
     texts = explain_texts(clf, [[3, 1, 4, 1, 5, 9, 2]] * 6)
     measured = [
-        faithfulness.measure_text(study_of(clf, tmp_path), text, tmp_path / "results", seed)
+        faithfulness.measure_text(study_of(clf, tmp_path), text, tmp_path, seed)
         for text, seed in ((texts[0], 0), (texts[1], 0), (texts[0], 1))
     ]
     assert not np.array_equal(measured[0][:, :, -1], measured[1][:, :, -1])

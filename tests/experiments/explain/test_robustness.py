@@ -120,7 +120,7 @@ def test_random_words_are_others_as_many_and_the_same_for_all_trials():
     draws = by_key["a", 1, 0].random
     assert len(draws) == DRAWS
     assert all(len(set(some)) == 2 and not {0, 2} & set(some) for some in draws)
-    assert len(set(draws)) > 3
+    assert len(set(draws)) > 1
     assert by_key["a", 3, 0].random == by_key[OVERALL, 100, 0].random == draws
     other = plan_trials(rank(["worda", "worde", "", ""], ["", ""]), texts, parsed, ["a", "b"], 4)
     assert other[0].random != trials[0].random
