@@ -14,6 +14,7 @@ import pandas as pd
 
 from experiments.explain import choose, figures
 from experiments.explain.choose import Chosen, Explained
+from experiments.explain.cost import forecast_work
 from experiments.explain.faithfulness import measure_faithfulness
 from experiments.explain.methods import Explanation, explain
 from experiments.explain.page import write_page
@@ -57,6 +58,7 @@ def main(options: Options) -> int:
     users = choose.parse_users(study, options.text)
     shuffled = open_shuffled(options.shuffled_run, study) if options.shuffled_run else None
     chosen = choose.choose_texts(study, options.texts, options.seed)
+    console.print(forecast_work(study, chosen))
     with open_analysis(study.run / "explain", "results", options.resume, device) as folder:
         texts = explain_each([*users, *chosen], study, folder / "results", options.seed)
         results = measure(study, texts[len(users) :], folder / "results", options.seed, shuffled)
