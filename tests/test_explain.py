@@ -79,7 +79,7 @@ def test_all_of_it_lands_in_the_runs_folder_and_a_second_call_computes_nothing(h
         (("--run", "none"), "there is no such run"),
         (("--texts", "0"), "--texts 0: expected at least 1"),
         (("--seed", "-1"), "--seed -1: expected at least 0"),
-        (("--shuffled-run", "none"), "--shuffled-run none: expected a finished run"),
+        (("--shuffled-run", "none"), "--shuffled-run none: expected the name of a finished run"),
         (("--shuffled-run", "one"), "shuffle"),
     ],
 )

@@ -12,6 +12,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from spelled import learnt_study, spell, study_of
+from tiny import random_classifier
 
 from experiments.explain import words
 from experiments.explain.words import (
@@ -146,6 +147,17 @@ def test_a_network_that_says_the_same_of_all_texts_has_no_sure_words(tmp_path):
     compared = compare_with_bag_of_words(measure_words(study_of(clf, sequences, targets, tmp_path), tmp_path, 0))
     assert (compared["sure"] == 0).all()
     assert compared["spearman"].isna().all()  # all values are 0: there is no order
+
+
+def test_values_in_a_network_of_random_weights_are_no_weights_of_the_bag_of_words(tmp_path):
+    """Some of its words are sure all the same: they do move its logits."""
+    _, sequences, targets = learnt()
+    config, correlations = GPT2Config(2, 3, 24, n_ctx=7, vocab_size=23, dropout=0.0, attn_dropout=0.0), []
+    for seed in range(4):
+        study = study_of(random_classifier(config, list("abcd"), seed), sequences, targets, tmp_path)
+        table = measure_words(replace(study, weights=str(seed)), tmp_path, 0)
+        correlations += compare_with_bag_of_words(table)["spearman"].tolist()
+    assert abs(np.mean(correlations)) < 0.15  # 16 correlations of 23 words: a standard error of 0.05
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
