@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.explain import choose, figures
+from experiments.explain.attributions import SETTINGS
 from experiments.explain.choose import Chosen, Explained
 from experiments.explain.cost import forecast_work
 from experiments.explain.faithfulness import measure_faithfulness
@@ -67,7 +68,7 @@ def main(options: Options) -> int:
         about = study.provenance(f"{len(chosen):,} test texts", options.seed) + study.absent_classes(
             study.texts["test"]
         )
-        page = report(about, texts[len(users) :], **results, shuffled=options.shuffled_run or "")
+        page = report(about, texts, **results, shuffled=options.shuffled_run or "")
         with output.replace_outputs(folder) as new:
             for name, table in {**results, "texts": tabulate_texts(texts, study.clf.labels)}.items():
                 output.write_csv(new / f"{name}.csv", table)
@@ -87,7 +88,7 @@ def explain_each(chosen: Sequence[Chosen], study: Study, folder: Path, seed: int
         task = bar.add_task("attributions", total=len(chosen), note="")
         for text in chosen:
             identity = {"weights": study.weights, "ids": text.parsed.ids, "groups": text.parsed.groups.tolist()}
-            identity |= {"seed": seed, "precision": study.device.precision}
+            identity |= {"seed": seed, "precision": study.device.precision, "settings": SETTINGS}
             path = folder / f"{text.split}_{text.index}.json"
             content = read_result(path, identity)
             if content is None:

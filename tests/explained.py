@@ -46,7 +46,8 @@ def make_judged(scores: Mapping[str, float], tied: Sequence[str] = ()) -> pd.Dat
         verdict = "better" if score > 0.4 else "partly" if score else "no better"
         row = {"method": method, "verdict": verdict, "score": score, "comprehensiveness": score, "sufficiency": score}
         row |= {"better_in": {"better": judged_in, "partly": 1, "no better": 0}[verdict], "judged_in": judged_in}
-        rows.append(row | {"tied": method in (*tied, best), "score_low": score - 1, "score_high": score})
+        row |= {"best": method == best, "tied": method in (*tied, best)}
+        rows.append(row | {"score_low": score - 1, "score_high": score})
     return pd.DataFrame(rows)
 
 

@@ -27,6 +27,7 @@ TOLERANCE = 0.01  # of the gap, or of SMALL_GAP where that is larger
 SMALL_GAP = 0.1  # logits
 EXACT = 10  # players at most whose 2^n choices are all computed
 PAIRS = 12  # of permutations, each with its reverse, where there are more players
+SETTINGS = {"pairs": PAIRS, "exact": EXACT, "nodes": [STRETCHES, NODES, MOST_NODES], "tolerance": TOLERANCE}
 
 
 def gradients(read: Read, x: Tensor) -> Tensor:

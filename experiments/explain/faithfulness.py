@@ -26,6 +26,9 @@ from .methods import METHODS, make_keep
 from .rationales import (
     DRAWS,
     KINDS,
+    SHARES,
+    STEPS,
+    TOKENS,
     Orders,
     average_draws,
     list_counts,
@@ -74,7 +77,7 @@ def measure_text(study: Study, text: Explained, folder: Path, seed: int) -> Floa
     values = [text.explanation.values[method][:, text.predicted] for method in METHODS]
     orders = np.stack([order_tokens(each) for each in values])
     identity = {"weights": study.weights, "ids": ids, "seed": seed, "precision": device.precision}
-    identity |= {"class": text.predicted, "orders": orders.tolist()}
+    identity |= {"class": text.predicted, "orders": orders.tolist(), "settings": [*TOKENS, *SHARES, DRAWS, STEPS]}
     path = folder / f"faithfulness_{text.split}_{text.index}.json"
     if (kept := read_result(path, identity)) is not None:
         return np.array(kept)

@@ -73,7 +73,7 @@ def tabulate_losses(losses: Losses, labels: Sequence[str]) -> pd.DataFrame:
 
 def judge_methods(losses: Losses, table: pd.DataFrame) -> pd.DataFrame:
     """Return one row per method, without the search: `method, verdict, score, comprehensiveness, sufficiency,
-    better_in, judged_in, tied, score_difference, score_low, score_high`.
+    better_in, judged_in, best, tied, score_difference, score_low, score_high`.
 
     What counts are log-odds, AOPC, all texts, and the removals that did not make the method. A method is `better` than
     random where the limits say so in all of judged_in cells (removal and kind), `no better` where in none; `not judged`
@@ -118,19 +118,20 @@ def average_counted(values: Floats, counted: NDArray[np.bool_]) -> Floats:
 def compare_with_best(
     judgements: pd.DataFrame, differences: Floats, counted: NDArray[np.bool_]
 ) -> dict[str, NDArray[np.generic]]:
-    """Return `tied, score_difference, score_low, score_high` of each method: differences (N, R, 2, M + 1)."""
+    """Return `best, tied, score_difference, score_low, score_high` of each method: differences (N, R, 2, M + 1)."""
     scores = judgements["score"].to_numpy()
     candidates = judgements["method"].isin(list(METHODS)) & judgements["verdict"].isin(["better", "partly"])
     candidates = candidates.to_numpy() & ~np.isnan(scores)
     if not candidates.any():
         columns = ("score_difference", "score_low", "score_high")
-        return {"tied": candidates, **{name: np.full(len(scores), np.nan) for name in columns}}
+        return {"best": candidates, "tied": candidates, **{name: np.full(len(scores), np.nan) for name in columns}}
     means = compare_pairs(divide_by_search(differences.mean(axis=0)), counted)
     resampled = compare_pairs(divide_by_search(resample_means(differences)), counted)
     low, high = simultaneous_limits(means, resampled, np.full(means.shape, len(differences)))
     unbeaten = candidates & ~(low[candidates] > ROUNDING).any(axis=0)
     best = int(np.where(unbeaten if unbeaten.any() else candidates, scores, -np.inf).argmax())
     return {
+        "best": np.arange(len(scores)) == best,
         "tied": ~np.isnan(scores) & ~(high[:, best] < -ROUNDING),
         "score_difference": means[:, best],
         "score_low": low[:, best],

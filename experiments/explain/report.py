@@ -20,6 +20,7 @@ from .choose import OF_USER, Explained
 from .figures import name_method
 from .judge import RANDOM_NETWORK
 from .methods import METHODS
+from .words import MOST
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 EXAMPLES, TOP = 6, 3  # texts, and words of each
@@ -48,6 +49,7 @@ def report(
 
     The tables are those of the files. shuffled: name of the run that was trained on shuffled labels, or empty."""
     best, labels = find_best(judged), list(attributions["class"].drop_duplicates())
+    of_corpus = [text for text in texts if text.split != OF_USER]
     return render(
         TEMPLATE,
         about=about,
@@ -62,11 +64,12 @@ def report(
         words=[summarise_words(words, row) for row in compared.to_dict("records")],
         robustness=robustness[robustness["class"] == OVERALL].to_dict("records"),
         falls=choose_fall(robustness),
-        completeness=summarise_completeness(completeness),
+        completeness=summarise_completeness(completeness[completeness["split"] != OF_USER]),
         tolerance=TOLERANCE,
-        baseline=summarise_baseline(texts, labels),
+        baseline=summarise_baseline(of_corpus, labels),
         examples=list_examples(attributions, texts, labels, best) if best else [],
         level=LEVEL,
+        most=MOST,
         name_method=name_method,
     )
 
@@ -78,10 +81,8 @@ def count_texts(texts: Sequence[Explained]) -> Section:
 
 
 def find_best(judged: pd.DataFrame) -> str:
-    """Return the method with the largest score of those that are better than random at least somewhere, or nothing."""
-    rows = judged[judged["method"].isin(list(METHODS)) & judged["verdict"].isin(["better", "partly"])]
-    rows = rows.dropna(subset="score").sort_values("score", ascending=False, kind="stable")
-    return str(rows["method"].iloc[0]) if len(rows) else ""
+    """Return the best method, or nothing where none is better than random."""
+    return "".join(judged["method"][judged["best"]])
 
 
 def summarise_judged(judged: pd.DataFrame) -> Section:
@@ -151,8 +152,13 @@ def summarise_words(words: pd.DataFrame, compared: Row) -> Row:
     rows = words[words["class"] == compared["class"]]
     sure = rows[rows["ci_low"] > 0].sort_values("value", ascending=False, kind="stable")
     lists = {name: str(compared[name]).split() for name in ("other_sign", "no_weight")}
-    alike = compared["p_corrected"] < LEVEL and compared["spearman"] > 0
-    return compared | lists | {"top": sure.head(WORDS).to_dict("records"), "measured": len(rows), "alike": alike}
+    return compared | {
+        **lists,
+        "top": sure.head(WORDS).to_dict("records"),
+        "measured": len(rows),
+        "unranked": bool(np.isnan(compared["spearman"])),
+        "alike": compared["p_corrected"] < LEVEL and compared["spearman"] > 0,
+    }
 
 
 def choose_fall(robustness: pd.DataFrame) -> list[Row]:

@@ -23,7 +23,7 @@ from lab.progress import progress_bar
 from lab.study import Study
 from model import GPT2Classifier
 
-from .attributions import Floats
+from .attributions import SETTINGS, Floats
 from .choose import OF_USER, Explained
 from .limits import average, limit_means
 from .methods import METHODS, Parsed, explain
@@ -175,7 +175,8 @@ def identify(clf: GPT2Classifier) -> str:
 
 def identify_text(study: Study, text: Explained, seed: int) -> Identity:
     """Return what the similarities of a text depend on."""
-    identity = {"weights": study.weights, "seed": seed, "precision": study.device.precision, "pairs": SANITY_PAIRS}
+    settings = SETTINGS | {"pairs": SANITY_PAIRS}
+    identity = {"weights": study.weights, "seed": seed, "precision": study.device.precision, "settings": settings}
     return identity | {"ids": text.parsed.ids, "groups": text.parsed.groups.tolist(), "class": text.predicted}
 
 

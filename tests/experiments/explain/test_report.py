@@ -146,15 +146,20 @@ def test_shuffled_labels_have_a_column():
 def test_words_say_what_the_bag_of_words_does_not_see():
     page = write(make_results(BEST))
     answer = read_answer(page)
-    assert "**The network goes by the words of a bag of words in 2 of 2 classes**" in answer
+    assert "**In 2 of 2 classes the network ranks words surely as a bag of words does**" in answer
     assert "sees and the bag does not: glad: not (the other way), ! (no weight); sad\\_ness: not" in answer
     row = next(line for line in page.splitlines() if line.startswith("| glad | 6"))
     words = "happy 2.00 [1.90, 2.10], not 0.50 [0.40, 0.60], ! 0.40 [0.30, 0.50]"
     assert row == f"| glad | 6 | 4 | 2 | 0.90 (p 0.002, 5 words) | {words} |"
     results = make_results(BEST) | {"compared": make_compared(unseen=False, p=0.4)}
     answer = read_answer(write(results))
-    assert "**The network's words are not surely those of a bag of words in 2 of 2 classes**" in answer
+    assert "**In 0 of 2 classes the network ranks words surely as a bag of words does**" in answer
     assert "No word surely matters to the network that the bag does not know" in answer
+    few = make_compared().assign(spearman=np.nan, p=np.nan, p_corrected=np.nan)
+    answer = read_answer(write(make_results(BEST) | {"compared": few}))
+    assert "whether they rank words alike was not measured" in answer
+    nothing = make_compared(unseen=False).assign(sure=0, seen=0)
+    assert "glad: no word surely matters." in write(make_results(BEST) | {"compared": nothing})
     empty = make_results(BEST)
     empty |= {name: empty[name].iloc[:0] for name in ("words", "compared", "robustness")}
     page = write(empty)
@@ -168,6 +173,8 @@ def test_the_answer_says_whether_accuracy_falls():
     assert "**Without the 10 most important words of every class, accuracy goes from 0.90 to 0.60**" in answer
     assert "to 0.87. The difference is -0.27 [-0.30, -0.24]: the network surely needs these words" in answer
     assert "A bag of words goes from 0.88 to 0.65." in answer
+    fewer = make_results(BEST) | {"robustness": make_robustness().assign(words=7)}
+    assert "of every class (7, as no more have a positive value), accuracy" in read_answer(write(fewer))
     answers = {
         "not surely a difference": make_robustness(falls=False),
         "the random words surely cost more": make_robustness().assign(ci_low=0.01, ci_high=0.2),
