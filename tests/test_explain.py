@@ -1,6 +1,5 @@
 """`explain.py` from the command line to its files."""
 
-import shutil
 from pathlib import Path
 
 import commands
@@ -9,7 +8,9 @@ import pytest
 from commands import one_line
 from small_run import ODD, WORDS, train_odd_in
 
+import agreement
 import explain
+import rate
 from experiments.explain.methods import METHODS
 
 TABLES = {
@@ -108,4 +109,11 @@ def test_answers_of_people_stay_where_texts_are_explained_anew(here, monkeypatch
         assert run_explain(monkeypatch, "--texts", n, "--no-resume") == 0
     assert (folder / "answers" / "ada.jsonl").read_text() == "{}\n"
     assert (folder / "agreement.csv").read_text() == "task\n"
-    shutil.rmtree(folder)
+
+
+def test_people_can_rate_what_was_explained(here, monkeypatch):
+    assert run_explain(monkeypatch, "--text", "i felt 🙁 mad") == 0
+    assert commands.exit_code(monkeypatch, rate, "--run", "one", "--simulate", "2") == 0
+    assert commands.exit_code(monkeypatch, agreement, "--run", "one") == 0
+    table = pd.read_csv("runs/one/explain/agreement.csv")
+    assert set(table["raters"].dropna()) == {2}

@@ -98,6 +98,7 @@ def summarise_judged(judged: pd.DataFrame) -> Section:
         "rows": rows.to_dict("records"),
         "best": first[0] if first else None,
         "tied": tied,
+        "unscored": methods["method"][methods["score"].isna()].tolist(),
         "none": by_verdict.get("no better", []),
         "not_judged": by_verdict.get("not judged", []),
         "control": control[0] if control else None,

@@ -35,10 +35,10 @@ function largest(rows) {
   return Math.max(...rows.flat().map(Math.abs)) || 1;
 }
 
-// As many decimals as show three digits of the largest value.
+// As many decimals as show three digits of the largest value; in powers of ten where they would be too many.
 function write(value, limit, { signed }) {
-  const decimals = Math.min(Math.max(2 - Math.floor(Math.log10(limit)), 0), 9);
-  const number = value.toFixed(decimals).replace(/^-(?=[0.]+$)/, ""); // no -0.00
+  const decimals = Math.max(2 - Math.floor(Math.log10(limit)), 0);
+  const number = (decimals > 7 ? value.toExponential(1) : value.toFixed(decimals)).replace(/^-(?=[0.]+$)/, ""); // no -0.00
   return (signed && Number(number) > 0 ? "+" : "") + number;
 }
 
@@ -206,8 +206,8 @@ function buildTable(text, chosen, unit) {
 
 function nameTarget(text) {
   const target = place("target").value;
-  if (target === "all") return "what each adds to the logit of each class";
-  return `what each adds to the logit of ${labels[target === "predicted" ? text.predicted : Number(target)]}`;
+  if (target === "all") return "values for each class";
+  return `values for ${labels[target === "predicted" ? text.predicted : Number(target)]}`;
 }
 
 // The texts

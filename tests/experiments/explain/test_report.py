@@ -168,6 +168,15 @@ def test_words_say_what_the_bag_of_words_does_not_see():
     assert "robustness.png" not in page
 
 
+def test_a_method_that_cannot_be_compared_is_not_called_worse():
+    results = make_results(BEST)
+    judged = results["judged"].assign(tied=results["judged"]["best"])
+    assert "All other methods are surely worse." in read_answer(write(results | {"judged": judged}))
+    judged.loc[judged["method"] == "attention", "score"] = np.nan
+    answer = read_answer(write(results | {"judged": judged}))
+    assert "The others that have a score are surely worse; attention cannot be compared." in answer
+
+
 def test_the_answer_says_whether_accuracy_falls():
     answer = read_answer(write(make_results(BEST)))
     assert "**Without the 10 most important words of every class, accuracy goes from 0.90 to 0.60**" in answer
