@@ -40,11 +40,14 @@ def run_explain(monkeypatch, *arguments):
 
 def test_all_of_it_lands_in_the_runs_folder_and_a_second_call_computes_nothing(here, monkeypatch, capsys):
     text = "i felt furious & <b>mad</b>"
+    answers = Path("runs/one/explain/answers/ada.jsonl")  # of make rate
+    answers.parent.mkdir(parents=True)
+    answers.write_text("{}\n")
     assert run_explain(monkeypatch, "--texts", "7", "--text", text) == 0
     folder = Path("runs/one/explain")
     written = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     pictures = {f"{name}.{end}" for name in PICTURES for end in ("png", "svg")}
-    assert written == pictures | {f"{name}.csv" for name in TABLES} | {"texts.html", "report.md", "results"}
+    assert written == pictures | {f"{name}.csv" for name in TABLES} | {"texts.html", "report.md", "results", "answers"}
     tables = {name: pd.read_csv(folder / f"{name}.csv") for name in TABLES}
     for name, columns in TABLES.items():
         assert list(tables[name])[: len(columns.split(","))] == columns.split(",")
@@ -68,6 +71,7 @@ def test_all_of_it_lands_in_the_runs_folder_and_a_second_call_computes_nothing(h
     before = {name: (folder / f"{name}.csv").read_bytes() for name in TABLES}
     assert run_explain(monkeypatch, "--texts", "7", "--text", text) == 0
     assert {name: (folder / f"{name}.csv").read_bytes() for name in TABLES} == before
+    assert answers.read_text() == "{}\n"
     with pytest.raises(TypeError):
         run_explain(monkeypatch, "--texts", "7", "--no-resume")
 
@@ -100,17 +104,7 @@ def test_odd_classes_and_classes_without_test_texts(tmp_path, monkeypatch):
     assert "no test text has the class no test" in Path("runs/one/explain/report.md").read_text()
 
 
-def test_answers_of_people_stay_where_texts_are_explained_anew(here, monkeypatch):
-    folder = Path("runs/one/explain")
-    (folder / "answers").mkdir(parents=True)
-    (folder / "answers" / "ada.jsonl").write_text("{}\n")
-    (folder / "agreement.csv").write_text("task\n")
-    for n in ("3", "4"):
-        assert run_explain(monkeypatch, "--texts", n, "--no-resume") == 0
-    assert (folder / "answers" / "ada.jsonl").read_text() == "{}\n"
-    assert (folder / "agreement.csv").read_text() == "task\n"
-
-
+@pytest.mark.slow
 def test_people_can_rate_what_was_explained(here, monkeypatch):
     assert run_explain(monkeypatch, "--text", "i felt 🙁 mad") == 0
     assert commands.exit_code(monkeypatch, rate, "--run", "one", "--simulate", "2") == 0
