@@ -22,7 +22,7 @@ from experiments.explain.page import write_page
 from experiments.explain.report import report
 from experiments.explain.robustness import measure_robustness
 from experiments.explain.sanity import measure_sanity
-from experiments.explain.shuffled import open_shuffled
+from experiments.explain.shuffled import describe_shuffled, open_shuffled
 from experiments.explain.tables import describe_sum, tabulate_attributions, tabulate_completeness, tabulate_texts
 from experiments.explain.words import compare_with_bag_of_words, measure_words
 from lab import output
@@ -68,7 +68,9 @@ def main(options: Options) -> int:
         about = study.provenance(f"{len(chosen):,} test texts", options.seed) + study.absent_classes(
             study.texts["test"]
         )
-        page = report(about, texts, **results, shuffled=options.shuffled_run or "")
+        page = report(
+            about, texts, **results, shuffled=describe_shuffled(options.shuffled_run) if options.shuffled_run else ""
+        )
         with output.replace_outputs(folder) as new:
             for name, table in {**results, "texts": tabulate_texts(texts, study.clf.labels)}.items():
                 output.write_csv(new / f"{name}.csv", table)

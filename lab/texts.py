@@ -73,6 +73,20 @@ def check_pair(tokenizer: Tokenizer, config: GPT2Config) -> None:
         raise InputError(f"the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size}: not a pair")
 
 
+def check_text(text: str, tokenizer: Tokenizer, n_ctx: int, what: str = "text") -> list[int]:
+    """Return the token ids of a text. Raises InputError for one without tokens, with too many, or not of Unicode."""
+    try:
+        text.encode()  # the tokenizer reads U+FFFD in its place
+    except UnicodeEncodeError:
+        raise InputError(f"{what}: expected Unicode, got half of a character (a lone surrogate)") from None
+    ids = tokenizer.encode(text)
+    if not ids:
+        raise InputError(f"{what}: expected at least one character, got nothing; type a sentence")
+    if len(ids) > n_ctx:
+        raise InputError(f"{what}: expected at most {n_ctx:,} tokens, got {len(ids):,}; shorten it")
+    return ids
+
+
 def find_whole(texts: Texts, tokenizer: Tokenizer) -> NDArray[np.bool_]:
     """Return which texts the network reads from their first token on, bool (N,): of longer ones it reads the end."""
     pairs = zip(texts.sequences, texts.strings, strict=True)

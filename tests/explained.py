@@ -86,7 +86,8 @@ def make_words(unseen: bool = True) -> pd.DataFrame:
 def make_compared(unseen: bool = True, p: float = 0.001) -> pd.DataFrame:
     """Return the comparison of such words with the bag of words."""
     row = {"n": 5, "spearman": 0.9 if p < 0.05 else -0.1, "p": p, "p_corrected": 2 * p, "sure": 4}
-    row |= {"seen": 2 if unseen else 4, "other_sign": "not" if unseen else "", "no_weight": "!" if unseen else ""}
+    row |= {"seen": 2 if unseen else 4, "other_sign": '["not"]' if unseen else "[]"}
+    row |= {"no_weight": '["!"]' if unseen else "[]"}
     return pd.DataFrame([{"class": label, **row} for label in LABELS])
 
 

@@ -79,8 +79,9 @@ def test_all_of_it_lands_in_the_runs_folder_and_a_second_call_computes_nothing(h
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("--text", ""), "expected 1 to 17 tokens"),
-        (("--text", "a " * 40), "expected 1 to 17 tokens"),
+        (("--text", ""), "expected at least one character"),
+        (("--text", "a " * 40), "expected at most 17 tokens"),
+        (("--text", "a\udcff"), "half of a character"),
         (("--run", "none"), "there is no such run"),
         (("--texts", "0"), "--texts 0: expected at least 1"),
         (("--seed", "-1"), "--seed -1: expected at least 0"),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lab.predict import predict
 from lab.study import Study
-from lab.texts import Texts, check_pair, find_whole
+from lab.texts import Texts, check_pair, check_text, find_whole
 from model import InputError
 
 from .attributions import Floats
@@ -77,12 +77,11 @@ def draw_balanced(cells: NDArray[np.integer], among: NDArray[np.bool_], n: int, 
 
 
 def parse_users(study: Study, strings: Sequence[str]) -> list[Chosen]:
-    """Return the texts of the user. Raises InputError for one without tokens, or with too many."""
+    """Return the texts of the user. Raises InputError as `check_text` does."""
     check_pair(study.tokenizer, study.clf.config)
     chosen = []
     for index, text in enumerate(strings):
-        parsed, most = parse(text, study.tokenizer), study.clf.config.n_ctx
-        if not 1 <= len(parsed.ids) <= most:
-            raise InputError(f"--text {text[:40]!r}: expected 1 to {most:,} tokens, got {len(parsed.ids):,}")
+        check_text(text, study.tokenizer, study.clf.config.n_ctx, f"--text {text[:40]!r}")
+        parsed = parse(text, study.tokenizer)
         chosen.append(Chosen(OF_USER, index, parsed, None, predict(study.clf, [parsed.ids], study.device)[0]))
     return chosen

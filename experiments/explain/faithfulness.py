@@ -67,7 +67,7 @@ def measure_faithfulness(study: Study, texts: Sequence[Explained], folder: Path,
         np.array([text.predicted for text in texts]),
     )
     table = tabulate_losses(losses, study.clf.labels)
-    return Faithfulness(table, judge_methods(losses, table))
+    return Faithfulness(table, judge_methods(losses))
 
 
 def measure_text(study: Study, text: Explained, folder: Path, seed: int) -> Floats:

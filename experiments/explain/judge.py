@@ -16,7 +16,7 @@ from lab.texts import OVERALL
 from .attributions import Floats
 from .limits import average, limit_means, resample_means
 from .methods import METHODS
-from .rationales import AOPC, KINDS, METRICS, SIZES
+from .rationales import KINDS, METRICS, SIZES
 
 RANDOM_NETWORK, GREEDY = "random_network", "greedy"
 MEASURED = (*METHODS, RANDOM_NETWORK, GREEDY)
@@ -71,29 +71,29 @@ def tabulate_losses(losses: Losses, labels: Sequence[str]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[[*TABLE, "circular", "tokens"]]
 
 
-def judge_methods(losses: Losses, table: pd.DataFrame) -> pd.DataFrame:
+def judge_methods(losses: Losses) -> pd.DataFrame:
     """Return one row per method, without the search: `method, verdict, score, comprehensiveness, sufficiency,
     better_in, judged_in, best, tied, score_difference, score_low, score_high`.
 
-    What counts are log-odds, AOPC, all texts, and the removals that did not make the method. A method is `better` than
+    What counts are log-odds, AOPC, all texts, and the removals that did not make the method. Limits hold for all
+    methods, removals and kinds at once: else a method could be better somewhere by chance. A method is `better` than
     random where the limits say so in all of judged_in cells (removal and kind), `no better` where in none; `not judged`
     where there are too few texts for limits. `comprehensiveness` is the share of what the search reaches over random,
     mean over the removals in which the search surely reaches anything; `score` is the mean of it and the same of
     sufficiency. One method is surely above another by limits that hold for all pairs at once, as the same texts choose
     the best, and on the removals that judge both, as others may be easier: `score_difference, score_low, score_high`
     compare with the best in this way. The best is, of METHODS that are not `no better` and that no other such method is
-    surely above, the one with the largest score. `tied` with it are all that it is not surely above."""
-    index = pd.MultiIndex.from_product([REMOVALS, LOG_ODDS, MEASURED], names=CELL)
-    cells = table[(table["size"] == AOPC) & (table["class"] == OVERALL)].set_index(CELL).loc[index]
-    low, high, circular = (
-        cells[name].to_numpy().reshape(len(REMOVALS), len(KINDS), -1) for name in ("ci_low", "ci_high", "circular")
-    )
-    better = np.stack([low[:, 0] > ROUNDING, high[:, 1] < -ROUNDING], axis=1)  # (R, 2, M)
-    judged = (~np.isnan(low) & ~circular.astype(bool))[..., :-1]
-    better_in, judged_in = (better[..., :-1] & judged).sum(axis=(0, 1)), judged.sum(axis=(0, 1))
-    counted = judged & better[..., -1:]
+    surely above, the one with the largest score. `tied` with it are those that it is not surely above either."""
     columns = [METRICS.index(metric) for metric in LOG_ODDS]
     differences = losses.differences[..., -1][:, :, columns]  # (N, R, 2, M + the search)
+    low, high = (
+        limit.reshape(differences.shape[1:]) for limit in limit_means(differences.reshape(len(differences), -1))
+    )
+    circular = np.array([[is_circular(method, removal) for method in MEASURED] for removal in REMOVALS])[:, None]
+    better = np.stack([low[:, 0] > ROUNDING, high[:, 1] < -ROUNDING], axis=1)  # (R, 2, M)
+    judged = (~np.isnan(low) & ~circular)[..., :-1]
+    better_in, judged_in = (better[..., :-1] & judged).sum(axis=(0, 1)), judged.sum(axis=(0, 1))
+    counted = judged & better[..., -1:]
     by_kind = average_counted(divide_by_search(differences.mean(axis=0)), counted)  # (2, M)
     conditions = [judged_in == 0, better_in == judged_in, better_in > 0]
     verdicts = np.select(conditions, ["not judged", "better", "partly"], "no better")
@@ -132,7 +132,7 @@ def compare_with_best(
     best = int(np.where(unbeaten if unbeaten.any() else candidates, scores, -np.inf).argmax())
     return {
         "best": np.arange(len(scores)) == best,
-        "tied": ~np.isnan(scores) & ~(high[:, best] < -ROUNDING),
+        "tied": (judgements["verdict"] != "no better").to_numpy() & ~np.isnan(scores) & ~(high[:, best] < -ROUNDING),
         "score_difference": means[:, best],
         "score_low": low[:, best],
         "score_high": high[:, best],

@@ -94,17 +94,17 @@ class Explanation:
 
 def parse(text: str, tokenizer: Tokenizer) -> Parsed:
     """Return the tokens and words of a text."""
-    found, pieces = words(text, tokenizer), tokenizer.pieces(text)
-    of_token = word_of_token(found, pieces)
+    text_words, pieces = words(text, tokenizer), tokenizer.pieces(text)
+    of_token = word_of_token(text_words, pieces)
     # A token without a word is a group of its own: give it a number that no word has, then number all in order.
-    distinct = np.where(of_token >= 0, of_token, len(found) + np.arange(len(pieces)))
+    distinct = np.where(of_token >= 0, of_token, len(text_words) + np.arange(len(pieces)))
     _, first, inverse = np.unique(distinct, return_index=True, return_inverse=True)
     order = np.argsort(np.argsort(first))
     groups = order[inverse.reshape(-1)]
     named = [""] * len(first)
     for token, group in enumerate(groups):
         if of_token[token] >= 0:
-            named[group] = found[of_token[token]].text
+            named[group] = text_words[of_token[token]].text
     return Parsed(text, tokenizer.encode(text), pieces, groups, named)
 
 

@@ -2,6 +2,7 @@
 
 The sentences stand in that file. This one computes what they say."""
 
+import json
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from lab.stats import LEVEL
 from lab.texts import OVERALL
 
 from .attributions import TOLERANCE, Floats
-from .choose import OF_USER, Explained
+from .choose import LONGEST, OF_USER, Explained
 from .figures import name_method
 from .judge import RANDOM_NETWORK
 from .methods import METHODS
+from .rationales import STEPS
 from .words import MOST
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
@@ -70,6 +72,8 @@ def report(
         examples=list_examples(attributions, texts, labels, best) if best else [],
         level=LEVEL,
         most=MOST,
+        steps=STEPS,
+        longest=LONGEST,
         name_method=name_method,
     )
 
@@ -102,6 +106,7 @@ def summarise_judged(judged: pd.DataFrame) -> Section:
         "none": by_verdict.get("no better", []),
         "not_judged": by_verdict.get("not judged", []),
         "control": control[0] if control else None,
+        "rollout": rows[rows["method"] == "rollout"].to_dict("records")[0],
     }
 
 
@@ -152,7 +157,7 @@ def summarise_words(words: pd.DataFrame, compared: Row) -> Row:
     """Return what is known of the words of a class: `top`, those that surely speak for it, the largest value first."""
     rows = words[words["class"] == compared["class"]]
     sure = rows[rows["ci_low"] > 0].sort_values("value", ascending=False, kind="stable")
-    lists = {name: str(compared[name]).split() for name in ("other_sign", "no_weight")}
+    lists = {name: json.loads(str(compared[name])) for name in ("other_sign", "no_weight")}
     return compared | {
         **lists,
         "top": sure.head(WORDS).to_dict("records"),

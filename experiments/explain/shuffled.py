@@ -1,5 +1,6 @@
 """The network of a run that was trained on shuffled labels: what it cannot have learnt, no explanation may show."""
 
+import json
 from dataclasses import replace
 
 from lab.study import Study, read_run
@@ -9,7 +10,7 @@ from model.checkpoint import read_config, read_labels
 
 def open_shuffled(name: str, study: Study) -> GPT2Classifier:
     """Return the classifier of a run of `train.py --shuffle-labels`, in eval mode on the study's device, with the names
-    of classes that the study has. Raises InputError unless the two runs differ in nothing but what they learnt."""
+    of classes that the study has. Raises InputError unless both have the same shape, classes, tokenizer and corpus."""
     where = f"--shuffled-run {name}"
     advice = f"make one with `train.py --shuffle-labels` and the other settings of {study.run}"
     try:
@@ -34,3 +35,10 @@ def open_shuffled(name: str, study: Study) -> GPT2Classifier:
     clf = load_classifier(folder).to(study.device.device).eval().requires_grad_(False)
     clf.labels = study.clf.labels
     return clf
+
+
+def describe_shuffled(name: str) -> str:
+    """Return the name of a run of shuffled labels, with how many of them its network knows."""
+    rows = [json.loads(line) for line in (read_run(name)[0] / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    learnt = [row["accuracy"] for row in rows if row["split"] == "train"][-1]
+    return f"{name} (in its last epoch it gave {learnt:.0%} of the texts their label)"

@@ -6,6 +6,7 @@ there what happens without these words.
 Letters: N texts, M places of words, W words, K classes."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -208,10 +209,10 @@ def compare_with_bag_of_words(table: pd.DataFrame) -> pd.DataFrame:
         spearman, p = spearmanr(known["value"], known["bag_of_words"]) if enough else (np.nan, np.nan)
         sure = of_class[(of_class["ci_low"] > 0) | (of_class["ci_high"] < 0)]
         sure = sure.sort_values("value", key=lambda value: -value.abs(), kind="stable")
-        unknown = sure["bag_of_words"].isna()
+        unknown = sure["bag_of_words"].isna() | (sure["bag_of_words"] == 0)
         seen = np.sign(sure["value"]) == np.sign(sure["bag_of_words"])
         row = {"class": label, "n": len(known), "spearman": spearman, "p": p, "sure": len(sure), "seen": seen.sum()}
         names = {"other_sign": sure["word"][~seen & ~unknown], "no_weight": sure["word"][unknown]}
-        rows.append(row | {name: " ".join(some) for name, some in names.items()})
+        rows.append(row | {name: json.dumps(some.tolist(), ensure_ascii=False) for name, some in names.items()})
     compared = pd.DataFrame(rows, columns=COMPARED)
     return compared.assign(p_corrected=holm(compared["p"].to_numpy(dtype=float)))

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_args
 
 from lab.removals import REMOVALS, Removal
+from lab.texts import check_text
 from lab.units import Head
 from model import InputError
 
-from .subject import FillName, Subject, check_text
+from .subject import FillName, Subject
 
 T = TypeVar("T")
 

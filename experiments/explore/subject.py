@@ -18,7 +18,7 @@ from lab.predict import predict
 from lab.study import open_study
 from lab.sweep import Fill
 from lab.texts import Texts, read_texts
-from model import GPT2LM, GPT2Classifier, InputError, Interventions, Tokenizer, hub, load_lm
+from model import GPT2LM, GPT2Classifier, Interventions, Tokenizer, hub, load_lm
 from model.names import WEIGHTS, find
 
 DONORS = 512  # training texts that means are taken of, and whose outputs are resampled
@@ -163,17 +163,3 @@ def choose_examples(clf: GPT2Classifier, texts: Texts, device: Device) -> list[E
         {"text": short.strings[i], "label": clf.labels[short.targets[i]], "predicted": clf.labels[predicted[i]]}
         for i in chosen
     ]
-
-
-def check_text(text: str, tokenizer: Tokenizer, n_ctx: int, what: str = "text") -> list[int]:
-    """Return the token ids of a text. Raises InputError for one without tokens, with too many, or not of Unicode."""
-    try:
-        text.encode()  # the tokenizer reads U+FFFD in its place
-    except UnicodeEncodeError:
-        raise InputError(f"{what}: expected Unicode, got half of a character (a lone surrogate)") from None
-    ids = tokenizer.encode(text)
-    if not ids:
-        raise InputError(f"{what}: expected at least one character, got nothing; type a sentence")
-    if len(ids) > n_ctx:
-        raise InputError(f"{what}: expected at most {n_ctx:,} tokens, got {len(ids):,}; shorten it")
-    return ids

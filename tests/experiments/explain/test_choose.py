@@ -81,8 +81,9 @@ def test_the_users_texts_are_checked_first(clf, tokenizer):
     study = study_of(clf, tokenizer, ["a"], [0])
     texts = parse_users(study, ["so sad", "x"])
     assert [(text.split, text.index, text.label) for text in texts] == [("user", 0, None), ("user", 1, None)]
-    for text in ("", "word " * 91):
-        with pytest.raises(InputError, match="expected 1 to 90 tokens"):
+    lines = {"": "at least one character", "word " * 91: "at most 90 tokens", "a\udcff": "half of a character"}
+    for text, line in lines.items():
+        with pytest.raises(InputError, match=line):
             parse_users(study, ["fine", text])
 
 

@@ -13,7 +13,7 @@ from experiments.explain import faithfulness
 from experiments.explain.attributions import leave_one_out
 from experiments.explain.choose import OF_USER
 from experiments.explain.faithfulness import draw_orders, measure_faithfulness
-from experiments.explain.judge import MEASURED, ROUNDING, Losses, is_circular, judge_methods, tabulate_losses
+from experiments.explain.judge import MEASURED, ROUNDING, Losses, is_circular, judge_methods
 from experiments.explain.limits import limit_means
 from experiments.explain.methods import METHODS, explain, make_keep
 from experiments.explain.rationales import (
@@ -315,7 +315,7 @@ def make_losses(reached, n=40, noise=0.02, seed=0):
 
 
 def judge(losses):
-    return judge_methods(losses, tabulate_losses(losses, ["a", "b"])).set_index("method")
+    return judge_methods(losses).set_index("method")
 
 
 def test_scores_are_shares_of_what_the_search_reaches_where_the_removal_did_not_make_the_method():

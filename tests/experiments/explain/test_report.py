@@ -138,7 +138,7 @@ def test_the_answer_says_which_explanations_follow_the_network():
 
 def test_shuffled_labels_have_a_column():
     page = write(make_results(BEST) | {"sanity": make_sanity(labels=True)}, shuffled="control_1")
-    assert "network of run control\\_1, which learnt" in page
+    assert "network of run control\\_1, which was trained on labels" in page
     assert "| rollout | stays | 1.00 [0.90, 1.10] | 0.60 [0.50, 0.70] | 0.050 | 0.60 [0.50, 0.70] |" in page
     assert "No network of shuffled labels" not in page
 

@@ -194,7 +194,7 @@ def test_what_the_network_sees_and_the_bag_of_words_does_not():
     assert list(compared) == COMPARED
     row = compared.iloc[0]
     assert row[["class", "n", "sure", "seen"]].tolist() == ["a", 11, 5, 2]
-    assert (row["other_sign"], row["no_weight"]) == ("turned more turned", "!")
+    assert (row["other_sign"], row["no_weight"]) == ('["turned more", "turned"]', '["!"]')
     known = table.dropna(subset="bag_of_words")
     ranks = known[["value", "bag_of_words"]].rank()
     assert row["spearman"] == pytest.approx(np.corrcoef(ranks["value"], ranks["bag_of_words"])[0, 1])

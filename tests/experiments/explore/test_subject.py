@@ -9,8 +9,8 @@ from commands import line_of
 from small_run import write_shape
 
 from experiments.explore import subject as subjects
-from experiments.explore.subject import check_text, choose_examples, open_language_model, open_run
-from lab.texts import Texts
+from experiments.explore.subject import choose_examples, open_language_model, open_run
+from lab.texts import Texts, check_text
 from model import GPT2LM, GPT2Config, hub, save
 
 
