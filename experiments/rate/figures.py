@@ -28,7 +28,7 @@ def draw_agreement(table: pd.DataFrame, folder: Path, title: str) -> None:
     draw_accuracy(left, table[table["measure"] == "accuracy"])
     draw_choices(middle, table[table["measure"] == "preferred"])
     draw_marks(right, marks)
-    caption = "Lines: 95 % limits over texts, of choices exact binomial ones. A class of few texts has no line."
+    caption = "Lines: 95 % limits over texts. A class of few texts has no line."
     add_heading(figure, title, caption)
     figures.save(figure, folder / "agreement.png")
     figure.set_layout_engine("none")

@@ -2,6 +2,7 @@
 item is shown. A request says how many lines its tab has seen; the answer of a tab that lags behind changes nothing."""
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,14 @@ class Api:
     def open(self, body: Any) -> Session:
         if not isinstance(body, dict):
             raise InputError("expected an object")
-        return open_session(self.folder, check_pseudonym(body.get("pseudonym")), self.items)
+        pseudonym = check_pseudonym(body.get("pseudonym"))
+        try:
+            return open_session(self.folder, pseudonym, self.items)
+        except OSError as error:
+            raise HTTPException(503, f"The answers are out of reach: {error.strerror}. Try once more.") from None
+        except InputError as error:
+            print(error, file=sys.stderr)  # it names a file, which is nothing to a rater
+            raise HTTPException(503, "These answers are broken; the terminal that serves the page says how.") from None
 
 
 def create_app(folder: Path, items: Items, hosts: Sequence[str]) -> ASGIApp:
