@@ -20,6 +20,7 @@ RANDOM = "random"  # a method whose words have the values of `Items.method`, shu
 OF_USER = "user"  # the split of texts that were given with --text: nobody else rates them
 STRINGS = ("split", "text", "label", "predicted", "token", "word", "class", "method")
 LARGEST, FEWEST = 16, 4  # texts of each part of the simulation
+PLACES = 3  # decimals of a weight
 CHOICES, MARKED = 20, 10  # texts on which methods are compared, and whose words are marked
 Json = dict[str, Any]
 
@@ -40,6 +41,11 @@ class RatedText:
     @property
     def cell(self) -> tuple[str, bool]:
         return self.predicted, self.label == self.predicted
+
+    def weigh(self, method: str) -> list[float]:
+        """Return how strongly each word is coloured: its absolute value as a share of the largest one."""
+        sizes = np.abs(self.values[method])
+        return (sizes / (sizes.max() or 1)).round(PLACES).tolist()
 
 
 @dataclass(frozen=True)
@@ -93,9 +99,10 @@ def make_items(folder: Path, run: str, method: str, against: str, seed: int) -> 
         text.values[RANDOM] = rng.permutation(text.values[method]).tolist()
     pairs, rest = draw_pairs(texts, min(LARGEST, len(texts) // 3), rng)
     examples = [i for i, _ in zip(deal(texts, rest, rng), pairs, strict=False)]
-    predicted = [i for i in deal(texts, [*chain(*pairs)], rng) if sum(texts[i].real) > 1]  # or nothing can be compared
+    predicted = [i for i in deal(texts, [*chain(*pairs)], rng) if sum(texts[i].real) > 1]  # one word has no rank
     n_marked = min(MARKED, len(predicted) // 3)
-    choices, marked = predicted[n_marked:][:CHOICES], predicted[:n_marked]
+    marked, compared = predicted[:n_marked], predicted[n_marked:]
+    choices = [i for i in compared if texts[i].weigh(method) != texts[i].weigh(against)][:CHOICES]
     return Items(run, labels, method, against, seed, texts, examples, pairs, choices, marked)
 
 

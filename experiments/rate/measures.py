@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,26 +57,32 @@ def measure_alpha(coincidences: Floats, ordinal: bool = False) -> Floats:
     return 1 - np.divide(seen, by_chance, out=np.full_like(seen, np.nan), where=by_chance > 0)
 
 
-def measure_agreement(coincidences: Floats, ordinal: bool = False) -> tuple[Value, Value]:
+class Agreement(NamedTuple):
+    alpha: Value
+    equal: Value  # share of pairs of answers
+
+
+def measure_agreement(coincidences: Floats, ordinal: bool = False) -> Agreement:
     """Return alpha and the share of pairs that agree, of coincidences (N, K, K), with limits over the N items."""
     K = coincidences.shape[-1]
     coincidences = coincidences[coincidences.sum(axis=(1, 2)) > 0]
     n = len(coincidences)
     if not n:
-        return (Value(np.nan, note="undefined: no item has answers of two raters"),) * 2
+        nothing = Value(np.nan, note="undefined: no item has answers of two raters")
+        return Agreement(nothing, nothing)
     flat = coincidences.reshape(n, -1)
 
     def measure(weights: Floats) -> dict[str, Floats]:
         sums = (weights @ flat).reshape(-1, K, K)
         return {
             "alpha": measure_alpha(sums, ordinal),
-            "agree": np.trace(sums, axis1=1, axis2=2) / sums.sum(axis=(1, 2)),
+            "equal": np.trace(sums, axis1=1, axis2=2) / sums.sum(axis=(1, 2)),
         }
 
-    alpha, agree = limit(measure, n)
+    alpha, equal = limit(measure, n)
     if np.isnan(alpha.value):
         alpha = Value(np.nan, note="undefined: all answers are equal")
-    return alpha, agree
+    return Agreement(alpha, equal)
 
 
 def limit(measure: Callable[[Floats], dict[str, Floats]], n: int) -> list[Value]:

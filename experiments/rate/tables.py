@@ -12,6 +12,7 @@ from .answers import Session
 from .items import RANDOM
 from .measures import (
     MISSING,
+    Agreement,
     Floats,
     Value,
     average,
@@ -112,11 +113,9 @@ def tabulate_predictions(answers: pd.DataFrame, labels: Sequence[str]) -> Iterat
             yield from tabulate_both(task, label, "", rows, agreement)
 
 
-def tabulate_both(
-    task: str, label: str, method: Hashable, rows: pd.DataFrame, agreement: tuple[Value, Value]
-) -> Iterator[Row]:
-    for measure, value in zip(("alpha_nominal", "percent_agreement"), agreement, strict=True):
-        yield make_row(task, measure, label, method, rows, value)
+def tabulate_both(task: str, label: str, method: Hashable, rows: pd.DataFrame, agreement: Agreement) -> Iterator[Row]:
+    yield make_row(task, "alpha_nominal", label, method, rows, agreement.alpha)
+    yield make_row(task, "percent_agreement", label, method, rows, agreement.equal)
 
 
 def tabulate_effect(answers: pd.DataFrame, labels: Sequence[str]) -> Iterator[Row]:
@@ -208,7 +207,7 @@ def tabulate_marked(marks: pd.DataFrame) -> Iterator[Row]:
     yield make_row("marks", "kappa", OVERALL, "", marks, measure_kappa(np.concatenate(words)))
     counted = marks.assign(n=[marked.sum() for marked in marks["marked"]])
     sizes = sorted(counted["n"].unique())
-    alpha, _ = measure_agreement(count_pairs(encode(counted, "n", sizes), len(sizes)), ordinal=True)
+    alpha = measure_agreement(count_pairs(encode(counted, "n", sizes), len(sizes)), ordinal=True).alpha
     if not alpha.note:
         alpha = Value(alpha.value, alpha.low, alpha.high, "of how many words of a text are marked")
     yield make_row("marks", "alpha_ordinal", OVERALL, "", marks, alpha)

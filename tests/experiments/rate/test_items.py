@@ -125,6 +125,22 @@ def test_texts_of_less_than_two_words_are_neither_compared_nor_marked(tmp_path):
     simulate_raters(tmp_path, items, 2, 0.5)  # nobody is stuck
 
 
+def test_explanations_that_look_alike_are_not_compared(tmp_path):
+    write_explained(tmp_path)
+    path = tmp_path / "attributions.csv"
+    table = pd.read_csv(path, keep_default_na=False, dtype=str, lineterminator="\n")
+    alike = table["index"].astype(int) // 7 % 2 == 1
+    table.loc[alike & (table["method"] == "attention"), "value"] = "-2"
+    table.loc[alike & (table["method"] == METHOD), "value"] = "1"
+    table.loc[table["word"] == "felt", "value"] = "1e-9"  # of two tokens
+    write_csv(path, table)
+    for against in ("attention", "random"):
+        items = make_items(tmp_path, "one", METHOD, against, 0)
+        shown = [[items.texts[i].weigh(method) for method in (METHOD, against)] for i in items.choices]
+        assert all(left != right for left, right in shown)
+        assert len(shown) >= 5
+
+
 def test_methods_have_one_order_in_all_texts(items):
     assert {tuple(text.values) for text in items.texts} == {(*METHODS, "random")}
 

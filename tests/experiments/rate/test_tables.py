@@ -1,5 +1,7 @@
 """What was put into simulated raters is found, and where nothing was put in nothing is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,6 +95,25 @@ def predict(session, n, right):
         predicted = session.items.texts[step.text].predicted
         wrong = next(label for label in session.items.labels if label != predicted)
         record(session, step, predicted if count[step.part] <= right else wrong, 1)
+
+
+def test_a_pair_of_two_classes_is_no_part_of_the_effect_of_either(tmp_path, items):
+    """One rater: wrong before on the text of the first pair alone."""
+    of_class = {items.texts[pair[0]].predicted: pair for pair in items.pairs}
+    first, second = of_class["joy"], of_class["nan"]
+    rest = [pair for pair in items.pairs if pair not in (first, second)]
+    session = open_session(tmp_path, "ann", replace(items, pairs=[[first[0], second[0]], *rest]))
+    for step in session.steps[: 16 + 15 + 16 + 15]:
+        predicted = items.texts[step.text].predicted
+        answer = "joy" if predicted != "joy" else "nan"
+        answer = answer if step.text == first[0] else predicted
+        record(session, step, "read" if step.part in ("examples", "explained") else answer, 1)
+    table = tabulate_agreement([read_session(session.path)])
+    assert pick(table, "after", "effect").value == pytest.approx(1 / 15)
+    for label in items.labels:
+        effect = pick(table, "after", "effect", label)
+        assert effect.value == 0
+        assert effect.answers == sum(items.texts[pair[0]].predicted == label for pair in rest)
 
 
 def test_who_stopped_before_the_explanations_is_no_part_of_the_effect(tmp_path, items):
