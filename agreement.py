@@ -46,10 +46,11 @@ def read_sessions(folder: Path, simulated: bool) -> list[Session]:
     """Return the sessions with answers, of people if there are any; or, if asked for, of simulated raters."""
     sessions = [read_session(folder / f"{name}.jsonl") for name in read_raters(folder)]
     sessions = [session for session in sessions if session.answers]
+    who = "of simulated raters" if simulated else "yet"
     simulated = simulated or all(session.simulated for session in sessions)
     sessions = [session for session in sessions if session.simulated == simulated]
     if not sessions:
-        raise InputError(f"{folder}: there are no answers; run `make rate` first")
+        raise InputError(f"{folder}: there are no answers {who}; run `make rate` first")
     return sessions
 
 

@@ -129,7 +129,7 @@ def test_mistakes_are_one_line(run, monkeypatch, capsys, arguments, line):
 
 def test_what_is_missing_is_one_line(run, monkeypatch, capsys):
     assert call_agreement(monkeypatch) == 2
-    assert "there are no answers; run `make rate` first" in one_line(capsys)
+    assert "there are no answers yet; run `make rate` first" in one_line(capsys)
     shutil.rmtree(FOLDER)
     assert call_rate(monkeypatch) == 2
     assert "texts.csv: there is no such file; run `make explain` first" in one_line(capsys)

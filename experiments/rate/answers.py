@@ -57,7 +57,7 @@ def open_session(folder: Path, pseudonym: str, items: Items) -> Session:
         keep_items(folder, items)
         seed = crc32(f"{pseudonym} {items.version}".encode())
         about: Line = {"items": items.version, "simulated": pseudonym.startswith(SIMULATED)}
-        n_alike = sum(about.items() <= first.items() for first, *_ in read_raters(folder).values())
+        n_alike = sum(about.items() <= read_first(other).items() for other in folder.glob("*.jsonl"))
         swapped = n_alike % 2 == 1  # every other rater
         steps = [asdict(step) for step in plan_steps(items, seed, swapped)]
         about |= {"pseudonym": pseudonym, "seed": seed, "swapped": swapped, "at": now(), "order": steps}
@@ -66,12 +66,22 @@ def open_session(folder: Path, pseudonym: str, items: Items) -> Session:
 
 
 def read_session(path: Path) -> Session:
-    """Return the session on disk. Raises InputError where its items are missing."""
+    """Return the session on disk. Raises InputError where its items are missing, or a line is not as it was written."""
     first, *lines = read_lines(path)
-    items = read_items(path.parent, first["items"])
-    steps = [Step(**step) for step in first["order"]]
-    about = first["pseudonym"], first["simulated"]
-    return Session(path, *about, items, steps, {line["step"]: line for line in lines}, 1 + len(lines))
+    items = read_items(path.parent, str(first.get("items")))
+    try:
+        steps = [Step(**step) for step in first["order"]]
+        answers = {line["step"]: line for line in lines}
+        session = Session(path, first["pseudonym"], first["simulated"], items, steps, answers, 1 + len(lines))
+        if session.pseudonym != path.stem or [*answers] != [step.name for step in steps[: len(answers)]]:
+            raise ValueError("lines are missing, or of another rater")
+        for step in steps[: len(answers)]:
+            check_answer(session, step, answers[step.name]["answer"])
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected the lines that `make rate` wrote: {error!r}; mend the file, or move it away"
+        ) from None
+    return session
 
 
 def record(session: Session, step: Step, answer: Any, seconds: float) -> None:
@@ -138,9 +148,22 @@ def read_lines(path: Path) -> list[Line]:
     """Return the lines of a file, without one that does not end: its writer was killed. No file: none."""
     content = path.read_bytes() if path.is_file() else b""
     try:
-        return [json.loads(line) for line in content[: content.rfind(b"\n") + 1].split(b"\n") if line]
+        lines = [json.loads(line) for line in content[: content.rfind(b"\n") + 1].split(b"\n") if line]
+        if not all(isinstance(line, dict) for line in lines):
+            raise ValueError("something else stands on one")
     except ValueError as error:
-        raise InputError(f"{path}: expected JSON on each line: {error}; mend it or move it away") from None
+        raise InputError(f"{path}: expected a JSON object on each line: {error}; mend it or move it away") from None
+    return lines
+
+
+def read_first(path: Path) -> Line:
+    """Return the first line of a file, {} where it is broken: what happens to one rater must not stop another."""
+    with open(path, "rb") as file:
+        try:
+            first = json.loads(file.readline())
+        except ValueError:
+            return {}
+    return first if isinstance(first, dict) else {}
 
 
 def append_line(path: Path, line: Line) -> None:

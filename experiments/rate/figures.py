@@ -28,7 +28,7 @@ def draw_agreement(table: pd.DataFrame, folder: Path, title: str) -> None:
     draw_accuracy(left, table[table["measure"] == "accuracy"])
     draw_choices(middle, table[table["measure"] == "preferred"])
     draw_marks(right, marks)
-    caption = "Lines: 95 % limits over texts, of choices exact binomial ones. A class of few texts has no line."
+    caption = "Lines: 95 % limits. A class of few texts has no line."
     add_heading(figure, title, caption)
     figures.save(figure, folder / "agreement.png")
     figure.set_layout_engine("none")
@@ -50,7 +50,7 @@ def draw_choices(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axvline(0.5, color=GREY, linestyle="--")
     if len(rows):
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1)
-    axes.set_xlabel("share of choices for this method; dashed: either as often")
+    axes.set_xlabel("share of choices for the first method; dashed: either as often")
 
 
 def draw_marks(axes: Axes, rows: pd.DataFrame) -> None:

@@ -4,10 +4,10 @@ A word is weighed for the class that the network predicts. A rater sees its abso
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ RANDOM = "random"  # a method whose words have the values of `Items.method`, shu
 OF_USER = "user"  # the split of texts that were given with --text: nobody else rates them
 STRINGS = ("split", "text", "label", "predicted", "token", "word", "class", "method")
 LARGEST, FEWEST = 16, 4  # texts of each part of the simulation
+PLACES = 3  # decimals of a weight
 CHOICES, MARKED = 20, 10  # texts on which methods are compared, and whose words are marked
 Json = dict[str, Any]
 
@@ -40,6 +41,11 @@ class RatedText:
     @property
     def cell(self) -> tuple[str, bool]:
         return self.predicted, self.label == self.predicted
+
+    def weigh(self, method: str) -> list[float]:
+        """Return how strongly each word is coloured: its absolute value as a share of the largest one."""
+        sizes = np.abs(self.values[method])
+        return (sizes / (sizes.max() or 1)).round(PLACES).tolist()
 
 
 @dataclass(frozen=True)
@@ -93,27 +99,41 @@ def make_items(folder: Path, run: str, method: str, against: str, seed: int) -> 
         text.values[RANDOM] = rng.permutation(text.values[method]).tolist()
     pairs, rest = draw_pairs(texts, min(LARGEST, len(texts) // 3), rng)
     examples = [i for i, _ in zip(deal(texts, rest, rng), pairs, strict=False)]
-    predicted = list(deal(texts, [i for pair in pairs for i in pair], rng))
+    predicted = [i for i in deal(texts, [*chain(*pairs)], rng) if sum(texts[i].real) > 1]  # one word has no rank
     n_marked = min(MARKED, len(predicted) // 3)
-    choices, marked = predicted[n_marked:][:CHOICES], predicted[:n_marked]
+    marked, compared = predicted[:n_marked], predicted[n_marked:]
+    choices = [i for i in compared if texts[i].weigh(method) != texts[i].weigh(against)][:CHOICES]
     return Items(run, labels, method, against, seed, texts, examples, pairs, choices, marked)
 
 
-def deal(texts: Sequence[RatedText], among: Sequence[int], rng: np.random.Generator) -> Iterator[int]:
-    """Yield some texts in turn: one of each predicted class, right or wrong, as long as it has some."""
-    cells: dict[tuple[str, bool], list[int]] = {}
-    for i in rng.permutation(np.array(among, dtype=int)).tolist():
-        cells.setdefault(texts[i].cell, []).append(i)
-    for turn in range(len(among)):
-        yield from (members[turn] for _, members in sorted(cells.items()) if turn < len(members))
+def deal(texts: Sequence[RatedText], among: Iterable[int], rng: np.random.Generator) -> Iterator[int]:
+    """Yield some texts in turn: one of each predicted class, as long as it has some, and of a class right and wrong
+    ones in turn. Which classes come first is drawn, and every other one begins with a right one."""
+    shuffled = rng.permutation(np.array([*among], dtype=int)).tolist()
+    classes = rng.permutation(sorted({texts[i].predicted for i in shuffled})).tolist()
+    cells = [
+        [[i for i in shuffled if texts[i].cell == (label, right)] for right in (place % 2 == 0, place % 2 == 1)]
+        for place, label in enumerate(classes)
+    ]
+    return take_turns([take_turns(of_class) for of_class in cells])
+
+
+def take_turns(groups: Sequence[Iterable[int]]) -> Iterator[int]:
+    """Yield the first text of each group, then the second of each that has one, and so on."""
+    return (i for turn in zip_longest(*groups) for i in turn if i is not None)
 
 
 def draw_pairs(texts: Sequence[RatedText], n: int, rng: np.random.Generator) -> tuple[list[list[int]], list[int]]:
-    """Return n pairs of texts, and the other texts. Of pairs of which one text is right, every other has it first."""
+    """Return n pairs of texts, and the other texts. A pair is of one class, both right or both wrong; where there are
+    no such any more, of one class; else any two. Of pairs of which one text is right, every other has it first."""
     rest, pairs = list(deal(texts, range(len(texts)), rng)), list[list[int]]()
-    while len(pairs) < n:
-        pairs.append(find_pair(texts, rest))
-        rest = [i for i in rest if i not in pairs[-1]]
+    for alike in (lambda text: text.cell, lambda text: text.predicted, lambda text: ""):
+        groups: dict[object, list[int]] = {}
+        for i in rest:
+            groups.setdefault(alike(texts[i]), []).append(i)
+        partner = {i: j for group in groups.values() for i, j in zip(group[::2], group[1::2], strict=False)}
+        pairs += [[i, partner[i]] for i in deal(texts, partner, rng)][: n - len(pairs)]
+        rest = [i for i in rest if i not in {*chain(*pairs)}]
     right_first = True
     for pair in pairs:
         first, second = (texts[i].cell[1] for i in pair)
@@ -121,21 +141,6 @@ def draw_pairs(texts: Sequence[RatedText], n: int, rng: np.random.Generator) -> 
             pair.sort(key=lambda i: texts[i].cell[1] != right_first)
             right_first = not right_first
     return pairs, rest
-
-
-def find_pair(texts: Sequence[RatedText], among: Sequence[int]) -> list[int]:
-    """Return two texts of one class, both right or both wrong; where there are no such, of one class; else any two.
-
-    Of several such groups the one with the most texts gives them, and of these the one whose class has the most."""
-    of_class = Counter(texts[i].predicted for i in among)
-    for alike in (lambda text: text.cell, lambda text: text.predicted, lambda text: ""):
-        groups: dict[object, list[int]] = {}
-        for i in among:
-            groups.setdefault(alike(texts[i]), []).append(i)
-        largest = max(groups.values(), key=lambda group: (len(group), of_class[texts[group[0]].predicted]))
-        if len(largest) > 1:
-            break
-    return largest[:2]
 
 
 def read_texts(folder: Path) -> tuple[list[str], list[RatedText]]:
@@ -170,7 +175,7 @@ def weigh_words(row: Mapping[Hashable, Any], rows: pd.DataFrame) -> RatedText:
 
     Tokens that share a character stand together: halves of an emoji are no words."""
     split, index, text, label, predicted = (row[name] for name in ("split", "index", "text", "label", "predicted"))
-    by_method = dict(list(rows.sort_values("position").groupby("method", sort=False)))
+    by_method = dict(list(rows.sort_values("position", kind="stable").groupby("method", sort=False)))
     tokens = next(iter(by_method.values()), rows)
     words, real, of_token, last_group, last_end = list[str](), list[bool](), list[int](), -1, 0
     for group, start, end, word in tokens[["group", "start", "end", "word"]].to_numpy():

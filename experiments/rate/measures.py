@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import binomtest, hypergeom, norm
-from sklearn.metrics import average_precision_score, cohen_kappa_score
+from scipy.stats import binom, binomtest, hypergeom, norm
+from sklearn.metrics import average_precision_score
 
 from lab.shares import FEWEST
 from lab.stats import LEVEL, bootstrap, resamples, simultaneous_limits
@@ -57,26 +57,32 @@ def measure_alpha(coincidences: Floats, ordinal: bool = False) -> Floats:
     return 1 - np.divide(seen, by_chance, out=np.full_like(seen, np.nan), where=by_chance > 0)
 
 
-def measure_agreement(coincidences: Floats, ordinal: bool = False) -> tuple[Value, Value]:
+class Agreement(NamedTuple):
+    alpha: Value
+    equal: Value  # share of pairs of answers
+
+
+def measure_agreement(coincidences: Floats, ordinal: bool = False) -> Agreement:
     """Return alpha and the share of pairs that agree, of coincidences (N, K, K), with limits over the N items."""
     K = coincidences.shape[-1]
     coincidences = coincidences[coincidences.sum(axis=(1, 2)) > 0]
     n = len(coincidences)
     if not n:
-        return (Value(np.nan, note="undefined: no item has answers of two raters"),) * 2
+        nothing = Value(np.nan, note="undefined: no item has answers of two raters")
+        return Agreement(nothing, nothing)
     flat = coincidences.reshape(n, -1)
 
     def measure(weights: Floats) -> dict[str, Floats]:
         sums = (weights @ flat).reshape(-1, K, K)
         return {
             "alpha": measure_alpha(sums, ordinal),
-            "agree": np.trace(sums, axis1=1, axis2=2) / sums.sum(axis=(1, 2)),
+            "equal": np.trace(sums, axis1=1, axis2=2) / sums.sum(axis=(1, 2)),
         }
 
-    alpha, agree = limit(measure, n)
+    alpha, equal = limit(measure, n)
     if np.isnan(alpha.value):
         alpha = Value(np.nan, note="undefined: all answers are equal")
-    return alpha, agree
+    return Agreement(alpha, equal)
 
 
 def limit(measure: Callable[[Floats], dict[str, Floats]], n: int) -> list[Value]:
@@ -89,23 +95,37 @@ def limit(measure: Callable[[Floats], dict[str, Floats]], n: int) -> list[Value]
 
 
 def measure_kappa(answers: Ints) -> Value:
-    """Return Cohen's kappa, the mean over pairs of raters; answers: int (N, R), or MISSING."""
-    kappas = []
-    for left, right in combinations(answers.T, 2):
-        both = (left != MISSING) & (right != MISSING)
-        if len({*left[both], *right[both]}) > 1:  # one class alone has no kappa
-            kappas.append(float(cohen_kappa_score(left[both], right[both])))
-    if not kappas:
+    """Return Cohen's kappa, the mean over pairs of raters; answers: int (N, R), or MISSING.
+
+    1 where both always agree, 0 where as often as the same answers dealt at random: here in counts, times n squared."""
+    by_class = (answers[:, :, None] == np.arange(answers.max(initial=0) + 1)).astype(float)  # (N, R, K)
+    kappas = [np.empty(0)]
+    for i in range(1, answers.shape[1]):
+        common = np.einsum("nk,nrl->rkl", by_class[:, i], by_class[:, :i], optimize=True)
+        n, same = common.sum(axis=(1, 2)), np.trace(common, axis1=1, axis2=2)
+        by_chance = (common.sum(axis=1) * common.sum(axis=2)).sum(axis=1)
+        known = n**2 > by_chance  # one class alone has no kappa
+        kappas.append((n * same - by_chance)[known] / (n**2 - by_chance)[known])
+    each = np.concatenate(kappas)
+    if not len(each):
         return Value(np.nan, note="undefined: no two raters with different answers to common items")
-    return Value(float(np.mean(kappas)), note=f"{len(kappas)} pairs of raters, {min(kappas):.2f} to {max(kappas):.2f}")
+    return Value(float(each.mean()), note=f"{len(each)} pairs of raters, {each.min():.2f} to {each.max():.2f}")
 
 
-def measure_share(hits: int, n: int, note: str = "") -> Value:
-    """Return a share with exact binomial limits (Clopper & Pearson 1934)."""
-    if not n:
+def measure_share(hits: Floats) -> Value:
+    """Return the share of hits (N, R), 0 or 1, or NaN where there is no answer.
+
+    Where each item has one answer, its limits are exact binomial ones (Clopper & Pearson 1934). Answers of several
+    raters to one item are not independent: then they are the wider of these, and of those over items."""
+    n_of = (~np.isnan(hits)).sum(axis=1)
+    if not n_of.any():
         return Value(np.nan, note="no answers")
-    limits = binomtest(hits, n).proportion_ci(1 - LEVEL, method="exact")
-    return Value(hits / n, limits.low, limits.high, note)
+    test = binomtest(int(np.nansum(hits)), int(n_of.sum()))
+    exact = test.proportion_ci(1 - LEVEL, method="exact")
+    if n_of.max() == 1:
+        return Value(test.statistic, exact.low, exact.high, "exact binomial limits")
+    over = average(hits)
+    return Value(over.value, np.minimum(over.low, exact.low), np.maximum(over.high, exact.high), over.note)
 
 
 def count_needed(share: float) -> float:
@@ -117,8 +137,12 @@ def count_needed(share: float) -> float:
 
 
 def find_detectable(n: int) -> float:
-    """Return the smallest share above 0.5 that n independent choices can tell from 0.5; 1 where not even that."""
-    return float(brentq(lambda share: count_needed(share) - n, 0.5001, 1)) if n > count_needed(1) else 1.0
+    """Return the smallest share above 0.5 that the exact test tells from 0.5 with POWER in n independent choices; 1
+    where it can tell none."""
+    least = int(binom.isf(LEVEL / 2, n, 0.5)) + 1  # hits that are significant
+    if least > n:
+        return 1.0
+    return float(brentq(lambda share: binom.sf(least - 1, n, share) - POWER, 0.5, 1))
 
 
 def average(values: Floats) -> Value:

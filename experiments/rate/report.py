@@ -24,8 +24,8 @@ def report(about: Sequence[str], table: pd.DataFrame, simulated: bool) -> str:
         TEMPLATE,
         about=about,
         simulated=simulated,
-        before=pick(overall, "before", "accuracy"),
-        after=pick(overall, "after", "accuracy"),
+        before=pick(overall, "before", "paired_accuracy"),
+        after=pick(overall, "after", "paired_accuracy"),
         effect=pick(overall, "after", "effect"),
         classes=list_classes(table),
         choices=[
@@ -35,7 +35,6 @@ def report(about: Sequence[str], table: pd.DataFrame, simulated: bool) -> str:
         better=better.to_dict("records"),
         marks=list_marks(marks),
         agreement=list_agreement(overall),
-        alphas=[pick(overall, task, "alpha_nominal") for task in ("before", "after", "choices", "marks")],
     )
 
 
@@ -67,10 +66,11 @@ def list_marks(marks: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def list_agreement(overall: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return for each task how far raters agree."""
+    """Return for each task, and for choices each comparison, how far raters agree."""
     rows = []
-    for task, of_task in overall.groupby("task", sort=False):
-        measures = {name: pick(of_task, str(task), name) for name in ("alpha_nominal", "percent_agreement", "kappa")}
+    for (task, method), alike in overall.groupby(["task", "method"], sort=False):
+        names = ("alpha_nominal", "percent_agreement", "kappa", "alpha_ordinal")
+        measures = {name: pick(alike, str(task), name) for name in names}
         if measures["alpha_nominal"]:
-            rows.append({"task": task, "ordinal": pick(of_task, str(task), "alpha_ordinal")} | measures)
+            rows.append({"task": task, "method": method} | measures)
     return rows

@@ -2,11 +2,11 @@
 item is shown. A request says how many lines its tab has seen; the answer of a tab that lags behind changes nothing."""
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp
@@ -15,12 +15,11 @@ from lab.server import Json, make_app
 from model import InputError
 
 from .answers import Session, check_answer, check_pseudonym, open_session, read_lines, record
-from .items import Items, RatedText
+from .items import Items
 from .protocol import PARTS, Step
 
 PAGE = Path(__file__).parent / "page" / "rate.html"
 GONE_ON = "Another tab has gone on with this pseudonym: here is where it is."
-PLACES = 3  # decimals of a weight
 LONGEST = 24 * 3600  # seconds that count for one item
 
 
@@ -37,15 +36,15 @@ class Api:
     async def answer(self, request: Request, body: Any) -> Json:
         """Write an answer to the next item, or another one to the item before it, and answer with the next."""
         session = self.open(body)
-        answer, place = body.get("answer"), len(session.answers)
+        answer = body.get("answer")
         if body.get("lines") != session.lines:
             former = session.answers.get(str(body.get("step")), {})
             sent_twice = body.get("lines") == session.lines - 1 and former.get("answer") == answer
             return describe(session) | ({} if sent_twice else {"note": GONE_ON})
-        steps = {step.name: step for step in session.steps[max(0, place - 1) : place + 1]}
+        steps = {step.name: step for step in list_open(session)}
         step = steps.get(str(body.get("step")))
         if step is None:
-            raise InputError(f"step: expected one of {', '.join(steps)}")
+            raise InputError(f"step: expected the next one, or the one before it: {', '.join(steps) or 'none'}")
         check_answer(session, step, answer)
         try:
             record(session, step, answer, read_seconds(body.get("seconds")))
@@ -63,7 +62,14 @@ class Api:
     def open(self, body: Any) -> Session:
         if not isinstance(body, dict):
             raise InputError("expected an object")
-        return open_session(self.folder, check_pseudonym(body.get("pseudonym")), self.items)
+        pseudonym = check_pseudonym(body.get("pseudonym"))
+        try:
+            return open_session(self.folder, pseudonym, self.items)
+        except OSError as error:
+            raise HTTPException(503, f"The answers are out of reach: {error.strerror}. Try once more.") from None
+        except InputError as error:
+            print(error, file=sys.stderr)  # it names a file, which is nothing to a rater
+            raise HTTPException(503, "These answers are broken; the terminal that serves the page says how.") from None
 
 
 def create_app(folder: Path, items: Items, hosts: Sequence[str]) -> ASGIApp:
@@ -75,11 +81,21 @@ def create_app(folder: Path, items: Items, hosts: Sequence[str]) -> ASGIApp:
 
 def describe(session: Session) -> Json:
     """Return what a tab shows: the next item, and the one before it with its answer, which may still be changed."""
-    done, total = len(session.answers), len(session.steps)
-    step = describe_step(session, session.steps[done]) if done < total else None
-    former = session.steps[done - 1] if done else None
-    previous = describe_step(session, former) | {"answer": session.answers[former.name]["answer"]} if former else None
-    return {"done": done, "total": total, "lines": session.lines, "step": step, "previous": previous}
+    shown: Json = {"step": None, "previous": None}
+    for step in list_open(session):
+        if step.name in session.answers:
+            shown["previous"] = describe_step(session, step) | {"answer": session.answers[step.name]["answer"]}
+        else:
+            shown["step"] = describe_step(session, step)
+    return shown | {"done": len(session.answers), "total": len(session.steps), "lines": session.lines}
+
+
+def list_open(session: Session) -> list[Step]:
+    """Return the steps that can be answered: the next one, and the one before it, unless that is of another part: a
+    part may show what the one before it asked."""
+    place = len(session.answers)
+    around = session.steps[max(0, place - 1) : place + 1]
+    return [step for step in around if place < len(session.steps) and step.part == around[-1].part]
 
 
 def describe_step(session: Session, step: Step) -> Json:
@@ -99,17 +115,11 @@ def describe_step(session: Session, step: Step) -> Json:
         "real": text.real,
         "labels": session.items.labels,
         "predicted": None if part.kind == "predict" else text.predicted,
-        "weights": [weigh(text, method) for method in (step.left, step.right) if method],
+        "weights": [text.weigh(method) for method in (step.left, step.right) if method],
     }
-
-
-def weigh(text: RatedText, method: str) -> list[float]:
-    """Return how strongly each word is coloured: its absolute value as a share of the largest one in the text."""
-    sizes = np.abs(text.values[method])
-    return (sizes / (sizes.max() or 1)).round(PLACES).tolist()
 
 
 def read_seconds(seconds: Any) -> float:
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         raise InputError("seconds: expected a number of at least 0")
-    return round(float(min(seconds, LONGEST)), PLACES)
+    return round(float(min(seconds, LONGEST)), 3)

@@ -12,6 +12,7 @@ from .answers import Session
 from .items import RANDOM
 from .measures import (
     MISSING,
+    Agreement,
     Floats,
     Value,
     average,
@@ -112,21 +113,24 @@ def tabulate_predictions(answers: pd.DataFrame, labels: Sequence[str]) -> Iterat
             yield from tabulate_both(task, label, "", rows, agreement)
 
 
-def tabulate_both(
-    task: str, label: str, method: Hashable, rows: pd.DataFrame, agreement: tuple[Value, Value]
-) -> Iterator[Row]:
-    for measure, value in zip(("alpha_nominal", "percent_agreement"), agreement, strict=True):
-        yield make_row(task, measure, label, method, rows, value)
+def tabulate_both(task: str, label: str, method: Hashable, rows: pd.DataFrame, agreement: Agreement) -> Iterator[Row]:
+    yield make_row(task, "alpha_nominal", label, method, rows, agreement.alpha)
+    yield make_row(task, "percent_agreement", label, method, rows, agreement.equal)
 
 
 def tabulate_effect(answers: pd.DataFrame, labels: Sequence[str]) -> Iterator[Row]:
-    """Yield accuracy after minus before, paired: of one rater, and two texts that are like each other."""
+    """Yield accuracy after minus before, paired: of one rater, and two texts that are like each other; and both of
+    these alone, where a rater has answered both."""
     before, after = (answers[answers["part"] == part].set_index(["pair", "rater"]) for part in ("before", "after"))
     both = after.join(before["right"].rename("right_before"), how="inner").reset_index()
     if both.empty:
         return
-    both["difference"] = both["right"].astype(float) - both["right_before"].astype(float)
-    of_pair = both.groupby("pair").agg({"difference": "mean", "pair_class": "first"})
+    both[["before", "after"]] = both[["right_before", "right"]].astype(float)
+    both["difference"] = both["after"] - both["before"]
+    means = dict.fromkeys(("before", "after", "difference"), "mean")
+    of_pair = both.groupby("pair").agg(means | {"pair_class": "first"})
+    for task in ("before", "after"):
+        yield make_row(task, "paired_accuracy", OVERALL, "", both, average(of_pair[[task]].to_numpy()))
     names = [OVERALL, *labels]
     masks = [of_pair["pair_class"].isin([label]) | (label == OVERALL) for label in names]
     values = average_together([of_pair["difference"].where(mask).to_numpy(float) for mask in masks])
@@ -139,21 +143,21 @@ def tabulate_choices(answers: pd.DataFrame, labels: Sequence[str]) -> Iterator[R
     """Yield how often a method was chosen, whether raters agree with each other and with themselves, and power."""
     choices = answers[answers["part"] == "choices"]
     for (method, against), rows in choices.groupby(["method", "against"], sort=False):
-        first = rows[~rows["again"]].copy()
-        note = f"against {against}; choices of one rater count as independent"
+        rows, compared = rows.assign(preferred=rows["chosen"] == method), f"{method} against {against}"
+        first = rows[~rows["again"]]
         for label in (OVERALL, *labels):
             of_class = first if label == OVERALL else first[first["class"] == label]
-            share = measure_share(int((of_class["chosen"] == method).sum()), len(of_class), note)
-            yield make_row("choices", "preferred", label, method, of_class, share)
+            share = measure_share(spread(of_class, "preferred"))
+            yield make_row("choices", "preferred", label, compared, of_class, share)
         needed = ", ".join(f"{np.ceil(count_needed(share)):.0f} for a share of {share:.2f}" for share in SHARES)
         detectable = Value(find_detectable(len(first)), note=f"choices needed for 80 % power: {needed}")
-        yield make_row("choices", "detectable_share", OVERALL, method, first, detectable)
+        yield make_row("choices", "detectable_share", OVERALL, compared, first, detectable)
         codes = encode(first, "chosen", [method, against])
-        yield make_row("choices", "kappa", OVERALL, method, first, measure_kappa(codes))
-        yield from tabulate_both("choices", OVERALL, method, first, measure_agreement(count_pairs(codes, 2)))
+        yield make_row("choices", "kappa", OVERALL, compared, first, measure_kappa(codes))
+        yield from tabulate_both("choices", OVERALL, compared, first, measure_agreement(count_pairs(codes, 2)))
         twice = rows[rows["again"]].merge(first, on=["rater", "item"], suffixes=("", "_first"))
-        same = measure_share(int((twice["chosen"] == twice["chosen_first"]).sum()), len(twice))
-        yield make_row("choices", "self_agreement", OVERALL, method, twice, same)
+        twice["same"] = twice["chosen"] == twice["chosen_first"]
+        yield make_row("choices", "self_agreement", OVERALL, compared, twice, measure_share(spread(twice, "same")))
 
 
 def list_marks(sessions: Sequence[Session]) -> pd.DataFrame:
@@ -203,7 +207,7 @@ def tabulate_marked(marks: pd.DataFrame) -> Iterator[Row]:
     yield make_row("marks", "kappa", OVERALL, "", marks, measure_kappa(np.concatenate(words)))
     counted = marks.assign(n=[marked.sum() for marked in marks["marked"]])
     sizes = sorted(counted["n"].unique())
-    alpha, _ = measure_agreement(count_pairs(encode(counted, "n", sizes), len(sizes)), ordinal=True)
+    alpha = measure_agreement(count_pairs(encode(counted, "n", sizes), len(sizes)), ordinal=True).alpha
     if not alpha.note:
         alpha = Value(alpha.value, alpha.low, alpha.high, "of how many words of a text are marked")
     yield make_row("marks", "alpha_ordinal", OVERALL, "", marks, alpha)

@@ -118,7 +118,7 @@ function showPassage(step, weights) {
     const [space, rest] = splitSpace(word);
     passage.append(space, node("span", { class: "weight", "data-weight": weights[i] }, rest));
   });
-  const order = step.words.map((word, i) => i).sort((a, b) => weights[b] - weights[a]);
+  const order = [...weights.keys()].filter((i) => step.real[i]).sort((a, b) => weights[b] - weights[a]);
   const said = order.slice(0, MOST_SAID).map((i) => `${step.words[i].trim()} ${Math.round(100 * weights[i])} %`);
   return node("div", {}, passage, node("p", { class: "unseen" }, `Strongest: ${said.join(", ")}`));
 }

@@ -8,6 +8,7 @@ import { onTheme } from "./colours.js";
 import { saveLines } from "./exports.js";
 
 const KEPT = "pseudonym"; // in this tab, so that the page can be loaded again
+const SOONEST = 400; // ms after which an item can be answered: who clicks twice has not seen it
 const byId = (id) => document.getElementById(id);
 let state = null; // what the server said last
 let shown = null; // the item on the page: the next one, or the one before it
@@ -66,8 +67,8 @@ function show(step) {
 }
 
 async function save(answer) {
-  if (saving) return;
-  saving = true; // two quick clicks are one answer
+  if (saving || performance.now() - since < SOONEST) return;
+  saving = true;
   const seconds = (performance.now() - since) / 1000;
   const pseudonym = sessionStorage.getItem(KEPT);
   const next = await ask("answer", { pseudonym, lines: state.lines, step: shown.name, answer, seconds });

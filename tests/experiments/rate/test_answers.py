@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import pytest
 from commands import line_of
@@ -41,7 +42,41 @@ def test_a_line_is_on_the_disk_before_the_next_item_is_shown(tmp_path, monkeypat
 
 def test_a_file_that_somebody_broke_is_one_line(tmp_path):
     (tmp_path / "ann.jsonl").write_text("{}\nnonsense\n")
-    assert "ann.jsonl: expected JSON on each line" in line_of(read_lines, tmp_path / "ann.jsonl")
+    assert "ann.jsonl: expected a JSON object on each line" in line_of(read_lines, tmp_path / "ann.jsonl")
+
+
+@pytest.mark.parametrize("content", ["[1]\n", "3\n", '{"order": []}\n[]\n'])
+def test_lines_that_are_no_objects_are_one_line(tmp_path, content):
+    (tmp_path / "ann.jsonl").write_text(content)
+    assert "ann.jsonl: expected a JSON object on each line" in line_of(read_session, tmp_path / "ann.jsonl")
+
+
+@pytest.mark.parametrize(
+    "break_lines",
+    [
+        lambda lines: lines[1:],
+        lambda lines: lines[:2] + lines[3:],
+        lambda lines: [{"a": 1}, *lines[1:]],
+        lambda lines: [lines[0] | {"order": [{"name": 1}]}, *lines[1:]],
+        lambda lines: [lines[0] | {"pseudonym": "bob"}, *lines[1:]],
+        lambda lines: [*lines, {"a": 1}],
+        lambda lines: [*lines[:2], lines[2] | {"answer": "joy"}],
+        lambda lines: [*lines[:2], lines[2] | {"step": []}],
+    ],
+)
+def test_a_file_that_somebody_edited_is_one_line(tmp_path, items, break_lines):
+    session = open_session(tmp_path, "ann", items)
+    for step in session.steps[:3]:
+        record(session, step, "read", 1.5)
+    lines = break_lines(read_lines(session.path))
+    session.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert re.search("ann.jsonl: expected the lines|there is no such file", line_of(read_session, session.path))
+
+
+@pytest.mark.parametrize("content", [b"nonsense\n", b"[]\n", b"\xff\n", b""])
+def test_what_is_wrong_with_one_rater_stops_no_other(tmp_path, items, content):
+    (tmp_path / "bob.jsonl").write_bytes(content)
+    assert open_session(tmp_path, "ann", items).lines == 1
 
 
 def test_a_session_goes_on_where_it_stopped_in_the_same_order(tmp_path, items):
@@ -62,11 +97,13 @@ def test_a_session_goes_on_where_it_stopped_in_the_same_order(tmp_path, items):
 
 def test_the_later_of_two_answers_counts(tmp_path, items):
     session = open_session(tmp_path, "ann", items)
-    step = session.steps[20]
+    for step in session.steps[:16]:
+        record(session, step, "read", 1)
+    step = session.steps[16]
     record(session, step, "joy", 1)
     record(session, step, "1", 1)
     assert read_session(session.path).answers[step.name]["answer"] == "1"
-    assert len(read_session(session.path).answers) == 1
+    assert len(read_session(session.path).answers) == 17
 
 
 def test_a_later_explain_changes_nothing_for_who_has_begun(tmp_path, explained, items):

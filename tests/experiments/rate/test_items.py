@@ -9,7 +9,9 @@ import pytest
 from commands import line_of
 from explained_files import EMOJI, LABELS, METHODS, write_explained
 
-from experiments.rate.items import Items, RatedText, draw_pairs, make_items
+from experiments.rate.items import Items, RatedText, deal, draw_pairs, make_items, weigh_words
+from experiments.rate.simulate import simulate_raters
+from lab.output import write_csv
 
 METHOD = "integrated_gradients"
 
@@ -78,6 +80,79 @@ def test_pairs_are_alike_as_far_as_can_be():
     assert [sorted(pair) for pair in pairs] == [[0, 1]]
     pairs, rest = draw_pairs(texts[4:], 1, rng)
     assert [sorted(pair) for pair in pairs] == [[0, 1]]  # any two
+
+
+def count_classes(texts, among):
+    return Counter(texts[i].predicted for i in among)
+
+
+def test_all_classes_come_in_equal_shares_whatever_their_names():
+    texts = make_texts(*(4 * [(label, right) for label in "abcdef" for right in (True, False)]))
+    first_of = Counter()
+    for seed in range(20):
+        dealt = list(deal(texts, range(48), np.random.default_rng(seed)))
+        assert sorted(dealt) == list(range(48))
+        for n in (6, 10, 20):
+            counts = count_classes(texts, dealt[:n])
+            assert len(counts) == 6
+            assert max(counts.values()) - min(counts.values()) <= 1
+        right = sum(texts[i].cell[1] for i in dealt[:10])
+        assert 4 <= right <= 6
+        first_of[texts[dealt[0]].predicted] += 1
+    assert len(first_of) > 3
+
+
+def test_a_frequent_class_does_not_take_all_pairs():
+    texts = make_texts(*38 * [("a", True)], *5 * [("b", True)], *5 * [("c", False)])
+    for seed in range(5):
+        pairs, rest = draw_pairs(texts, 16, np.random.default_rng(seed))
+        assert count_classes(texts, chain(*pairs)) == {"a": 24, "b": 4, "c": 4}
+        assert len({*chain(*pairs), *rest}) == 48
+
+
+def test_texts_of_less_than_two_words_are_neither_compared_nor_marked(tmp_path):
+    write_explained(tmp_path)
+    path = tmp_path / "attributions.csv"
+    table = pd.read_csv(path, keep_default_na=False, dtype=str, lineterminator="\n")
+    number = table["index"].astype(int) // 7
+    table.loc[number % 2 == 1, "word"] = ""
+    table.loc[(number % 4 == 2) & (table["group"] != "0"), "word"] = ""
+    write_csv(path, table)
+    items = make_items(tmp_path, "one", METHOD, "random", 0)
+    assert len([text for text in items.texts if sum(text.real) < 2]) == 36
+    assert items.marked
+    assert all(sum(items.texts[i].real) > 1 for i in items.choices + items.marked)
+    simulate_raters(tmp_path, items, 2, 0.5)  # nobody is stuck
+
+
+def test_explanations_that_look_alike_are_not_compared(tmp_path):
+    write_explained(tmp_path)
+    path = tmp_path / "attributions.csv"
+    table = pd.read_csv(path, keep_default_na=False, dtype=str, lineterminator="\n")
+    alike = table["index"].astype(int) // 7 % 2 == 1
+    table.loc[alike & (table["method"] == "attention"), "value"] = "-2"
+    table.loc[alike & (table["method"] == METHOD), "value"] = "1"
+    table.loc[table["word"] == "felt", "value"] = "1e-9"  # of two tokens
+    write_csv(path, table)
+    for against in ("attention", "random"):
+        items = make_items(tmp_path, "one", METHOD, against, 0)
+        shown = [[items.texts[i].weigh(method) for method in (METHOD, against)] for i in items.choices]
+        assert all(left != right for left, right in shown)
+        assert len(shown) >= 5
+
+
+def test_methods_stay_in_the_order_of_the_table():
+    """A sort that is not stable mixes them, once there are some dozens of rows."""
+    methods, n = [f"method {i}" for i in range(10)], 41
+    about = {"split": "test", "index": 0, "text": "a" * n, "label": "joy", "predicted": "joy"}
+    rows = [
+        {"position": i, "start": i, "end": i + 1, "group": i, "word": "a", "method": method, "value": float(i)}
+        for method in methods
+        for i in range(n)
+    ]
+    text = weigh_words(about, pd.DataFrame(rows))
+    assert list(text.values) == methods
+    assert text.values["method 3"] == list(range(n))
 
 
 def test_items_survive_json_and_their_version_says_what_they_are(explained, items):

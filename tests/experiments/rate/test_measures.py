@@ -6,7 +6,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 from nltk.metrics.agreement import AnnotationTask
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 from sklearn.metrics import average_precision_score, cohen_kappa_score
 
 from experiments.rate.measures import (
@@ -97,23 +97,40 @@ def test_kappa_is_the_mean_over_pairs():
     ]
     assert measure_kappa(FOUR).value == pytest.approx(np.mean(pairs))
     assert np.isnan(measure_kappa(TWO[:, :1]).value)
+    assert np.isnan(measure_kappa(np.full((5, 3), MISSING)).value)
     assert "undefined" in measure_kappa(np.zeros((5, 2), dtype=int)).note
 
 
 def test_power_is_that_of_the_formula_and_of_exact_counts():
     assert [np.ceil(count_needed(share)) for share in (0.6, 0.65, 0.7)] == [194, 85, 47]
-    for n in (20, 85, 194, 1000):
-        assert count_needed(find_detectable(n)) == pytest.approx(n)
-    assert find_detectable(3) == 1
+    assert [find_detectable(n) for n in range(6)] == [1] * 6  # even 5 of 5 have p = 0.06
+    for n in (6, 8, 10, 47, 85, 194):
+        significant = [k for k in range(n + 1) if 2 * k > n and binomtest(k, n).pvalue <= 0.05]
+        power = sum(binom.pmf(k, n, find_detectable(n)) for k in significant)
+        assert power == pytest.approx(0.8)
+    assert find_detectable(1000) == pytest.approx(0.544, abs=0.002)
     critical = next(k for k in range(194) if 2 * binom.sf(k - 1, 194, 0.5) <= 0.05)
     assert binom.sf(critical - 1, 194, 0.6) == pytest.approx(0.8, abs=0.05)
 
 
 def test_a_share_has_exact_limits():
-    value = measure_share(0, 10)
+    value = measure_share(np.zeros((10, 1)))
     assert (value.value, value.low) == (0, 0)
     assert value.high == pytest.approx(1 - 0.025 ** (1 / 10))
-    assert measure_share(0, 0).note == "no answers"
+    for empty in (np.empty((0, 0)), np.full((2, 3), np.nan)):
+        assert measure_share(empty).note == "no answers"
+
+
+def test_choices_of_one_text_are_not_independent():
+    """Where the text decides, 8 raters say no more than one does."""
+    chosen = np.repeat(np.arange(20) < 14, 8).reshape(20, 8).astype(float)
+    each_of_another_text = chosen.reshape(160, 1)
+    assert measure_share(each_of_another_text).low > 0.6
+    value = measure_share(chosen)
+    assert value.value == 0.7
+    assert value.low <= 0.5
+    assert measure_share(np.ones((20, 2))).low == pytest.approx(0.025 ** (1 / 40))  # not 1, as resamples say
+    assert np.isnan(measure_share(np.ones((9, 2))).low)
 
 
 def test_means_by_hand():

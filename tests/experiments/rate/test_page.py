@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from browser import check_accessibility, open_browser, open_page, scrolls
+from explained_files import EMOJI
 from playwright.sync_api import Page
 
 from experiments.rate.answers import read_lines
@@ -38,7 +39,9 @@ def site(items, tmp_path):
     thread.join(10)
 
 
-def begin(page: Page, pseudonym: str = "ann") -> None:
+def begin(page: Page, pseudonym: str = "ann", haste: int = 1000) -> None:
+    """Begin, on a page whose clock runs so much faster that keys may follow each other at once."""
+    page.evaluate("n => { const now = performance.now.bind(performance); performance.now = () => n * now(); }", haste)
     page.fill("#pseudonym", pseudonym)
     page.keyboard.press("Enter")
     page.wait_for_selector("#item:not([hidden])")
@@ -135,6 +138,29 @@ def test_words_are_coloured_by_absolute_weight_in_one_colour(browser, site, item
     assert reds == sorted(reds, reverse=True)  # from white to blue, the larger the weight
     assert len({*reds}) > 4
     assert all(red <= green <= blue for red, green, blue in colours)
+
+
+def test_a_second_click_or_key_does_not_answer_the_next_item_unseen(browser, site, tmp_path):
+    with open_page(browser, site) as page:
+        begin(page, haste=1)
+        page.wait_for_timeout(450)
+        for _ in range(3):
+            page.keyboard.press("n")
+            page.wait_for_timeout(100)
+        assert len(read_lines(tmp_path / "ann.jsonl")) == 2
+        page.wait_for_timeout(450)
+        page.click("text=I have read it", click_count=2, delay=50)
+        page.wait_for_timeout(200)
+        assert len(read_lines(tmp_path / "ann.jsonl")) == 3
+
+
+def test_who_hears_an_explanation_hears_words_alone(browser, site):
+    with open_page(browser, site) as page:
+        begin(page)
+        answer_until(page, "The same texts, explained")
+        said = page.locator("#shown .unseen").inner_text()
+        assert re.fullmatch(r"Strongest: \S+ \d+ %(, \S+ \d+ %){4}", said)
+        assert EMOJI not in said
 
 
 def test_one_item_back_can_be_changed_once_and_reloading_goes_on(browser, site, items, tmp_path):

@@ -43,6 +43,13 @@ def test_methods_are_shown_in_the_parts_that_explain_and_in_no_other(items):
             assert step.left == "integrated_gradients"
 
 
+def test_each_rater_has_an_order_of_its_own(items):
+    plans = [plan_steps(items, seed, swapped=False) for seed in (5, 6)]
+    for part in ("before", "after", "choices", "marks"):
+        first, second = ([step.text for step in steps_of(plan, part)] for plan in plans)
+        assert first != second
+
+
 def test_a_seed_gives_the_same_order_and_another_one_another(items):
     assert plan_steps(items, 5, False) == plan_steps(items, 5, False)
     assert plan_steps(items, 5, False) != plan_steps(items, 6, False)

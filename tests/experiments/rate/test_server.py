@@ -112,6 +112,15 @@ def test_one_item_back_can_be_changed_and_no_more(client, tmp_path):
     assert [line["answer"] for line in read_lines(tmp_path / "ann.jsonl")[17:]] == ["joy", "nan", "1"]
 
 
+def test_no_item_of_an_earlier_part_can_be_changed(client):
+    """A choice shows the class of a text that was to be predicted."""
+    state = answer_until(client, "Compare explanations")
+    assert state["previous"] is None
+    refused = client.post(PATH, json=make_body(state, "joy") | {"step": "after-16"})
+    assert refused.status_code == 400
+    assert answer(client, state)["previous"]["name"] == "choices-1"
+
+
 def test_another_server_goes_on_with_what_is_on_disk(client, items, tmp_path):
     state = answer(client, begin(client))
     app = create_app(tmp_path, items, list_hosts(8643, ()))
@@ -179,6 +188,25 @@ def test_a_full_disk_is_said_and_the_answer_can_be_given_again(client, monkeypat
     assert reply.status_code == 503
     assert reply.json() == {"error": "This answer is not saved: No space left on device. Answer once more."}
     assert answer(client, state)["done"] == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(client, monkeypatch):
+    def fail(*arguments):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("experiments.rate.answers.append_line", fail)
+    reply = client.post("/api/start", json={"pseudonym": "ann"})
+    assert reply.status_code == 503
+    assert "Read-only file system" in reply.json()["error"]
+
+
+def test_broken_answers_are_said_without_a_path(client, tmp_path, capsys):
+    (tmp_path / "ann.jsonl").write_text("nonsense\n")
+    reply = client.post("/api/start", json={"pseudonym": "ann"})
+    assert reply.status_code == 503
+    assert str(tmp_path) not in reply.text
+    assert f"{tmp_path}/ann.jsonl: expected" in capsys.readouterr().err
+    assert begin(client, "bob")["done"] == 0
 
 
 def test_the_page_and_its_modules_are_served_to_this_machine_alone(client, check_headers, check_refusal):

@@ -1,10 +1,13 @@
 """What was put into simulated raters is found, and where nothing was put in nothing is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from experiments.rate.answers import open_session, read_raters, read_session, record
+from experiments.rate.items import make_items
 from experiments.rate.report import report
 from experiments.rate.simulate import simulate_raters
 from experiments.rate.tables import COLUMNS, tabulate_agreement
@@ -75,10 +78,73 @@ def test_the_effect_is_the_mean_over_pairs_by_hand(tmp_path, items):
     assert "two raters" in alpha.note
     assert "choices" not in set(table["task"])
     page = report(["run: one"], table, simulated=False)
-    assert "People surely predict the network better after reading them" in page
+    assert "These raters surely predict the network better after reading them" in page
     assert "Nobody has compared explanations." in page
     assert "Nobody has marked words." in page
     assert "Simulated" not in page
+
+
+def predict(session, n, right):
+    """Answer the first n items; of the predictions before and after, the first ones are right, as many as this says."""
+    count = {"before": 0, "after": 0}
+    for step in session.steps[:n]:
+        if step.part not in count:
+            record(session, step, "read", 1)
+            continue
+        count[step.part] += 1
+        predicted = session.items.texts[step.text].predicted
+        wrong = next(label for label in session.items.labels if label != predicted)
+        record(session, step, predicted if count[step.part] <= right else wrong, 1)
+
+
+def test_a_pair_of_two_classes_is_no_part_of_the_effect_of_either(tmp_path, items):
+    """One rater: wrong before on the text of the first pair alone."""
+    of_class = {items.texts[pair[0]].predicted: pair for pair in items.pairs}
+    first, second = of_class["joy"], of_class["nan"]
+    rest = [pair for pair in items.pairs if pair not in (first, second)]
+    session = open_session(tmp_path, "ann", replace(items, pairs=[[first[0], second[0]], *rest]))
+    for step in session.steps[: 16 + 15 + 16 + 15]:
+        predicted = items.texts[step.text].predicted
+        answer = "joy" if predicted != "joy" else "nan"
+        answer = answer if step.text == first[0] else predicted
+        record(session, step, "read" if step.part in ("examples", "explained") else answer, 1)
+    table = tabulate_agreement([read_session(session.path)])
+    assert pick(table, "after", "effect").value == pytest.approx(1 / 15)
+    for label in items.labels:
+        effect = pick(table, "after", "effect", label)
+        assert effect.value == 0
+        assert effect.answers == sum(items.texts[pair[0]].predicted == label for pair in rest)
+
+
+def test_who_stopped_before_the_explanations_is_no_part_of_the_effect(tmp_path, items):
+    predict(open_session(tmp_path, "ann", items), 64, right=12)
+    for name in ("bob", "cem"):
+        predict(open_session(tmp_path, name, items), 32, right=2)
+    table = tabulate_agreement([read_session(tmp_path / f"{name}.jsonl") for name in ("ann", "bob", "cem")])
+    assert pick(table, "before", "accuracy").value == pytest.approx(16 / 48)
+    assert pick(table, "before", "paired_accuracy").value == 12 / 16
+    assert pick(table, "before", "paired_accuracy").raters == 1
+    assert pick(table, "after", "paired_accuracy").value == 12 / 16
+    assert pick(table, "after", "effect").value == 0
+    assert "**Predicting the network.** 0.75" in report([], table, simulated=False)
+
+
+def test_a_method_that_is_compared_with_two_others_has_rows_of_both(tmp_path, explained, items):
+    others = make_items(explained, "one", items.method, "attention", 0)
+    for name, each, side in (("ann", items, items.method), ("bob", others, "attention")):
+        session = open_session(tmp_path, name, each)
+        for step in session.steps[:86]:
+            label = each.texts[step.text].predicted
+            answer = ("left" if step.left == side else "right") if step.part == "choices" else label
+            record(session, step, "read" if "ex" in step.part else answer, 1)
+    table = tabulate_agreement([read_session(tmp_path / f"{name}.jsonl") for name in ("ann", "bob")])
+    assert not table.duplicated(["task", "measure", "class", "method"]).any()
+    page = report([], table, simulated=False)
+    for against, value in (("random", 1), ("attention", 0)):
+        method = f"integrated_gradients against {against}"
+        assert pick(table, "choices", "preferred", method=method).value == value
+        assert f"**Choosing.** `{method}`: the first was chosen in {value}" in page
+        assert f"| choices, `{method}` | undefined" in page
 
 
 def test_choices_are_counted_once_and_repeats_are_self_agreement(tmp_path, items):
@@ -96,9 +162,8 @@ def test_choices_are_counted_once_and_repeats_are_self_agreement(tmp_path, items
         record(session, step, "left" if (step.left == items.method) != changed else "right", 1)
     table = tabulate_agreement([read_session(session.path)])
     preferred = pick(table, "choices", "preferred")
-    assert (preferred.value, preferred.answers, preferred.method) == (1, 20, items.method)
+    assert (preferred.value, preferred.answers, preferred.method) == (1, 20, f"{items.method} against random")
     assert preferred.ci_low == pytest.approx(0.025 ** (1 / 20))
-    assert "against random" in preferred.note
     same = pick(table, "choices", "self_agreement")
     assert (same.value, same.answers) == (0.5, 2)
     assert "194 for a share of 0.60" in pick(table, "choices", "detectable_share").note
@@ -124,8 +189,6 @@ def test_marks_tell_the_method_that_raters_follow_from_another_one(ask):
 
 
 def test_people_and_other_items_do_not_meet(tmp_path, explained, items):
-    from experiments.rate.items import make_items
-
     others = make_items(explained, "one", "attention", "random", 1)
     for name, each in (("ann", items), ("bob", others)):
         session = open_session(tmp_path, name, each)
@@ -139,7 +202,7 @@ def test_people_and_other_items_do_not_meet(tmp_path, explained, items):
 def test_the_report_says_what_the_table_says(ask):
     page = report(["run: one"], ask(8, 0.7, gain=0.25), simulated=True)
     assert "**Simulated raters: no person answered." in page
-    assert "People surely predict the network better" in page
+    assert "These raters surely predict the network better" in page
     assert "plausibility, not faithfulness" in page
     page = report([], ask(8, 0.5), simulated=True)
     assert "That they help, or harm, is not shown" in page
