@@ -9,7 +9,7 @@ import torch
 
 from experiments.explain.choose import LONGEST, Explained, choose_texts, draw_balanced, parse_users
 from experiments.explain.methods import Explanation, parse
-from experiments.explain.tables import tabulate_attributions, tabulate_completeness, tabulate_texts
+from experiments.explain.tables import describe_sum, tabulate_attributions, tabulate_completeness, tabulate_texts
 from lab.device import Device
 from lab.study import Study
 from lab.texts import Texts
@@ -90,7 +90,8 @@ def test_tables_have_a_row_for_each_token_class_and_method(tokenizer):
     parsed = parse("so unloved, so", tokenizer)  # so, unl oved, ",", so
     T = len(parsed.ids)
     values = {"shapley": np.arange(2 * T).reshape(T, 2), "attention": np.ones((T, 2))}
-    sums = {"shapley": (np.array([2.0, -0.05]), np.array([2.5, -0.04]))}
+    sums = {"shapley": (np.array([-2.0, -0.05]), np.array([-2.5, -0.04]))}
+    sums["integrated_gradients"] = (np.array([1.0, 2]), np.array([1.0, 2]))
     explanation = Explanation(values, sums, 28, np.zeros((4, 2)))
     text = Explained("test", 7, parsed, 1, np.array([0.4, 0.6]), explanation)
     table = tabulate_attributions([text], ["a", "b"])
@@ -104,7 +105,22 @@ def test_tables_have_a_row_for_each_token_class_and_method(tokenizer):
     assert texts.columns.tolist() == ["split", "index", "text", "label", "predicted", "p_a", "p_b"]
     assert texts.iloc[1].tolist() == ["test", 7, "so unloved, so", "b", "b", 0.4, 0.6]
     assert texts.label.isna().tolist() == [True, False]
-    missed = tabulate_completeness([text], ["a", "b"]).set_index("class")
-    assert missed.loc["a", ["gap", "sum", "miss", "share"]].tolist() == [2, 2.5, 0.5, 0.25]
-    assert missed.loc["b", "share"] == pytest.approx(0.1)  # of 0.1, as the gap is smaller
-    assert missed.nodes.isna().all()
+    missed = tabulate_completeness([text], ["a", "b"]).set_index(["method", "class"])
+    assert missed.loc[("shapley", "a"), ["gap", "sum", "miss", "share"]].tolist() == [-2, -2.5, 0.5, 0.25]
+    assert missed.loc[("shapley", "b"), "share"] == pytest.approx(0.1)  # of 0.1, as the gap is smaller
+    assert missed.nodes.isna().tolist() == [True, True, False, False]
+    assert missed.loc[("integrated_gradients", "a"), "nodes"] == 28
+
+
+@pytest.mark.parametrize(
+    ("sums", "line"),
+    [
+        ([-2.01, 0.0508], "test 7: integrated gradients miss 0.80% of the gap, with 28 nodes"),
+        ([-2.1, 0.05], "miss 5.00% of the gap, with 28 nodes: more than 1%, do not trust them here"),
+    ],
+)
+def test_the_class_that_misses_most_is_said(sums, line):
+    of_methods = {"shapley": (np.ones(2), np.zeros(2)), "integrated_gradients": (np.array([-2, 0.05]), np.array(sums))}
+    explanation = Explanation({}, of_methods, 28, np.zeros((1, 2)))
+    text = Explained("test", 7, None, 1, np.array([0.4, 0.6]), explanation)
+    assert describe_sum(text).endswith(line)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from experiments.explain import attributions
-from experiments.explain.attributions import MOST_NODES, sum_groups
-from experiments.explain.methods import METHODS, Explanation, Parsed, explain, parse
+from experiments.explain.attributions import MOST_NODES, measure_shapley, sum_groups
+from experiments.explain.methods import METHODS, Explanation, Parsed, explain, make_keep, parse
 from lab.device import Device
 from model import Tokenizer, Trace, masks
 
@@ -89,6 +89,19 @@ def test_shapley_values_are_those_of_words_shared_by_their_tokens(frozen, parsed
         theirs = many.attribute(x, baseline, target=k, feature_mask=groups)[0, :, 0]
         close(values[:, k] * np.bincount(parsed.groups)[parsed.groups], theirs)
     assert not explanation.shapley_errors.any()
+
+
+def test_of_many_words_shapley_values_are_drawn_with_these_pairs_and_this_seed(frozen):
+    ids = np.random.default_rng(0).integers(0, 101, 13).tolist()  # more words than are computed exactly
+    explanation = explain(frozen, Parsed("", ids, [], np.arange(13), []), CPU, pairs=3, seed=5)
+    shapley = measure_shapley(make_keep(frozen, ids, "fill", CPU), np.arange(13), 3, 5)
+    close(explanation.values["shapley"], shapley.values)
+    close(explanation.shapley_errors, shapley.errors)
+    assert (shapley.errors > 0).any()
+    assert (
+        abs(measure_shapley(make_keep(frozen, ids, "fill", CPU), np.arange(13), 3, 0).values - shapley.values).max()
+        > 1e-3
+    )
 
 
 def test_what_should_add_up_does(frozen, parsed):
