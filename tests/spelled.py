@@ -18,7 +18,10 @@ learn_once = cache(learnt)  # it is trained
 
 
 class Speller:
-    """A tokenizer of texts of the words `worda`, `wordb`, ...: tokens 0, 1, ..."""
+    """A tokenizer of texts of the words `worda`, `wordb`, ...: tokens 0, 1, ..., 25."""
+
+    def __len__(self) -> int:
+        return 26
 
     @staticmethod
     def encode(text: str) -> list[int]:

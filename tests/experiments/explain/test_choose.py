@@ -1,12 +1,16 @@
-"""Which texts are explained: balanced, read whole, and the user's."""
+"""Which texts are explained: balanced, read whole, and the user's; and odd networks, from there to the report."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import spelled
 import torch
+from tiny import random_classifier
 
+import explain
 from experiments.explain.choose import LONGEST, Explained, choose_texts, draw_balanced, parse_users
 from experiments.explain.methods import Explanation, parse
 from experiments.explain.tables import describe_sum, tabulate_attributions, tabulate_completeness, tabulate_texts
@@ -77,6 +81,13 @@ def test_long_texts_and_texts_that_are_read_in_part_are_left_out(clf, tokenizer)
         choose_texts(study_of(clf, tokenizer, strings[3:], [0]), 48, 0)
 
 
+def test_a_text_keeps_its_number_in_its_split(clf, tokenizer):
+    study = study_of(clf, tokenizer, ["good", "bad", "fine"], [0, 1, 2])
+    texts = {"test": replace(study.texts["test"], positions=np.array([7, 11, 30]))}
+    chosen = choose_texts(replace(study, texts=texts), 3, 0)
+    assert [(text.index, text.parsed.text) for text in chosen] == [(7, "good"), (11, "bad"), (30, "fine")]
+
+
 def test_the_users_texts_are_checked_first(clf, tokenizer):
     study = study_of(clf, tokenizer, ["a"], [0])
     texts = parse_users(study, ["so sad", "x"])
@@ -124,3 +135,71 @@ def test_the_class_that_misses_most_is_said(sums, line):
     explanation = Explanation({}, of_methods, 28, np.zeros((1, 2)))
     text = Explained("test", 7, None, 1, np.array([0.4, 0.6]), explanation)
     assert describe_sum(text).endswith(line)
+
+
+def explain_random(labels, folder, monkeypatch, ln_f_bias=None):
+    """The tables of a random network of one layer on random texts, and the report. ln_f_bias: (C,), of logits that are
+    the same for all texts."""
+    rng, splits = np.random.default_rng(0), ("train", "val", "test")
+    sequences = {split: [rng.integers(0, 8, 6).tolist() for _ in range(40)] for split in splits}
+    targets = {split: rng.integers(0, len(labels), 40) for split in splits}
+    config = GPT2Config(1, 2, 6, n_ctx=7, vocab_size=26, dropout=0.0, attn_dropout=0.0)
+    clf = random_classifier(config, labels).requires_grad_(False)
+    if ln_f_bias is not None:
+        clf.trunk.ln_f.bias.copy_(torch.linalg.lstsq(clf.score.weight, torch.tensor(ln_f_bias)).solution)
+    corpus = SimpleNamespace(name="corpus", revision="", files={})
+    record = {"model": {"name": "tiny"}, "settings": {"init": "random"}}
+    study = replace(spelled.study_of(clf, sequences, targets, folder), corpus=corpus, record=record)
+    monkeypatch.setattr(explain, "open_study", lambda *_: study)
+    monkeypatch.setattr(explain.figures, "draw", lambda *_: None)  # tests/experiments/explain/test_figures.py draws
+    monkeypatch.setattr("sys.argv", ["explain.py"])
+    assert explain.main(explain.Options(texts=6, device="cpu")) == 0
+    tables = {path.stem: pd.read_csv(path) for path in (folder / "explain").glob("*.csv")}
+    return study, tables, (folder / "explain" / "report.md").read_text()
+
+
+def test_of_two_classes_one_gains_what_the_other_loses(tmp_path, monkeypatch):
+    study, tables, report = explain_random(["a", "b"], tmp_path, monkeypatch)
+    values = tables["words"].pivot_table(values="value", index="word", columns="class")
+    np.testing.assert_allclose(values["a"], -values["b"], atol=1e-6)
+    weights = tables["words"].pivot_table(values="bag_of_words", index="word", columns="class")
+    np.testing.assert_allclose(weights["a"], -weights["b"], atol=1e-6)
+    assert (weights.abs() > 0).all(axis=None)
+    rows = tables["robustness"].drop_duplicates("class").set_index("class")
+    assert rows["n"].to_dict() == {
+        "all": 40,
+        **{c: (study.texts["test"].targets == k).sum() for k, c in enumerate("ab")},
+    }
+    assert set(tables["judged"]["judged_in"]) == {4, 6}
+    assert "nan" not in report.split()
+
+
+def test_of_a_network_that_says_the_same_class_of_all_texts_no_word_costs_any_accuracy(tmp_path, monkeypatch):
+    _, tables, report = explain_random(["a", "b", "c"], tmp_path, monkeypatch, ln_f_bias=[0.0, 40, 0])
+    assert set(tables["texts"]["predicted"]) == {"b"}
+    assert set(tables["texts"]["label"]) == {"a", "b", "c"}  # right and wrong ones all the same
+    faithful = tables["faithfulness"]
+    assert (faithful.loc[faithful["class"].isin(["all", "b"]) & (faithful["size"] == "aopc"), "n"] == 6).all()
+    assert (faithful.loc[faithful["class"].isin(["a", "c"]), "n"] == 0).all()
+    differences = tables["robustness"]["difference"].dropna()
+    assert len(differences) > 0
+    assert (differences == 0).all()
+    rows = tables["robustness"].drop_duplicates("class").set_index("class")
+    assert rows.loc[["a", "b", "c"], "whole"].tolist() == [0, 1, 0]
+    assert "nan" not in report.split()
+
+
+def test_a_class_whose_name_looks_like_that_of_all_texts_is_none_of_all_texts(tmp_path, monkeypatch):
+    study, tables, report = explain_random(["all (class)", "b", "all (class) (class)"], tmp_path, monkeypatch)
+    faithful = tables["faithfulness"]
+    n = faithful[faithful["size"] == "aopc"].groupby("class")["n"].agg(["min", "max"])
+    predicted = tables["texts"]["predicted"].value_counts()
+    for label in study.clf.labels:
+        assert n.loc[label].tolist() == [predicted.get(label, 0)] * 2
+    assert n.loc["all"].tolist() == [6, 6]
+    rows = tables["robustness"].drop_duplicates("class").set_index("class")["n"]
+    assert rows["all"] == 40
+    for k, label in enumerate(study.clf.labels):
+        assert rows[label] == (study.texts["test"].targets == k).sum()
+    assert set(tables["attributions"]["class"]) == set(study.clf.labels)
+    assert "nan" not in report.split()

@@ -141,14 +141,16 @@ def test_attention_is_the_mean_of_all_heads_and_is_the_same_for_all_classes(froz
         close(values[method].sum(axis=0), np.ones(K))
         assert (values[method] == values[method][:, :1]).all()
         assert not METHODS[method].of_class
-    looks = np.zeros(T)
+    looks, rolled = np.zeros(T), np.eye(T)
     trace = Trace("weights")
     with torch.no_grad():
         frozen(torch.tensor([IDS]), trace=trace)
     for layer in range(L):
         for head in range(H):
             looks += trace.weights[layer][0, head, -1].numpy() / (L * H)
+        rolled = (trace.weights[layer][0].numpy().mean(axis=0) + np.eye(T)) / 2 @ rolled
     close(values["attention"][:, 0], looks)
+    close(values["rollout"][:, 0], rolled[-1])
 
 
 def test_some_classes_are_explained_as_among_all(frozen, parsed):
