@@ -174,6 +174,7 @@ def test_of_two_classes_one_gains_what_the_other_loses(tmp_path, monkeypatch):
     assert "nan" not in report.split()
 
 
+@pytest.mark.slow
 def test_of_a_network_that_says_the_same_class_of_all_texts_no_word_costs_any_accuracy(tmp_path, monkeypatch):
     _, tables, report = explain_random(["a", "b", "c"], tmp_path, monkeypatch, ln_f_bias=[0.0, 40, 0])
     assert set(tables["texts"]["predicted"]) == {"b"}
@@ -189,6 +190,7 @@ def test_of_a_network_that_says_the_same_class_of_all_texts_no_word_costs_any_ac
     assert "nan" not in report.split()
 
 
+@pytest.mark.slow
 def test_a_class_whose_name_looks_like_that_of_all_texts_is_none_of_all_texts(tmp_path, monkeypatch):
     study, tables, report = explain_random(["all (class)", "b", "all (class) (class)"], tmp_path, monkeypatch)
     faithful = tables["faithfulness"]
