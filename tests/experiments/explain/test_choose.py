@@ -92,9 +92,16 @@ def test_the_users_texts_are_checked_first(clf, tokenizer):
     study = study_of(clf, tokenizer, ["a"], [0])
     texts = parse_users(study, ["so sad", "x"])
     assert [(text.split, text.index, text.label) for text in texts] == [("user", 0, None), ("user", 1, None)]
+    for text in texts:
+        with torch.no_grad():
+            probabilities = clf(torch.tensor([text.parsed.ids]))[0].softmax(0).numpy()
+        np.testing.assert_allclose(text.probabilities, probabilities, atol=1e-6)
     for text in ("", "word " * 91):
         with pytest.raises(InputError, match="expected 1 to 90 tokens"):
             parse_users(study, ["fine", text])
+    small = GPT2Classifier(GPT2Config(1, 1, 5, n_ctx=90, vocab_size=100), ["a", "b", "c"])
+    with pytest.raises(InputError, match="the model only 100: not a pair"):
+        parse_users(replace(study, clf=small), ["fine"])
 
 
 def test_tables_have_a_row_for_each_token_class_and_method(tokenizer):
@@ -104,7 +111,7 @@ def test_tables_have_a_row_for_each_token_class_and_method(tokenizer):
     sums = {"shapley": (np.array([-2.0, -0.05]), np.array([-2.5, -0.04]))}
     sums["integrated_gradients"] = (np.array([1.0, 2]), np.array([1.0, 2]))
     explanation = Explanation(values, sums, 28, np.zeros((4, 2)))
-    text = Explained("test", 7, parsed, 1, np.array([0.4, 0.6]), explanation)
+    text = Explained("test", 7, parsed, 0, np.array([0.4, 0.6]), explanation)
     table = tabulate_attributions([text], ["a", "b"])
     assert len(table) == 2 * T * 2
     row = table[(table.method == "shapley") & (table["class"] == "b") & (table.position == 1)].iloc[0]
@@ -114,7 +121,7 @@ def test_tables_have_a_row_for_each_token_class_and_method(tokenizer):
     users = Explained("user", 0, parsed, None, np.array([0.7, 0.3]), explanation)
     texts = tabulate_texts([users, text], ["a", "b"])
     assert texts.columns.tolist() == ["split", "index", "text", "label", "predicted", "p_a", "p_b"]
-    assert texts.iloc[1].tolist() == ["test", 7, "so unloved, so", "b", "b", 0.4, 0.6]
+    assert texts.iloc[1].tolist() == ["test", 7, "so unloved, so", "a", "b", 0.4, 0.6]
     assert texts.label.isna().tolist() == [True, False]
     missed = tabulate_completeness([text], ["a", "b"]).set_index(["method", "class"])
     assert missed.loc[("shapley", "a"), ["gap", "sum", "miss", "share"]].tolist() == [-2, -2.5, 0.5, 0.25]
