@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted import learnt
 from scipy.stats import t
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from spelled import learnt_study, spell, study_of
+from spelled import learn_once, learnt_study, spell, study_of
 from tiny import random_classifier
 
 from experiments.explain import words
@@ -142,7 +141,7 @@ def test_of_words_without_an_effect_hardly_ever_one_is_sure(draw, most):
 
 
 def test_a_network_that_says_the_same_of_all_texts_has_no_sure_words(tmp_path):
-    _, sequences, targets = learnt()
+    _, sequences, targets = learn_once()
     clf = GPT2Classifier(GPT2Config(1, 2, 6, n_ctx=7, vocab_size=23, dropout=0, attn_dropout=0), list("abcd"))
     torch.nn.init.zeros_(clf.score.weight)
     compared = compare_with_bag_of_words(measure_words(study_of(clf, sequences, targets, tmp_path), tmp_path, 0))
@@ -152,7 +151,7 @@ def test_a_network_that_says_the_same_of_all_texts_has_no_sure_words(tmp_path):
 
 def test_values_in_a_network_of_random_weights_are_no_weights_of_the_bag_of_words(tmp_path):
     """Some of its words are sure all the same: they do move its logits."""
-    _, sequences, targets = learnt()
+    _, sequences, targets = learn_once()
     config, correlations = GPT2Config(2, 3, 24, n_ctx=7, vocab_size=23, dropout=0.0, attn_dropout=0.0), []
     for seed in range(4):
         study = study_of(random_classifier(config, list("abcd"), seed), sequences, targets, tmp_path)
