@@ -145,7 +145,7 @@ def test_a_struck_word_leaves_a_space():
 def test_a_table_by_hand():
     network = {(0, ()): True, (0, (1,)): False, (0, (0,)): True, (0, (2,)): False, (1, ()): True}
     network |= {(2, ()): False, (2, (0, 1)): True}
-    bag = {(0, ()): True, (0, (1,)): True, (1, ()): False, (2, ()): True, (2, (0, 1)): False}
+    bag = {(0, ()): True, (0, (1,)): False, (1, ()): False, (2, ()): False, (2, (0, 1)): False}
     trials = [
         Trial("a", 3, 2, 0, (1,), [(0,), (2,)]),
         Trial("a", 3, 2, 1, (), [(), ()]),
@@ -157,7 +157,7 @@ def test_a_table_by_hand():
     assert (wordless["removed"], wordless["hit"], wordless["n"]) == (0, 0, 1)
     expected = {"class": "a", "k": 3, "n": 3, "words": 2, "removed": (1 / 4 + 0 + 1) / 3, "whole": 2 / 3}
     expected |= {"value": 2 / 3, "random": (1 / 2 + 1 + 0) / 3, "difference": (-1 / 2 + 0 + 1) / 3, "hit": 2 / 3}
-    expected |= {"short": 1 / 2, "bag_of_words": 1 / 3, "bag_of_words_whole": 2 / 3, "removal": "hide"}
+    expected |= {"short": 1 / 2, "bag_of_words": 0, "bag_of_words_whole": 1 / 3, "removal": "hide"}
     assert {key: row[key] for key in expected} == pytest.approx(expected)
     assert np.isnan([row["ci_low"], row["ci_high"]]).all()  # three texts
 
