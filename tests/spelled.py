@@ -1,6 +1,8 @@
 """Token ids as texts of words, one word a token, for what reads words."""
 
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +14,14 @@ from lab.study import Study
 from model import GPT2Classifier
 
 CPU = Device(torch.device("cpu"), "fp32")
+learn_once = cache(learnt)  # it is trained
 
 
 class Speller:
-    """A tokenizer of texts of the words `worda`, `wordb`, ...: tokens 0, 1, ..."""
+    """A tokenizer of texts of the words `worda`, `wordb`, ...: tokens 0, 1, ..., 25."""
+
+    def __len__(self) -> int:
+        return 26
 
     @staticmethod
     def encode(text: str) -> list[int]:
@@ -47,4 +53,4 @@ def study_of(clf: GPT2Classifier, sequences: dict[str, list[list[int]]], targets
 
 def learnt_study(folder: Path) -> Study:
     """Class k stands in the words k and k + 4, of which each text has one; words 8 .. 22 say nothing."""
-    return study_of(*learnt(), folder)
+    return study_of(*deepcopy(learn_once()), folder)

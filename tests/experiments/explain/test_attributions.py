@@ -105,6 +105,21 @@ def test_integrated_gradients_add_up_and_spend_more_where_the_way_is_steep(x, ba
     close(steep.values, share[:, None].expand(T, 2), atol=0.01)
 
 
+def test_the_integration_asks_as_much_of_a_fall_as_of_a_rise_and_little_of_a_small_gap(x, baseline):
+    def measure_way(rows):  # 0 at the baseline, 1 at x
+        return ((rows - baseline) * (x - baseline)).sum((1, 2)) / (x - baseline).square().sum()
+
+    def rise(rows):
+        return torch.sigmoid(60 * (measure_way(rows) - 1 / 3))[:, None]
+
+    up, down = (integrate_gradients(read, x, baseline, TOKENS) for read in (rise, lambda rows: -rise(rows)))
+    assert up.nodes == down.nodes
+    close(up.values, -down.values)
+    there_and_back = integrate_gradients(lambda rows: (7 * measure_way(rows)).sin()[:, None], x, x + 1e-9, TOKENS)
+    assert abs(there_and_back.gap) < 1e-5
+    assert there_and_back.nodes == attributions.STRETCHES * attributions.NODES
+
+
 def test_the_integration_ends_where_no_number_of_nodes_would_do(x, baseline):
     def read_rough(rows):  # its slope has nothing to do with its values
         return (rows + 1e3 * (rows.detach() - rows).sin()).sum((1, 2))[:, None]
@@ -127,7 +142,14 @@ def by_definition(keep, n):
     return values
 
 
-def test_exact_shapley_values_are_the_mean_over_all_orders(x, baseline):
+def keep_ends(keep):
+    """F(all) - F(none)."""
+    none, whole = keep(np.array([[False] * T, [True] * T]))
+    return whole - none
+
+
+def test_exact_shapley_values_are_the_mean_over_all_orders(x, baseline, monkeypatch):
+    monkeypatch.setattr(attributions, "EXACT", T)
     keep = filled(read_curved, x, baseline)
     shapley = measure_shapley(keep, np.arange(T), 0, 0)
     close(shapley.values, by_definition(keep, T))
@@ -145,6 +167,15 @@ def test_sampled_shapley_values_add_up_exactly_and_come_near_the_exact_ones(x, b
     assert (np.abs(many.values - exact.values) < 4 * many.errors + 1e-6).all()
     assert many.errors.max() < few.errors.max() / 10
     assert (np.abs(few.values - exact.values) > 1e-3).any()  # or the standard errors would mean nothing
+
+
+def test_standard_errors_are_the_spread_over_seeds(x, baseline, monkeypatch):
+    keep = filled(read_curved, x, baseline)
+    monkeypatch.setattr(attributions, "EXACT", 2)
+    drawn = [measure_shapley(keep, np.arange(T), 4, seed) for seed in range(400)]
+    spread = np.var([shapley.values for shapley in drawn], axis=0, ddof=1).sum()
+    assert np.mean([np.square(shapley.errors).sum() for shapley in drawn]) == pytest.approx(spread, rel=0.12)
+    assert np.array([shapley.gap for shapley in drawn]) == pytest.approx(np.tile(keep_ends(keep), (400, 1)), abs=1e-5)
 
 
 def test_a_player_may_have_several_tokens_and_equal_players_get_the_same(x, baseline):
@@ -200,6 +231,12 @@ def test_rollout_goes_from_the_last_layer_to_the_first():
     looks_back = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0]], float)
     close(roll_out(np.stack([first, last])[:, None]), mixed)
     close(roll_out(np.stack([looks_back, last])[:, None]), mixed @ ((looks_back + np.eye(3)) / 2))
+    two_to_one = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0]], float)  # 2 looks at 1, others at themselves
+    one_to_first = np.array([[1, 0, 0], [1, 0, 0], [0, 0, 1]], float)
+    late = roll_out(np.stack([two_to_one, one_to_first])[:, None])  # what 1 gets of 0 comes too late for 2
+    early = roll_out(np.stack([one_to_first, two_to_one])[:, None])
+    close(late[2], [0, 0.5, 0.5])
+    close(early[2], [0.25, 0.25, 0.5])
 
 
 def test_sums_over_groups_and_back():

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from experiments.explain import attributions
-from experiments.explain.attributions import MOST_NODES, sum_groups
-from experiments.explain.methods import METHODS, Explanation, Parsed, explain, parse
+from experiments.explain.attributions import MOST_NODES, measure_shapley, sum_groups
+from experiments.explain.methods import METHODS, Explanation, Parsed, explain, make_keep, parse
 from lab.device import Device
 from model import Tokenizer, Trace, masks
 
@@ -54,7 +54,7 @@ def test_gradients_and_left_out_tokens_equal_captums(frozen, parsed, monkeypatch
         return read(frozen, rows)
 
     for k in range(K):
-        theirs = captum.attr.IntegratedGradients(forward).attribute(x, baseline, target=k, n_steps=1000)
+        theirs = captum.attr.IntegratedGradients(forward).attribute(x, baseline, target=k, n_steps=150)
         close(values["integrated_gradients"][:, k], theirs[0].sum(-1))
         slope = captum.attr.Saliency(forward).attribute(x.clone().requires_grad_(), target=k, abs=False)[0]
         close(values["gradient_x_input"][:, k], (slope * (x - baseline)[0]).sum(-1))
@@ -86,9 +86,22 @@ def test_shapley_values_are_those_of_words_shared_by_their_tokens(frozen, parsed
     groups = torch.tensor(parsed.groups)[None, :, None].repeat(1, 1, x.shape[-1])
     many = captum.attr.ShapleyValues(lambda rows: read(frozen, rows))  # all 5! orders
     for k in range(K):
-        theirs = many.attribute(x, baseline, target=k, feature_mask=groups)[0, :, 0]
+        theirs = many.attribute(x, baseline, target=k, feature_mask=groups, perturbations_per_eval=5)[0, :, 0]
         close(values[:, k] * np.bincount(parsed.groups)[parsed.groups], theirs)
     assert not explanation.shapley_errors.any()
+
+
+def test_of_many_words_shapley_values_are_drawn_with_these_pairs_and_this_seed(frozen):
+    ids = np.random.default_rng(0).integers(0, 101, 13).tolist()  # more words than are computed exactly
+    explanation = explain(frozen, Parsed("", ids, [], np.arange(13), []), CPU, pairs=3, seed=5)
+    shapley = measure_shapley(make_keep(frozen, ids, "fill", CPU), np.arange(13), 3, 5)
+    close(explanation.values["shapley"], shapley.values)
+    close(explanation.shapley_errors, shapley.errors)
+    assert (shapley.errors > 0).any()
+    assert (
+        abs(measure_shapley(make_keep(frozen, ids, "fill", CPU), np.arange(13), 3, 0).values - shapley.values).max()
+        > 1e-3
+    )
 
 
 def test_what_should_add_up_does(frozen, parsed):
@@ -128,14 +141,16 @@ def test_attention_is_the_mean_of_all_heads_and_is_the_same_for_all_classes(froz
         close(values[method].sum(axis=0), np.ones(K))
         assert (values[method] == values[method][:, :1]).all()
         assert not METHODS[method].of_class
-    looks = np.zeros(T)
+    looks, rolled = np.zeros(T), np.eye(T)
     trace = Trace("weights")
     with torch.no_grad():
         frozen(torch.tensor([IDS]), trace=trace)
     for layer in range(L):
         for head in range(H):
             looks += trace.weights[layer][0, head, -1].numpy() / (L * H)
+        rolled = (trace.weights[layer][0].numpy().mean(axis=0) + np.eye(T)) / 2 @ rolled
     close(values["attention"][:, 0], looks)
+    close(values["rollout"][:, 0], rolled[-1])
 
 
 def test_some_classes_are_explained_as_among_all(frozen, parsed):

@@ -43,12 +43,12 @@ def rank(*by_class):
 KEYS = rank(*[[name(k), name(k + 4), name(k + 8), name(22), name(21)] for k in range(4)])
 
 
-@pytest.fixture
-def study(tmp_path):
-    return learnt_study(tmp_path)
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return learnt_study(tmp_path_factory.mktemp("robustness"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def table(study):
     return measure_robustness(study, KEYS, study.run, 0)
 
@@ -91,11 +91,11 @@ def test_value_and_shares_are_those_of_a_plain_loop(study, table):
         assert row[["value", "whole", "hit", "removed"]].tolist() == pytest.approx(expected)
 
 
-def test_random_is_the_mean_over_every_choice_of_other_words(study, monkeypatch):
+def test_random_is_the_mean_over_every_choice_of_other_words(study, tmp_path, monkeypatch):
     """With one key word in each text, there are six others."""
     monkeypatch.setattr(robustness, "DRAWS", 60)
     keys = rank(*[[name(k), name(k + 4), "", ""] for k in range(4)])
-    table = measure_robustness(study, keys, study.run, 0).set_index(["class", "k"])
+    table = measure_robustness(study, keys, tmp_path, 0).set_index(["class", "k"])
     assert (table["random"] > 0.9).all()  # or there is nothing to compare
     test, expected = study.texts["test"], []
     for ids, target in zip(test.sequences, test.targets, strict=True):
@@ -145,16 +145,19 @@ def test_a_struck_word_leaves_a_space():
 def test_a_table_by_hand():
     network = {(0, ()): True, (0, (1,)): False, (0, (0,)): True, (0, (2,)): False, (1, ()): True}
     network |= {(2, ()): False, (2, (0, 1)): True}
-    bag = {(0, ()): True, (0, (1,)): True, (1, ()): False, (2, ()): True, (2, (0, 1)): False}
+    bag = {(0, ()): True, (0, (1,)): False, (1, ()): False, (2, ()): False, (2, (0, 1)): False}
     trials = [
         Trial("a", 3, 2, 0, (1,), [(0,), (2,)]),
         Trial("a", 3, 2, 1, (), [(), ()]),
         Trial("a", 3, 2, 2, (0, 1), [(), ()]),
+        Trial("b", 3, 2, 3, (), [(), ()]),  # a text without words
     ]
-    [row] = tabulate_robustness(trials, network, bag, [4, 5, 2]).to_dict("records")
+    network[3, ()] = bag[3, ()] = True
+    row, wordless = tabulate_robustness(trials, network, bag, [4, 5, 2, 0]).to_dict("records")
+    assert (wordless["removed"], wordless["hit"], wordless["n"]) == (0, 0, 1)
     expected = {"class": "a", "k": 3, "n": 3, "words": 2, "removed": (1 / 4 + 0 + 1) / 3, "whole": 2 / 3}
     expected |= {"value": 2 / 3, "random": (1 / 2 + 1 + 0) / 3, "difference": (-1 / 2 + 0 + 1) / 3, "hit": 2 / 3}
-    expected |= {"short": 1 / 2, "bag_of_words": 1 / 3, "bag_of_words_whole": 2 / 3, "removal": "hide"}
+    expected |= {"short": 1 / 2, "bag_of_words": 0, "bag_of_words_whole": 1 / 3, "removal": "hide"}
     assert {key: row[key] for key in expected} == pytest.approx(expected)
     assert np.isnan([row["ci_low"], row["ci_high"]]).all()  # three texts
 
@@ -162,7 +165,7 @@ def test_a_table_by_hand():
 def test_limits_hold_for_all_rows_at_once_and_only_for_enough_texts():
     rng, wrong = np.random.default_rng(0), 0
     members = np.zeros((120, 9))
-    for row, n in enumerate((9, 12, 15, 20, 30, 40, 60, 100, 120)):
+    for row, n in enumerate((9, 10, 15, 20, 30, 40, 60, 100, 120)):
         members[:n, row] = 1
     for _ in range(200):
         # A word is hidden in six texts of ten, and loses one in five; random ones lose as many.
@@ -181,10 +184,11 @@ def test_limits_hold_for_all_rows_at_once_and_only_for_enough_texts():
     assert (high[1:] > -1 / 3).all()
     assert (np.diff((high - low)[1:]) < 0).all()  # more texts, narrower limits
     assert high[-1] < 0
-    for constant in (-1.0, 0.0):  # ten texts that are all alike do not show that all texts are
+    for constant in (-1.0, 0.0, 1.0):  # ten texts that are all alike do not show that all texts are
         low, high = limit_differences(constant * members, members)
         assert (high[1:] - low[1:] > 1 / members.sum(axis=0)[1:]).all()
         assert (low[1:] >= -1).all()
+        assert (high[1:] <= 1).all()
 
 
 def test_what_was_read_before_is_taken_from_disk(study, table, monkeypatch):
@@ -193,20 +197,34 @@ def test_what_was_read_before_is_taken_from_disk(study, table, monkeypatch):
     pd.testing.assert_frame_equal(again, table, check_exact=True)
 
 
-def test_equal_rows_are_read_once(study, monkeypatch):
+def test_equal_rows_are_read_once(study, tmp_path, monkeypatch):
     read, rows = words.read_remains, []
     monkeypatch.setattr(
         words, "read_remains", lambda clf, some, device: [rows.extend(some), read(clf, some, device)][1]
     )
-    measure_robustness(study, KEYS, study.run, 0)
+    measure_robustness(study, KEYS, tmp_path, 0)
     contents = [(tuple(row.ids), tuple(row.hidden), tuple(row.filled)) for row in rows]
     assert len(set(contents)) > len(contents) - 40  # all but texts that come twice
     assert len(contents) < len(study.texts["test"]) * (2 + DRAWS) * 3
 
 
-def test_without_words_or_texts_there_is_no_table(study):
-    nothing = measure_robustness(study, KEYS[:0], study.run, 0)
+def test_texts_that_are_not_read_whole_do_not_count(study, tmp_path):
+    test = study.texts["test"]
+    longer = replace(test, strings=[f"{text} wordz" for text in test.strings[:20]] + test.strings[20:])
+    table = measure_robustness(replace(study, texts=study.texts | {"test": longer}), KEYS, tmp_path, 0)
+    assert (table.loc[table["class"] == OVERALL, "n"] == len(test) - 20).all()
+
+
+def test_no_more_than_some_texts_are_drawn(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(robustness, "TEXTS", 30)
+    tables = [measure_robustness(study, KEYS, tmp_path, seed).set_index(["class", "k"]) for seed in (0, 1)]
+    assert [set(table.loc[OVERALL, "n"]) for table in tables] == [{30}, {30}]
+    assert not tables[0].loc["a", "n"].equals(tables[1].loc["a", "n"])  # others with another seed
+
+
+def test_without_words_or_texts_there_is_no_table(study, tmp_path):
+    nothing = measure_robustness(study, KEYS[:0], tmp_path, 0)
     assert nothing.empty
     assert list(nothing) == ROBUSTNESS
     texts = study.texts | {"test": study.texts["test"].select(np.arange(0))}
-    assert measure_robustness(replace(study, texts=texts), KEYS, study.run, 0).empty
+    assert measure_robustness(replace(study, texts=texts), KEYS, tmp_path, 0).empty

@@ -176,6 +176,7 @@ def test_the_network_of_shuffled_labels_is_a_scheme_of_its_own(measured):
     assert (row["step"], row["n"]) == (1, 6)
 
 
+@pytest.mark.slow
 def test_the_last_step_of_the_cascade_knows_nothing_of_our_network(tmp_path):
     """So two networks are alike to it in the same way: of signed methods, not at all."""
     clf = small_network()

@@ -4,9 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from commands import exit_code, line_of
-from small_run import write_corpus
+from safetensors.torch import load_file, save_file
+from tiny import set_config
 
 import train
 from experiments.explain.shuffled import open_shuffled
@@ -17,15 +19,39 @@ from model import load_classifier
 CPU = Device(torch.device("cpu"), "fp32")
 
 
-def train_control(monkeypatch, name, corpus="corpus.txt", model="tiny", **options):
-    line = f"--model {model} --corpus {corpus} --init random --epochs 1 --device cpu --run {name}"
-    arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
-    monkeypatch.setattr(train, "measure", lambda run, corpus, texts, device: "")
-    assert exit_code(monkeypatch, train, *line.split(), "--shuffle-labels", *arguments) == 0
+@pytest.fixture(scope="module")
+def controlled(trained, tmp_path_factory):
+    """A working folder with runs/one and its control of shuffled labels, trained with another dropout."""
+    folder = tmp_path_factory.mktemp("controlled") / "copy"
+    shutil.copytree(trained, folder, symlinks=True)
+    line = "--model tiny --corpus corpus.txt --init random --epochs 1 --device cpu --run control --dropout 0.2"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(train, "measure", lambda run, corpus, texts, device: "")
+        assert exit_code(patch, train, *line.split(), "--shuffle-labels") == 0
+    return folder
 
 
-def test_the_control_of_a_run_is_opened(here, monkeypatch):
-    train_control(monkeypatch, "control", dropout="0.2")
+@pytest.fixture
+def here(controlled, tmp_path, monkeypatch):
+    """A copy of it to work in."""
+    shutil.copytree(controlled, tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def copy_control(name):
+    """The folder of another control, which is a copy of the first."""
+    return Path(shutil.copytree("runs/control", f"runs/{name}"))
+
+
+def set_record(folder, **changes):
+    """Change some entries of the manifest of a run."""
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | changes))
+
+
+def test_the_control_of_a_run_is_opened(here):
     study = open_study("one", CPU)
     study.clf.labels = ("all (class)", *study.clf.labels[1:])  # what tables call its classes
     clf = open_shuffled("control", study)
@@ -36,34 +62,38 @@ def test_the_control_of_a_run_is_opened(here, monkeypatch):
     assert all(torch.equal(value, expected[name]) for name, value in clf.state_dict().items())
 
 
-def test_other_runs_are_refused(here, monkeypatch):
+def test_other_runs_are_refused(here):
     study = open_study("one", CPU)
     assert "--shuffled-run none: expected the name of a finished run" in line_of(open_shuffled, "none", study)
     line = line_of(open_shuffled, "one", study)
     assert "--shuffled-run one: expected a run of shuffled labels, got one of true labels; make one with" in line
-    train_control(monkeypatch, "control")
-    assert "--run control: its labels were shuffled, too" in line_of(
-        open_shuffled, "control", open_study("control", CPU)
-    )
-    write_corpus(here / "more.txt", 70)
-    train_control(monkeypatch, "more", corpus="more.txt")
+    line = line_of(open_shuffled, "control", open_study("control", CPU))
+    assert "--run control: its labels were shuffled, too" in line
+    set_record(copy_control("more"), corpus={"sha256": {"corpus.txt": "0" * 64}})
     assert "expected the corpus of runs/one, got another" in line_of(open_shuffled, "more", study)
-    (here / "feelings.txt").write_text((here / "corpus.txt").read_text().replace(";joy", ";glee"))
-    train_control(monkeypatch, "feelings", corpus="feelings.txt")
+    set_record(folder := copy_control("feelings"), corpus={"sha256": {"feelings.txt": "0" * 64}})
+    set_config(folder, id2label={"0": "anger", "1": "fear", "2": "glee"})
     assert "expected the classes and corpus of runs/one" in line_of(open_shuffled, "feelings", study)
-    record = json.loads(Path("runs/control/run.json").read_text())
-    Path("runs/control/run.json").write_text(json.dumps(record | {"status": "unfinished"}))
-    assert "--shuffled-run control: expected the name of a finished run" in line_of(open_shuffled, "control", study)
+    set_record(copy_control("unfinished"), status="unfinished")
+    line = line_of(open_shuffled, "unfinished", study)
+    assert "--shuffled-run unfinished: expected the name of a finished run" in line
 
 
-def test_another_shape_and_another_tokenizer_are_refused(here, monkeypatch):
-    train_control(monkeypatch, "control")
+def test_another_shape_and_another_tokenizer_are_refused(here):
     study = open_study("one", CPU)
-    shutil.copytree("tiny", "other")
-    config = json.loads(Path("tiny/config.json").read_text())
-    Path("other/config.json").write_text(json.dumps(config | {"n_layer": 1}))
-    train_control(monkeypatch, "other", model="other")
+    set_config(copy_control("other"), n_layer=1)
     assert "expected the shape of runs/one, got another" in line_of(open_shuffled, "other", study)
-    files = study.tokenizer.files | {"merges.txt": study.tokenizer.files["merges.txt"] + b"\n"}
-    study.tokenizer.files = files
-    assert "expected the tokenizer of runs/one, got another" in line_of(open_shuffled, "control", study)
+    with (copy_control("merged") / "merges.txt").open("a") as merges:
+        merges.write("\n")
+    assert "expected the tokenizer of runs/one, got another" in line_of(open_shuffled, "merged", study)
+
+
+def test_weights_that_are_not_finite_are_refused(here):
+    study = open_study("one", CPU)
+    for run in ("one", "control"):
+        path = Path("runs", run, "model.safetensors")
+        weights = load_file(path)
+        next(iter(weights.values())).view(-1)[0] = float("nan")
+        save_file(weights, path, {"format": "pt"})
+    assert "numbers that are not finite" in line_of(open_study, "one", CPU)
+    assert "numbers that are not finite" in line_of(open_shuffled, "control", study)

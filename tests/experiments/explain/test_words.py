@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted import learnt
 from scipy.stats import t
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from spelled import learnt_study, spell, study_of
+from spelled import learn_once, learnt_study, spell, study_of
 from tiny import random_classifier
 
 from experiments.explain import words
@@ -21,6 +20,7 @@ from experiments.explain.words import (
     Place,
     compare_with_bag_of_words,
     draw_places,
+    fit_bag_of_words,
     limit_means,
     measure_words,
     tabulate_words,
@@ -33,12 +33,12 @@ def name(token):
     return spell([token]).lower()
 
 
-@pytest.fixture
-def study(tmp_path):
-    return learnt_study(tmp_path)
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return learnt_study(tmp_path_factory.mktemp("words"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def table(study):
     return measure_words(study, study.run, 0)
 
@@ -141,7 +141,7 @@ def test_of_words_without_an_effect_hardly_ever_one_is_sure(draw, most):
 
 
 def test_a_network_that_says_the_same_of_all_texts_has_no_sure_words(tmp_path):
-    _, sequences, targets = learnt()
+    _, sequences, targets = learn_once()
     clf = GPT2Classifier(GPT2Config(1, 2, 6, n_ctx=7, vocab_size=23, dropout=0, attn_dropout=0), list("abcd"))
     torch.nn.init.zeros_(clf.score.weight)
     compared = compare_with_bag_of_words(measure_words(study_of(clf, sequences, targets, tmp_path), tmp_path, 0))
@@ -151,13 +151,24 @@ def test_a_network_that_says_the_same_of_all_texts_has_no_sure_words(tmp_path):
 
 def test_values_in_a_network_of_random_weights_are_no_weights_of_the_bag_of_words(tmp_path):
     """Some of its words are sure all the same: they do move its logits."""
-    _, sequences, targets = learnt()
+    _, sequences, targets = learn_once()
     config, correlations = GPT2Config(2, 3, 24, n_ctx=7, vocab_size=23, dropout=0.0, attn_dropout=0.0), []
     for seed in range(4):
         study = study_of(random_classifier(config, list("abcd"), seed), sequences, targets, tmp_path)
         table = measure_words(replace(study, weights=str(seed)), tmp_path, 0)
         correlations += compare_with_bag_of_words(table)["spearman"].tolist()
     assert abs(np.mean(correlations)) < 0.15  # 16 correlations of 23 words: a standard error of 0.05
+
+
+def test_the_bag_of_words_is_fitted_on_all_of_train_and_on_nothing_else(study):
+    """In val and test the words stand for other classes than in train."""
+    turned = {split: replace(study.texts[split], targets=3 - study.texts[split].targets) for split in ("val", "test")}
+    study = replace(study, texts=study.texts | turned)
+    bag, train = fit_bag_of_words(study), study.texts["train"]
+    weights = weigh_words(bag, [name(token) for token in range(8)])
+    assert (weights.argmax(axis=1) == np.arange(8) % 4).all()
+    assert bag.score(train.strings, train.targets) > 0.95
+    assert set(bag[0].get_feature_names_out()) == {word for text in train.strings for word in text.lower().split()}
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -203,8 +214,8 @@ def test_what_the_network_sees_and_the_bag_of_words_does_not():
     assert np.isnan(compared.iloc[1]["spearman"])
 
 
-def test_what_was_read_before_is_taken_from_disk(study, monkeypatch):
-    read, rows = words.read_remains, []
+def test_what_was_read_before_is_taken_from_disk(study, tmp_path, monkeypatch):
+    study, read, rows = replace(study, run=tmp_path), words.read_remains, []
 
     def count(clf, remains, device):
         rows.append(len(remains))
@@ -226,17 +237,17 @@ def test_what_was_read_before_is_taken_from_disk(study, monkeypatch):
     assert sum(rows) - rows[2] == 2 * n  # another network
 
 
-def test_a_corpus_of_few_texts_has_no_rows(study):
+def test_a_corpus_of_few_texts_has_no_rows(study, tmp_path):
     texts = study.texts | {"val": study.texts["val"].select(np.arange(9))}
-    table = measure_words(replace(study, texts=texts), study.run, 0)
+    table = measure_words(replace(study, texts=texts), tmp_path, 0)
     assert table.empty
     assert list(table) == WORDS
     assert compare_with_bag_of_words(table).empty
 
 
-def test_texts_that_are_not_read_whole_do_not_count(study):
+def test_texts_that_are_not_read_whole_do_not_count(study, tmp_path):
     val = study.texts["val"]
     longer = replace(val, strings=[f"{text} wordz" for text in val.strings[:20]] + val.strings[20:])
-    table = measure_words(replace(study, texts=study.texts | {"val": longer}), study.run, 0)
+    table = measure_words(replace(study, texts=study.texts | {"val": longer}), tmp_path, 0)
     n = sum(9 in ids for ids in val.sequences[20:])
     assert table.loc[table["word"] == name(9), "frequency"].tolist() == pytest.approx([n / (len(val) - 20)] * 4)
