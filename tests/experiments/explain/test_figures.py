@@ -47,6 +47,7 @@ def test_tables_without_rows_have_no_picture(tmp_path, legible):
     assert set(legible) == {f"{name}.{end}" for name in ("faithfulness", "sizes") for end in ("png", "svg")}
 
 
+@pytest.mark.slow
 def test_many_classes_of_long_names_and_deep_networks_stay_legible(tmp_path, legible):
     labels = [f"a class of a very long name, number {k}" for k in range(11)]
     words, robustness = (
@@ -79,6 +80,7 @@ def test_a_method_stands_where_its_difference_is_and_is_hollow_where_it_judges_i
             assert "attention" not in white
 
 
+@pytest.mark.slow
 def test_few_texts_have_no_limits_and_are_drawn_all_the_same(tmp_path, legible):
     results = make_results(BEST)
     for name in ("faithfulness", "sanity", "words", "robustness"):
