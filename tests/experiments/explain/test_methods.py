@@ -115,6 +115,7 @@ def test_what_should_add_up_does(frozen, parsed):
     close(explanation.sums["shapley"][1], gap)
     close(explanation.sums["integrated_gradients"][1], gap, atol=0.01 * np.maximum(abs(gap), 0.1).max())
     assert (abs(explanation.sums["gradient_x_input"][1] - gap) > 0.05).any()  # it is only the first order
+    assert explanation.nodes >= attributions.STRETCHES * attributions.NODES
 
 
 def test_the_zero_baseline_does_not_add_up(frozen, parsed, monkeypatch):
