@@ -54,6 +54,8 @@ def choose_texts(study: Study, n: int, seed: int) -> list[Chosen]:
         raise InputError("the network reads no test text whole, and a part of a text cannot be explained; see --text")
     short = whole & (lengths <= max(LONGEST, lengths[whole].min()))
     probabilities = predict(study.clf, texts.sequences, study.device)
+    if not np.isfinite(probabilities).all():
+        raise InputError(f"{study.run}: the network gives no finite probabilities, so there is nothing to explain")
     cells = 2 * texts.targets + (probabilities.argmax(axis=1) == texts.targets)
     return [describe(study, texts, i, probabilities[i]) for i in draw_balanced(cells, short, n, seed)]
 

@@ -1,5 +1,6 @@
 """Which texts are explained: balanced, read whole, and the user's; and odd networks, from there to the report."""
 
+from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -86,6 +87,13 @@ def test_a_text_keeps_its_number_in_its_split(clf, tokenizer):
     texts = {"test": replace(study.texts["test"], positions=np.array([7, 11, 30]))}
     chosen = choose_texts(replace(study, texts=texts), 3, 0)
     assert [(text.index, text.parsed.text) for text in chosen] == [(7, "good"), (11, "bad"), (30, "fine")]
+
+
+def test_a_network_that_overflows_is_refused(clf, tokenizer):
+    broken = deepcopy(clf)
+    broken.score.weight.fill_(torch.inf)
+    with pytest.raises(InputError, match="no finite probabilities"):
+        choose_texts(study_of(broken, tokenizer, ["good", "bad"], [0, 1]), 2, 0)
 
 
 def test_the_users_texts_are_checked_first(clf, tokenizer):
