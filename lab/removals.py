@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from data.batches import Batch, token_batches
-from model import GPT2, GPT2Classifier, Interventions, masks
+from model import GPT2, GPT2Classifier
 
 from .device import Device
 from .memory import map_batches
@@ -28,6 +28,7 @@ REMOVALS: dict[Removal, str] = {
     "fill": "its embedding becomes the mean of the vocabulary, at the same position",
 }
 Mask = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 
 
 def mean_embedding(trunk: GPT2) -> Tensor:
@@ -37,11 +38,14 @@ def mean_embedding(trunk: GPT2) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Remains:
-    """What is left of a text of T tokens: T is smaller where tokens were deleted."""
+    """The T tokens that are left of a text: int64 ids, their positions, and bool which of them get the mean embedding.
 
-    ids: list[int]
-    hidden: Mask  # (T,), no query may attend to these
-    filled: Mask  # (T,), these get the mean embedding
+    A hidden token is not left: nobody looks at it, and it is not read, so nothing depends on it. It leaves a gap in the
+    positions."""
+
+    ids: Ints
+    positions: Ints
+    filled: Mask
 
 
 def remove(ids: Sequence[int], kept: Mask, removal: Removal) -> Remains:
@@ -49,30 +53,31 @@ def remove(ids: Sequence[int], kept: Mask, removal: Removal) -> Remains:
 
     The last token is read, so it cannot be hidden: under `hide` it is filled. Where all tokens are deleted, one stays
     and is filled."""
-    ids, n = list(ids), len(ids)
-    if removal == "delete":
-        left = [token for token, keep in zip(ids, kept, strict=True) if keep]
-        return Remains(left or ids[:1], np.zeros(len(left) or 1, bool), np.full(len(left) or 1, not left))
+    tokens, n = np.asarray(ids), len(ids)
     if removal == "fill":
-        return Remains(ids, np.zeros(n, bool), ~kept)
-    last = np.arange(n) == n - 1
-    return Remains(ids, ~kept & ~last, ~kept & last)
+        return Remains(tokens, np.arange(n), ~kept)
+    left = np.flatnonzero(kept)
+    if removal == "hide":
+        left = np.union1d(left, n - 1)
+        return Remains(tokens[left], left, ~kept[left])
+    if not len(left):
+        left = np.array([0])
+    return Remains(tokens[left], np.arange(len(left)), ~kept[left])
 
 
 @torch.inference_mode()
 def read_remains(clf: GPT2Classifier, remains: Sequence[Remains], device: Device) -> NDArray[np.float64]:
     """Return the logits of N texts of which tokens were removed, float64 (N, K). Computed in fp32."""
     logits = np.empty((len(remains), len(clf.labels)))
-    sequences, order = [each.ids for each in remains], np.arange(len(remains))
-    fill = mean_embedding(clf.trunk)
+    sequences, order = [each.ids.tolist() for each in remains], np.arange(len(remains))
+    trunk, fill = clf.trunk, mean_embedding(clf.trunk)
 
     def read_batch(batch: Batch) -> Tensor:
         rows, (ids, lengths) = batch.index.tolist(), (batch.ids.to(device.device), batch.lengths.to(device.device))
-        filled, hidden = (pad([getattr(remains[i], name) for i in rows], device) for name in ("filled", "hidden"))
-        x = clf.trunk.embed(ids, lengths)
-        x = torch.where(filled[..., None], fill + clf.trunk.wpe.weight[: x.shape[1]], x)
-        mask = Interventions(attn_mask=masks.hide_tokens(hidden)) if hidden.any() else Interventions()
-        return clf.read(clf.trunk.norm(clf.trunk.run(x, query=lengths - 1, **mask))).double().cpu()
+        positions = pad([remains[i].positions for i in rows], device)
+        filled = pad([remains[i].filled for i in rows], device)
+        x = torch.where(filled[..., None], fill, trunk.wte(ids)) + trunk.wpe(positions)
+        return clf.read(trunk.norm(trunk.run(x, query=lengths - 1))).double().cpu()
 
     batches = token_batches(sequences, np.zeros_like(order), device.tokens, order)
     for batch, values in map_batches(read_batch, batches, device):
@@ -80,8 +85,8 @@ def read_remains(clf: GPT2Classifier, remains: Sequence[Remains], device: Device
     return logits
 
 
-def pad(rows: Sequence[Mask], device: Device) -> Tensor:
-    """Stack masks of different lengths, with False behind the shorter ones: bool (B, T)."""
+def pad(rows: Sequence[NDArray[np.generic]], device: Device) -> Tensor:
+    """Stack rows of different lengths, with 0 or False behind the shorter ones: (B, T)."""
     return pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True).to(device.device)
 
 

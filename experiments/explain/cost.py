@@ -16,7 +16,7 @@ from .methods import METHODS, Parsed
 from .rationales import DRAWS, STEPS, list_counts
 
 POINTS = 2 * STRETCHES * NODES  # of integrated gradients, of a text as they come
-BACKWARD = 2  # forward passes that a backward one costs
+BACKWARD = 1  # forward passes that a backward one costs: weights need no gradient
 
 
 def forecast_work(study: Study, texts: Sequence[Chosen]) -> str:

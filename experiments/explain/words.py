@@ -124,7 +124,7 @@ def read_rows(study: Study, rows: Sequence[Remains], path: Path, seed: int, titl
     was interrupted goes on; `title` is that of the progress bar."""
     content = hashlib.sha256()
     for row in rows:
-        content.update(repr((row.ids, row.hidden.tolist(), row.filled.tolist())).encode())
+        content.update(repr((row.ids.tolist(), row.positions.tolist(), row.filled.tolist())).encode())
     identity = study.identity() | {"seed": seed, "rows": content.hexdigest()}
     logits = open_array(path, identity, (len(rows), len(study.clf.labels)), study.device)
     with progress_bar("texts") as bar:

@@ -203,7 +203,7 @@ def test_equal_rows_are_read_once(study, tmp_path, monkeypatch):
         words, "read_remains", lambda clf, some, device: [rows.extend(some), read(clf, some, device)][1]
     )
     measure_robustness(study, KEYS, tmp_path, 0)
-    contents = [(tuple(row.ids), tuple(row.hidden), tuple(row.filled)) for row in rows]
+    contents = [(tuple(row.ids), tuple(row.positions), tuple(row.filled)) for row in rows]
     assert len(set(contents)) > len(contents) - 40  # all but texts that come twice
     assert len(contents) < len(study.texts["test"]) * (2 + DRAWS) * 3
 
