@@ -65,12 +65,10 @@ def main(options: Options) -> int:
         results = measure(study, texts[len(users) :], folder / "results", options.seed, shuffled)
         results["attributions"] = tabulate_attributions(texts, study.clf.labels)
         results["completeness"] = tabulate_completeness(texts, study.clf.labels)
-        about = study.provenance(f"{len(chosen):,} test texts", options.seed) + study.absent_classes(
-            study.texts["test"]
-        )
-        page = report(
-            about, texts, **results, shuffled=describe_shuffled(options.shuffled_run) if options.shuffled_run else ""
-        )
+        about = study.provenance(f"{len(chosen):,} test texts", options.seed)
+        about += study.absent_classes(study.texts["test"])
+        control = describe_shuffled(options.shuffled_run) if options.shuffled_run else ""
+        page = report(about, texts, **results, shuffled=control)
         with output.replace_outputs(folder) as new:
             for name, table in {**results, "texts": tabulate_texts(texts, study.clf.labels)}.items():
                 output.write_csv(new / f"{name}.csv", table)
