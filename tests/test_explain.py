@@ -38,6 +38,7 @@ def run_explain(monkeypatch, *arguments):
     return commands.exit_code(monkeypatch, explain, "--run", "one", "--device", "cpu", *arguments)
 
 
+@pytest.mark.slow
 def test_all_of_it_lands_in_the_runs_folder_and_a_second_call_computes_nothing(here, monkeypatch, capsys):
     text = "i felt furious & <b>mad</b>"
     answers = Path("runs/one/explain/answers/ada.jsonl")  # of make rate

@@ -91,6 +91,7 @@ def test_simulated_raters_are_measured_and_say_so(run, monkeypatch, capsys):
     assert sorted(path.stem for path in (FOLDER / "answers").glob("*.jsonl")) == ["sim-1", "sim-2"]
 
 
+@pytest.mark.slow
 def test_people_and_simulated_raters_are_never_mixed(run, monkeypatch, capsys):
     assert call_rate(monkeypatch, "--simulate", "3") == 0
     answer_as_a_person(FOLDER / "answers", FOLDER / "answers" / "sim-1.jsonl", 40)
@@ -103,6 +104,7 @@ def test_people_and_simulated_raters_are_never_mixed(run, monkeypatch, capsys):
     assert (FOLDER / "answers" / "ann.jsonl").is_file()  # no person is ever removed
 
 
+@pytest.mark.slow
 def test_a_later_explain_spoils_nothing(run, monkeypatch, capsys):
     assert call_rate(monkeypatch, "--simulate", "2") == 0
     assert call_agreement(monkeypatch) == 0

@@ -174,6 +174,7 @@ def explain_random(labels, folder, monkeypatch, ln_f_bias=None):
     return study, tables, (folder / "explain" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_of_two_classes_one_gains_what_the_other_loses(tmp_path, monkeypatch):
     study, tables, report = explain_random(["a", "b"], tmp_path, monkeypatch)
     values = tables["words"].pivot_table(values="value", index="word", columns="class")

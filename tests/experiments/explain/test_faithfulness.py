@@ -391,6 +391,7 @@ def test_a_removal_is_circular_for_the_methods_that_it_made():
     }
 
 
+@pytest.mark.slow
 def test_a_later_call_takes_what_is_on_disk_unless_it_was_computed_from_something_else(tmp_path, monkeypatch):
     clf, study = plant_words(), study_of(plant_words(), tmp_path)
     texts = explain_texts(clf, draw_texts(6)[0])

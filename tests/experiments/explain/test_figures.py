@@ -30,6 +30,7 @@ def legible(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_every_table_is_drawn_twice_and_legibly(tmp_path, legible):
     drawn.draw(tmp_path, make_results(BEST), "run emotion-0, corpus emotion: 48 test texts")
     for name in NAMES:
@@ -40,6 +41,7 @@ def test_every_table_is_drawn_twice_and_legibly(tmp_path, legible):
     assert set(legible) == {f"{name}.{end}" for name in NAMES for end in ("png", "svg")}
 
 
+@pytest.mark.slow
 def test_tables_without_rows_have_no_picture(tmp_path, legible):
     results = make_results({})
     results |= {name: results[name].iloc[:0] for name in ("sanity", "words", "robustness")}

@@ -162,6 +162,7 @@ def test_a_table_by_hand():
     assert np.isnan([row["ci_low"], row["ci_high"]]).all()  # three texts
 
 
+@pytest.mark.slow
 def test_limits_hold_for_all_rows_at_once_and_only_for_enough_texts():
     rng, wrong = np.random.default_rng(0), 0
     members = np.zeros((120, 9))

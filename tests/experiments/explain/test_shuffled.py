@@ -17,6 +17,7 @@ from lab.study import open_study
 from model import load_classifier
 
 CPU = Device(torch.device("cpu"), "fp32")
+pytestmark = pytest.mark.slow  # a control has to be trained; tests/test_explain.py has a quick one
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,7 @@ def test_equal_pairs_by_hand():
     assert agree.value == pytest.approx((3 * 1 / 3 + 2) / 7)
 
 
+@pytest.mark.slow
 def test_limits_hold_the_true_value_as_often_as_they_say():
     rng, inside = np.random.default_rng(0), []
     for _ in range(200):
@@ -167,7 +168,7 @@ def test_marks_by_hand():
     assert tied["token_f1"] == 1  # ties in order
 
 
-@pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 1), (5, 2), (5, 3), (6, 3), (5, 5)])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 1), (5, 2), (5, 3), (5, 5)])
 def test_random_values_give_the_mean_over_all_orders(n, k):
     marked = np.arange(n) < k
     orders = [compare_marks(np.array(order, dtype=float), marked) for order in permutations(range(n))]

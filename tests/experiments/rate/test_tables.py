@@ -169,6 +169,7 @@ def test_choices_are_counted_once_and_repeats_are_self_agreement(tmp_path, items
     assert "194 for a share of 0.60" in pick(table, "choices", "detectable_share").note
 
 
+@pytest.mark.slow
 def test_choices_for_a_method_are_found_and_none_where_raters_toss_a_coin(ask):
     assert pick(ask(8, 0.8), "choices", "preferred").ci_low > 0.5
     coin = pick(ask(8, 0.5), "choices", "preferred")
@@ -176,6 +177,7 @@ def test_choices_for_a_method_are_found_and_none_where_raters_toss_a_coin(ask):
     assert coin.answers == 160
 
 
+@pytest.mark.slow
 def test_marks_tell_the_method_that_raters_follow_from_another_one(ask):
     table = ask(8, 0.9)
     follows = pick(table, "marks", "token_f1_minus_random", method="integrated_gradients")
