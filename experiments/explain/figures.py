@@ -19,6 +19,7 @@ from lab.texts import OVERALL
 
 from .judge import GREEDY, RANDOM_NETWORK
 from .methods import METHODS
+from .rationales import AOPC, KINDS
 
 MARKS = dict(zip(REMOVALS, zip(COLOURS, "os^", strict=False), strict=True))  # removal: its colour and mark
 NAMES = {GREEDY: "search (bound)", RANDOM_NETWORK: "random network"}
@@ -72,11 +73,11 @@ def add_legend(figure: Figure, grid: Sequence[Axes]) -> None:
 @STYLE
 def draw_faithfulness(faithfulness: pd.DataFrame, folder: Path, title: str) -> None:
     """Draw how far each method is from random rationales: comprehensiveness and sufficiency, a mark per removal."""
-    table = faithfulness[(faithfulness["size"] == "aopc") & (faithfulness["class"] == OVERALL)]
+    table = faithfulness[(faithfulness["size"] == AOPC) & (faithfulness["class"] == OVERALL)]
     methods = [name for name in (GREEDY, *METHODS, RANDOM_NETWORK) if name in set(table["method"])]
     figure = Figure(figsize=(WIDTH, 0.42 * len(methods) + 2.4), layout="constrained")
     grid = list(figure.subplots(1, 2, sharey=True))
-    for axes, kind, better in zip(grid, ("comprehensiveness", "sufficiency"), ("right", "left"), strict=True):
+    for axes, kind, better in zip(grid, KINDS, ("right", "left"), strict=True):
         for i, (removal, (colour, mark)) in enumerate(MARKS.items()):
             rows = table[(table["metric"] == f"{kind}_log_odds") & (table["removal"] == removal)]
             rows = rows.set_index("method").reindex(methods)
@@ -84,7 +85,7 @@ def draw_faithfulness(faithfulness: pd.DataFrame, folder: Path, title: str) -> N
             axes.hlines(y, rows["ci_low"], rows["ci_high"], color=colour, linewidth=1.4)
             fill = [("white" if circular is True else colour) for circular in rows["circular"]]
             axes.scatter(rows["difference"], y, s=34, c=fill, edgecolors=colour, marker=mark, zorder=3)
-            axes.scatter([], [], s=34, c=colour, marker=mark, label=f"{removal}")
+            axes.scatter([], [], s=34, c=colour, marker=mark, label=removal)
         axes.axvline(0, color=GREY, linewidth=1)
         axes.set_title(f"{kind}: better to the {better}")
         axes.set_xlabel("log-odds, minus those of random tokens")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lab.attention import list_tokens
 from lab.output import write_text
 from lab.page.bundle import PAGE, STYLE, bundle, write_data
 from lab.progress import console
@@ -60,7 +61,7 @@ def describe(text: Explained) -> dict[str, Any]:
         "label": text.label,
         "predicted": text.predicted,
         "probabilities": shorten(text.probabilities),
-        "tokens": [{"piece": piece, "start": start, "end": end} for piece, start, end in parsed.pieces],
+        "tokens": list_tokens(parsed.pieces),
         "groups": parsed.groups.tolist(),
         "words": [parsed.text[start:end] for _, (start, end) in sorted(spans.items())],
         "values": {

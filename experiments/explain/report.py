@@ -21,7 +21,7 @@ from .choose import LONGEST, OF_USER, Explained
 from .figures import name_method
 from .judge import RANDOM_NETWORK
 from .methods import METHODS
-from .rationales import STEPS
+from .rationales import AOPC, KINDS, STEPS
 from .words import MOST
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
@@ -29,7 +29,7 @@ EXAMPLES, TOP = 6, 3  # texts, and words of each
 WORDS = 6  # of a class
 HIDDEN = 10  # words of which the answer says what happens without them
 SANITY = ("follows the network", "partly", "stays", "not judged")
-LOSSES = ("comprehensiveness", "sufficiency")
+CONSTANTS = {"tolerance": TOLERANCE, "level": LEVEL, "most": MOST, "steps": STEPS, "longest": LONGEST}  # of the page
 Section = dict[str, Any]
 Row = dict[Hashable, Any]  # of a table
 
@@ -67,13 +67,9 @@ def report(
         robustness=robustness[robustness["class"] == OVERALL].to_dict("records"),
         falls=choose_fall(robustness),
         completeness=summarise_completeness(completeness[completeness["split"] != OF_USER]),
-        tolerance=TOLERANCE,
         baseline=summarise_baseline(of_corpus, labels),
         examples=list_examples(attributions, texts, labels, best) if best else [],
-        level=LEVEL,
-        most=MOST,
-        steps=STEPS,
-        longest=LONGEST,
+        **CONSTANTS,
         name_method=name_method,
     )
 
@@ -114,12 +110,12 @@ def list_cells(faithfulness: pd.DataFrame, by: str = "method") -> list[Section]:
     """Return for each method, or each class of one method, `cells`: AOPC in log-odds minus random, by loss and removal.
 
     By method it is that of all texts."""
-    rows = faithfulness[(faithfulness["size"] == "aopc") & faithfulness["metric"].str.endswith("_log_odds")]
+    rows = faithfulness[(faithfulness["size"] == AOPC) & faithfulness["metric"].str.endswith("_log_odds")]
     rows = rows[(rows["class"] == OVERALL) == (by == "method")]
     listed = []
     for name, part in rows.groupby(by, sort=False):
         by_cell = {(row["metric"], row["removal"]): row for row in part.to_dict("records")}
-        cells = [by_cell[f"{loss}_log_odds", removal] for loss in LOSSES for removal in REMOVALS]
+        cells = [by_cell[f"{kind}_log_odds", removal] for kind in KINDS for removal in REMOVALS]
         listed.append({"name": name, "n": cells[0]["n"], "cells": cells})
     if by == "method":
         order = {name: i for i, name in enumerate(METHODS)}

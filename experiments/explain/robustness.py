@@ -20,7 +20,7 @@ from lab.study import Study
 from lab.texts import OVERALL, Texts
 
 from .attributions import Floats
-from .words import REMOVAL, fit_bag_of_words, hide_tokens, parse_texts, read_rows, select_whole
+from .words import REMOVAL, fit_bag_of_words, parse_texts, read_rows, remove_tokens, select_whole
 
 TEXTS = 500  # of test at most
 DRAWS = 5  # of random words in each text
@@ -61,7 +61,7 @@ def measure_robustness(study: Study, words: pd.DataFrame, folder: Path, seed: in
     hidden = {(trial.text, some) for trial in trials for some in ((), trial.important, *trial.random)}
     order = sorted(hidden)
     rows = [
-        hide_tokens(texts.sequences[text], {token for word in some for token in parsed[text][word].tokens})
+        remove_tokens(texts.sequences[text], {token for word in some for token in parsed[text][word].tokens})
         for text, some in order
     ]
     logits = read_rows(study, rows, folder / "robustness.npy", seed, "without important words")

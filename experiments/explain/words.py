@@ -104,15 +104,15 @@ def draw_places(places: Iterable[Place], seed: int) -> list[Place]:
 def measure_losses(study: Study, texts: Texts, places: Sequence[Place], folder: Path, seed: int) -> Floats:
     """Return what the logit of each class, minus the mean over the classes, loses at each place: float64 (M, K)."""
     numbers = sorted({place.text for place in places})
-    rows = [hide_tokens(texts.sequences[text], ()) for text in numbers]
-    rows += [hide_tokens(texts.sequences[place.text], place.tokens) for place in places]
+    rows = [remove_tokens(texts.sequences[text], ()) for text in numbers]
+    rows += [remove_tokens(texts.sequences[place.text], place.tokens) for place in places]
     logits = read_rows(study, rows, folder / "words.npy", seed, "important words")
     logits -= logits.mean(axis=1, keepdims=True)
     whole = logits[np.searchsorted(numbers, [place.text for place in places])]
     return whole - logits[len(numbers) :]
 
 
-def hide_tokens(ids: Sequence[int], tokens: Iterable[int], removal: Removal = REMOVAL) -> Remains:
+def remove_tokens(ids: Sequence[int], tokens: Iterable[int], removal: Removal = REMOVAL) -> Remains:
     """Return what is left of a text without the tokens at these positions."""
     kept = np.ones(len(ids), dtype=bool)
     kept[list(tokens)] = False
@@ -150,14 +150,14 @@ def tabulate_words(places: Sequence[Place], losses: Floats, n_texts: int, labels
     for label, of_class in zip(labels, losses.T, strict=True):
         sums = np.zeros_like(counts)
         np.add.at(sums, index, of_class)
-        value, reach = limit_means(sums, counts)
+        value, reach = estimate_means(sums, counts)
         limits = {"value": value, "ci_low": value - reach, "ci_high": value + reach}
         table = pd.DataFrame({"class": label, **columns, **limits})
         tables.append(table.sort_values("value", ascending=False, kind="stable"))
     return pd.concat(tables, ignore_index=True)
 
 
-def limit_means(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
+def estimate_means(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
     """Return the mean of each word, and how far its limits reach on both sides, (W,) each: 95 % for all words at once
     (Bonferroni), by Student's t over the texts that have the word.
 

@@ -20,8 +20,8 @@ from experiments.explain.words import (
     Place,
     compare_with_bag_of_words,
     draw_places,
+    estimate_means,
     fit_bag_of_words,
-    limit_means,
     measure_words,
     tabulate_words,
     weigh_words,
@@ -135,7 +135,7 @@ def test_of_words_without_an_effect_hardly_ever_one_is_sure(draw, most):
         for word in range(30):
             texts = rng.choice(200, rng.integers(10, 31), replace=False)
             counts[texts, word] = rng.integers(1, 3, len(texts))
-        means, reach = limit_means(counts * draw(rng), counts)
+        means, reach = estimate_means(counts * draw(rng), counts)
         wrong += (np.abs(means) > reach).any()
     assert wrong / 200 <= most
 
