@@ -52,6 +52,13 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format=form, metadata={"Date": None} if form == "svg" else None)
 
 
+def save_twice(figure: Figure, folder: Path, name: str) -> None:
+    """Save a picture as PNG and as SVG, laid out once."""
+    save(figure, folder / f"{name}.png")
+    figure.set_layout_engine("none")
+    save(figure, folder / f"{name}.svg")
+
+
 MANY = 8  # panels; more than these are smaller
 NUMBER = 0.32  # inches of the smallest cell that holds a number
 CELL = 0.5  # inches of the largest cell

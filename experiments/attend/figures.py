@@ -14,7 +14,6 @@ from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lab import figures
 from lab.attention import Recording
 from lab.figures import (
     COLOURS,
@@ -31,6 +30,7 @@ from lab.figures import (
     mark_cells,
     panel_title,
     pivot_heads,
+    save_twice,
 )
 from lab.shares import FEWEST
 from lab.texts import OVERALL
@@ -49,13 +49,6 @@ NAMES = {
     "induction": "induction",
     "duplicate": "the same token, earlier",
 }
-
-
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """Save a picture as PNG and as SVG, laid out once."""
-    figures.save(figure, folder / f"{name}.png")
-    figure.set_layout_engine("none")
-    figures.save(figure, folder / f"{name}.svg")
 
 
 def draw_views(recording: Recording, head: Head, folder: Path, title: str, suffix: str = "") -> None:
@@ -94,7 +87,7 @@ def draw_lines(recording: Recording, head: Head, folder: Path, name: str, title:
         "Left: queries; right: keys. Strength of a line: the weight. Orange: the last query, which tells the class."
     )
     add_heading(figure, f"{title}\nhead {head_name(head)}", caption)
-    save(figure, folder, name)
+    save_twice(figure, folder, name)
 
 
 @STYLE
@@ -113,7 +106,7 @@ def draw_matrix(recording: Recording, head: Head, folder: Path, name: str, title
     axes.grid(visible=False)
     draw_scale(figure, [axes], "weight")
     add_heading(figure, f"{title}\nhead {head_name(head)}", "Each row sums to 1. Keys after the query do not exist.")
-    save(figure, folder, name)
+    save_twice(figure, folder, name)
 
 
 def mask_future(weights: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -142,7 +135,7 @@ def draw_all_heads(recording: Recording, folder: Path, name: str, title: str) ->
     draw_scale(figure, [axes], "weight")
     caption = f"In each: {T} queries from top to bottom, and as many keys from left to right."
     add_heading(figure, f"{title}\nall heads", caption)
-    save(figure, folder, name)
+    save_twice(figure, folder, name)
 
 
 @STYLE
@@ -174,7 +167,7 @@ def draw_neurons(recording: Recording, head: Head, folder: Path, name: str, titl
     )
     caption += "Mask: light may be attended to, grey not."
     add_heading(figure, f"{title}\nhead {head_name(head)}, last query", caption)
-    save(figure, folder, name)
+    save_twice(figure, folder, name)
 
 
 def _draw_bars(axes: Axes, values: NDArray[np.floating], title: str) -> None:
@@ -261,4 +254,4 @@ def _draw_maps(
         axes.set(title=panel_title(label, len(maps)), xlabel="head", ylabel="layer")
     draw_scale(figure, grid, scale)
     add_heading(figure, title, caption)
-    save(figure, folder, name)
+    save_twice(figure, folder, name)

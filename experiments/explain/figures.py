@@ -12,8 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab import figures
-from lab.figures import COLOURS, GREY, STYLE, add_heading, label_token, panel_title
+from lab.figures import COLOURS, GREY, STYLE, add_heading, label_token, panel_title, save_twice
 from lab.removals import REMOVALS
 from lab.texts import OVERALL
 
@@ -42,13 +41,6 @@ def draw(folder: Path, results: dict[str, pd.DataFrame], title: str) -> None:
 
 def name_method(method: str) -> str:
     return NAMES.get(method, method.replace("_", " "))
-
-
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """Save a picture as PNG and as SVG, laid out once."""
-    figures.save(figure, folder / f"{name}.png")
-    figure.set_layout_engine("none")
-    figures.save(figure, folder / f"{name}.svg")
 
 
 def make_grid(n: int, height: float, most: int = 4) -> tuple[Figure, list[Axes]]:
@@ -101,7 +93,7 @@ def draw_faithfulness(faithfulness: pd.DataFrame, folder: Path, title: str) -> N
         "saw the answer."
     )
     add_heading(figure, f"{title}\nare the tokens that a method names the ones that count?", caption)
-    save(figure, folder, "faithfulness")
+    save_twice(figure, folder, "faithfulness")
 
 
 @STYLE
@@ -129,7 +121,7 @@ def draw_sizes(faithfulness: pd.DataFrame, folder: Path, title: str) -> None:
     add_legend(figure, grid)
     caption = "Across: the share of a text's tokens that is removed, rounded up. 0: no better than random tokens."
     add_heading(figure, f"{title}\ncomprehensiveness by size of the rationale", caption)
-    save(figure, folder, "sizes")
+    save_twice(figure, folder, "sizes")
 
 
 @STYLE
@@ -161,7 +153,7 @@ def draw_sanity(sanity: pd.DataFrame, folder: Path, title: str) -> None:
     add_legend(figure, grid)
     caption = "Across: the part whose weights become random, from the top of the network down. 1: nothing changed."
     add_heading(figure, f"{title}\ndo the explanations change when the network does?", caption)
-    save(figure, folder, "sanity")
+    save_twice(figure, folder, "sanity")
 
 
 @STYLE
@@ -191,7 +183,7 @@ def draw_words(words: pd.DataFrame, folder: Path, title: str) -> None:
         "class at once. A word without a diamond is unknown to the bag of words."
     )
     add_heading(figure, f"{title}\nthe words that speak for each class", caption)
-    save(figure, folder, "words")
+    save_twice(figure, folder, "words")
 
 
 @STYLE
@@ -216,4 +208,4 @@ def draw_robustness(robustness: pd.DataFrame, folder: Path, title: str) -> None:
     add_legend(figure, grid)
     caption = "Across: how many of the most important words of the class are hidden. Random: as many others per text."
     add_heading(figure, f"{title}\nhow robust is the classifier without its words?", caption)
-    save(figure, folder, "robustness")
+    save_twice(figure, folder, "robustness")

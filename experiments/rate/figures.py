@@ -7,8 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab import figures
-from lab.figures import COLOURS, GREY, STYLE, add_heading
+from lab.figures import COLOURS, GREY, STYLE, add_heading, save_twice
 from lab.texts import OVERALL
 
 from .items import RANDOM
@@ -30,9 +29,7 @@ def draw_agreement(table: pd.DataFrame, folder: Path, title: str) -> None:
     draw_marks(right, marks)
     caption = "Lines: 95 % limits. A class of few texts has no line."
     add_heading(figure, title, caption)
-    figures.save(figure, folder / "agreement.png")
-    figure.set_layout_engine("none")
-    figures.save(figure, folder / "agreement.svg")
+    save_twice(figure, folder, "agreement")
 
 
 def draw_accuracy(axes: Axes, rows: pd.DataFrame) -> None:
