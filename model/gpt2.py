@@ -1,16 +1,17 @@
 """GPT-2 (Radford et al. 2019): the whole forward pass, in one sitting.
 
 `Attention` and `MLP` make a `Block`, blocks make `GPT2`. Every mask and gate is an argument (`Interventions`), and the
-model keeps no state between two calls. On a first reading skip `query` and `z`, which only save work, and `recompute`,
-which saves memory: read Q as T, and `at_query(x, ...)` as x.
+model keeps no state between two calls. On a first reading skip `query`, `z` and `past`, which only save work, and
+`recompute`, which saves memory: read Q as T, and `at_query(x, ...)` as x.
 
-Letters: B batch, T tokens, L layers, H heads, D head width, C = H * D width, Q queries: T, or 1 with `query`.
+Letters: B batch, T tokens, L layers, H heads, D head width, C = H * D width, Q queries: T, or 1 with `query`, P tokens
+of `past`.
 """
 
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,16 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .config import GPT2Config
-from .interventions import AXES, Interventions, check_interventions, check_lengths, check_query, check_z, describe
+from .interventions import (
+    AXES,
+    Interventions,
+    check_interventions,
+    check_lengths,
+    check_past,
+    check_query,
+    check_z,
+    describe,
+)
 
 
 class Trace:
@@ -85,10 +95,11 @@ def at_query(x: Tensor, query: Tensor | None, axis: int) -> Tensor:
     return x.gather(axis, index)
 
 
-def causal_mask(k: Tensor, query: Tensor | None) -> Tensor:
-    """Return which keys of k (B, H, T, D) each query may attend to: bool (T, T), or (B, 1, 1, T) with `query`."""
+def causal_mask(k: Tensor, query: Tensor | None, P: int = 0) -> Tensor:
+    """Return which keys of k (B, H, P + T, D) each query may attend to: bool (T, P + T), or (B, 1, 1, P + T) with
+    `query`."""
     keys = torch.arange(k.shape[2], device=k.device)
-    return keys <= (keys[:, None] if query is None else query.view(-1, 1, 1, 1))
+    return keys <= (keys[P:, None] if query is None else P + query.view(-1, 1, 1, 1))
 
 
 def gated(value: Tensor, gate: Tensor, fill: Tensor | None) -> Tensor:
@@ -133,16 +144,25 @@ class Attention(nn.Module):
         return self.dropout(self.c_proj(z.transpose(1, 2).flatten(-2)))
 
     def compute_z(
-        self, x: Tensor, query: Tensor | None, trace: Trace, attn_mask: Tensor | None, attn_gate: Tensor | None
+        self,
+        x: Tensor,
+        query: Tensor | None,
+        trace: Trace,
+        attn_mask: Tensor | None,
+        attn_gate: Tensor | None,
+        past: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         """Map x (B, T, C), normed, to z (B, H, Q, D): in one fused call if nothing changes or records the weights."""
         q, k, v = self.project(x, query)
         trace.record(q=q, k=k, v=v)
+        if past is not None:
+            k, v = (torch.cat([p.expand(len(x), -1, -1, -1), y], dim=2) for p, y in zip(past, (k, v), strict=True))
+        P = k.shape[2] - x.shape[1]
         dropout = self.attn_dropout if self.training else 0.0
         if attn_mask is None and attn_gate is None and not {"scores", "weights"} & trace.records.keys():
-            mask = None if query is None else causal_mask(k, query)
+            mask = None if query is None and not P else causal_mask(k, query, P)
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None)
-        allowed = causal_mask(k, query) if attn_mask is None else causal_mask(k, query) & attn_mask
+        allowed = causal_mask(k, query, P) if attn_mask is None else causal_mask(k, query, P) & attn_mask
         weights = self.attend(q, k, allowed, trace)
         if attn_gate is not None:
             weights = weights * attn_gate.to(weights.dtype)
@@ -158,10 +178,13 @@ class Attention(nn.Module):
         head_gate: Tensor | None = None,
         head_fill: Tensor | None = None,
         z: Tensor | None = None,
+        past: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Map x (B, T, C), normed, to (B, Q, C). A known z (B, H, Q, D) is not computed again."""
+        """Map x (B, T, C), normed, to (B, Q, C). A known z (B, H, Q, D) is not computed again.
+
+        past: keys and values (1 or B, H, P, D) of tokens that come before x."""
         if z is None:
-            z = self.compute_z(x, query, trace, attn_mask, attn_gate)
+            z = self.compute_z(x, query, trace, attn_mask, attn_gate, past)
         if head_gate is not None:
             z = gated(z, head_gate[..., None], head_fill)
         trace.record(z=z)
@@ -206,7 +229,7 @@ class Block(nn.Module):
         trace: Trace,
         mlp_gate: Tensor | None = None,
         mlp_fill: Tensor | None = None,
-        **attention_arguments: Tensor | None,
+        **attention_arguments: Any,
     ) -> Tensor:
         """Map x (B, T, C) to (B, Q, C). All arguments are this layer's slice, without the L axis."""
         trace.record(resid_pre=x)
@@ -243,16 +266,20 @@ class GPT2(nn.Module):
         x = self.embed(ids, lengths)
         return self.norm(self.run(x, 0, self.config.n_layer, query=None, z=None, **arguments))
 
-    def embed(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Add token and position embeddings of ids int64 (B, T): (B, T, C); `lengths` blank out the padding."""
+    def embed(self, ids: Tensor, lengths: Tensor | None = None, first: int = 0) -> Tensor:
+        """Add token and position embeddings of ids int64 (B, T): (B, T, C); `lengths` blank out the padding.
+
+        first: position of the first token; more than 0 after `past` tokens."""
         int64_matrix = isinstance(ids, Tensor) and ids.dtype == torch.int64 and ids.dim() == 2
-        if not int64_matrix or not 1 <= ids.shape[1] <= self.config.n_ctx:
-            raise ValueError(f"ids: expected int64 (B, T) with 1 <= T <= {self.config.n_ctx}, got {describe(ids)}")
+        if not int64_matrix or not 1 <= ids.shape[1] <= self.config.n_ctx - first:
+            expected = f"int64 (B, T) with 1 <= T <= {self.config.n_ctx - first}"
+            raise ValueError(f"ids: expected {expected}, got {describe(ids)}")
         T, device = ids.shape[1], ids.device
         if lengths is not None:
             check_lengths(lengths, len(ids), T)
             ids = ids.masked_fill(torch.arange(T, device=device) >= lengths[:, None], 0)  # any id may stand in padding
-        return self.dropout(self.wte(ids) + self.wpe(torch.arange(T, device=device)))  # (B, T, C) + (T, C)
+        positions = torch.arange(first, first + T, device=device)
+        return self.dropout(self.wte(ids) + self.wpe(positions))  # (B, T, C) + (T, C)
 
     def run(
         self,
@@ -263,6 +290,7 @@ class GPT2(nn.Module):
         query: Tensor | None = None,
         trace: Trace | None = None,
         z: Tensor | None = None,
+        past: Trace | None = None,
         recompute: bool = False,
         **arguments: Unpack[Interventions],
     ) -> Tensor:
@@ -271,6 +299,8 @@ class GPT2(nn.Module):
         Layers are counted absolutely and every intervention keeps its full L axis. With `query`, int64 (B,), the last
         block that runs computes one position of each text, with keys and values from all. A known `z` (B, H, Q, D), the
         output of the heads of block `start` before gate and fill, is not computed again; attn_mask and attn_gate raise.
+        `past`, a notebook with k and v of P tokens that all texts begin with, spares their computation: x holds the
+        tokens after them, embedded with `first=P`. attn_mask and attn_gate raise, for they name no past tokens.
         `recompute`: a block keeps only its input, the backward pass computes the rest again (Chen et al. 2016)."""
         stop = self.config.n_layer if stop is None else stop
         if not 0 <= start <= stop <= self.config.n_layer:
@@ -280,14 +310,18 @@ class GPT2(nn.Module):
         if z is not None:
             Q = 1 if query is not None and start == stop - 1 else x.shape[1]
             check_z(z, (len(x), self.config.n_head, Q, self.config.head_width), interventions)
+        if past is not None:
+            check_past(past.records, self.config, len(x), interventions)
         trace = Trace() if trace is None else trace
         trace.open()
         for layer in range(start, stop):
             layer_query = query if layer == stop - 1 else None
-            layer_arguments = {}
+            layer_arguments: dict[str, Any] = {}
             for name, value in interventions.items():
                 value = value[:, layer if value.shape[1] > 1 else 0]
                 layer_arguments[name] = at_query(value, layer_query, axis=AXES[name].index("T") - 1)
+            if past is not None:
+                layer_arguments["past"] = (past.k[layer], past.v[layer])
             block = self.h[layer]
             compute: Callable[..., Tensor] = partial(checkpoint, block, use_reentrant=False) if recompute else block
             x = compute(x, layer_query, trace, z=z if layer == start else None, **layer_arguments)

@@ -73,6 +73,20 @@ def check_z(z: Any, shape: tuple[int, ...], interventions: dict[str, Tensor]) ->
         raise ValueError(f"{' and '.join(sorted(late))}: with z, attention has been computed already; give either")
 
 
+def check_past(records: dict[str, list[Tensor]], config: GPT2Config, B: int, interventions: dict[str, Tensor]) -> None:
+    """Raise ValueError unless k and v of all layers are recorded, (1 or B, H, P, D), and no mask acts on keys."""
+    expected = f"k and v of {config.n_layer} layers, each (1 or {B}, {config.n_head}, P, {config.head_width})"
+    for name in ("k", "v"):
+        shapes = [tuple(record.shape) for record in records.get(name, [])]
+        fits = all(len(shape) == 4 and shape == (shape[0], *shapes[0][1:]) for shape in shapes)
+        if len(shapes) != config.n_layer or not fits or shapes[0][0] not in (1, B):
+            raise ValueError(f"past: expected {expected}, got {len(shapes)} of {name}: {sorted(set(shapes))}")
+        if shapes[0][1::2] != (config.n_head, config.head_width):
+            raise ValueError(f"past: expected {expected}, got {shapes[0]}")
+    if masks := {"attn_mask", "attn_gate"} & interventions.keys():
+        raise ValueError(f"{' and '.join(sorted(masks))}: they name no past tokens; give the whole texts, or no mask")
+
+
 def check_lengths(lengths: Any, B: int, T: int) -> None:
     """Raise ValueError unless `lengths` is int64 (B,) and, where its values can be seen, within 1 .. T."""
     check_per_row("lengths", lengths, B, 1, T, "real tokens")
