@@ -1,6 +1,8 @@
 """What a language model says behind the prompts of all texts, and of inputs without content.
 
-All that one prompt is asked runs together, so that its examples run once. Letters: N texts, K classes, W label words."""
+All that one prompt is asked runs together, so that its examples run once.
+
+Letters: N texts, K classes, W label words."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
