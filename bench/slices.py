@@ -60,11 +60,8 @@ class Amount:
         if quick:
             return cls(3, 2 * faster, 24 * faster, 2)
         large = config.block_weights > 2e7
-        few = 2 if large else 8
-        prompts = 4 if large else 32
+        few, prompts = (2, 4) if large else (8, 32)
         return cls(5, few * faster, (8 if large else 64) * faster, 1 if large else 8, prompts)
-            5, (2 if large else 8) * faster, (8 if large else 64) * faster, 1 if large else 8, 4 if large else 32
-        )
 
 
 def group_by_length(lengths: NDArray[np.integer], amount: Amount) -> list[list[Positions]]:
