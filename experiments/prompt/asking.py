@@ -6,9 +6,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from data.prompts import Template
-from lab.demonstrations import draw_demonstrations
 from lab.progress import TRAINING_SHARE, console, forecast, progress_bar
 from lab.prompted import Prompted
 from lab.prompts import Demonstration
@@ -18,8 +19,10 @@ from model import InputError
 
 from .demonstrations import check_fit, draw_settings, find_nearest_settings, list_orders
 from .scoring import Answers, Setting, draw_contexts, list_answers, list_prompts, score_channel, score_setting
+from .tables import tabulate_scores
 
 USUAL_SHOTS = (1, 4)  # of each class
+ORDERS = 24  # of one draw
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +47,35 @@ class Asking:
         return draw_contexts(self.study.texts["train"], self.seed)
 
     @property
-    def shares(self) -> np.ndarray:
+    def shares(self) -> NDArray[np.float64]:
         """The share of each class in train, float64 (K,)."""
         counts = np.bincount(self.study.texts["train"].targets, minlength=len(self.study.clf.labels))
         return counts / counts.sum()
+
+    def tabulate(self, answers: Sequence[Answers]) -> pd.DataFrame:
+        """Return the scores of these answers, see `tabulate_scores`."""
+        targets = {split: texts.targets for split, texts in self.texts.items()}
+        return tabulate_scores(answers, targets, self.study.clf.labels, self.shares, self.prompted.name)
+
+    def fit_shots(
+        self, wanted: Sequence[int] | None, templates: Sequence[Template], pool: Sequence[Demonstration], draws: int
+    ) -> list[int]:
+        """Return the numbers of shots whose prompts fit into the network's context, whatever template is chosen.
+
+        Raises InputError where one that is wanted does not fit; of the usual ones those that fit are taken."""
+        fitting, words = [], self.prompted.words
+        for shots in USUAL_SHOTS if wanted is None else filter(None, wanted):
+            try:
+                for template in templates:
+                    settings = draw_settings(template, pool, shots, draws, words, self.seed)
+                    check_fit(settings, self.texts, self.prompted)
+            except InputError as error:
+                if wanted is not None:
+                    raise
+                console.print(f"No prompts with {shots} examples of each class: {error}", soft_wrap=True)
+            else:
+                fitting.append(shots)
+        return fitting
 
     def list_few_shot(
         self, template: Template, pool: Sequence[Demonstration], shots: Sequence[int], draws: int
@@ -122,34 +150,3 @@ class Asking:
         channel = len(self.study.clf.labels) * of_texts * (config.block_weights + config.vocab_size * config.n_embd)
         rate = TRAINING_SHARE * self.prompted.device.product_rate()
         return forecast(f"{rounds * n:,} prompts take", products + channel, rate, self.prompted.device)
-
-
-ORDERS = 24
-
-
-def fit_shots(
-    asked: Sequence[int] | None,
-    templates: Sequence[Template],
-    pool: Sequence[Demonstration],
-    prompted: Prompted,
-    texts: dict[str, Texts],
-    draws: int,
-    seed: int,
-) -> list[int]:
-    """Return the numbers of shots whose prompts fit into the network's context, for any of the templates.
-
-    Raises InputError where one that was asked for does not; of the usual ones those that fit are taken."""
-    fitting = []
-    for shots in asked if asked is not None else USUAL_SHOTS:
-        if not shots:
-            continue
-        try:
-            for template in templates:
-                check_fit(draw_settings(template, pool, shots, draws, prompted.words, seed), texts, prompted)
-        except InputError as error:
-            if asked is not None:
-                raise
-            console.print(f"no prompts with {shots} examples of each class: {error}", soft_wrap=True)
-            continue
-        fitting.append(shots)
-    return fitting
