@@ -17,8 +17,8 @@ from model import GPT2Config, save
 
 PRIORS = ["uniform", "train"]
 TABLES = {
-    "scores": "model,template,verbalizer,shots,draw,order,last_class,correction,prior,split,n,accuracy,macro_f1,auc,ece,"
-    "ci_low,ci_high,predicted_share_fear,predicted_share_joy,predicted_share_sadness,label_mass,entropy",
+    "scores": "model,template,verbalizer,shots,draw,order,last_class,correction,prior,split,n,accuracy,macro_f1,auc,"
+    "ece,ci_low,ci_high,predicted_share_fear,predicted_share_joy,predicted_share_sadness,label_mass,entropy",
     "predictions": "split,index,text,label,predicted,lp_fear,lp_joy,lp_sadness,b_fear,b_joy,b_sadness",
     "biases": "template,verbalizer,shots,draw",
     "demonstrations": "shots,draw,order,position,index,text,label",
@@ -129,7 +129,7 @@ def check_predictions(tables: dict[str, pd.DataFrame]) -> None:
         targets = pd.Categorical(predictions.loc[rows, "label"], categories=labels).codes
         macro_f1 = prediction_metrics(targets, predicted, labels)["macro_f1"]
         assert np.isclose(scores.loc[scores["split"] == split, "macro_f1"], macro_f1).any()
-    assert (np.array(labels)[difference.argmax(axis=1)] == predictions["predicted"]).mean() > 0.9
+    assert (np.array(labels)[(log_probs - b).argmax(axis=1)] == predictions["predicted"]).mean() > 0.9
 
 
 @pytest.mark.parametrize(
