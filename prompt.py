@@ -82,7 +82,7 @@ def main(options: Options) -> int:
         settings = asking.list_few_shot(template, pool, shots, options.draws)
         answers += asking.ask_channel(Setting(template)) + asking.ask(settings)
         tables = tabulate(asking, add_ensembles(answers), settings)
-        tables["curve"] = measure_curve(study, prompted, pool, asking.texts["test"], folder / "results", options.seed)
+        tables["curve"] = measure_curve(pool, asking.texts["test"], prompted, asking.folder, options.seed)
         heads, left_out = close_heads(asking, template)
         write(folder, tables | heads, asking, first, left_out)
     return 0
@@ -98,7 +98,7 @@ def tabulate(asking: Asking, answers: Sequence[Answers], settings: Sequence[Sett
         "scores": scores,
         "predictions": tabulate_predictions(answers, choose(scores), asking.texts, labels, asking.shares),
         "biases": tabulate_biases(answers, labels),
-        "demonstrations": tabulate_demonstrations(settings),
+        "demonstrations": tabulate_demonstrations(settings, asking.texts, labels),
         "chosen": chosen,
         "compared": compared,
     }
