@@ -24,11 +24,12 @@ class WordsAndRest(nn.Module):
 
     def __init__(self, wte: nn.Embedding, tokens: Sequence[int]) -> None:
         super().__init__()
-        self.wte = wte
+        self.shared = (wte,)  # in a tuple, so that states hold its weights once, as the trunk's
         self.register_buffer("tokens", torch.tensor(tokens), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = F.linear(x, self.wte.weight).float()  # (..., V)
+        (wte,) = self.shared
+        logits = F.linear(x, wte.weight).float()  # (..., V)
         others = logits.index_fill(-1, self.tokens, -torch.inf).logsumexp(dim=-1, keepdim=True)
         return torch.cat([logits[..., self.tokens], others], dim=-1)
 
