@@ -68,8 +68,12 @@ def test_loss_and_gradients_are_those_of_transformers(lm, lm_reference):
     torch.testing.assert_close(got, (wte, c_attn.T), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"recompute": True}, {"tokens": 14}])
-def test_a_step_goes_down_the_weighted_loss_over_the_vocabulary(lm, options):
+@pytest.mark.parametrize(
+    "options", [{}, {"recompute": True}, {"tokens": 14}, pytest.param({"compiled": True}, marks=pytest.mark.slow)]
+)
+def test_a_step_goes_down_the_weighted_loss_over_the_vocabulary(lm, monkeypatch, options):
+    plain = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **how: plain(model, backend="aot_eager", fullgraph=True, **how))
     batch = make_batch()
     logits = lm(batch.ids, batch.lengths)[torch.arange(len(LENGTHS)), batch.lengths - 1]
     targets = torch.tensor(TOKENS)[batch.targets]
