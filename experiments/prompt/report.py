@@ -35,5 +35,5 @@ def report(
 
 
 def describe_prompt(prompted: Prompted, template: Template, text: str, answers: Sequence[Answers]) -> Section:
-    """Return what the network reads for the first text of `answers`, with its token ids and those of the label words."""
+    """Return what the network reads for a text, with the token ids, and those of the label words."""
     raise NotImplementedError

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import entr
-from scipy.stats import rankdata
 
-from lab.metrics import calibration_bins, expected_calibration_error, resampled_prediction_metrics
+from lab.metrics import Ints, resampled_metrics, resampled_prediction_metrics
 from lab.stats import interval, resamples
 from lab.texts import Texts
 
@@ -23,7 +22,6 @@ NEAREST = "nearest"  # the draw where each text has its own examples
 PRIORS = ("uniform", "train")
 KEY = ["template", "verbalizer", "shots", "draw", "order", "last_class", "correction"]  # of a row of scores, and prior
 SEEN_BEFORE = "batch_transductive"  # the correction that looks at the texts to be classified
-Ints = NDArray[np.integer]
 Row = dict[str, Any]
 
 
@@ -38,7 +36,7 @@ def tabulate_scores(
     bootstrap over the texts, with the same resamples for all rows. `auc`: one class against the rest, mean over the
     classes that are defined. `label_mass`: probability of all label words together, mean over the texts; NaN for the
     channel, which does not ask for it. `entropy`: of the corrected class probabilities, mean in nats."""
-    weights = {split: stack_resamples(len(each)) for split, each in targets.items()}
+    weights = {split: np.concatenate([*resamples(len(each))]) for split, each in targets.items()}
     rows = []
     for answer in answers:
         key = {"model": model} | {name: getattr(answer, name) for name in KEY}
@@ -52,41 +50,22 @@ def tabulate_scores(
     return pd.DataFrame(rows)
 
 
-def stack_resamples(n: int) -> Floats:
-    """Return weights (1 + draws, n): once every text, then how often each was drawn in each resample."""
-    return np.concatenate([np.ones((1, n)), *resamples(n)])
-
-
-def score(log_probs: Floats, targets: Ints, labels: Sequence[str], weights: Floats) -> Row:
-    """Return the scores of corrected log-probabilities (N, K) as a part of a row; weights: of `stack_resamples`."""
+def score(log_probs: Floats, targets: Ints, labels: Sequence[str], weights: NDArray[np.floating]) -> Row:
+    """Return the scores of corrected log-probabilities (N, K) as a part of a row; weights: resamples (draws, N)."""
     probabilities, predicted = np.exp(log_probs), log_probs.argmax(axis=1)
-    metrics = resampled_prediction_metrics(weights, targets, predicted, labels)
-    low, high = interval(metrics["macro_f1"][1:])
+    scores = resampled_metrics(np.ones((1, len(targets))), targets, probabilities, labels)
+    low, high = interval(resampled_prediction_metrics(weights, targets, predicted, labels)["macro_f1"])
     predicted_shares = np.bincount(predicted, minlength=len(labels)) / len(predicted)
     return {
-        "accuracy": metrics["accuracy"][0],
-        "macro_f1": metrics["macro_f1"][0],
-        "auc": measure_auc(probabilities, targets),
-        "ece": expected_calibration_error(calibration_bins(targets, probabilities)),
+        "accuracy": scores["accuracy"][0],
+        "macro_f1": scores["macro_f1"][0],
+        "auc": scores["macro_roc_auc"][0],
+        "ece": scores["ece"][0],
         "ci_low": low,
         "ci_high": high,
         **{f"predicted_share_{label}": share for label, share in zip(labels, predicted_shares, strict=True)},
         "entropy": entr(probabilities).sum(axis=1).mean(),
     }
-
-
-def measure_auc(probabilities: Floats, targets: Ints) -> float:
-    """Return the area under the ROC curve, one class against the rest: the mean over the classes where it is defined.
-
-    It is the share of pairs of a text of the class and another that stand in the right order, by the sum of ranks (Mann
-    & Whitney 1947); probabilities (N, K)."""
-    ranks, areas = rankdata(probabilities, axis=0), []
-    for k, of_class in enumerate(ranks.T):
-        positive = targets == k
-        n, others = int(positive.sum()), int((~positive).sum())
-        if n and others:
-            areas.append((of_class[positive].sum() - n * (n + 1) / 2) / (n * others))
-    return float(np.mean(areas)) if areas else np.nan
 
 
 def tabulate_biases(answers: Sequence[Answers], labels: Sequence[str]) -> pd.DataFrame:
@@ -136,16 +115,16 @@ def list_single(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that are neither an ensemble, nor transductive, nor another order of the same examples."""
     ensemble = (scores["template"] == ALL) | (scores["draw"] == ALL)
     other_order = scores["order"].str.isdigit() & (scores["order"] != "0")
-    return scores[~ensemble & ~other_order & (scores["correction"] != SEEN_BEFORE)]
+    return scores.loc[~ensemble & ~other_order & (scores["correction"] != SEEN_BEFORE)]
 
 
 def list_draws(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of single settings with random examples."""
     single = list_single(scores)
-    return single[single["draw"].str.isdigit()]
+    return single.loc[single["draw"].str.isdigit()]
 
 
-def find_answers(answers: Sequence[Answers], row: Mapping[str, Any], split: str) -> Answers:
+def find_answers(answers: Sequence[Answers], row: Mapping[Any, Any], split: str) -> Answers:
     """Return the answers that a row of scores is about, on a split."""
     return next(
         each for each in answers if each.split == split and all(getattr(each, name) == row[name] for name in KEY)
@@ -154,7 +133,7 @@ def find_answers(answers: Sequence[Answers], row: Mapping[str, Any], split: str)
 
 def tabulate_predictions(
     answers: Sequence[Answers],
-    chosen: Mapping[str, Any],
+    chosen: Mapping[Any, Any],
     texts: Mapping[str, Texts],
     labels: Sequence[str],
     shares: Floats,
@@ -168,7 +147,7 @@ def tabulate_predictions(
         answer = find_answers(answers, chosen, split)
         corrected = correct(answer.log_probs, answer.b, shares if chosen["prior"] == "train" else None)
         direct = find_direct(answers, chosen, split).log_probs
-        names = np.asarray(labels, dtype=object)
+        names = np.array(labels, dtype=object)
         columns = {
             "split": split,
             "index": each.positions,
@@ -182,6 +161,6 @@ def tabulate_predictions(
     return pd.concat(tables, ignore_index=True)
 
 
-def find_direct(answers: Sequence[Answers], row: Mapping[str, Any], split: str) -> Answers:
+def find_direct(answers: Sequence[Answers], row: Mapping[Any, Any], split: str) -> Answers:
     """Return what the prompt of a row of scores says without a correction."""
     return find_answers(answers, {**row, "correction": "direct"}, split)
