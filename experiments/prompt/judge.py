@@ -27,6 +27,7 @@ from .tables import (
     choose_over_draws,
     find_answers,
     list_draws,
+    list_shots,
     list_single,
     pick_best,
 )
@@ -108,7 +109,7 @@ def list_ways(answers: Sequence[Answers], scores: pd.DataFrame, shares: Floats) 
     templates = val[val["template"] == ALL]
     if len(templates):
         yield read(TEMPLATES, pick_best(templates, "ensembles of templates"))
-    for shots in sorted(set(list_draws(scores)["shots"])):
+    for shots in list_shots(scores):
         row = choose_over_draws(scores, shots) | {"shots": shots}
         rows = select(list_draws(scores), row, "test").to_dict("records")
         yield Way(FEW_SHOT, row, [classify(answers, each, shares) for each in rows])

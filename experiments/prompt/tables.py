@@ -103,7 +103,7 @@ def pick_best(val: pd.DataFrame, what: str) -> Row:
     """Return the row of largest macro-F1, the first of equals. Raises ValueError for an empty table."""
     if val.empty:
         raise ValueError(f"expected scores of {what} on val, got none")
-    return {str(name): value for name, value in val.loc[val["macro_f1"].idxmax()].items()}
+    return {str(name): value for name, value in val.iloc[int(val["macro_f1"].argmax())].items()}
 
 
 def choose_template(scores: pd.DataFrame) -> str:
@@ -122,6 +122,19 @@ def list_draws(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of single settings with random examples."""
     single = list_single(scores)
     return single.loc[single["draw"].str.isdigit()]
+
+
+def list_shots(scores: pd.DataFrame) -> list[int]:
+    """Return the numbers of shots that were asked for; a single draw of which all orders are studied is none."""
+    few = scores[scores["draw"].str.isdigit()].groupby("shots")[["draw", "order"]].nunique()
+    return [int(shots) for shots in few.index[(few["draw"] > 1) | (few["order"] == 1)]]
+
+
+def list_orders(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of settings whose examples were put into several orders."""
+    digits = scores[scores["draw"].str.isdigit() & scores["order"].str.isdigit()]
+    orders = digits.groupby(["template", "shots", "draw"])["order"].transform("nunique")
+    return digits.loc[orders > 1]
 
 
 def find_answers(answers: Sequence[Answers], row: Mapping[Any, Any], split: str) -> Answers:
