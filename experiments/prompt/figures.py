@@ -5,6 +5,7 @@ scores are those of test."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill as wrapped
 from typing import get_args
 
 import numpy as np
@@ -100,8 +101,7 @@ def read_references(chosen: pd.DataFrame, curve: pd.DataFrame) -> dict[str, tupl
 def draw_corrections(test: pd.DataFrame, chosen: pd.DataFrame, curve: pd.DataFrame, folder: Path, title: str) -> None:
     """Draw macro-F1 by correction, a dot per template or draw, a panel for each number of shots."""
     main = select_main(test)
-    panels = {0: "no examples: a dot per template"}
-    panels |= {shots: f"{shots} per class: a dot per draw" for shots in list_shots(test)}
+    panels = {0: "no examples"} | {shots: f"{shots} of each class" for shots in list_shots(test)}
     corrections = [each for each in CORRECTIONS if each in set(main["correction"])]
     figure = Figure(figsize=(WIDTH, 0.42 * len(corrections) + 2.9), layout="constrained")
     grid = list(figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False).flat)
@@ -114,26 +114,30 @@ def draw_corrections(test: pd.DataFrame, chosen: pd.DataFrame, curve: pd.DataFra
         for shown, (mark, size, colour, of_mark) in marks.items():
             if len(of_mark):
                 y = np.array([corrections.index(each) for each in of_mark["correction"]])
-                y = y + np.resize([-0.18, 0.0, 0.18], len(y))
+                y = y + 0.18 * (of_mark.groupby("correction").cumcount().to_numpy() % 3 - 1) * (mark != "D")
                 axes.plot(of_mark["macro_f1"], y, mark, color=colour, alpha=0.7, markersize=size, label=shown)
         for shown, (value, colour, line) in read_references(chosen, curve).items():
             axes.axvline(value, color=colour, linestyle=line, linewidth=1.5, label=shown)
         axes.set_title(panel_title(about, len(panels)), fontsize=11)
         axes.set_xlim(0, 1)
+        axes.set_xlabel("macro-F1")
         axes.grid(axis="y", visible=False)
     grid[0].set_yticks(range(len(corrections)), [name(each) for each in corrections])
     grid[0].set_ylim(len(corrections) - 0.5, -0.5)
-    figure.supxlabel("macro-F1")
     add_legend(figure, grid)
-    caption = "No dot was chosen: val chooses, these are all. Batch transductive sees the test texts, without labels."
-    add_heading(figure, f"{title}\nmacro-F1 on test by label-prior correction", f"macro-F1. {caption}")
+    caption = (
+        "A dot for each template without examples, else for each draw of examples. These are all that were asked, not "
+        "those that val chose. Batch transductive sees the test texts, without their labels."
+    )
+    add_heading(figure, f"{title}\nmacro-F1 on test by label-prior correction", caption)
     save_twice(figure, folder, "corrections")
 
 
-def add_legend(figure: Figure, grid: Sequence[Axes], columns: int = 4) -> None:
-    """Add one legend of everything that any of the panels shows, above them."""
+def add_legend(figure: Figure, grid: Sequence[Axes]) -> None:
+    """Add one legend of everything that any of the panels shows, beside them."""
     marks = {text: mark for axes in grid for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=columns, fontsize=10)
+    names = [wrapped(text, 16) for text in marks]
+    figure.legend(list(marks.values()), names, loc="outside right center", fontsize=10, handlelength=1.8)
 
 
 def colour_classes(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -158,9 +162,11 @@ def draw_shares(
     bars = {"true": [true.get(label, 0.0) for label in labels]}
     for correction in CORRECTIONS:
         for row in rows[rows["correction"] == correction].to_dict("records"):
-            prior = ", prior of train" if row["prior"] == "train" else ""
+            if row["prior"] == "train" and correction != way["correction"]:
+                continue
+            prior = "\nwith the prior of train" if row["prior"] == "train" else ""
             bars[name(correction) + prior] = [row[f"predicted_share_{label}"] for label in labels]
-    figure = Figure(figsize=(WIDTH, 0.36 * len(bars) + 2.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.4 * len(bars) + 2), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(bars))
     for label, (colour, hatch) in colour_classes(labels).items():
@@ -172,8 +178,9 @@ def draw_shares(
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.grid(axis="y", visible=False)
-    add_legend(figure, [axes], min(6, len(labels)))
-    caption = "Share of the test texts. A correction pulls towards equal shares, whether or not it reads the texts."
+    add_legend(figure, [axes])
+    axes.set_xlabel("share of the test texts")
+    caption = "A correction pulls towards equal shares, whether or not it reads the texts."
     add_heading(figure, f"{title}\nclasses predicted without examples, template {way['template']}", caption)
     save_twice(figure, folder, "shares")
 
@@ -235,7 +242,7 @@ def draw_curve(test: pd.DataFrame, chosen: pd.DataFrame, curve: pd.DataFrame, fo
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(0, 1)
     axes.set(xlabel="examples of each class", ylabel="macro-F1 on test")
-    add_legend(figure, [axes], 3)
+    add_legend(figure, [axes])
     caption = "Bands: from the worst to the best draw. At 0 and in prompts: the template that val chose."
     add_heading(figure, f"{title}\nwhat labelled examples give, in a prompt and without one", caption)
     save_twice(figure, folder, "curve")
@@ -261,9 +268,9 @@ def draw_orders(test: pd.DataFrame, labels: Sequence[str], folder: Path, title: 
         axes.grid(axis="x", visible=False)
     grid[0].set_ylabel("macro-F1 on test")
     grid[0].set_ylim(bottom=0)
-    add_legend(figure, grid, min(6, len(labels)))
+    add_legend(figure, grid)
     caption = "Grey: 95 % limits of each over the texts. From left to right: from the worst order to the best, direct."
-    heading = f"{title}\nthe same {shots} examples per class in {len(order)} orders, template {template}"
+    heading = f"{title}\nthe same examples, {shots} of each class, in {len(order)} orders, template {template}"
     add_heading(figure, heading, caption)
     save_twice(figure, folder, "orders")
 
@@ -283,22 +290,22 @@ def draw_heads(effects: pd.DataFrame, correlations: pd.DataFrame, folder: Path, 
     columns = len(classes) + 1
     width = max(WIDTH, 1.9 * columns)
     cell = (width - 1.5) / columns / shape[1] * 0.85
-    figure = Figure(figsize=(width, 2 * (cell * shape[0] + 0.9) + 1.7), layout="constrained")
+    figure = Figure(figsize=(width, 2 * (cell * shape[0] + 0.6) + 1.6), layout="constrained")
     grid = figure.subplots(2, columns, sharex=True, sharey=True)
     rank = correlations[correlations["correction"] == corrected].set_index("class")["spearman"]
     for row, (side, tables) in zip(grid, maps.items(), strict=True):
         limit = find_colour_limit(tables.values())
         for axes, (label, values) in zip(row, tables.items(), strict=True):
             draw_heat_map(axes, values, SIGNED, limit, min(cell, NUMBER - 0.01))
-            axes.set_title(f"{side}\n{panel_title(label, 9)}", fontsize=9)
-            if side == "prompt" and label in rank:
-                axes.set_title(f"{panel_title(label, 9)}\nrank corr. {rank[label]:.2f}\n{side}", fontsize=9)
-        row[0].set_ylabel("layer")
+            shown = "mean of absolutes" if label == OVERALL else panel_title(label, 9)
+            line = f"\nrank corr. {rank[label]:.2f}" if side == "prompt" and label in rank else ""
+            axes.set_title(shown + line, fontsize=10)
+        row[0].set_ylabel(f"{side}\nlayer")
+        row[0].set_xlabel("head")
         draw_scale(figure, list(row), "specific margin (nats)")
-    figure.supxlabel("head")
     caption = (
-        "Ablated minus whole, fill mean: red is loss. All texts: mean of the absolute values over the classes. The "
-        "scales of the two rows differ. Rank correlation over the heads of the two maps of a class."
+        "Ablated minus whole, fill mean: red is loss. First: mean of the absolute values over the classes. The "
+        "scales of the two rows differ. Rank correlation: of the heads of the map with those of the map below."
     )
     add_heading(figure, f"{title}\nheads in the prompt ({name(corrected)} correction) and in the classifier", caption)
     save_twice(figure, folder, "heads")
