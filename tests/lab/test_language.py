@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from experiments.pretrain.softmax import SampledSoftmax
 from lab.device import Device
-from lab.language import held_out_loss
-from model import masks
+from lab.language import held_out_loss, read_next, sum_log_probs
+from model import GPT2, masks
 
 V, C, N = 59, 7, 11
 CPU = Device(torch.device("cpu"), "fp32")
@@ -122,3 +122,58 @@ def test_held_out_loss_is_without_dropout_and_of_the_full_softmax(lm):
     for parameter in lm.parameters():
         parameter.data.zero_()
     assert held_out_loss(lm, blocks, CPU) == pytest.approx(math.log(101))
+
+
+def draw_sequences(shared: int, *lengths: int) -> list[list[int]]:
+    """Return random texts that have their first tokens in common, and then another one each."""
+    rng = np.random.default_rng(0)
+    beginning = rng.integers(1, 101, shared).tolist()
+    return [[*beginning, 7 + i, *rng.integers(1, 101, n).tolist()] for i, n in enumerate(lengths)]
+
+
+def read_with_transformers(reference, ids: list[int]) -> torch.Tensor:
+    with torch.no_grad():
+        return reference.hf(torch.tensor([ids])).logits[0].log_softmax(dim=-1)
+
+
+@pytest.mark.parametrize("shared", [0, 1, 5])
+def test_next_tokens_are_those_of_transformers(lm_reference, shared):
+    sequences, tokens, done = draw_sequences(shared, 3, 0, 6, 1), [5, 0, 100], []
+    ours = read_next(lm_reference.ours, sequences, tokens, CPU, done.append)
+    expected = [read_with_transformers(lm_reference, ids)[-1, tokens].tolist() for ids in sequences]
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    assert sum(done) == 4
+
+
+def test_one_text_and_texts_that_are_alike(lm_reference):
+    (ids,) = draw_sequences(5, 3)
+    expected = read_with_transformers(lm_reference, ids)[-1, [5]].tolist()
+    np.testing.assert_allclose(read_next(lm_reference.ours, [ids], [5], CPU), [expected], atol=1e-5)
+    np.testing.assert_allclose(read_next(lm_reference.ours, [ids] * 3, [5], CPU), [expected] * 3, atol=1e-5)
+    np.testing.assert_allclose(
+        read_next(lm_reference.ours, [ids, ids[:-1]], [5], CPU)[1],
+        read_with_transformers(lm_reference, ids[:-1])[-1, [5]].tolist(),
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("start", [1, 3, 6])
+def test_sums_over_tokens_are_those_of_transformers(lm_reference, start):
+    sequences = draw_sequences(5, 3, 1, 6)
+    expected = []
+    for ids in sequences:
+        log_probs = read_with_transformers(lm_reference, ids)
+        expected.append(sum(log_probs[t - 1, ids[t]].item() for t in range(start, len(ids))))
+    np.testing.assert_allclose(sum_log_probs(lm_reference.ours, sequences, start, CPU), expected, atol=2e-5)
+
+
+def test_a_common_beginning_runs_once(lm_reference, monkeypatch):
+    run, tokens = GPT2.run, []
+
+    def count(trunk, x, *arguments, **options):
+        tokens.append(x.shape[0] * x.shape[1])
+        return run(trunk, x, *arguments, **options)
+
+    monkeypatch.setattr(GPT2, "run", count)
+    read_next(lm_reference.ours, draw_sequences(6, *[2] * 20), [5], CPU)
+    assert sum(tokens) == 6 + 20 * 3
