@@ -52,6 +52,13 @@ class Sweeps:
     def __init__(self, study: Study, folder: Path, limit: int, seed: int, neutral: str | None = None) -> None:
         self.study, self.folder, self.seed, self.neutral = study, folder, seed, neutral
         self.texts = {split: study.draw_texts(split, limit, seed) for split in ("val", "test")}
+        if neutral == "val" and len(self.texts["val"]) < 2:
+            raise InputError("the label prior is a mean over val: expected at least 2 texts of val; take more --texts")
+
+    @property
+    def splits(self) -> list[str]:
+        """The names of all texts that a plan runs on: val, test, and those that b comes from."""
+        return [*self.texts, *([self.neutral] if self.neutral and self.neutral not in self.texts else [])]
 
     def find_texts(self, split: str) -> Texts:
         """Return the texts that are swept: of val or test, or others of the study by their name."""
@@ -83,6 +90,11 @@ class Sweeps:
     def baseline(self, split: str) -> Logits:
         """Return the logits (N, K) of the network as it is."""
         return self.logits(Plan("none", "zero", {split: [BASELINE]}), split, int)[:, 0, 0]
+
+    @property
+    def baseline_b(self) -> Logits | float:
+        """What is taken out of the log-probabilities of the network as it is: b (K,), or 0."""
+        return self.measure_b(Plan("none", "zero", {"val": [BASELINE]}))[0, 0] if self.neutral else 0.0
 
     def run(self, plans: Sequence[Plan]) -> dict[tuple[str, str, str], Logits]:
         """Return the logits (N, U, R, K) of plans, by name, fill and split."""

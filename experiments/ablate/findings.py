@@ -157,8 +157,9 @@ def estimate_importance(sweeps: Sweeps, ablated: Logits, fill: str) -> pd.DataFr
     text = np.arange(len(texts))
     before = read_logits(sweeps.baseline("val")[None, :, None]).log_probs[0, text, texts.targets]  # (N,)
     after = read_logits(np.moveaxis(ablated, 0, 1)).log_probs[:, text, texts.targets]  # (L * H, N)
+    b, fills = sweeps.baseline_b, sweeps.fills(fill, "val")
     gradients = study.device.run_on_first(  # the order of heads follows from it, and GPUs may round differently
-        lambda: gate_gradients(study.clf, texts.sequences, texts.targets, sweeps.fills(fill, "val"), study.device)
+        lambda: gate_gradients(study.clf, texts.sequences, texts.targets, fills, study.device, b)
     )
     rises = (before - after).T.reshape(gradients.shape)
     return tabulate_importance(gradients, rises, texts.targets, study.clf.labels).assign(fill=fill)
