@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.compared import UNIT
 from lab.fills import DRAWS
 from lab.prompted import REFERENCE
 from lab.report import render
@@ -18,7 +19,6 @@ from lab.texts import OVERALL
 from lab.units import RANDOM
 
 from .importance import KEEP, Smallest
-from .verdicts import UNIT
 from .wording import ACTIONS, DONE, KINDS, NOUNS, ORDERS, add_names
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
