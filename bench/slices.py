@@ -51,6 +51,7 @@ class Amount:
     steps: int  # of fine-tuning in each
     texts: int  # of the sweep in each
     pairs: int  # of texts, of patching in each
+    prompts: int = 8  # with examples that run again, in each
 
     @classmethod
     def choose(cls, config: GPT2Config, device: Device, quick: bool) -> "Amount":
@@ -59,7 +60,8 @@ class Amount:
         if quick:
             return cls(3, 2 * faster, 24 * faster, 2)
         large = config.block_weights > 2e7
-        return cls(5, (2 if large else 8) * faster, (8 if large else 64) * faster, 1 if large else 8)
+        few, prompts = (2, 4) if large else (8, 32)
+        return cls(5, few * faster, (8 if large else 64) * faster, 1 if large else 8, prompts)
 
 
 def group_by_length(lengths: NDArray[np.integer], amount: Amount) -> list[list[Positions]]:

@@ -1,4 +1,4 @@
-"""Fine-tuning, the sweep over all heads, and patching, beside peers: `make bench`, `make bench-quick`.
+"""Fine-tuning, the sweep over all heads, patching and prompts, beside peers: `make bench`, `make bench-quick`.
 
 The peers are `transformers` and, where it is installed, TransformerLens. Weights are random. All contestants get the
 same texts, batches and precision. Each computes in its own process, and they take turns (`turns.py`): first a chunk to
@@ -12,10 +12,11 @@ warm up, then the timed chunks, whose median counts.
   position 5. headgate patches every cell of a pair. The others run one forward pass of the text for each cell, equally
   long for all, so they patch one head of each layer at every second position. headgate knows some results without
   computing them; these cells count as done: those before position 5, and those of the last layer but its last position.
+- Prompts: 16 examples of 26 random tokens stand before texts of as many (`prompts.py`).
 - Model FLOP utilisation (MFU): the plain algorithm's multiply-adds per second, divided by the fastest matrix product
   measured in between. The plain algorithm multiplies each real token with each weight of the blocks' matrices, three
-  times in training; the attention's own products, a few percent at most, do not count. Work that headgate's sweep
-  and patching spare counts as done, so their MFU can exceed 1.
+  times in training; the attention's own products, a few percent at most, do not count. Work that headgate's sweep,
+  patching and prompts spare counts as done, so their MFU can exceed 1.
 """
 
 import importlib.util
@@ -54,6 +55,7 @@ from .contestants import (
     train_hf,
 )
 from .latency import measure_latency
+from .prompts import time_prompts
 from .scaling import draw_scaling, measure_scaling
 from .slices import (
     BATCH,
@@ -101,9 +103,11 @@ def main(options: Options) -> int:
                 swept = time_head_sweep(config, path, texts["test"], amount, device)
             with console.status(f"{name}: patching"):
                 patched = time_patching(config, path, amount, device)
+            with console.status(f"{name}: prompts"):
+                prompted = time_prompts(config, path, amount, device)
             with console.status(f"{name}: switches in the live page"):
                 latency.append(measure_latency(name, replace(device, precision="fp32"), 50 if options.quick else 200))
-            rows += [{"shape": name} | row for row in [*tuned, *swept, *patched]]
+            rows += [{"shape": name} | row for row in [*tuned, *swept, *patched, *prompted]]
         save(load_classifier("gpt2-mini", corpus.labels), f"{folder}/pretrained", tokenizer)
         with console.status("bf16 beside fp32"):
             agreement = correlate_bf16(f"{folder}/pretrained", texts["test"], 16 if options.quick else 64, device)

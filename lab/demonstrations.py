@@ -1,6 +1,6 @@
 """Examples for prompts: texts of train that stand in no other split, drawn at random."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -59,9 +59,9 @@ def draw_demonstrations(
 ) -> tuple[Demonstration, ...]:
     """Return `shots` texts of each of K classes in random order, where class `draw` mod K comes last.
 
-    A draw of more shots holds the texts of the same draw of fewer, and ends in the same one. Raises InputError where a
-    class has too few."""
-    chosen: list[Demonstration] = []
+    A draw of more shots holds the texts of the same draw of fewer: of each class they stand first. Raises InputError
+    where a class has too few."""
+    drawn: list[Iterator[Demonstration]] = []
     for k, label in enumerate(words.labels):
         of_class = [each for each in pool if each.target == k]
         if len(of_class) < shots:
@@ -70,9 +70,8 @@ def draw_demonstrations(
                 f"{len(of_class):,} of {label}; take at most {len(of_class):,}"
             )
         order = np.random.default_rng((seed, draw, k, *b"examples of a class")).permutation(len(of_class))
-        chosen += [of_class[i] for i in order[:shots]]
-    if not shots:
-        return ()
-    last = chosen.pop(draw % len(words.labels) * shots)
+        drawn.append(iter([of_class[i] for i in order]))
+    classes = np.repeat(np.arange(len(drawn)), shots).tolist()
+    last = [classes.pop(draw % len(drawn) * shots)] if shots else []
     rng = np.random.default_rng((seed, draw, shots, *b"order of the examples"))
-    return (*(chosen[i] for i in rng.permutation(len(chosen))), last)
+    return tuple(next(drawn[k]) for k in [*rng.permutation(classes).tolist(), *last])

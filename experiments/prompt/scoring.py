@@ -189,7 +189,7 @@ def score_channel(
         template.fill_channel(words.words[each.target][0], each.text) + BETWEEN for each in setting.demonstrations
     )
     for k, of_class in enumerate(words.words):
-        start = len(prompted.tokenizer.encode(examples + template.fill_channel(of_class[0], "").rstrip()))
+        start = len(prompted.tokenizer.encode(examples + template.fill_channel(of_class[0], "").rstrip(" ")))
         sequences = prompted.encode([examples + template.fill_channel(of_class[0], text) for text in texts.strings])
         about = {
             "weights": prompted.weights,
