@@ -62,7 +62,7 @@ class PromptStudy(Study):
     `texts` has val and test, REFERENCE texts of train, the prompt without a text (DOMAIN), and other inputs without
     content by name, all of class 0."""
 
-    bare: Study  # the run, whose texts are asked about
+    bare: Study  # the run with its texts as the corpus has them
     prompted: Prompted
     template: Template
     demonstrations: tuple[Demonstration, ...]
@@ -83,7 +83,7 @@ class PromptStudy(Study):
 
     def provenance(self, texts: str, seed: int) -> list[str]:
         asked = [self.describe(), f"prompt: {self.template.prompt!r}", self.prompted.words.describe(self.tokenizer)]
-        return [*asked, *super().provenance(texts, seed)]
+        return [*asked, *self.bare.provenance(texts, seed)]
 
     def find_text(self, texts: Texts) -> list[NDArray[np.bool_]]:
         """Return the tokens of each prompt that hold some of its text: bool (T,) each."""
@@ -110,7 +110,7 @@ def make_prompt_study(
     """Return the study of a prompt: a classifier that reads the label words, and the prompts of the study's texts.
 
     neutral: texts without content, by name. Raises InputError as `read_with_words` and `encode_prompts` do."""
-    words = prompted.words
+    words, study = prompted.words, replace(study.without_template(), weights=prompted.weights)
 
     def ask(texts: Texts) -> Texts:
         prompts = [write_prompt(template, text, demonstrations, words) for text in texts.strings]
@@ -127,6 +127,6 @@ def make_prompt_study(
     domain = make_texts(DOMAIN, [examples + template.domain])
     prompts = {name: ask(each) for name, each in texts.items()}
     prompts[DOMAIN] = replace(domain, sequences=prompted.encode(domain.strings))
-    inherited = {**vars(study), "clf": clf, "texts": prompts}
-    inherited |= {"tokenizer": prompted.tokenizer, "weights": prompted.weights, "has_classifier": True}
-    return PromptStudy(**inherited, bare=study, prompted=prompted, template=template, demonstrations=demonstrations)
+    inherited = {**vars(study), "clf": clf, "texts": prompts, "template": template}
+    inherited |= {"tokenizer": prompted.tokenizer, "has_classifier": True}
+    return PromptStudy(**inherited, bare=study, prompted=prompted, demonstrations=demonstrations)
