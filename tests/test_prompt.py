@@ -119,9 +119,6 @@ def check_predictions(tables: dict[str, pd.DataFrame]) -> None:
     """What was predicted is what lp - b says, and scores as scores.csv says of the way that val chose."""
     predictions, scores = tables["predictions"], tables["scores"]
     labels = [name.removeprefix("lp_") for name in predictions if name.startswith("lp_")]
-    difference = (
-        predictions[[f"lp_{k}" for k in labels]].to_numpy() - predictions[[f"b_{k}" for k in labels]].to_numpy()
-    )
     for split, n in (("val", 31), ("test", 32)):
         rows = predictions["split"] == split
         assert rows.sum() == n
