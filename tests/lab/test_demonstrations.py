@@ -67,6 +67,8 @@ def test_a_draw_holds_as_many_texts_of_each_class_and_the_last_class_rotates():
         assert len(set(draw)) == 12
     assert [draw[-1].target for draw in draws] == [0, 1, 2, 0, 1, 2]
     assert all(set(one) != set(other) for one, other in pairwise(draws))
+    places = [{each.index // 3 for each in draws[0] if each.target == k} for k in range(3)]  # in the class
+    assert places[0] != places[1] != places[2] != places[0]  # no class decides for another
 
 
 def test_no_class_stands_at_one_place_but_the_last():

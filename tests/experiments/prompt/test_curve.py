@@ -118,6 +118,7 @@ def test_fine_tuning_takes_the_steps_that_it_says_and_leaves_the_language_model_
 
     def note(clf, batch, prompted):
         assert clf.training
+        assert all(parameter.requires_grad for parameter in clf.parameters())
         sizes.append(len(batch.ids))
         return compute_loss(clf, batch, prompted)
 

@@ -62,6 +62,11 @@ def test_the_orders_are_different_ones_of_the_same_examples(K, examples, n, last
     assert orders[0] == draw_settings(TEMPLATE, pool, settings[0].shots, 1, words, 0)[0].demonstrations
 
 
+def test_no_order_is_drawn_twice_with_any_seed():
+    for seed in range(9):
+        assert len({each.demonstrations for each in list_orders(TEMPLATE, pool_of(5), words_of(5), seed)}) == 24
+
+
 def test_the_seed_decides_the_orders():
     one, same, other = (list_orders(TEMPLATE, pool_of(6), words_of(6), seed) for seed in (0, 0, 1))
     assert [each.demonstrations for each in one] == [each.demonstrations for each in same]
@@ -106,8 +111,9 @@ def test_the_nearest_examples_are_those_of_a_plain_loop(random_lm, tmp_path):
 
 
 def test_of_equally_near_ones_the_first_comes_first():
-    vectors = np.array([[0, 2], [3, 0], [0, 1], [0, 0]], np.float32)
-    assert list(rank_neighbours(np.array([[0, 1], [1, 0]], np.float32), vectors, 3)) == [[0, 2, 1], [1, 0, 2]]
+    vectors = np.array([[0, 2], [3, 0], [0, 1], [0, 0], [0, -1]], np.float32)  # the fourth is at the centre: cosine 0
+    asked = np.array([[0, 1], [1, 0], [0, -3]], np.float32)
+    assert list(rank_neighbours(asked, vectors, 4)) == [[0, 2, 1, 3], [1, 0, 2, 3], [4, 1, 3, 0]]
 
 
 def test_more_neighbours_than_texts_are_refused(random_lm, tmp_path):
@@ -132,14 +138,18 @@ def test_what_does_not_fit_is_refused_with_the_number_that_does():
 
 
 def test_the_number_that_fits_is_that_of_the_first_examples_of_each_class():
-    prompted, long = open_planted(plant_lm()), "the " * 75 + "day"  # 76 tokens, 81 as an example
-    texts = ["the", "the", "the", long, "the", "the"]  # of classes 0, 1, 2, 0, 1, 2; 6 tokens as an example, the short
-    setting = Setting(TEMPLATE, 2, "0", "0", tuple(Demonstration(i, text, i % 3) for i, text in enumerate(texts)))
+    prompted, long = open_planted(plant_lm()), "the " * 75 + "day"  # 76 tokens, 81 as an example; "the" is 6
+    texts, targets = ["the", long, "the", "the", "the", "the"], [0, 0, 1, 1, 2, 2]
+    setting = Setting(TEMPLATE, 2, "0", "0", tuple(map(Demonstration, range(6), texts, targets)))
     test = {"test": texts_of("test", ["the " * 200 + "day"])}  # 201 tokens, 203 in the template
     with pytest.raises(InputError, match=r"would have 314; at most --shots 1 fit"):
         check_fit([setting], test, prompted)
-    # of the nearest, the nearest: two shots are six examples
-    nearest = {"test": [tuple(reversed(setting.demonstrations))]}
+    long_first = Setting(TEMPLATE, 2, "1", "0", setting.demonstrations[1::-1] + setting.demonstrations[2:])
+    for settings in ([setting, long_first], [long_first, setting]):  # what fits, fits all
+        with pytest.raises(InputError, match=r"at most --shots 0 fit"):
+            check_fit(settings, test, prompted)
+    # of the nearest, the nearest: one shot is three examples
+    nearest = {"test": [setting.demonstrations]}
     for order, fits in (("near_to_far", 0), ("far_to_near", 1)):
         with pytest.raises(InputError, match=rf"--shots 2: .* would have 314; at most --shots {fits} fit"):
             check_fit([Setting(TEMPLATE, 2, "nearest", order, nearest=nearest)], test, prompted)
