@@ -64,7 +64,7 @@ class PromptStudy(Study):
 
     bare: Study  # the run, whose texts are asked about
     prompted: Prompted
-    template: Template
+    asking: Template
     demonstrations: tuple[Demonstration, ...]
 
     def majority(self, texts: Texts) -> float:
@@ -72,25 +72,25 @@ class PromptStudy(Study):
 
     def identity(self, *texts: Texts) -> dict[str, Any]:
         words = self.prompted.words
-        prompt = write_prompt(self.template, TEXT, self.demonstrations, words)
+        prompt = write_prompt(self.asking, TEXT, self.demonstrations, words)
         return super().identity(*texts) | {"prompt": prompt, "words": [list(ids) for ids in words.flat]}
 
     def describe(self) -> str:
         """Return what is asked, in words."""
         shots = len(self.demonstrations) // len(self.clf.labels)
         examples = f"{shots} examples of each class" if self.demonstrations else "no example"
-        return f"the language model {self.prompted.name}, asked with the prompt {self.template.name} and {examples}"
+        return f"the language model {self.prompted.name}, asked with the prompt {self.asking.name} and {examples}"
 
     def provenance(self, texts: str, seed: int) -> list[str]:
-        asked = [self.describe(), f"prompt: {self.template.prompt!r}", self.prompted.words.describe(self.tokenizer)]
+        asked = [self.describe(), f"prompt: {self.asking.prompt!r}", self.prompted.words.describe(self.tokenizer)]
         return [*asked, *super().provenance(texts, seed)]
 
     def find_text(self, texts: Texts) -> list[NDArray[np.bool_]]:
         """Return the tokens of each prompt that hold some of its text: bool (T,) each."""
         if texts.split == DOMAIN:
             return [np.zeros(len(ids), dtype=bool) for ids in texts.sequences]
-        behind = self.template.prompt.partition(TEXT)[2]
-        empty = write_prompt(self.template, "", self.demonstrations, self.prompted.words)
+        behind = self.asking.prompt.partition(TEXT)[2]
+        empty = write_prompt(self.asking, "", self.demonstrations, self.prompted.words)
         first, masks = len(empty) - len(behind), []
         for prompt in texts.strings:
             last = len(prompt) - len(behind)
@@ -129,4 +129,4 @@ def make_prompt_study(
     prompts[DOMAIN] = replace(domain, sequences=prompted.encode(domain.strings))
     inherited = {**vars(study), "clf": clf, "texts": prompts}
     inherited |= {"tokenizer": prompted.tokenizer, "weights": prompted.weights, "has_classifier": True}
-    return PromptStudy(**inherited, bare=study, prompted=prompted, template=template, demonstrations=demonstrations)
+    return PromptStudy(**inherited, bare=study, prompted=prompted, asking=template, demonstrations=demonstrations)
