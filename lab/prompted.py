@@ -78,7 +78,7 @@ class PromptStudy(Study):
     def describe(self) -> str:
         """Return what is asked, in words."""
         shots = len(self.demonstrations) // len(self.clf.labels)
-        examples = f"{shots} examples of each class" if self.demonstrations else "no example"
+        examples = f"{shots} example{'s' * (shots > 1)} of each class" if self.demonstrations else "no example"
         return f"the language model {self.prompted.name}, asked with the prompt {self.asking.name} and {examples}"
 
     def provenance(self, texts: str, seed: int) -> list[str]:
