@@ -1,15 +1,18 @@
 """The table of results: each corpus, with all weights tuned and the head alone, over several seeds: `make paper`.
 
-With `--init pretrained random` it holds both starts, and their difference on the same texts."""
+With `--init pretrained random` it holds both starts, and their difference on the same texts. With `--prompt` it
+says what the networks know without a head."""
 
 import shlex
 import sys
 from pathlib import Path
 
+import pandas as pd
 from rich.progress import track
 
 from experiments.paper import figures, report, results
 from experiments.paper.plan import Options, Run, describe_remaining, plan
+from experiments.paper.prompts import ask, list_asked, read_prompts
 from lab import output, runs
 from lab.cli import command
 from lab.device import Device
@@ -25,10 +28,14 @@ def main(options: Options) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with runs.lock_folder(folder, "wait, or choose another --run"):
         train_missing(planned, device)
+        asked = list_asked(planned) if options.prompt else []
+        for run in asked:
+            ask(run)
+        prompts = read_prompts(asked)
         shown = track(planned, "ROC AUC on the training texts", console=console)
-        write_results(folder, [run.measure(device) for run in shown])
-    differences = ", differences.csv" if len(options.init) == 2 else ""
-    console.print(f"{folder}: results.md, results.csv{differences} and results.png are written")
+        write_results(folder, [run.measure(device) for run in shown], prompts)
+    others = ", differences.csv" * (len(options.init) == 2) + ", prompts.csv" * options.prompt
+    console.print(f"{folder}: results.md, results.csv{others} and results.png are written")
     return 0
 
 
@@ -44,8 +51,9 @@ def train_missing(planned: list[Run], device: Device) -> None:
         console.print(f"{run.folder}: {scores}. {describe_remaining(planned, device)}")
 
 
-def write_results(folder: Path, measured: list[results.MeasuredRun]) -> None:
-    """Write results.csv, results.md and results.png, and differences.csv where there are two starts."""
+def write_results(folder: Path, measured: list[results.MeasuredRun], prompts: pd.DataFrame) -> None:
+    """Write results.csv, results.md and results.png, differences.csv where there are two starts, and prompts.csv where
+    networks were asked without a head."""
     table, differences = results.tidy(measured), results.differences(measured)
     accuracies = results.accuracies_on_test(table)
     words = shlex.join(["python", "paper.py", *sys.argv[1:]])
@@ -53,7 +61,9 @@ def write_results(folder: Path, measured: list[results.MeasuredRun]) -> None:
         output.write_csv(new / "results.csv", table)
         if not differences.empty:
             output.write_csv(new / "differences.csv", differences)
-        output.write_text(new / "results.md", report.report(measured, table, differences, words))
+        if not prompts.empty:
+            output.write_csv(new / "prompts.csv", prompts)
+        output.write_text(new / "results.md", report.report(measured, table, differences, prompts, words))
         figures.draw_forest(
             accuracies, new / "results.png", "accuracy on the test split, with its 95 % bootstrap interval"
         )

@@ -62,41 +62,35 @@ class PromptStudy(Study):
     `texts` has val and test, REFERENCE texts of train, the prompt without a text (DOMAIN), and other inputs without
     content by name, all of class 0."""
 
-    bare: Study  # the run, whose texts are asked about
+    bare: Study  # the run with its texts as the corpus has them
     prompted: Prompted
-    asking: Template
+    template: Template
     demonstrations: tuple[Demonstration, ...]
 
     def majority(self, texts: Texts) -> float:
         return self.bare.majority(texts)
 
     def identity(self, *texts: Texts) -> dict[str, Any]:
-        words = self.prompted.words
-        prompt = write_prompt(self.asking, TEXT, self.demonstrations, words)
-        return super().identity(*texts) | {"prompt": prompt, "words": [list(ids) for ids in words.flat]}
+        words = [list(ids) for ids in self.prompted.words.flat]
+        return super().identity(*texts) | {"prompt": self.fill(TEXT), "words": words}
 
     def describe(self) -> str:
         """Return what is asked, in words."""
         shots = len(self.demonstrations) // len(self.clf.labels)
         examples = f"{shots} example{'s' * (shots > 1)} of each class" if self.demonstrations else "no example"
-        return f"the language model {self.prompted.name}, asked with the prompt {self.asking.name} and {examples}"
+        return f"the language model {self.prompted.name}, asked with the prompt {self.template.name} and {examples}"
 
     def provenance(self, texts: str, seed: int) -> list[str]:
-        asked = [self.describe(), f"prompt: {self.asking.prompt!r}", self.prompted.words.describe(self.tokenizer)]
-        return [*asked, *super().provenance(texts, seed)]
+        asked = [self.describe(), f"prompt: {self.template.prompt!r}", self.prompted.words.describe(self.tokenizer)]
+        return [*asked, *self.bare.provenance(texts, seed)]
+
+    def fill(self, text: str) -> str:
+        return write_prompt(self.template, text, self.demonstrations, self.prompted.words)
 
     def find_text(self, texts: Texts) -> list[NDArray[np.bool_]]:
-        """Return the tokens of each prompt that hold some of its text: bool (T,) each."""
         if texts.split == DOMAIN:
             return [np.zeros(len(ids), dtype=bool) for ids in texts.sequences]
-        behind = self.asking.prompt.partition(TEXT)[2]
-        empty = write_prompt(self.asking, "", self.demonstrations, self.prompted.words)
-        first, masks = len(empty) - len(behind), []
-        for prompt in texts.strings:
-            last = len(prompt) - len(behind)
-            pieces = self.tokenizer.pieces(prompt)
-            masks.append(np.array([end > first and start < last for _, start, end in pieces], dtype=bool))
-        return masks
+        return super().find_text(texts)
 
 
 def make_prompt_study(
@@ -110,7 +104,7 @@ def make_prompt_study(
     """Return the study of a prompt: a classifier that reads the label words, and the prompts of the study's texts.
 
     neutral: texts without content, by name. Raises InputError as `read_with_words` and `encode_prompts` do."""
-    words = prompted.words
+    words, study = prompted.words, replace(study.without_template(), weights=prompted.weights)
 
     def ask(texts: Texts) -> Texts:
         prompts = [write_prompt(template, text, demonstrations, words) for text in texts.strings]
@@ -127,6 +121,6 @@ def make_prompt_study(
     domain = make_texts(DOMAIN, [examples + template.domain])
     prompts = {name: ask(each) for name, each in texts.items()}
     prompts[DOMAIN] = replace(domain, sequences=prompted.encode(domain.strings))
-    inherited = {**vars(study), "clf": clf, "texts": prompts}
-    inherited |= {"tokenizer": prompted.tokenizer, "weights": prompted.weights, "has_classifier": True}
-    return PromptStudy(**inherited, bare=study, prompted=prompted, asking=template, demonstrations=demonstrations)
+    inherited = {**vars(study), "clf": clf, "texts": prompts, "template": template}
+    inherited |= {"tokenizer": prompted.tokenizer, "has_classifier": True}
+    return PromptStudy(**inherited, bare=study, prompted=prompted, demonstrations=demonstrations)

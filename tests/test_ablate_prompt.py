@@ -73,7 +73,7 @@ def test_a_prompt_is_ablated_in_a_folder_of_its_own_with_all_units(monkeypatch, 
         "example. Its label prior, the mean over the prompts of val, is taken out, anew under each ablation."
     )
     assert page[4].startswith("**One prompt.** Of 4 heads, each closed alone with fill mean, 1 matters")
-    assert "prompts of 300 training texts" in "\n".join(page)
+    assert "prompts of at most 300 training texts" in "\n".join(page)
     assert any("sad" in line and line.startswith("- label words") for line in page)
     effects = read_effects(FOLDER / "effects.csv")
     assert set(effects["kind"]) == {"head", "heads", "mlp", "layer", "mask", "cut", "words", "pair"}

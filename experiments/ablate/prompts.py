@@ -27,9 +27,9 @@ def ask(study: Study, name: str, shots: int, seed: int) -> PromptStudy:
     templates = read_templates([name])
     if len(templates) > 1:
         raise InputError(f"--prompt {name}: expected one template, got {', '.join(each.name for each in templates)}")
-    prompted = open_prompted(study, model=None, words=())
-    demonstrations = draw_demonstrations(make_pool(study), shots, 0, prompted.words, seed) if shots else ()
-    return make_prompt_study(study, prompted, templates[0], demonstrations, seed)
+    prompted, bare = open_prompted(study, model=None, words=()), study.without_template()
+    demonstrations = draw_demonstrations(make_pool(bare), shots, 0, prompted.words, seed) if shots else ()
+    return make_prompt_study(bare, prompted, templates[0], demonstrations, seed)
 
 
 def describe_prompt(study: Study, correction: Correction | None) -> str:

@@ -49,6 +49,7 @@ class Options:
     corpus: tuple[str, ...] = ("emotion", "rotten_tomatoes")  # names, folders, or files, split alike for each seed
     run: str = "paper"  # name of the results, with which the names of the runs begin
     seeds: int = 3  # how many runs of each kind, with seeds from 0
+    prompt: bool = False  # also ask the network of each corpus without a head, see docs/prompt.md
     epochs: int | None = None  # passes over the texts; None: 6 from random weights, 10 for the head alone, else 4
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
@@ -61,6 +62,8 @@ class Options:
         if not self.init or len(set(self.init)) < len(self.init):
             starts = " ".join(self.init) or "(nothing)"
             raise InputError(f"--init {starts}: expected pretrained, random, or each of them once")
+        if self.prompt and "pretrained" not in self.init:
+            raise InputError("--prompt: random weights know no words; add pretrained to --init")
         if self.run != replace_special(self.run) or self.run in ("", ".", "..", "latest"):
             raise InputError(f"--run {self.run}: expected a name of letters, digits, '.', '_' and '-', but not latest")
         if (runs.RUNS / self.run / "run.json").exists():
@@ -99,17 +102,7 @@ class Run:
     def train(self) -> None:
         """Train in another process. Raises InputError where that fails, KeyboardInterrupt where it was interrupted."""
         options = [word for name in PASSED_ON for word in (f"--{name}", str(getattr(self.settings, name)))]
-        arguments = [os.path.relpath(sys.executable), os.path.relpath(TRAIN), *options]
-        if (self.folder / "run.json").is_file():
-            arguments.append("--resume")
-        console.print(f"\n{shlex.join(arguments)}", soft_wrap=True)
-        code = call(arguments)
-        if code in (130, -signal.SIGINT):
-            raise KeyboardInterrupt
-        if code:
-            meaning = CODES.get(code, "ended from outside")
-            way_out = "see above; the same command goes on from here"
-            raise InputError(f"{self.folder}: train.py failed with exit code {code}, {meaning}; {way_out}")
+        run_script(TRAIN, [*options, *["--resume"] * (self.folder / "run.json").is_file()], self.folder)
 
     def measure(self, device: Device) -> results.MeasuredRun:
         """Read what the run measured, and add ROC AUC on its training texts.
@@ -125,6 +118,20 @@ class Run:
         metrics = read_json(self.folder / "metrics.json") | {"train": read_json(path)}
         predicted = results.read_predicted(self.folder / "predictions.csv", self.corpus)
         return results.MeasuredRun(read_json(self.folder / "run.json"), metrics, self.corpus.targets("test"), predicted)
+
+
+def run_script(script: Path, options: Sequence[str], folder: Path) -> None:
+    """Run a script that writes into a folder. Raises InputError where it fails, KeyboardInterrupt where it was
+    interrupted."""
+    arguments = [os.path.relpath(sys.executable), os.path.relpath(script), *options]
+    console.print(f"\n{shlex.join(arguments)}", soft_wrap=True)
+    code = call(arguments)
+    if code in (130, -signal.SIGINT):
+        raise KeyboardInterrupt
+    if code:
+        meaning = CODES.get(code, "ended from outside")
+        way_out = "see above; the same command goes on from here"
+        raise InputError(f"{folder}: {script.name} failed with exit code {code}, {meaning}; {way_out}")
 
 
 def plan(options: Options) -> list[Run]:

@@ -10,6 +10,8 @@ import pandas as pd
 from lab.report import label, render
 from model.config import PRESETS
 
+from .prompts import HEADER as PROMPT_HEADER
+from .prompts import list_prompts, list_published
 from .results import COMPARED, TUNED, MeasuredRun, Pair, pairs, published, start_of
 
 T = TypeVar("T")
@@ -23,8 +25,11 @@ COLUMNS = {  # of the table of scores: split and metric
 IN_FULL = ("test accuracy", "test macro-F1")  # each seed with its interval; of the others the mean alone
 
 
-def report(runs: Sequence[MeasuredRun], results: pd.DataFrame, differences: pd.DataFrame, command: str) -> str:
-    """Return the page about these runs, their `tidy` results and their `differences`, which may be empty."""
+def report(
+    runs: Sequence[MeasuredRun], results: pd.DataFrame, differences: pd.DataFrame, prompts: pd.DataFrame, command: str
+) -> str:
+    """Return the page about these runs, their `tidy` results, their `differences`, and what was read by `read_prompts`;
+    the last two may be empty."""
     first: dict[str, MeasuredRun] = {}  # run of each corpus
     for run in runs:
         first.setdefault(run.corpus, run)
@@ -43,6 +48,11 @@ def report(runs: Sequence[MeasuredRun], results: pd.DataFrame, differences: pd.D
         columns=list(COLUMNS),
         scores=[row for corpus, rows in groups for row in score_rows(first[str(corpus)], rows)],
         settings=settings_rows(matched),
+        prompts=list(list_prompts(prompts)) if len(prompts) else [],
+        prompt_header=PROMPT_HEADER,
+        published_prompts=list_published(
+            [(run.corpus, run.record["corpus"]["texts"]["test"]) for run in first.values()]
+        ),
         differences=[difference_row(row, matched[row["corpus"], row["tune"]]) for _, row in differences.iterrows()],
     )
 

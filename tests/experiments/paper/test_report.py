@@ -2,6 +2,7 @@
 
 import re
 
+import pandas as pd
 import pytest
 from pretended import SETTINGS, measured
 
@@ -9,8 +10,9 @@ from experiments.paper import results
 from experiments.paper.report import report
 
 
-def page(*runs):
-    return report(runs, results.tidy(runs), results.differences(runs), "python paper.py")
+def page(*runs, prompts=None):
+    asked = pd.DataFrame() if prompts is None else prompts
+    return report(runs, results.tidy(runs), results.differences(runs), asked, "python paper.py")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,109 @@
+"""What the networks of a paper say without a head: prompt.py is run, its scores are read, and others' stand beside."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from lab.report import label
+
+from .plan import Run, run_script
+from .results import OFFICIAL, title
+
+PROMPT = Path(__file__).parents[2] / "prompt.py"
+CHOSEN = Path("prompt/chosen.csv")  # in the folder of a run: what prompt.py writes
+WAYS = {  # of chosen.csv
+    "direct": "no examples, no correction",
+    "zero_shot": "no examples, corrected",
+    "few_shot": "examples, corrected, mean over draws",
+}
+HEADER = ["corpus (test texts)", "prompt", "chosen on val", "macro-F1", "over draws: sd, worst", "accuracy"]
+TEXT = ("way", "template", "verbalizer", "correction", "prior", "metric")  # columns of chosen.csv; others: numbers
+
+
+@dataclass(frozen=True)
+class PublishedPrompt:
+    """A score of prompting that others report, in percent as they write it."""
+
+    corpus: str  # its title
+    network: str
+    prompt: str
+    score: str
+    source: str
+
+
+IDAICL = "Zhou et al. 2024, IDAICL, table"
+NOTEBOOK = "Hands-On Large Language Models, notebook of chapter 4"
+PUBLISHED = (
+    PublishedPrompt("rotten_tomatoes", "GPT-2 124M", "4 examples, mean (sd) of 5 seeds", "55.4 (7.4)", f"{IDAICL} 8"),
+    PublishedPrompt("rotten_tomatoes", "GPT-2 124M", "8 examples, mean (sd) of 5 seeds", "57.5 (9.7)", f"{IDAICL} 8"),
+    PublishedPrompt("rotten_tomatoes", "GPT-2 124M", "12 examples, mean (sd) of 5 seeds", "59.3 (5.6)", f"{IDAICL} 8"),
+    PublishedPrompt("rotten_tomatoes", "GPT-2 124M", "16 examples, mean (sd) of 5 seeds", "59.9 (6.6)", f"{IDAICL} 8"),
+    PublishedPrompt("rotten_tomatoes", "GPT-2 355M", "4, 8, 12, 16 examples", "50.5, 52.4, 55.2, 57.6", f"{IDAICL} 8"),
+    PublishedPrompt("rotten_tomatoes", "GPT-2 774M", "0, 1, 4 examples", "58.9, 54.3, 59.3", f"{IDAICL} 3"),
+    PublishedPrompt("rotten_tomatoes", "GPT-2 1.5B", "8 examples", "64.9", f"{IDAICL} 9"),
+    PublishedPrompt("rotten_tomatoes", "GPT-2 1.5B", "8 examples, contextual calibration", "74.5", f"{IDAICL} 9"),
+    PublishedPrompt("rotten_tomatoes", "GPT-Neo 2.7B", "8 examples", "70.6", f"{IDAICL} 9"),
+    PublishedPrompt("rotten_tomatoes", "GPT-Neo 2.7B", "8 examples, contextual calibration", "78.2", f"{IDAICL} 9"),
+    PublishedPrompt("rotten_tomatoes", "Flan-T5-small", "no examples", "84", NOTEBOOK),
+    PublishedPrompt("rotten_tomatoes", "ChatGPT 3.5", "no examples", "91", NOTEBOOK),
+)
+
+
+def list_asked(planned: Sequence[Run]) -> list[Run]:
+    """Return the run of each corpus whose start is asked without a head: that of seed 0 with all weights tuned. All
+    that are pretrained start from the same weights."""
+    chosen = {"init": "pretrained", "tune": "all", "seed": 0}
+    return [run for run in planned if all(getattr(run.settings, name) == value for name, value in chosen.items())]
+
+
+def ask(run: Run) -> None:
+    """Ask the network that a run starts from by prompt.py, in another process, unless that is done.
+
+    prompt.py takes up what an earlier call has computed. Raises as `run_script`."""
+    if not (run.folder / CHOSEN).is_file():
+        settings = run.settings
+        options = {"run": run.folder.name, "model": settings.model}
+        options |= {"device": settings.device, "precision": settings.precision}
+        run_script(PROMPT, [word for name, value in options.items() for word in (f"--{name}", value)], run.folder)
+
+
+def read_prompts(asked: Sequence[Run]) -> pd.DataFrame:
+    """Return what prompt.py chose for the run of each corpus, after a column `corpus`; no rows where none was asked."""
+    tables = [
+        pd.read_csv(run.folder / CHOSEN, dtype=dict.fromkeys(TEXT, str)).assign(corpus=run.corpus.name) for run in asked
+    ]
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["corpus"])
+    return table[["corpus", *table.columns.drop("corpus")]]
+
+
+def list_prompts(prompts: pd.DataFrame) -> Iterator[list[str]]:
+    """Yield the rows of the table of prompts, by HEADER, corpus by corpus."""
+    f1, accuracy = (prompts[prompts["metric"] == metric] for metric in ("macro_f1", "accuracy"))
+    both = f1.merge(accuracy, on=["corpus", "way", "shots"], suffixes=("", "_accuracy"))
+    for corpus, rows in both[both["way"].isin(WAYS)].groupby("corpus", sort=False):
+        for i, row in enumerate(rows.to_dict("records")):
+            shots = f"{row['shots']:.0f} of each class: " if row["shots"] else ""
+            yield [
+                "" if i else f"{label(str(corpus))} ({row['n']:,})",
+                shots + WAYS[row["way"]],
+                f"{label(row['template'])}, {row['verbalizer']}, {name(row['correction'])}, {row['prior']} prior",
+                f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]",
+                f"{row['sd']:.3f}, {row['worst']:.3f}" if row["draws"] > 1 else "",
+                f"{row['value_accuracy']:.3f} [{row['ci_low_accuracy']:.3f}, {row['ci_high_accuracy']:.3f}]",
+            ]
+
+
+def name(word: str) -> str:
+    return word.replace("_", " ")
+
+
+def list_published(corpora: Sequence[tuple[str, int]]) -> list[list[str]]:
+    """Return what others published on these corpora, by name and number of test texts, where they are the official."""
+    official = {title(corpus) for corpus, n in corpora if OFFICIAL.get(title(corpus)) == n}
+    return [
+        [label(each.corpus), each.network, each.prompt, f"*{each.score}*", each.source]
+        for each in PUBLISHED
+        if each.corpus in official
+    ]
