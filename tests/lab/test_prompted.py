@@ -98,3 +98,15 @@ def test_it_says_what_is_asked(study, prompted):
     assert say == "the language model planted, asked with the prompt feeling and no example"
     examples = (*EXAMPLES, Demonstration(2, "wind", 2))
     assert make_prompt_study(study, prompted, FEELING, examples, 0).describe().endswith("and 1 example of each class")
+
+
+def test_the_tokens_of_the_text_are_those_that_are_read_of_a_long_one(study):
+    prompts = [FEELING.fill(text) for text in study.texts["val"].strings]
+    whole = [TOKENIZER.encode(prompt) for prompt in prompts]
+    texts = replace(study.texts["val"], strings=prompts, sequences=[ids[-9:] for ids in whole])
+    masks = replace(study, template=FEELING).find_text(texts)
+    template = len(TOKENIZER.encode("\nThe feeling of this text is"))
+    assert {len(mask) for mask in masks} == {9}
+    assert {mask.tolist().count(True) for mask in masks} == {9 - template}
+    assert not any(mask[-template:].any() for mask in masks)
+    assert all(mask.all() for mask in study.find_text(study.texts["val"]))

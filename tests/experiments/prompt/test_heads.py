@@ -249,3 +249,14 @@ def test_another_seed_draws_other_texts(study, prompted, monkeypatch, tmp_path):
     overall = "split == 'test' and metric == 'log_prob' and `class` == 'all'"
     assert set(one.effects.query(overall)["n"]) == {30}
     assert not np.allclose(one.effects.query(overall)["baseline"], other.effects.query(overall)["baseline"])
+
+
+def test_a_run_that_answers_in_label_words_is_compared_as_it_was_trained(study, prompted, monkeypatch, tmp_path):
+    """Its classifier is the language model, and reads its own prompts: the same as the prompt without a correction."""
+    asked = make_prompt_study(study, prompted, FEELING, (), seed=0)
+    run = replace(study, clf=asked.clf, template=FEELING, texts={**asked.texts, "train": study.texts["train"]})
+    monkeypatch.setattr(Study, "without_template", lambda self: study)
+    heads = ask(run, prompted, tmp_path)
+    pairs = heads.effects.query("split == 'test' and metric == 'specific_margin'")
+    direct, classifier = (pairs[pairs["correction"] == name]["baseline"] for name in ("direct", CLASSIFIER))
+    np.testing.assert_allclose(direct, classifier, rtol=1e-5)
