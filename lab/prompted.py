@@ -71,32 +71,26 @@ class PromptStudy(Study):
         return self.bare.majority(texts)
 
     def identity(self, *texts: Texts) -> dict[str, Any]:
-        words = self.prompted.words
-        prompt = write_prompt(self.template, TEXT, self.demonstrations, words)
-        return super().identity(*texts) | {"prompt": prompt, "words": [list(ids) for ids in words.flat]}
+        words = [list(ids) for ids in self.prompted.words.flat]
+        return super().identity(*texts) | {"prompt": self.fill(TEXT), "words": words}
 
     def describe(self) -> str:
         """Return what is asked, in words."""
         shots = len(self.demonstrations) // len(self.clf.labels)
-        examples = f"{shots} examples of each class" if self.demonstrations else "no example"
+        examples = f"{shots} example{'s' * (shots > 1)} of each class" if self.demonstrations else "no example"
         return f"the language model {self.prompted.name}, asked with the prompt {self.template.name} and {examples}"
 
     def provenance(self, texts: str, seed: int) -> list[str]:
         asked = [self.describe(), f"prompt: {self.template.prompt!r}", self.prompted.words.describe(self.tokenizer)]
         return [*asked, *self.bare.provenance(texts, seed)]
 
+    def fill(self, text: str) -> str:
+        return write_prompt(self.template, text, self.demonstrations, self.prompted.words)
+
     def find_text(self, texts: Texts) -> list[NDArray[np.bool_]]:
-        """Return the tokens of each prompt that hold some of its text: bool (T,) each."""
         if texts.split == DOMAIN:
             return [np.zeros(len(ids), dtype=bool) for ids in texts.sequences]
-        behind = self.template.prompt.partition(TEXT)[2]
-        empty = write_prompt(self.template, "", self.demonstrations, self.prompted.words)
-        first, masks = len(empty) - len(behind), []
-        for prompt in texts.strings:
-            last = len(prompt) - len(behind)
-            pieces = self.tokenizer.pieces(prompt)
-            masks.append(np.array([end > first and start < last for _, start, end in pieces], dtype=bool))
-        return masks
+        return super().find_text(texts)
 
 
 def make_prompt_study(

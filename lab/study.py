@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data import Corpus, read_corpus
 from data.prompts import TEXT, Template
@@ -44,6 +45,16 @@ class Study:
     def fill(self, text: str) -> str:
         """Return what the network reads of a text: the text itself, or its prompt."""
         return self.template.fill(text) if self.template else text
+
+    def find_text(self, texts: Texts) -> list[NDArray[np.bool_]]:
+        """Return which tokens of what the network reads are of the text and not of its template: bool (T,) each."""
+        behind = len(self.template.prompt.partition(TEXT)[2]) if self.template else 0
+        first, masks = len(self.fill("")) - behind, []
+        for string, ids in zip(texts.strings, texts.sequences, strict=True):
+            last, pieces = len(string) - behind, self.tokenizer.pieces(string)
+            of_text = [end > first and start < last for _, start, end in pieces]
+            masks.append(np.array(of_text[-len(ids) :], dtype=bool))  # a long text was truncated to its end
+        return masks
 
     def without_template(self) -> "Study":
         """Return the study with the texts as the corpus has them, to put them into other templates."""

@@ -66,6 +66,7 @@ NOT_RUN = {  # commands by their beginning, and why; their targets and options a
     "python explore.py": "needs a file that the page has exported; tests/test_explore.py has one",
     "make rate": "serves until Ctrl-C; tests/test_rate.py starts it",
     "make agreement": "needs the answers of raters; tests/test_rate.py has some",
+    'make ablate ARGS="--prompt': "random weights know no words; tests/test_ablate_prompt.py has a planted network",
     "make patch MODEL": "only the official weights know whom the bag is given; tests/test_patch.py has a tiny model",
     "make test": "it would run this test again",
     "make lint": "runs no program of ours",

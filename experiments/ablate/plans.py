@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from data.words import word_classes
 from lab.progress import console
-from lab.prompted import PromptStudy
 from lab.sweeps import Plan, Sweeps
 from lab.texts import find_words
 from lab.units import each_head, each_layer, each_region, each_word_class, head_name, random_subspaces
@@ -59,7 +58,7 @@ def control_plans(
 
 
 def plan_words(sweeps: Sweeps) -> Plan:
-    """Plan to hide each class of words, and as many random tokens; of a prompt, of its text alone. Say which classes
+    """Plan to hide each class of words, and as many random tokens; of a prompt those of its text. Say which classes
     cannot be had."""
     study = sweeps.study
     classes, missing = word_classes(study.clf.labels)
@@ -69,7 +68,7 @@ def plan_words(sweeps: Sweeps) -> Plan:
     for split in sweeps.splits:
         texts = sweeps.find_texts(split)
         hidden = find_words(texts, study.tokenizer, classes)
-        if isinstance(study, PromptStudy):
+        if study.template:
             of_text = study.find_text(texts)
             hidden = {name: [*map(np.logical_and, rows, of_text)] for name, rows in hidden.items()}
         rng = np.random.default_rng((sweeps.seed, *split.encode()))

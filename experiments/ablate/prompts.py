@@ -20,13 +20,16 @@ MEANING: dict[Correction | None, str] = {
 def ask(study: Study, name: str, shots: int, seed: int) -> PromptStudy:
     """Return the study of a prompt: a template, by its name or file, behind the first draw of examples.
 
-    Raises InputError where there are several templates, and where a prompt does not fit into the context."""
+    Raises InputError where there are several templates, where the run began with random weights, which know no words,
+    and where a prompt does not fit into the context."""
+    if study.record["settings"]["init"] == "random" and study.record["settings"].get("head") != "words":
+        raise InputError(f"--prompt: {study.run} began with random weights, which cannot be asked; name another --run")
     templates = read_templates([name])
     if len(templates) > 1:
         raise InputError(f"--prompt {name}: expected one template, got {', '.join(each.name for each in templates)}")
-    prompted = open_prompted(study, model=None, words=())
-    demonstrations = draw_demonstrations(make_pool(study), shots, 0, prompted.words, seed) if shots else ()
-    return make_prompt_study(study, prompted, templates[0], demonstrations, seed)
+    prompted, bare = open_prompted(study, model=None, words=()), study.without_template()
+    demonstrations = draw_demonstrations(make_pool(bare), shots, 0, prompted.words, seed) if shots else ()
+    return make_prompt_study(bare, prompted, templates[0], demonstrations, seed)
 
 
 def describe_prompt(study: Study, correction: Correction | None) -> str:

@@ -67,15 +67,17 @@ def measure_heads(
 ) -> Heads:
     """Close each head of the language model behind the prompts of a setting, and each of the run's classifier.
 
-    texts: bare texts of val and test, of which TEXTS each are taken; contexts: texts of random words; folder: keeps
-    the logits. A closed head emits its mean over REFERENCE texts of train, in the same form. Raises InputError for
-    label words of several tokens."""
-    bare = replace(study, texts={**texts, "train": study.draw_texts("train", REFERENCE, seed)})
+    texts: texts of val and test as the corpus has them, of which TEXTS each are taken; contexts: texts of random words;
+    folder: keeps the logits. The classifier reads the texts as it was trained to. A closed head emits its mean over
+    REFERENCE texts of train, in the same form. Raises InputError for label words of several tokens."""
+    bare = study.without_template()
+    bare = replace(bare, texts={**texts, "train": bare.draw_texts("train", REFERENCE, seed)})
+    run = replace(study, texts={split: study.texts[split].select(each.positions) for split, each in bare.texts.items()})
     neutral = {NOTHING: CONTENT_FREE, RANDOM_WORDS: contexts}
     asked = make_prompt_study(bare, prompted, setting.template, setting.demonstrations, seed, neutral)
     without_content = (DOMAIN, *neutral)
     answers = correct_heads(close_heads(asked, f"heads-{setting.name}", (*SPLITS, *without_content), folder, seed))
-    classified = close_heads(bare, f"heads-{CLASSIFIER}", SPLITS, folder, seed)
+    classified = close_heads(run, f"heads-{CLASSIFIER}", SPLITS, folder, seed)
     labels, targets = study.clf.labels, {split: bare.draw_texts(split, TEXTS, seed).targets for split in SPLITS}
 
     def tabulate(networks: Mapping[str, Floats], correction: str, template: str) -> pd.DataFrame:

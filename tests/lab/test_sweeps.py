@@ -118,3 +118,43 @@ def test_a_device_that_computes_other_logits_is_refused(sweeps, monkeypatch, pre
     sweeps.study = replace(sweeps.study, device=Device(torch.device("cpu"), precision))
     sweeps.check_device()  # there is nothing to compare
     assert len(heads) == 8
+
+
+def test_what_neutral_texts_say_is_taken_out_under_the_same_ablation_and_draw(sweeps, tmp_path):
+    """Of val, per ablation and draw; the file has the logits as the network gives them."""
+    both = Plan("heads", "resample", dict.fromkeys(("val", "test"), each_head(planted().config)))
+    raw = {split: np.array(logits) for (_, _, split), logits in sweeps.run([both]).items()}
+    corrected = Sweeps(sweeps.study, tmp_path / "logits", 0, 0, neutral="val")
+    logits = corrected.run([both])
+    log_probs = {split: raw[split] - np.logaddexp.reduce(raw[split], axis=-1, keepdims=True) for split in raw}
+    b = sum(log_probs["val"]) / len(log_probs["val"])  # (U, R, K)
+    assert b.shape == (6, 10, 4)
+    assert b.std(axis=1).max() > 1e-3  # draws differ
+    assert b.std(axis=0).max() > 1e-3  # ablations, too
+    for split in raw:
+        np.testing.assert_allclose(logits["heads", "resample", split], log_probs[split] - b, atol=1e-5)
+        np.testing.assert_array_equal(np.load(tmp_path / "logits" / f"{split}-resample-heads.npy"), raw[split])
+
+
+def test_a_plan_of_test_alone_also_runs_on_the_neutral_texts(sweeps, tmp_path):
+    texts = sweeps.study.texts
+    study = replace(sweeps.study, texts=texts | {"domain": replace(texts["val"].select(np.arange(1)), split="domain")})
+    corrected = Sweeps(study, tmp_path / "logits", 0, 0, neutral="domain")
+    plain, without_domain = np.array(run(sweeps, plan())), run(corrected, plan())
+    domain = np.array(sweeps.run([Plan("heads", "zero", {"val": plan().ablations["test"]})])["heads", "zero", "val"])[0]
+    b = domain - np.logaddexp.reduce(domain, axis=-1, keepdims=True)
+    expected = plain - np.logaddexp.reduce(plain, axis=-1, keepdims=True) - b
+    np.testing.assert_allclose(without_domain, expected, atol=1e-5)
+    assert corrected.work([plan()]) == sweeps.work([plan()]) + 2 * 3 * len(study.texts["domain"].sequences[0])
+    assert corrected.splits == ["val", "test", "domain"]
+    whole = corrected.baseline("test")
+    raw = sweeps.baseline("test")
+    b = sweeps.baseline("val")[0]
+    difference = whole - (raw - b)
+    np.testing.assert_allclose(difference - difference.mean(axis=1, keepdims=True), 0, atol=1e-5)
+    np.testing.assert_allclose(corrected.baseline_b, b - np.logaddexp.reduce(b), atol=1e-5)
+
+
+def test_a_prior_of_a_single_text_is_refused(sweeps, tmp_path):
+    with pytest.raises(InputError, match="at least 2 texts of val"):
+        Sweeps(sweeps.study, tmp_path, 1, 0, neutral="val")
