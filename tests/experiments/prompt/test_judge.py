@@ -120,7 +120,7 @@ def test_chance_is_what_the_same_predictions_are_worth_on_average(ignorant):
     assert accuracy["reference_value"] == pytest.approx((counts[0] * counts[1]).sum() / n**2, abs=0.01)
     expected = np.mean(2 * counts[0] * counts[1] / n / (counts[0] + counts[1]))
     assert f1["reference_value"] == pytest.approx(expected, abs=0.01)
-    dealt = [(TARGETS == rng.permutation(predicted)).mean() for _ in range(4000)]
+    dealt = [(rng.permutation(predicted) == TARGETS).mean() for _ in range(4000)]
     assert accuracy["ci_low"] == pytest.approx(accuracy["value"] - np.quantile(dealt, 0.975), abs=0.02)
     assert accuracy["ci_high"] == pytest.approx(accuracy["value"] - np.quantile(dealt, 0.025), abs=0.02)
 
