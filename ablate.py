@@ -1,12 +1,12 @@
 """Which heads, layers and regions does each class need? `make ablate`, or `python ablate.py --help`.
 
 Every unit is taken out in turn, on the same texts, and what each class loses of its margin is compared with what random
-parts of the network take, and over runs with other seeds. Tables, pictures and report.md land in runs/NAME/ablate."""
+parts of the network take, and over runs with other seeds. Tables, pictures and report.md land in runs/NAME/ablate, with
+--prompt in runs/NAME/prompt/ablate."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -17,7 +17,8 @@ import tyro
 from experiments.ablate import figures, findings, seeds
 from experiments.ablate.findings import Tables
 from experiments.ablate.importance import Smallest, correlate_estimates, find_strongest
-from experiments.ablate.plans import control_plans, first_plans
+from experiments.ablate.plans import check_heads, control_plans, first_plans
+from experiments.ablate.prompts import NEUTRAL, Correction, ask, describe_prompt
 from experiments.ablate.report import report
 from experiments.ablate.verdicts import judge_units
 from lab import output
@@ -26,11 +27,11 @@ from lab.device import Device, DeviceName, Precision
 from lab.fills import FillName
 from lab.kept import open_analysis
 from lab.progress import console, forecast
+from lab.prompted import PromptStudy
 from lab.shares import LEAST
 from lab.study import open_study
 from lab.sweeps import Sweeps
-from lab.units import head_name
-from model import GPT2Config, InputError
+from model import InputError
 
 UnitName = Literal["heads", "layers", "regions", "words", "curves", "pairs", "smallest"]
 FOLLOW_UPS = {"curves", "pairs", "smallest"}  # units that are chosen by the effects of heads
@@ -48,6 +49,9 @@ class Options:
     corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
     units: tuple[UnitName, ...] = ("heads", "layers", "regions", "words", "curves")  # what to close, see docs/ablate.md
     fill: tuple[FillName, ...] = ("mean", "zero")  # what closed heads and MLPs emit; the first is the main one
+    prompt: str | None = None  # template: close parts of the language model that answers it, not of the classifier
+    shots: int = 0  # of a prompt: examples of each class that stand before the text
+    correction: Correction | None = None  # of a prompt: the label prior that is taken out; None: batch
     all: bool = False  # all units, fills and controls
     texts: int = 0  # at most so many of val and of test, drawn at random; 0: all
     class_: Annotated[str | None, tyro.conf.arg(name="class")] = None  # test and report this class alone; None: each
@@ -61,9 +65,13 @@ class Options:
 
     def resolved(self) -> "Options":
         """Check the options, and fill in what `all` and the units that need others stand for."""
-        check_ranges(self, texts=(0, np.inf), seed=(0, 2**32), controls=(0, 10_000), least=(1e-9, 1))
+        check_ranges(self, texts=(0, np.inf), seed=(0, 2**32), controls=(0, 10_000), least=(1e-9, 1), shots=(0, 1000))
         if not self.run or len(set(self.run)) < len(self.run):
             raise InputError(f"--run {' '.join(self.run) or '(nothing)'}: expected a run, or several different ones")
+        if self.prompt and len(self.run) > 1:
+            raise InputError("--prompt: expected one --run, for the language model that answers is the same for all")
+        if not self.prompt and (self.shots or self.correction):
+            raise InputError("--shots and --correction: expected a --prompt, such as feeling")
         if not self.units or not self.fill:
             raise InputError("--units and --fill: expected at least one of each")
         units, fill = set(self.units), self.fill
@@ -71,21 +79,25 @@ class Options:
             units, fill = set(get_args(UnitName)), get_args(FillName)
         if units & FOLLOW_UPS:
             units.add("heads")
-        return replace(self, units=tuple(name for name in get_args(UnitName) if name in units), fill=fill)
+        chosen, correction = tuple(name for name in get_args(UnitName) if name in units), self.correction
+        return replace(self, units=chosen, fill=fill, correction=correction or ("batch" if self.prompt else None))
 
 
 def main(options: Options) -> int:
     options, device = options.resolved(), Device.choose(options.device, options.precision)
     studies = [open_study(run, device, options.corpus) for run in options.run]
     seeds.check_alike(studies)
+    if options.prompt:
+        studies = [ask(study, options.prompt, options.shots, options.seed) for study in studies]
     check_heads(options.pairs, studies[0].clf.config)
     if options.class_:
         options = replace(options, class_=studies[0].find_class(options.class_))
     with ExitStack() as stack:
         opened = {}
         for study in studies:
-            folder = stack.enter_context(open_analysis(study.run / "ablate", "logits", options.resume, device))
-            opened[folder] = Sweeps(study, folder / "logits", options.texts, options.seed)
+            place = study.run / "prompt" / "ablate" if options.prompt else study.run / "ablate"
+            folder = stack.enter_context(open_analysis(place, "logits", options.resume, device))
+            opened[folder] = Sweeps(study, folder / "logits", options.texts, options.seed, NEUTRAL[options.correction])
             opened[folder].check_device()
         measured = {folder: measure(sweeps, options) for folder, sweeps in opened.items()}
         shared = {}
@@ -95,13 +107,6 @@ def main(options: Options) -> int:
         for folder, (tables, smallest) in measured.items():
             device.run_on_first(partial(write, folder, tables | shared, smallest, opened[folder], options))
     return 0
-
-
-def check_heads(names: tuple[str, ...], config: GPT2Config) -> None:
-    """Raise InputError unless these are none, or at least two different heads."""
-    heads = [head_name(head) for head in product(range(config.n_layer), range(config.n_head))]
-    if names and (len(set(names)) < 2 or not set(names) <= set(heads)):
-        raise InputError(f"--pairs {' '.join(names)}: expected two or more heads of {heads[0]} to {heads[-1]}")
 
 
 def measure(sweeps: Sweeps, options: Options) -> tuple[Tables, Smallest | None]:
@@ -142,6 +147,7 @@ def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweep
     study, test = sweeps.study, sweeps.texts["test"]
     number = ", ".join(f"{len(texts):,} texts of {split}" for split, texts in sweeps.texts.items())
     about = study.provenance(number, options.seed) + study.absent_classes(*sweeps.texts.values())
+    asked = describe_prompt(study, options.correction)
     majority, identity = study.majority(test), study.identity(*sweeps.texts.values())
     if options.class_:
         identity["classes"] = [options.class_]
@@ -151,10 +157,12 @@ def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweep
         if smallest:
             output.write_json(new / "smallest.json", {**smallest})
         title = f"run {study.run.name}: {len(test):,} test texts of {study.corpus.name}"
+        title += f"\n{study.describe()}" if isinstance(study, PromptStudy) else ""
         draw(new, tables, majority, options.least, title)
         page = report(
             about,
             tables,
+            asked=asked,
             pictures=figures.name_pictures(new, options.fill[0]),
             majority=majority,
             pretrained=study.record["settings"]["init"] == "pretrained",

@@ -65,7 +65,7 @@ def main(options: Options) -> int:
     check_ranges(options, texts=(0, np.inf), seed=(0, 2**32))
     device = Device.choose(options.device, "fp32")
     study = open_study(options.run, device, options.corpus)
-    shown = [record_text(study.clf, study.tokenizer, text) for text in options.text]
+    shown = [record_text(study.clf, study.tokenizer, study.fill(text)) for text in options.text]
     head = choose.find_head(options.head, study.clf.config) if options.head else None
     texts = study.draw_texts("test", options.texts, options.seed)
     with open_analysis(study.run / "attend", "sums", options.resume, device) as folder:

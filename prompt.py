@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from data.prompts import Template, read_templates
+from experiments.prompt import figures
+from experiments.prompt.asking import Asking
 from experiments.prompt.curve import measure_curve
 from experiments.prompt.demonstrations import tabulate_demonstrations
 from experiments.prompt.ensembles import add_ensembles
 from experiments.prompt.heads import measure_heads
 from experiments.prompt.judge import judge, predict_references
 from experiments.prompt.report import describe_prompt, report
-from experiments.prompt.tables import choose, choose_template, tabulate_biases, tabulate_predictions
-from lab.demonstrations import make_pool
-
-from data.prompts import Template, read_templates
-from experiments.prompt import figures
-from experiments.prompt.asking import Asking
 from experiments.prompt.scoring import Answers, Setting
+from experiments.prompt.tables import choose, choose_template, tabulate_biases, tabulate_predictions
 from lab import output
 from lab.cli import check_ranges, command
+from lab.demonstrations import make_pool
 from lab.device import Device, DeviceName, Precision
 from lab.kept import open_analysis
 from lab.progress import console
@@ -67,10 +67,10 @@ class Options:
 def main(options: Options) -> int:
     options.check()
     device = Device.choose(options.device, options.precision)
-    study = open_study(options.run, device, options.corpus).without_template()
+    study = open_study(options.run, device, options.corpus)
     prompted = open_prompted(study, options.model, options.words)
     console.print(prompted.words.describe(prompted.tokenizer), soft_wrap=True)
-    templates, pool = read_templates(options.template), make_pool(study)
+    templates, pool = read_templates(options.template), make_pool(study.without_template())
     with open_analysis(study.run / "prompt", "results", options.resume, device) as folder:
         asking = Asking(study, prompted, folder / "results", options.texts, options.seed, options.transductive)
         shots = asking.fit_shots(options.shots, templates, pool, options.draws)

@@ -1,4 +1,6 @@
-"""Fine-tune GPT-2 to classify texts, and measure the result: `make train`, or `python train.py --help`."""
+"""Fine-tune GPT-2 to classify texts, and measure the result: `make train`, or `python train.py --help`.
+
+The classes are those of a new layer or, with --head words, words that the language model says behind a prompt."""
 
 import time
 from dataclasses import replace
@@ -9,11 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 from rich.panel import Panel
-from torch import nn
 
 from data import Corpus, read_corpus
 from experiments.train import figures
 from experiments.train.measure import measure
+from experiments.train.start import choose_head, start_model
 from experiments.train.training import DivergedError, Training, shuffle_labels
 from lab import defaults, manifest, output, runs
 from lab.cli import command
@@ -22,7 +24,7 @@ from lab.device import Device
 from lab.progress import announce_training, console
 from lab.state import STATE
 from lab.texts import Texts, describe_texts, read_texts
-from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier
+from model import GPT2Config, InputError, Tokenizer
 from model.checkpoint import read_config
 from model.names import WEIGHTS
 
@@ -43,9 +45,12 @@ def main(options: Options) -> int:
 def train(options: Options, corpus: Corpus, device: Device, started: float) -> int:
     """Train and measure one run and return the exit code. started: `time.perf_counter()` when its work began."""
     config, tokenizer = read_config(options.model), Tokenizer.load(options.model)
-    texts = read_texts(corpus, tokenizer, config, options.truncate)
+    head = choose_head(options, corpus.labels)
+    texts = read_texts(corpus, tokenizer, config, options.truncate, head.template if head else None)
+    if head:
+        head.check(texts, tokenizer)
     torch.manual_seed(options.seed)
-    model = start_model(options, corpus.labels).to(device.device)
+    model = start_model(options, corpus.labels, head).to(device.device)
     memory = {"loading": device.peak_memory()}
     record = describe(options, corpus, device)
     record["texts"] = describe_texts(corpus, texts)
@@ -89,24 +94,9 @@ def choose_runs(options: Options, corpus: Corpus, device: Device) -> list[Option
 def describe(options: Options, corpus: Corpus, device: Device) -> dict[str, Any]:
     """Return the manifest of a run that begins."""
     weights = manifest.describe_weights(options.model, options.init)
-    return manifest.make_manifest(options, weights, manifest.describe_corpus(corpus), device)
-
-
-def start_model(options: Options, labels: tuple[str, ...]) -> GPT2Classifier:
-    """Load or make the classifier; only the parts that `tune` names are trainable."""
-    if options.init == "random":
-        model = GPT2Classifier(read_config(options.model, options.dropout), labels)
-    else:
-        model = load_classifier(options.model, labels, options.dropout)
-    if options.tune == "all":
-        return model
-    parts: list[nn.Module] = [model.score]
-    if blocks := options.tuned_blocks(model.config.n_layer):
-        parts += [*model.trunk.h[-blocks:], model.trunk.ln_f]
-    model.requires_grad_(False)
-    for part in parts:
-        part.requires_grad_(True)
-    return model
+    record = manifest.make_manifest(options, weights, manifest.describe_corpus(corpus), device)
+    head = choose_head(options, corpus.labels)
+    return record | {"prompt": head.describe()} if head else record
 
 
 def announce(config: GPT2Config, texts: dict[str, Texts], options: Options, device: Device) -> None:

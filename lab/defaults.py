@@ -12,6 +12,7 @@ from .cli import check_ranges
 from .device import Compile, DeviceName, Precision
 
 Init = Literal["pretrained", "random"]
+TEMPLATE = "feeling"  # in data/prompts.toml
 
 
 def choose_model(name: str, init: Init) -> tuple[str, str | None]:
@@ -40,7 +41,7 @@ def choose_corpus(source: str) -> tuple[str, str | None]:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Fine-tune GPT-2 to classify texts from their last token; the run lands in runs/NAME.
+    """Fine-tune GPT-2 to classify texts from their last token, or to name their class; the run lands in runs/NAME.
 
     After an interruption the same command with --resume goes on where it stopped."""
 
@@ -49,6 +50,9 @@ class TrainOptions:
     run: str | None = None  # name of the run; None: date and time
     resume: bool = False  # go on with a run that was interrupted: of this name, or the newest with these settings
     init: Init = "pretrained"  # the checkpoint's weights, or only its shape
+    head: Literal["classifier", "words"] = "classifier"  # a new layer; words: the language model names the class
+    template: str = TEMPLATE  # the prompt of --head words: a name in data/prompts.toml, or a file .toml of one template
+    words: tuple[str, ...] = ()  # label words of --head words, as label=word; else the first of data/prompts.toml
     tune: Literal["all", "head"] | int = "all"  # all weights, the head alone, or the last N blocks, ln_f and the head
     epochs: int | None = None  # passes over the texts; None: 6 from random weights, 10 for the head alone, else 4
     lr: float | None = None  # peak learning rate; None: by --init, --tune and width, 8.9e-5 for the pretrained gpt2
@@ -74,6 +78,10 @@ class TrainOptions:
         """Raise InputError for a number out of its range."""
         if isinstance(self.tune, int) and self.tune < 1:
             raise InputError(f"--tune {self.tune}: expected all, head, or at least 1 block")
+        if self.head == "words" and self.tune == "head":
+            raise InputError("--tune head: --head words adds no head to train alone; take --tune all, or blocks")
+        if self.head == "classifier" and (self.words or self.template != TEMPLATE):
+            raise InputError("--template and --words: a classifier reads no prompt; add --head words")
         share, any_, some = (0, 1), (0, math.inf), (1, math.inf)
         check_ranges(self, epochs=any_, lr=any_, weight_decay=any_, warmup=share, dropout=share)
         check_ranges(self, batch_size=some, clip=(1e-3, math.inf), split_seed=(0, 2**32))

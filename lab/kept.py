@@ -29,7 +29,7 @@ def open_analysis(folder: Path, kept: str, resume: bool, device: Device) -> Iter
     with ExitStack() as stack:
 
         def prepare() -> None:
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(lock_folder(folder, "wait for it"))
             (folder / kept).mkdir(exist_ok=True)
             remove_unfinished(folder / kept)

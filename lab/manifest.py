@@ -36,7 +36,8 @@ def make_manifest(options: Any, model: dict[str, Any], corpus: dict[str, Any], d
 
 def describe_settings(options: Any) -> dict[str, Any]:
     """Return all options but `resume`, which does not change the result, and `seeds`, of which each run has one."""
-    return {name: value for name, value in asdict(options).items() if name not in ("resume", "seeds")}
+    settings = {name: value for name, value in asdict(options).items() if name not in ("resume", "seeds")}
+    return {name: [*value] if isinstance(value, tuple) else value for name, value in settings.items()}  # as JSON
 
 
 def describe_corpus(corpus: Corpus) -> dict[str, Any]:

@@ -1,16 +1,24 @@
 """The language model of a run, opened for prompts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from data.prompts import TEXT, Template
 from model import GPT2LM, InputError, Tokenizer, hub, load_lm
 from model.names import WEIGHTS, find
 
 from .device import Device
-from .label_words import LabelWords, choose_words
-from .prompts import encode_prompts
+from .label_words import LabelWords, choose_words, read_with_words
+from .prompts import Demonstration, encode_prompts, write_prompt
 from .study import Study
-from .texts import check_pair
+from .texts import Texts, check_pair
+
+REFERENCE = 300  # texts of train whose prompts stand for all: what a closed head emits instead is made of them
+DOMAIN = "domain"  # the name of the prompt without a text
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,3 +53,80 @@ def open_prompted(study: Study, model: str | None, words: Sequence[str]) -> Prom
     lm = lm.to(study.device.device).requires_grad_(False)
     chosen = choose_words(study.clf.labels, words, tokenizer)
     return Prompted(name, lm, tokenizer, chosen, study.device, hub.content_hash(folder / WEIGHTS))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PromptStudy(Study):
+    """A study of a language model that is asked: its classifier reads the label words, and its texts are prompts.
+
+    `texts` has val and test, REFERENCE texts of train, the prompt without a text (DOMAIN), and other inputs without
+    content by name, all of class 0."""
+
+    bare: Study  # the run with its texts as the corpus has them
+    prompted: Prompted
+    template: Template
+    demonstrations: tuple[Demonstration, ...]
+
+    def majority(self, texts: Texts) -> float:
+        return self.bare.majority(texts)
+
+    def identity(self, *texts: Texts) -> dict[str, Any]:
+        words = self.prompted.words
+        prompt = write_prompt(self.template, TEXT, self.demonstrations, words)
+        return super().identity(*texts) | {"prompt": prompt, "words": [list(ids) for ids in words.flat]}
+
+    def describe(self) -> str:
+        """Return what is asked, in words."""
+        shots = len(self.demonstrations) // len(self.clf.labels)
+        examples = f"{shots} examples of each class" if self.demonstrations else "no example"
+        return f"the language model {self.prompted.name}, asked with the prompt {self.template.name} and {examples}"
+
+    def provenance(self, texts: str, seed: int) -> list[str]:
+        asked = [self.describe(), f"prompt: {self.template.prompt!r}", self.prompted.words.describe(self.tokenizer)]
+        return [*asked, *self.bare.provenance(texts, seed)]
+
+    def find_text(self, texts: Texts) -> list[NDArray[np.bool_]]:
+        """Return the tokens of each prompt that hold some of its text: bool (T,) each."""
+        if texts.split == DOMAIN:
+            return [np.zeros(len(ids), dtype=bool) for ids in texts.sequences]
+        behind = self.template.prompt.partition(TEXT)[2]
+        empty = write_prompt(self.template, "", self.demonstrations, self.prompted.words)
+        first, masks = len(empty) - len(behind), []
+        for prompt in texts.strings:
+            last = len(prompt) - len(behind)
+            pieces = self.tokenizer.pieces(prompt)
+            masks.append(np.array([end > first and start < last for _, start, end in pieces], dtype=bool))
+        return masks
+
+
+def make_prompt_study(
+    study: Study,
+    prompted: Prompted,
+    template: Template,
+    demonstrations: tuple[Demonstration, ...],
+    seed: int,
+    neutral: Mapping[str, Sequence[str]] | None = None,
+) -> PromptStudy:
+    """Return the study of a prompt: a classifier that reads the label words, and the prompts of the study's texts.
+
+    neutral: texts without content, by name. Raises InputError as `read_with_words` and `encode_prompts` do."""
+    words, study = prompted.words, replace(study.without_template(), weights=prompted.weights)
+
+    def ask(texts: Texts) -> Texts:
+        prompts = [write_prompt(template, text, demonstrations, words) for text in texts.strings]
+        return replace(texts, strings=prompts, sequences=prompted.encode(prompts), truncated=0)
+
+    def make_texts(name: str, strings: Sequence[str]) -> Texts:
+        n = len(strings)
+        return Texts(name, np.arange(n), list(strings), [[]] * n, np.zeros(n, dtype=np.int64))
+
+    clf = read_with_words(prompted.lm, words)
+    texts = {**study.texts, "train": study.draw_texts("train", REFERENCE, seed)}
+    texts |= {name: make_texts(name, strings) for name, strings in (neutral or {}).items()}
+    examples = write_prompt(template, "", demonstrations, words).removesuffix(template.fill(""))
+    domain = make_texts(DOMAIN, [examples + template.domain])
+    prompts = {name: ask(each) for name, each in texts.items()}
+    prompts[DOMAIN] = replace(domain, sequences=prompted.encode(domain.strings))
+    inherited = {**vars(study), "clf": clf, "texts": prompts, "template": template}
+    inherited |= {"tokenizer": prompted.tokenizer, "has_classifier": True}
+    return PromptStudy(**inherited, bare=study, prompted=prompted, demonstrations=demonstrations)

@@ -151,9 +151,11 @@ def check_identity(run: Path, manifest: dict[str, Any], record: dict[str, Any]) 
 
 
 def identity(run: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Return what must be the same for a run to go on: the settings, with the content of corpus and weights."""
+    """Return what must be the same for a run to go on: the settings, with the content of corpus, weights and, where it
+    was trained on prompts, of template and label words."""
     weights = record["model"].get("sha256") or record["model"]["shape"]
-    return record["settings"] | {"run": run.name, "corpus": record["corpus"]["sha256"], "model": weights}
+    content = {"run": run.name, "corpus": record["corpus"]["sha256"], "model": weights}
+    return record["settings"] | content | record.get("prompt", {})
 
 
 def discard_run(run: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from data import Corpus, read_corpus
-from model import GPT2Classifier, InputError, Tokenizer, hub, load_classifier
-from model.checkpoint import read_labels
+from data.prompts import TEXT, Template
+from model import GPT2Classifier, InputError, Tokenizer, hub
+from model.checkpoint import read_config, read_labels
 from model.files import read_json
 from model.names import WEIGHTS, find
 
@@ -17,11 +18,14 @@ from . import manifest, runs
 from .device import Device
 from .progress import console
 from .texts import OVERALL, Texts, describe_texts, read_texts
+from .word_head import load_network, read_word_head
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
     """A run under study; the classifier is in eval mode on the device, and nothing in it is trained.
+
+    Of a run of `train.py --head words`, it is the language model, read with label words, and `texts` are its prompts.
 
     The labels of `corpus` are as its files have them, in the order of the logits; those of `clf` are as tables and
     pictures name them, where `all` is no class."""
@@ -35,6 +39,19 @@ class Study:
     device: Device
     weights: str  # SHA-256 of its model.safetensors
     has_classifier: bool = True  # False: the score layer was freshly initialised
+    template: Template | None = None  # that makes the prompts; None: the network reads the texts as they are
+
+    def fill(self, text: str) -> str:
+        """Return what the network reads of a text: the text itself, or its prompt."""
+        return self.template.fill(text) if self.template else text
+
+    def without_template(self) -> "Study":
+        """Return the study with the texts as the corpus has them, to put them into other templates."""
+        if not self.template:
+            return self
+        truncate = self.record["settings"]["truncate"]
+        texts = read_texts(self.corpus, self.tokenizer, self.clf.config, truncate)
+        return replace(self, texts=texts, template=None)
 
     def draw_texts(self, split: str, limit: int = 0, seed: int = 0) -> Texts:
         """Return `limit` texts of a split, drawn at random; all of them where there are fewer, or for 0."""
@@ -78,9 +95,12 @@ class Study:
         """Return the lines of a report that say where its numbers come from; `texts` says how many were taken."""
         files = ", ".join(f"{Path(name).name} {sha256[:12]}" for name, sha256 in self.corpus.files.items())
         revision = f"revision {self.corpus.revision}" if self.corpus.revision else "local files"
+        words = ", ".join(self.record["prompt"]["words"].values()) if self.template else ""
+        asked = f"the network reads each text in the prompt {self.fill(TEXT)!r} and answers in label words: {words}"
         return [
             f"run: {self.run}, from {self.record['model']['name']} ({self.record['settings']['init']} weights)",
             f"SHA-256 of the weights: {self.weights}",
+            *([asked] if self.template else []),
             f"corpus: {self.corpus.name}, {revision}: {texts} (SHA-256: {files})",
             *manifest.describe_call(seed, self.device),
         ]
@@ -90,7 +110,8 @@ def open_study(run: str, device: Device, corpus: str | None = None, model: str |
     """Open the run of this name, with the corpus it was trained on or another one of the same classes.
 
     `model` puts another checkpoint in the place of the run's; one without a classifier gets a fresh score layer of
-    random weights. Raises InputError where there is no finished run, or its corpus has changed since."""
+    random weights or, where the run answers in label words, is asked for these in the run's prompts. Raises InputError
+    where there is no finished run, or its corpus has changed since."""
     folder, record = read_run(run)
     settings = record["settings"]
     split_seed = settings.get("split_seed", settings["seed"])  # one seed did both in earlier runs
@@ -99,18 +120,19 @@ def open_study(run: str, device: Device, corpus: str | None = None, model: str |
     if not corpus and sorted(data.files.values()) != sorted(record["corpus"]["sha256"].values()):
         raise InputError(f"{data.name} is no longer what {folder} was trained on; give the former one with --corpus")
     checkpoint = find(model) if model else folder
-    labels = read_labels(checkpoint)
-    clf = load_classifier(checkpoint, labels or data.labels)
-    clf = clf.to(device.device).eval().requires_grad_(False)
-    if set(data.labels) != set(clf.labels):
-        raise InputError(f"{data.name}: expected the classes {', '.join(clf.labels)}, got {', '.join(data.labels)}")
     tokenizer = Tokenizer.load(checkpoint)
-    data = replace(data, labels=clf.labels)  # in the order of the logits
-    texts = read_texts(data, tokenizer, clf.config, settings["truncate"])
+    head = read_word_head(record, tokenizer)
+    labels = head.words.labels if head else read_labels(checkpoint)
+    if labels and set(data.labels) != set(labels):
+        raise InputError(f"{data.name}: expected the classes {', '.join(labels)}, got {', '.join(data.labels)}")
+    data = replace(data, labels=labels or data.labels)  # in the order of the logits
+    template = head.template if head else None
+    texts = read_texts(data, tokenizer, read_config(checkpoint), settings["truncate"], template)
     describe_texts(data, texts)
+    clf = load_network(checkpoint, head, data.labels).to(device.device).eval().requires_grad_(False)
     clf.labels = rename_overall(data.labels)
-    weights = hub.content_hash(checkpoint / WEIGHTS)
-    return Study(folder, record, clf, tokenizer, data, texts, device, weights, has_classifier=labels is not None)
+    weights, has_classifier = hub.content_hash(checkpoint / WEIGHTS), labels is not None
+    return Study(folder, record, clf, tokenizer, data, texts, device, weights, has_classifier, template)
 
 
 def read_run(name: str) -> tuple[Path, dict[str, Any]]:

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import get_args
@@ -12,6 +12,7 @@ from typing import get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from data.batches import Batch, token_batches
 from model import GPT2Classifier, InputError
@@ -23,6 +24,7 @@ from .memory import halve_until_it_fits
 from .progress import progress_bar
 from .study import Study
 from .sweep import BASELINE, COPIES, Ablation, Fill, fill_zeros, run_ablations, sweep
+from .texts import Texts
 from .units import each_head
 
 AGREEMENT = {"fp32": 1e-3, "bf16": 0.1}  # how far logits may be off the CPU's in fp32, as a share of the largest
@@ -41,11 +43,26 @@ class Plan:
 
 
 class Sweeps:
-    """Runs plans on some texts of val and test; `folder` keeps their logits."""
+    """Runs plans on some texts of val and test; `folder` keeps their logits.
 
-    def __init__(self, study: Study, folder: Path, limit: int, seed: int) -> None:
-        self.study, self.folder, self.seed = study, folder, seed
+    neutral: the texts of the study, `val` or `domain`, whose mean log-probabilities b (K,) are taken out of those of
+    val and test; they are measured under the same ablation, with the same draw of the fill. What is kept on disk is as
+    the network has it. None: nothing is taken out."""
+
+    def __init__(self, study: Study, folder: Path, limit: int, seed: int, neutral: str | None = None) -> None:
+        self.study, self.folder, self.seed, self.neutral = study, folder, seed, neutral
         self.texts = {split: study.draw_texts(split, limit, seed) for split in ("val", "test")}
+        if neutral == "val" and len(self.texts["val"]) < 2:
+            raise InputError("the label prior is a mean over val: expected at least 2 texts of val; take more --texts")
+
+    @property
+    def splits(self) -> list[str]:
+        """The names of all texts that a plan runs on: val, test, and those that b comes from."""
+        return [*self.texts, *([self.neutral] if self.neutral and self.neutral not in self.texts else [])]
+
+    def find_texts(self, split: str) -> Texts:
+        """Return the texts that are swept: of val or test, or others of the study by their name."""
+        return self.texts[split] if split in self.texts else self.study.texts[split]
 
     @cached_property
     def means(self) -> fills.Means:
@@ -63,7 +80,7 @@ class Sweeps:
                 return [fills.class_mean(self.means, self.predicted(split))]
             case "resample":
                 clf, donors = self.study.clf, self.study.texts["train"].sequences
-                return fills.resample(clf, self.texts[split].sequences, donors, self.study.device, self.seed)
+                return fills.resample(clf, self.find_texts(split).sequences, donors, self.study.device, self.seed)
         raise ValueError(f"expected a fill of {get_args(fills.FillName)}, got {name!r}")
 
     def predicted(self, split: str) -> NDArray[np.int64]:
@@ -72,12 +89,17 @@ class Sweeps:
 
     def baseline(self, split: str) -> Logits:
         """Return the logits (N, K) of the network as it is."""
-        return self.logits(Plan("none", "zero", {split: [BASELINE]}), split, lambda texts: None)[:, 0, 0]
+        return self.logits(Plan("none", "zero", {split: [BASELINE]}), split, int)[:, 0, 0]
+
+    @property
+    def baseline_b(self) -> Logits | float:
+        """What is taken out of the log-probabilities of the network as it is: b (K,), or 0."""
+        return self.measure_b(Plan("none", "zero", {"val": [BASELINE]}))[0, 0] if self.neutral else 0.0
 
     def run(self, plans: Sequence[Plan]) -> dict[tuple[str, str, str], Logits]:
         """Return the logits (N, U, R, K) of plans, by name, fill and split."""
-        steps = [(plan, split) for plan in plans for split in plan.ablations]
-        total = sum(len(self.texts[split]) * len(plan.ablations[split]) for plan, split in steps)
+        steps = [(plan, split) for plan in map(self.add_neutral, plans) for split in plan.ablations]
+        total = sum(len(self.find_texts(split)) * len(plan.ablations[split]) for plan, split in steps)
         logits = {}
         if any(plan.fill in fills.FROM_MEANS for plan in plans):
             _ = self.means  # has a progress bar of its own
@@ -92,12 +114,33 @@ class Sweeps:
                 logits[plan.name, plan.fill, split] = self.logits(plan, split, advance)
         return logits
 
+    def add_neutral(self, plan: Plan) -> Plan:
+        """Let a plan also run on the texts that b comes from, first, with the ablations of another split."""
+        if not self.neutral or self.neutral in plan.ablations:
+            return plan
+        return replace(plan, ablations={self.neutral: next(iter(plan.ablations.values())), **plan.ablations})
+
     def logits(self, plan: Plan, split: str, advance: Callable[[int], object]) -> Logits:
-        """Return the logits (N, U, R, K) of a plan. They are written down as they come: after an interruption only the
-        rest is computed.
+        """Return the logits (N, U, R, K) of a plan; of val and test without b, if there is one: then they are
+        log-probabilities up to a constant of the text.
 
         `advance` is called with each number of texts that are done. Raises InputError where logits are not finite."""
-        study, texts, ablations = self.study, self.texts[split], plan.ablations[split]
+        plan = self.add_neutral(plan)
+        logits = self.sweep_plan(plan, split, advance)
+        if not self.neutral or split not in self.texts:
+            return logits
+        return np.asarray(log_softmax(logits, axis=-1) - self.measure_b(plan))
+
+    def measure_b(self, plan: Plan) -> Logits:
+        """Return b (U, R, K) under each ablation and draw: the mean log-probabilities of the neutral texts."""
+        assert self.neutral
+        logits = self.sweep_plan(self.add_neutral(plan), self.neutral, int)
+        return np.asarray(log_softmax(logits, axis=-1).mean(axis=0))
+
+    def sweep_plan(self, plan: Plan, split: str, advance: Callable[[int], object]) -> Logits:
+        """Return the logits (N, U, R, K) of a plan as the network has them. They are written down as they come: after
+        an interruption only the rest is computed. advance, errors: as for `logits`."""
+        study, texts, ablations = self.study, self.find_texts(split), plan.ablations[split]
         drawn = self.fills(plan.fill, split)
         shape = (len(texts), len(ablations), len(drawn), len(study.clf.labels))
         path = self.folder / f"{split}-{plan.fill}-{plan.name}.npy"
@@ -116,7 +159,7 @@ class Sweeps:
     def identity(self, plan: Plan, split: str) -> Identity:
         """Return what the logits of a plan depend on."""
         return {
-            **self.study.identity(self.texts[split]),
+            **self.study.identity(self.find_texts(split)),
             "seed": self.seed,
             "ablations": [ablation.name for ablation in plan.ablations[split]],
             "made_of": plan.made_of,
@@ -127,7 +170,7 @@ class Sweeps:
         """Return the SHA-256 of what a fill chooses for each text, its donors or the class left out; else nothing."""
         if fill == "resample":
             donors = self.study.texts["train"].sequences
-            choice = fills.choose_donors(self.texts[split].sequences, donors, self.seed)
+            choice = fills.choose_donors(self.find_texts(split).sequences, donors, self.seed)
         elif fill == "class_mean":
             choice = self.predicted(split)
         else:
@@ -137,11 +180,11 @@ class Sweeps:
     def work(self, plans: Sequence[Plan]) -> int:
         """Count what these plans have to compute, in layers times tokens."""
         work = 0
-        for plan in plans:
+        for plan in map(self.add_neutral, plans):
             draws = fills.DRAWS if plan.fill == "resample" else 1
             for split, ablations in plan.ablations.items():
                 layers = sum(self.study.clf.config.n_layer - ablation.start for ablation in ablations)
-                work += draws * layers * sum(map(len, self.texts[split].sequences))
+                work += draws * layers * sum(map(len, self.find_texts(split).sequences))
         return work
 
     def rate(self) -> float:

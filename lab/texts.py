@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data import SPLITS, Corpus, describe_corpus, encode, render_description
+from data.prompts import Template
 from data.words import tokens_of_class, words
 from model import GPT2Config, InputError, Tokenizer
 
@@ -23,7 +24,7 @@ class Texts:
 
     split: str
     positions: NDArray[np.integer]  # int64 (N,), in the split
-    strings: list[str]
+    strings: list[str]  # what the network reads: the texts, or the prompts that they are put into
     sequences: list[list[int]]  # token ids of each
     targets: NDArray[np.integer]  # int64 (N,), class numbers
     truncated: int = 0  # texts of the split of which only the end is read
@@ -42,12 +43,17 @@ class Texts:
         return hashlib.sha256(repr((self.sequences, self.targets.tolist())).encode()).hexdigest()
 
 
-def read_texts(corpus: Corpus, tokenizer: Tokenizer, config: GPT2Config, truncate: bool) -> dict[str, Texts]:
-    """Tokenise train, val and test. Raises InputError where the model cannot read them."""
+def read_texts(
+    corpus: Corpus, tokenizer: Tokenizer, config: GPT2Config, truncate: bool, template: Template | None = None
+) -> dict[str, Texts]:
+    """Tokenise train, val and test, or the prompts that a template makes of them. Raises InputError where the model
+    cannot read them."""
     check_pair(tokenizer, config)
     texts = {}
     for split in SPLITS:
         examples = corpus.split(split)
+        if template:
+            examples["text"] = examples["text"].map(template.fill)
         sequences, truncated = encode(tokenizer, examples, config.n_ctx, truncate)
         positions, strings = np.arange(len(sequences)), examples["text"].tolist()
         texts[split] = Texts(split, positions, strings, sequences, corpus.targets(split), truncated)

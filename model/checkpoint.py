@@ -58,10 +58,12 @@ def read_plausible_config(folder: Path, dropout: float | None = None) -> GPT2Con
     return config
 
 
-def load_lm(folder_or_name: str | Path) -> GPT2LM:
-    """Load a language model from a folder or a name, in fp32 and eval mode. InputError lists what does not fit."""
+def load_lm(folder_or_name: str | Path, dropout: float | None = None) -> GPT2LM:
+    """Load a language model from a folder or a name, in fp32 and eval mode. InputError lists what does not fit.
+
+    `dropout` replaces both rates of its config."""
     folder = find(folder_or_name)
-    config = read_plausible_config(folder)
+    config = read_plausible_config(folder, dropout)
     with uninitialised():
         model = GPT2LM(config)
     read_weights(model, folder, unused={"score.weight"})

@@ -129,6 +129,7 @@ def check_predictions(tables: dict[str, pd.DataFrame]) -> None:
         targets = pd.Categorical(predictions.loc[rows, "label"], categories=labels).codes
         macro_f1 = prediction_metrics(targets, predicted, labels)["macro_f1"]
         assert np.isclose(scores.loc[scores["split"] == split, "macro_f1"], macro_f1).any()
+    log_probs, b = (predictions[[f"{name}_{label}" for label in labels]].to_numpy() for name in ("lp", "b"))
     assert (np.array(labels)[(log_probs - b).argmax(axis=1)] == predictions["predicted"]).mean() > 0.9
 
 

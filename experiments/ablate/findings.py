@@ -1,7 +1,6 @@
 """Tables of ablation effects, and follow-up sweeps on the heads that matter most."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -9,30 +8,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lab import units
-from lab.effects import confirm_on_test, correct_p_values, count_flips, measure_effects, read_logits
+from lab.compared import Compared, measure_networks, name_units, select_class
+from lab.effects import confirm_on_test, count_flips, measure_effects, read_logits
 from lab.progress import console, progress_bar
-from lab.shares import LEAST, METRIC, fit_temperatures, measure_shares, tabulate_shares
-from lab.sweep import Ablation
+from lab.shares import LEAST, METRIC, fit_temperatures, tabulate_shares
 from lab.sweeps import Plan, Sweeps
-from lab.texts import OVERALL
 from lab.units import RANDOM, SUBSPACE, Head, head_name, parse_head
 
 from .importance import KEEP, Smallest, curve_points, find_superfluous, gate_gradients, order_heads, tabulate_importance
 from .interactions import measure_interactions
-from .verdicts import CONTROLS, UNIT, tabulate_single_controls
+from .verdicts import CONTROLS, tabulate_single_controls
 
 Logits = NDArray[np.float32]  # (N, U, R, K)
 LogitsOf = dict[tuple[str, str, str], Logits]  # by plan, fill and split
 Tables = dict[str, pd.DataFrame]  # by the name of their file
-
-
-@dataclass(frozen=True, eq=False)
-class Compared:
-    """The logits of the whole network and of U ablated ones, on the texts of one split."""
-
-    baseline: Logits  # (N, K)
-    ablated: Logits  # (U, N, R, K)
-    targets: NDArray[np.integer]  # (N,)
 
 
 def compare(sweeps: Sweeps, plan: Plan, logits: LogitsOf, family: Sequence[int]) -> dict[str, Compared]:
@@ -73,19 +62,10 @@ def measure_family(
     """Return `measure_plans` of a family, the positions of units in a plan; `significance` only with `test`."""
     labels, chosen = sweeps.study.clf.labels, [plan.ablations["test"][u] for u in family]
     by_split = compare(sweeps, plan, logits, family)
-    val = by_split["val"]
-    temperatures = fit_temperatures(val.baseline, val.ablated, val.targets)
-    effects, flips = {}, {}
+    effects, flips = measure_networks(by_split, labels, only, least, test), {}
     for split, networks in by_split.items():
-        arguments = networks.baseline, networks.ablated, networks.targets, labels
-        permute = test and split == "test"
-        measured = correct_p_values(select_class(measure_effects(*arguments, test=permute), only))
-        if split == "test":
-            shares = measure_shares(*arguments, temperatures, least, only, permute)
-        else:  # val, which the temperatures fit, has no limits
-            shares = select_class(tabulate_shares(*arguments, temperatures), only)
-        effects[split] = pd.concat([measured, shares]).sort_values("unit", kind="stable")
-        flips[split] = select_class(count_flips(*arguments), only)
+        counted = count_flips(networks.baseline, networks.ablated, networks.targets, labels)
+        flips[split] = select_class(counted, only)
     confirmed = {"significance": confirm_on_test(effects["val"], effects["test"], METRIC)} if test else {}
     named = pd.concat(name_units(effects[split], chosen, plan.fill, split) for split in by_split)
     return {
@@ -112,21 +92,6 @@ def measure_controls(sweeps: Sweeps, plans: Sequence[Plan], logits: LogitsOf, ef
             tables.append(table.assign(draw=table["region"].str.removeprefix(SUBSPACE).astype(int), region=""))
     table = pd.concat([table[CONTROLS] for table in tables], ignore_index=True)
     return table[table["class"].isin(effects["class"])].reset_index(drop=True)
-
-
-def select_class(table: pd.DataFrame, only: str | None) -> pd.DataFrame:
-    """Select the rows of all texts and of the class `only`; all rows where `only` is None."""
-    return table[table["class"].isin([OVERALL, only])] if only else table
-
-
-def name_units(table: pd.DataFrame, ablations: Sequence[Ablation], fill: str, split: str = "") -> pd.DataFrame:
-    """Replace the numbers in the column `unit` by what they stand for: kind, layer, head, region, fill and split."""
-    names = pd.DataFrame([{name: getattr(ablation, name) for name in UNIT} for ablation in ablations])
-    names = names.astype({"layer": "Int64", "head": "Int64"}).assign(fill=fill)
-    if split:
-        names["split"] = split
-    names = names.iloc[table["unit"]].reset_index(drop=True)
-    return names.join(table.drop(columns="unit").reset_index(drop=True))
 
 
 def compare_words_with_random(sweeps: Sweeps, plan: Plan, logits: Logits, only: str | None) -> pd.DataFrame:
@@ -157,8 +122,9 @@ def estimate_importance(sweeps: Sweeps, ablated: Logits, fill: str) -> pd.DataFr
     text = np.arange(len(texts))
     before = read_logits(sweeps.baseline("val")[None, :, None]).log_probs[0, text, texts.targets]  # (N,)
     after = read_logits(np.moveaxis(ablated, 0, 1)).log_probs[:, text, texts.targets]  # (L * H, N)
+    b, fills = sweeps.baseline_b, sweeps.fills(fill, "val")
     gradients = study.device.run_on_first(  # the order of heads follows from it, and GPUs may round differently
-        lambda: gate_gradients(study.clf, texts.sequences, texts.targets, sweeps.fills(fill, "val"), study.device)
+        lambda: gate_gradients(study.clf, texts.sequences, texts.targets, fills, study.device, b)
     )
     rises = (before - after).T.reshape(gradients.shape)
     return tabulate_importance(gradients, rises, texts.targets, study.clf.labels).assign(fill=fill)

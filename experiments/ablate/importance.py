@@ -44,6 +44,7 @@ def gate_gradients(
     targets: NDArray[np.integer],
     fills: Sequence[Fill],
     device: Device,
+    b: NDArray[np.floating] | float = 0.0,
 ) -> NDArray[np.float32]:
     """Return the derivative of each text's loss (nats) by the gate of each head, at 1: float32 (N, L, H).
 
@@ -53,8 +54,10 @@ def gate_gradients(
     closing the head adds to the loss.
 
     It is (z_h - fill_h) . dL/dz_h, summed over the tokens; for fill zero, eq. 2 of Michel, Levy & Neubig 2019 (arXiv
-    1905.10650). It is linear in the fill, so one pass with the mean of several draws gives the mean over the draws."""
-    config = clf.config
+    1905.10650). It is linear in the fill, so one pass with the mean of several draws gives the mean over the draws.
+
+    b: (K,), the label prior of a prompt, which is taken out of the logits and does not change with the gates."""
+    config, prior = clf.config, torch.as_tensor(b, dtype=torch.float32, device=device.device)
     gradients = np.empty((len(sequences), config.n_layer, config.n_head), np.float32)
 
     def differentiate(batch: Batch) -> NDArray[np.float32]:
@@ -63,7 +66,7 @@ def gate_gradients(
         gates = torch.ones(shape, device=device.device, requires_grad=True)
         fill = average_fills(fills, on_device)
         with device.autocast():
-            logits = clf(on_device.ids, on_device.lengths, head_gate=gates, head_fill=fill).float()  # (B, K)
+            logits = clf(on_device.ids, on_device.lengths, head_gate=gates, head_fill=fill).float() - prior  # (B, K)
         loss = F.cross_entropy(logits, on_device.targets, reduction="sum")
         return torch.autograd.grad(loss, gates)[0][..., 0].cpu().numpy()
 

@@ -9,11 +9,20 @@ from numpy.typing import NDArray
 
 from data.words import word_classes
 from lab.progress import console
+from lab.prompted import PromptStudy
 from lab.sweeps import Plan, Sweeps
 from lab.texts import find_words
-from lab.units import each_head, each_layer, each_region, each_word_class, random_subspaces
+from lab.units import each_head, each_layer, each_region, each_word_class, head_name, random_subspaces
+from model import GPT2Config, InputError
 
 Hidden = dict[str, list[NDArray[np.bool_]]]  # by class of words, one bool (T,) per text: True where a token is of it
+
+
+def check_heads(names: Sequence[str], config: GPT2Config) -> None:
+    """Raise InputError unless these are none, or at least two different heads."""
+    heads = [head_name(head) for head in product(range(config.n_layer), range(config.n_head))]
+    if names and (len(set(names)) < 2 or not set(names) <= set(heads)):
+        raise InputError(f"--pairs {' '.join(names)}: expected two or more heads of {heads[0]} to {heads[-1]}")
 
 
 def first_plans(
@@ -50,13 +59,19 @@ def control_plans(
 
 
 def plan_words(sweeps: Sweeps) -> Plan:
-    """Plan to hide each class of words, and as many random tokens. Say which classes cannot be had."""
-    classes, missing = word_classes(sweeps.study.clf.labels)
+    """Plan to hide each class of words, and as many random tokens; of a prompt, of its text alone. Say which classes
+    cannot be had."""
+    study = sweeps.study
+    classes, missing = word_classes(study.clf.labels)
     for line in missing:
         console.print(line)
     ablations, digest = {}, hashlib.sha256()
-    for split, texts in sweeps.texts.items():
-        hidden = find_words(texts, sweeps.study.tokenizer, classes)
+    for split in sweeps.splits:
+        texts = sweeps.find_texts(split)
+        hidden = find_words(texts, study.tokenizer, classes)
+        if isinstance(study, PromptStudy):
+            of_text = study.find_text(texts)
+            hidden = {name: [*map(np.logical_and, rows, of_text)] for name, rows in hidden.items()}
         rng = np.random.default_rng((sweeps.seed, *split.encode()))
         ablations[split] = each_word_class(texts.sequences, hidden, rng)
         digest.update(b"/".join(row.tobytes() for rows in hidden.values() for row in rows))

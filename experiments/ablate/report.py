@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.compared import UNIT
 from lab.fills import DRAWS
+from lab.prompted import REFERENCE
 from lab.report import render
 from lab.shares import FEWEST, FEWEST_VAL, METRIC
 from lab.stats import LEVEL, PERMUTATIONS
@@ -17,7 +19,6 @@ from lab.texts import OVERALL
 from lab.units import RANDOM
 
 from .importance import KEEP, Smallest
-from .verdicts import UNIT
 from .wording import ACTIONS, DONE, KINDS, NOUNS, ORDERS, add_names
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
@@ -28,6 +29,7 @@ CONSTANTS = {
     "fewest": FEWEST,
     "fewest_val": FEWEST_VAL,
     "draws": DRAWS,
+    "reference": REFERENCE,
     "keep": KEEP,
     "top": TOP,
     "few": FEW,
@@ -41,6 +43,7 @@ def report(
     provenance: Sequence[str],
     tables: Mapping[str, pd.DataFrame],
     *,
+    asked: str = "",
     pictures: Sequence[Mapping[str, str]] = (),
     majority: float,
     pretrained: bool,
@@ -49,9 +52,9 @@ def report(
 ) -> str:
     """Return the page as Markdown, the answer first: what `verdicts` say of its first kind of units and fill.
 
-    pictures: `file` and `text` of those that stand below the answer; majority: the accuracy on test of always naming
-    the most frequent class; pretrained: whether the runs started from the same weights; least: the smallest share of a
-    class's margin that is of interest.
+    asked: what was ablated, where it is a prompt; pictures: `file` and `text` of those that stand below the answer;
+    majority: the accuracy on test of always naming the most frequent class; pretrained: whether the runs started from
+    the same weights; least: the smallest share of a class's margin that is of interest.
 
     Tables, by the name of their file: `verdicts, effects, significance`, and those of `seeds, agreement, words, flips,
     curves, correlations, interactions` that were made. A section about an empty table is left out."""
@@ -69,6 +72,7 @@ def report(
     return render(
         TEMPLATE,
         provenance=provenance,
+        asked=asked,
         pictures=pictures,
         **CONSTANTS,
         least=least,

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.compared import UNIT
 from lab.runs import identity
 from lab.stats import concordance
 from lab.study import Study
 from model import InputError
-
-from .verdicts import UNIT
 
 MAY_DIFFER = {"seed", "run", "device", "precision", "compile", "recompute"}  # settings of runs that are compared
 

@@ -2,11 +2,11 @@
 
 import pandas as pd
 
+from lab.compared import UNIT
 from lab.shares import METRIC
 from lab.stats import LEVEL
 from lab.units import RANDOM
 
-UNIT = ["kind", "layer", "head", "region"]
 CONTROLS = ["kind", "layer", "draw", "class", "fill", "split", "share", "region"]  # columns of controls.csv
 SINGLE = ["mask", "cut", "words"]  # kinds whose units have a single control, drawn anew for every text
 

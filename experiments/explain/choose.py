@@ -79,11 +79,13 @@ def draw_balanced(cells: NDArray[np.integer], among: NDArray[np.bool_], n: int, 
 
 
 def parse_users(study: Study, strings: Sequence[str]) -> list[Chosen]:
-    """Return the texts of the user. Raises InputError as `check_text` does."""
+    """Return the texts of the user, or the prompts that the run puts them into. Raises InputError as `check_text`
+    does."""
     check_pair(study.tokenizer, study.clf.config)
     chosen = []
     for index, text in enumerate(strings):
-        check_text(text, study.tokenizer, study.clf.config.n_ctx, f"--text {text[:40]!r}")
-        parsed = parse(text, study.tokenizer)
+        filled = study.fill(text)
+        check_text(filled, study.tokenizer, study.clf.config.n_ctx, f"--text {text[:40]!r}")
+        parsed = parse(filled, study.tokenizer)
         chosen.append(Chosen(OF_USER, index, parsed, None, predict(study.clf, [parsed.ids], study.device)[0]))
     return chosen

@@ -4,7 +4,8 @@ import json
 from dataclasses import replace
 
 from lab.study import Study, read_run
-from model import GPT2Classifier, InputError, Tokenizer, load_classifier
+from lab.word_head import load_network, read_word_head
+from model import GPT2Classifier, InputError, Tokenizer
 from model.checkpoint import read_config, read_labels
 
 
@@ -23,16 +24,19 @@ def open_shuffled(name: str, study: Study) -> GPT2Classifier:
         raise InputError(f"--run {study.run.name}: its labels were shuffled, too; name the run to explain with --run")
     configs = read_config(folder), study.clf.config
     shape, expected_shape = (replace(config, dropout=0, attn_dropout=0) for config in configs)
+    tokenizer = Tokenizer.load(folder)
+    head = read_word_head(record, tokenizer)
     files, expected_files = (sorted(each["corpus"]["sha256"].values()) for each in (record, study.record))
     same = {
+        "prompt": record.get("prompt") == study.record.get("prompt"),
         "shape": shape == expected_shape,
-        "classes": read_labels(folder) == study.corpus.labels,
-        "tokenizer": Tokenizer.load(folder).files == study.tokenizer.files,
+        "classes": (head.words.labels if head else read_labels(folder)) == study.corpus.labels,
+        "tokenizer": tokenizer.files == study.tokenizer.files,
         "corpus": files == expected_files,
     }
     if others := [aspect for aspect, equal in same.items() if not equal]:
         raise InputError(f"{where}: expected the {' and '.join(others)} of {study.run}, got another; {advice}")
-    clf = load_classifier(folder).to(study.device.device).eval().requires_grad_(False)
+    clf = load_network(folder, head).to(study.device.device).eval().requires_grad_(False)
     clf.labels = study.clf.labels
     return clf
 

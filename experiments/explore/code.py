@@ -57,7 +57,7 @@ def write_python(subject: Subject, experiment: Experiment) -> str:
 def write_opening(subject: Subject, is_filled: bool, needs_masks: bool) -> Code:
     """Return the lines that load the network and, where parts are filled, the texts that fills are made of."""
     masks = ", masks" if needs_masks else ""
-    if not is_filled:
+    if not is_filled and not subject.prompt:  # no function of `model` reads a language model with label words
         load = "load_classifier" if subject.labels else "load_lm"
         opened = f"{load}({subject.source!r}), Tokenizer.load({subject.source!r})"
         return [f"from model import Tokenizer, {load}{masks}", "", f"model, tokenizer = {opened}"]

@@ -149,5 +149,5 @@ def describe(subject: Subject) -> Json:
         "removals": [{"name": name, "text": text} for name, text in REMOVALS.items()],
         "examples": list(subject.examples),
         "most_tokens": MOST_TOKENS,
-        "about": [CLOSE_CALLS] if subject.labels else [],
+        "about": [CLOSE_CALLS] * bool(subject.labels) + [f"The network reads: {subject.prompt}"] * bool(subject.prompt),
     }

@@ -55,6 +55,7 @@ class Subject:
     corpus: str
     weights: str  # SHA-256 of its model.safetensors
     run: Path | None = None
+    prompt: str = ""  # with {text}, of a run of train.py --head words: what all texts here have to look like
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -106,7 +107,7 @@ class Subject:
 
 
 def open_run(run: str = "latest", device: Device | None = None) -> Subject:
-    """Open the classifier of a run of train.py. Raises InputError where there is none."""
+    """Open the network of a run of train.py. Raises InputError where there is none."""
     device = device or Device.choose("auto", "fp32")
     study = open_study(run, device)
     donors, candidates = study.draw_texts("train", DONORS), study.draw_texts("test", EXAMPLES)
@@ -122,6 +123,7 @@ def open_run(run: str = "latest", device: Device | None = None) -> Subject:
         study.corpus.name,
         study.weights,
         study.run,
+        study.template.prompt if study.template else "",
     )
 
 

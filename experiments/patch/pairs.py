@@ -96,6 +96,7 @@ def pair_texts(study: Study, clean: str, corrupt: str, answers: Answers | None) 
 
     Raises InputError where there are no two classes to compare, and as `encode_both` does."""
     labels, names = study.corpus.labels, study.clf.labels
+    clean, corrupt = study.fill(clean), study.fill(corrupt)
     if unknown := ", ".join(sorted({*(answers or ())} - {*labels})):
         raise InputError(f"--answers: expected two of {', '.join(labels)}, got {unknown}")
     clean_ids, corrupt_ids = encode_both(study.tokenizer, clean, corrupt, study.clf.config.n_ctx)

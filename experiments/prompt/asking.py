@@ -29,7 +29,7 @@ ORDERS = 24  # of one draw
 class Asking:
     """What all prompts of a call have in common; `folder` keeps what they say."""
 
-    study: Study
+    study: Study  # the run, whose texts are prompts themselves where it was trained on label words
     prompted: Prompted
     folder: Path
     limit: int  # texts of val and of test at most; 0: all
@@ -37,14 +37,19 @@ class Asking:
     transductive: bool
 
     @cached_property
+    def bare(self) -> Study:
+        """The run with the texts as the corpus has them."""
+        return self.study.without_template()
+
+    @cached_property
     def texts(self) -> dict[str, Texts]:
         """The texts that are classified, by split."""
-        return {split: self.study.draw_texts(split, self.limit, self.seed) for split in ("val", "test")}
+        return {split: self.bare.draw_texts(split, self.limit, self.seed) for split in ("val", "test")}
 
     @cached_property
     def contexts(self) -> list[str]:
         """Texts of random words of train."""
-        return draw_contexts(self.study.texts["train"], self.seed)
+        return draw_contexts(self.bare.texts["train"], self.seed)
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -145,7 +150,7 @@ class Asking:
         of_texts = sum(len(ids) for texts in self.texts.values() for ids in texts.sequences)
         n = sum(map(len, self.texts.values()))
         rounds = len(lengths) + (len(shots) * draws + ORDERS + len(self.study.clf.labels) if shots else 0)
-        tokens = rounds * (of_texts + n * np.mean(lengths))
+        tokens = rounds * (of_texts + n * float(np.mean(lengths)))
         products = tokens * config.block_weights + rounds * n * config.vocab_size * config.n_embd
         channel = len(self.study.clf.labels) * of_texts * (config.block_weights + config.vocab_size * config.n_embd)
         rate = TRAINING_SHARE * self.prompted.device.product_rate()

@@ -15,7 +15,9 @@ from lab.metrics import classification_metrics
 from lab.predict import predict
 from lab.progress import console
 from lab.texts import Texts
-from model import load_classifier
+from lab.word_head import load_network, read_word_head
+from model import Tokenizer
+from model.files import read_json
 
 from . import figures
 
@@ -24,7 +26,8 @@ def measure(run: Path, corpus: Corpus, texts: dict[str, Texts], device: Device) 
     """Measure the checkpoint of a run on val and test. Write metrics.json, predictions.csv and pictures to its folder.
 
     Return the scores on test, with their intervals and beside the baselines, as a table to print."""
-    model = load_classifier(run).to(device.device)
+    head = read_word_head(read_json(run / "run.json"), Tokenizer.load(run))
+    model = load_network(run, head).to(device.device)
     probabilities = {split: predict(model, texts[split].sequences, device) for split in ("val", "test")}
     output.write_csv(run / "predictions.csv", predictions(corpus, probabilities))
     metrics: dict[str, Any] = {}

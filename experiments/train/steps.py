@@ -18,7 +18,8 @@ class Step:
 
     The loss is the mean over the texts of the whole batch, weighted by class. The processes of `torchrun` share the
     batch, and each cuts its share into pieces that fit into memory; gradients add up to those of the whole. Where a
-    GPU runs out of memory, the step is taken again in smaller pieces. class_weights: float32 (K,), on the CPU.
+    GPU runs out of memory, the step is taken again in smaller pieces. class_weights: float32 (K,), on the CPU; logits
+    beyond these K are of no class, and no text counts as such.
     intervention: acts on every forward pass of the training."""
 
     def __init__(
@@ -68,11 +69,11 @@ class Step:
             piece = piece.to(self.device.device)
             with self.device.autocast():
                 arguments = self.intervention(piece.ids, piece.lengths)
-                logits = self.forward(piece.ids, piece.lengths, recompute=self.recompute, **arguments).float()  # (B, K)
-            (F.cross_entropy(logits, piece.targets, self.class_weights_on_device, reduction="sum") / weight).backward()
-            logits = logits.detach()
-            losses = F.cross_entropy(logits, piece.targets, reduction="sum")
-            totals += torch.stack([losses, (logits.argmax(dim=1) == piece.targets).sum()])
+                logits = self.forward(piece.ids, piece.lengths, recompute=self.recompute, **arguments).float()
+            losses = F.cross_entropy(logits, piece.targets, reduction="none")  # (B,), of logits (B, K or more)
+            ((losses * self.class_weights_on_device[piece.targets]).sum() / weight).backward()
+            predicted = logits[:, : len(self.class_weights)].argmax(dim=1)
+            totals += torch.stack([losses.detach().sum(), (predicted == piece.targets).sum()])
         for parameter in self.trained:
             if parameter.grad is None:  # this process has no texts
                 parameter.grad = torch.zeros_like(parameter)

@@ -1,4 +1,4 @@
-"""The training of a classifier: epochs that go on after an interruption as if there had been none."""
+"""The training of a network: epochs that go on after an interruption as if there had been none."""
 
 import math
 import time
@@ -25,6 +25,7 @@ from lab.texts import Texts
 from model import GPT2Classifier, InputError, Tokenizer, save
 
 from .steps import Step
+from .words import choose_checkpoint
 
 STATE_EVERY = 30  # seconds at least between two states, which take a fiftieth of the time at most
 READ_EVERY = 10  # steps; reading a number waits for the GPU
@@ -49,7 +50,8 @@ class TakenStep:
 
 
 class Training:
-    """The fine-tuning of one classifier. The run's folder holds the weights of best validation macro-F1 so far and,
+    """The fine-tuning of one classifier, whose classes are those of the texts; `read_words_and_rest` has one more, for
+    all that is no label word. The run's folder holds the weights of best validation macro-F1 so far and,
     written from time to time, all that the next step depends on."""
 
     counters = ("epoch", "step", "totals", "log", "best_epoch")  # that a state holds, besides the parts
@@ -147,14 +149,19 @@ class Training:
         return DivergedError(f"the loss was not finite {where}; {kept}try a lower --lr", np.sort(step.index))
 
     def evaluate(self) -> dict[str, Any]:
-        """Return a row of the log: loss, accuracy and macro-F1 on val. Raises InputError where they are not finite."""
+        """Return a row of the log: loss, accuracy and macro-F1 on val. Raises InputError where they are not finite.
+
+        Where there are label words, `label_mass` is the mean probability of all of them together."""
         targets = self.texts["val"].targets
         probabilities = predict(self.model, self.texts["val"].sequences, self.device)  # (N, K)
         if not np.isfinite(probabilities).all():
             raise InputError(f"the weights are not finite any more after epoch {self.epoch}; try a lower --lr")
         loss = -np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean()
-        predicted = probabilities.argmax(axis=1)
+        of_classes = probabilities[:, : len(self.class_weights)]
+        predicted = of_classes.argmax(axis=1)
         scores = {"accuracy": (predicted == targets).mean(), "macro_f1": f1_score(targets, predicted, average="macro")}
+        if of_classes.shape != probabilities.shape:
+            scores["label_mass"] = of_classes.sum(axis=1).mean()
         return {"epoch": self.epoch, "split": "val", "loss": float(loss)} | {k: float(v) for k, v in scores.items()}
 
     def keep(self, run: Path, tokenizer: Tokenizer) -> None:
@@ -166,7 +173,7 @@ class Training:
 
         def write() -> None:
             if best:
-                save(self.model, run, tokenizer)
+                save(choose_checkpoint(self.model), run, tokenizer)
             output.write_jsonl(run / "log.jsonl", self.log)
 
         self.device.run_on_first(write)
@@ -229,7 +236,9 @@ def set_random_state(states: list[Tensor], device: Device) -> None:
 
 def summary(train: dict[str, Any], val: dict[str, Any]) -> str:
     """Return an epoch in one line, from its two rows of the log."""
+    mass = f", label words have {val['label_mass']:.1%}" if "label_mass" in val else ""
     return (
         f"epoch {train['epoch']}: train loss {train['loss']:.3f}, accuracy {train['accuracy']:.3f}; val loss "
-        f"{val['loss']:.3f}, accuracy {val['accuracy']:.3f}, macro-F1 {val['macro_f1']:.3f} ({train['seconds']:.0f} s)"
+        f"{val['loss']:.3f}, accuracy {val['accuracy']:.3f}, macro-F1 {val['macro_f1']:.3f}{mass} "
+        f"({train['seconds']:.0f} s)"
     )

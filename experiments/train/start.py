@@ -1,0 +1,42 @@
+"""What a training starts from: a network, and where it shall answer in label words, these and a template."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from lab.defaults import TrainOptions
+from lab.word_head import WordHead, choose_word_head
+from model import GPT2LM, GPT2Classifier, Tokenizer, load_classifier, load_lm
+from model.checkpoint import read_config
+
+from .words import read_words_and_rest
+
+
+def choose_head(options: TrainOptions, labels: Sequence[str]) -> WordHead | None:
+    """Return the template and the label words to train on; None where a classifier is trained."""
+    if options.head == "classifier":
+        return None
+    return choose_word_head(options.template, options.words, labels, Tokenizer.load(options.model))
+
+
+def start_model(options: TrainOptions, labels: Sequence[str], head: WordHead | None) -> GPT2Classifier:
+    """Load or make the classifier, or the language model with its label words; only the parts that `tune` names are
+    trainable."""
+    is_random = options.init == "random"
+    config = read_config(options.model, options.dropout)
+    if head:
+        lm = GPT2LM(config) if is_random else load_lm(options.model, options.dropout)
+        model = read_words_and_rest(lm, head.words)
+    elif is_random:
+        model = GPT2Classifier(config, labels)
+    else:
+        model = load_classifier(options.model, labels, options.dropout)
+    if options.tune == "all":
+        return model
+    parts: list[nn.Module] = [] if head else [model.score]
+    if blocks := options.tuned_blocks(model.config.n_layer):
+        parts += [*model.trunk.h[-blocks:], model.trunk.ln_f]
+    model.requires_grad_(False)
+    for part in parts:
+        part.requires_grad_(True)
+    return model
