@@ -14,6 +14,7 @@ from prompted_tables import (
     make_correlations,
     make_curve,
     make_effects,
+    make_few_shot,
     make_texts,
     tabulate,
 )
@@ -35,12 +36,12 @@ FIRST = {
 }
 
 
-def write(answers, curve=NONE, effects=NONE, correlations=NONE, left_out=(), with_classifier=True):
-    scores, targets = tabulate(answers, TEXTS), TEXTS["test"].targets
+def write(answers, curve=NONE, effects=NONE, correlations=NONE, left_out=(), with_classifier=True, texts=TEXTS):
+    scores, targets = tabulate(answers, texts), texts["test"].targets
     references = {"majority": np.full(len(targets), 2), "bag_of_words": targets}
     references |= {"classifier": targets} if with_classifier else {}
     chosen, compared = judge(answers, scores, references, targets, LABELS, SHARES)
-    predictions = tabulate_predictions(answers, choose(scores), TEXTS, LABELS, SHARES)
+    predictions = tabulate_predictions(answers, choose(scores), texts, LABELS, SHARES)
     tables = (scores, chosen, compared, predictions, curve, effects, correlations)
     page = report(["run: x"], LABELS, FIRST, *tables, left_out=left_out)
     assert "nan" not in page.lower()
@@ -95,7 +96,10 @@ def test_the_whole_page():
     assert "| probe of the frozen network | 300 | 900 | 1 | 0.770 | 0.770 to 0.770 | 0.800 |" in curve
     heads = read_section(page, "The same heads?")
     assert "is 0.610 [0.200, 0.900], p 0.001: the prompt uses in part the heads" in heads
-    assert "two halves of the texts agree by 0.700 in the prompt and by 0.950 in the classifier" in heads
+    assert (
+        "0.700 in the prompt and 0.950 in the classifier, so that two networks with the same heads would reach" in heads
+    )
+    assert "would reach about 0.815." in heads
     corrections = read_section(page, "Label-prior corrections")
     assert "**Batch transductive has seen the test texts**" in corrections
     assert "| 0 | channel | 1 | 0." in corrections
@@ -133,6 +137,23 @@ def test_where_no_correction_helps_the_page_says_so():
     predictions = tabulate_predictions(answers, choose(scores), TEXTS, LABELS, shares)
     page = report(["run: x"], LABELS, FIRST, scores, chosen, compared, predictions, NONE, NONE, NONE)
     assert "On val no correction did better than the network's answers as they are." in page
+
+
+def test_a_class_without_test_texts_leaves_cells_empty():
+    texts = TEXTS | {"test": TEXTS["test"].select(np.flatnonzero(TEXTS["test"].targets))}
+    effects, correlations = make_effects(), make_correlations()
+    absent = correlations["class"] == "anger"
+    names = ["spearman", "ci_low", "ci_high", "p", "reliability_prompt", "reliability_classifier"]
+    correlations[names] = correlations[names].mask(absent)
+    page = write(make_all(texts, 3.0), make_curve(), effects, correlations, texts=texts)
+    assert "| anger |  |  |  |  |" in read_section(page, "The same heads?")
+    assert "| anger | 0% |" in read_section(page, "Label-prior corrections")
+
+
+def test_one_draw_has_no_spread():
+    page = write(make_answers(TEXTS, 3.0) + make_few_shot(TEXTS, 3.0, 4, draws=1))
+    assert re.search(r"\| 4 \| batch \| 1 \| 0\.\d{3} \| ", page)
+    assert "With 4 examples of each class the prompt is better than the most frequent class**: macro-F1" in page
 
 
 def test_the_first_prompt_is_printed_as_it_is_read():
