@@ -43,6 +43,7 @@ WAYS = {
     BAG: "bag of words",
     CLASSIFIER: "the run's own classifier",
 }
+CONSTANTS = {"sources": SOURCES, "names": WAYS, "level": LEVEL, "name": name}  # of the page
 Section = dict[str, Any]
 
 
@@ -83,10 +84,7 @@ def report(
         orders=summarise_orders(main, labels),
         curve=[*summarise_curve(curve)],
         heads=summarise_heads(effects, correlations),
-        sources=SOURCES,
-        level=LEVEL,
-        name=name,
-        WAYS=WAYS,
+        **CONSTANTS,
     )
 
 
