@@ -14,6 +14,7 @@ import commands
 import numpy as np
 import odd_corpora
 import pandas as pd
+import prompted_tables
 import pytest
 import torch
 import tyro
@@ -26,6 +27,7 @@ import paper
 import train
 from data import read_corpus
 from experiments.paper import plan, results
+from experiments.prompt.judge import judge
 from lab import manifest, output
 from lab.report import label
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, save
@@ -384,6 +386,77 @@ def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch)
     assert paper.describe_remaining(paper.plan(options), cpu) == "6 to do"
 
 
+def pretend_prompts(monkeypatch, code=0):
+    """What prompt.py writes, without asking; returns the list of its options. Trainings are left as they are."""
+    asked, call = [], plan.call
+    texts = prompted_tables.make_texts()
+    answers, targets = prompted_tables.make_all(texts, 2.0), texts["test"].targets
+    scores = prompted_tables.tabulate(answers, texts)
+    labels, shares = prompted_tables.LABELS, prompted_tables.SHARES
+    chosen, _ = judge(answers, scores, {"majority": targets * 0}, targets, labels, shares)
+
+    def pretend(arguments):
+        if Path(arguments[1]).name != "prompt.py":
+            return call(arguments)
+        asked.append(arguments[2:])
+        folder = Path("runs", arguments[3], "prompt")
+        folder.mkdir(exist_ok=True)
+        if not code:
+            output.write_csv(folder / "chosen.csv", chosen)
+        return code
+
+    monkeypatch.setattr(plan, "call", pretend)
+    return asked
+
+
+def test_each_corpus_is_asked_once_without_a_head(here, pretended, monkeypatch, capsys):
+    shutil.copytree("words", "my words")
+    asked = pretend_prompts(monkeypatch)
+    arguments = ("--model", "tiny", "--corpus", "words", "my words", "--run", "two", "--epochs", "3", "--device", "cpu")
+    assert run_paper(monkeypatch, *arguments, *BOTH, "--prompt") == 0
+    assert asked == [
+        ["--run", f"two-{corpus}-pretrained-all-0", "--model", "tiny", "--device", "cpu", "--precision", "auto"]
+        for corpus in ("words", "my_words")
+    ]
+    assert "results.csv, differences.csv, prompts.csv and results.png" in " ".join(capsys.readouterr().out.split())
+    table = pd.read_csv("runs/two/prompts.csv")
+    columns = "corpus,way,shots,template,verbalizer,correction,prior,draws,metric,n,value,ci_low,ci_high,sd,worst"
+    assert ",".join(table) == columns
+    assert set(table["corpus"]) == {"words", "my words"}
+    page = Path("runs/two/results.md").read_text()
+    section = page.split("## Without a head: prompts")[1]
+    rows = [row for row in section.splitlines() if row.startswith("|")][2:]
+    assert len(rows) == 2 * 4
+    assert rows[0].startswith(
+        "| words (53) | no examples, no correction | feeling, first word, direct, uniform prior | 0."
+    )
+    assert rows[4].startswith("| my words (53) | no examples, no correction |")
+    few = table[(table["way"] == "few_shot") & (table["shots"] == 4) & (table["corpus"] == "words")].set_index("metric")
+    f1, accuracy = few.loc["macro_f1"], few.loc["accuracy"]
+    assert rows[3].startswith("|  | 4 of each class: examples, corrected, mean over draws | feeling, first word, ")
+    scores = f"| {f1['value']:.3f} [{f1['ci_low']:.3f}, {f1['ci_high']:.3f}] | {f1['sd']:.3f}, {f1['worst']:.3f} | "
+    assert scores + f"{accuracy['value']:.3f} [" in rows[3]
+    assert "Quoted" not in section
+    assert run_paper(monkeypatch, *arguments, *BOTH, "--prompt") == 0
+    assert len(asked) == 2  # nobody is asked again
+    assert run_paper(monkeypatch, *arguments, *BOTH) == 0
+    assert not Path("runs/two/prompts.csv").exists()
+    assert "Without a head" not in Path("runs/two/results.md").read_text()
+
+
+def test_where_prompts_fail_one_line_says_so_and_the_command_goes_on_from_there(here, pretended, monkeypatch, capsys):
+    before = Path("runs/paper/results.md").read_bytes()
+    asked = pretend_prompts(monkeypatch, code=2)
+    assert run_paper(monkeypatch, *TINY, "--prompt") == 2
+    assert f"{ALL}: prompt.py failed with exit code 2, a mistake" in one_line(capsys)
+    assert Path("runs/paper/results.md").read_bytes() == before
+    pretend_prompts(monkeypatch, code=130)
+    assert run_paper(monkeypatch, *TINY, "--prompt") == 130
+    again = pretend_prompts(monkeypatch)
+    assert run_paper(monkeypatch, *TINY, "--prompt") == 0
+    assert asked == again
+
+
 MISTAKES = {
     "no seeds": (("--seeds", "0"), "--seeds 0"),
     "a path for a name": (("--run", "a/b"), "--run a/b"),
@@ -394,6 +467,7 @@ MISTAKES = {
     "negative epochs": (("--epochs", "-1"), "--epochs"),
     "unknown model": (("--model", "gpt5"), "gpt5"),
     "a start twice": (("--init", "random", "random"), "--init random random: expected"),
+    "prompts of random weights": (("--init", "random", "--prompt"), "--prompt: random weights know no words"),
     "no start": (("--init",), "--init (nothing): expected"),
     "unknown start": (("--init", "pretrained", "zeros"), "zeros"),
 }

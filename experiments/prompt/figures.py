@@ -32,6 +32,7 @@ from lab.figures import (
 )
 from lab.texts import OVERALL
 
+from .heads import CLASSIFIER as CLASSIFIER_HEADS
 from .judge import BAG, CLASSIFIER, MAJORITY, ZERO_SHOT
 from .priors import Correction
 from .tables import ALL, NEAREST, list_orders, list_shots
@@ -44,7 +45,6 @@ REFERENCES = {  # by the way of the table: its name, colour and line
     CLASSIFIER: ("fine-tuned run", COLOURS[2], "-."),
 }
 PROBE, TUNED = "probe", "fine_tuned"  # methods of the curve
-CLASSIFIER_HEADS = "classifier"  # in the place of a correction: effects in the run's own classifier
 MOST_CLASSES = 6  # whose heads have panels, beside those of all classes
 HATCHES = ("", "///", "...")  # of classes beyond the seventh
 NO_SHOTS = 0.4  # where an axis of logarithms shows none
@@ -292,7 +292,7 @@ def draw_heads(effects: pd.DataFrame, correlations: pd.DataFrame, folder: Path, 
     cell = (width - 1.5) / columns / shape[1] * 0.85
     figure = Figure(figsize=(width, 2 * (cell * shape[0] + 0.6) + 1.6), layout="constrained")
     grid = figure.subplots(2, columns, sharex=True, sharey=True)
-    rank = correlations[correlations["correction"] == corrected].set_index("class")["spearman"]
+    rank = correlations[correlations["correction"] == corrected].set_index("class")["spearman"].dropna()
     for row, (side, tables) in zip(grid, maps.items(), strict=True):
         limit = find_colour_limit(tables.values())
         for axes, (label, values) in zip(row, tables.items(), strict=True):

@@ -43,6 +43,7 @@ WAYS = {
     BAG: "bag of words",
     CLASSIFIER: "the run's own classifier",
 }
+CONSTANTS = {"sources": SOURCES, "names": WAYS, "level": LEVEL, "name": name}  # of the page
 Section = dict[str, Any]
 
 
@@ -83,10 +84,7 @@ def report(
         orders=summarise_orders(main, labels),
         curve=[*summarise_curve(curve)],
         heads=summarise_heads(effects, correlations),
-        sources=SOURCES,
-        level=LEVEL,
-        name=name,
-        WAYS=WAYS,
+        **CONSTANTS,
     )
 
 
@@ -241,12 +239,13 @@ def summarise_curve(curve: pd.DataFrame) -> Iterator[Section]:
 
 
 def summarise_heads(effects: pd.DataFrame, correlations: pd.DataFrame) -> Section | None:
-    """Return the rank correlations of the correction that is drawn, that of all classes, and those of other
-    corrections; None: not measured."""
+    """Return the rank correlations of the correction that is drawn, that of all classes and what it could reach, and
+    those of other corrections; None: not measured."""
     if effects.empty or correlations.empty:
         return None
     correction = choose_correction(correlations)
     rows = correlations[correlations["correction"] == correction].to_dict("records")
     overall = correlations[correlations["class"] == OVERALL].to_dict("records")
     whole = next((row for row in rows if row["class"] == OVERALL), rows[0])
-    return {"correction": correction, "rows": rows, "overall": overall, "whole": whole}
+    ceiling = np.sqrt(whole["reliability_prompt"] * whole["reliability_classifier"])
+    return {"correction": correction, "rows": rows, "overall": overall, "whole": whole, "ceiling": ceiling}

@@ -73,3 +73,45 @@ def test_the_page_says_which_class_a_split_lacks():
     assert "has no text of" not in page(run)
     run.metrics["test"]["per_class"]["fear"]["n"] = 0
     assert "\n- words: test has no text of fear; means over the classes leave that out\n" in page(run)
+
+
+PROMPTS = pd.DataFrame(
+    {"corpus": corpus, "way": way, "shots": shots, "template": "i_feel", "verbalizer": "all words"}
+    | {"correction": "domain_pmi", "prior": "train", "draws": draws, "metric": metric, "n": 300}
+    | {"value": 0.25, "ci_low": 0.125, "ci_high": 0.375, "sd": 0.0625, "worst": 0.1875}
+    for corpus in ("owner/rotten_tomatoes", "emotion")
+    for way, shots, draws in (("direct", 0, 1), ("zero_shot", 0, 1), ("all_templates", 0, 1), ("few_shot", 4, 5))
+    for metric in ("macro_f1", "accuracy")
+)
+
+
+def read_prompts(*runs):
+    return page(*runs, prompts=PROMPTS).split("## Without a head: prompts")[1]
+
+
+def test_prompts_stand_beside_what_others_published_of_their_corpus():
+    section = read_prompts(measured("owner/rotten_tomatoes", 1066), measured("emotion", 2000))
+    rows = [row for row in section.splitlines() if row.startswith("|")]
+    assert rows[2:8] == [
+        "| owner/rotten\\_tomatoes (300) | no examples, no correction | i\\_feel, all words, domain pmi, train prior "
+        "| 0.250 [0.125, 0.375] |  | 0.250 [0.125, 0.375] |",
+        "|  | no examples, corrected | i\\_feel, all words, domain pmi, train prior | 0.250 [0.125, 0.375] |  "
+        "| 0.250 [0.125, 0.375] |",
+        "|  | 4 of each class: examples, corrected, mean over draws | i\\_feel, all words, domain pmi, train prior "
+        "| 0.250 [0.125, 0.375] | 0.062, 0.188 | 0.250 [0.125, 0.375] |",
+        rows[2].replace("owner/rotten\\_tomatoes", "emotion"),
+        *rows[3:5],
+    ]
+    quoted = [row for row in rows if "*" in row]
+    assert len(quoted) == 12
+    assert all(row.startswith("| rotten\\_tomatoes | ") for row in quoted)
+    assert (
+        "| GPT-2 124M | 4 examples, mean (sd) of 5 seeds | *55.4 (7.4)* | Zhou et al. 2024, IDAICL, table 8 |"
+        in section
+    )
+    assert "SST-2" in section
+
+
+def test_prompts_on_another_sample_are_not_set_beside_published_ones():
+    assert "Quoted" not in read_prompts(measured("owner/rotten_tomatoes", 1065))
+    assert "Quoted" not in read_prompts(measured("emotion", 2000))
