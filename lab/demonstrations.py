@@ -16,8 +16,7 @@ def make_pool(study: Study) -> list[Demonstration]:
     """Return the texts of train that may stand in a prompt, in order; print how many may not, and why.
 
     Left out are texts of val and test (of the whole splits), texts with two labels, and all but the first of equal
-    ones. Texts are equal where they differ in case and spacing alone. Raises InputError where a class has no text
-    left."""
+    ones. Texts are equal where they differ in case and spacing alone."""
     train = study.texts["train"]
     held_out = {normalise(text) for split in ("val", "test") for text in study.texts[split].strings}
     classes: dict[str, set[int]] = {}
@@ -40,12 +39,6 @@ def make_pool(study: Study) -> list[Demonstration]:
         f"Examples come from {len(pool):,} of {len(train):,} texts of train; left out are {n_held_out:,} that stand in "
         f"val or test too, {n_ambiguous:,} with two labels and {n_repeated:,} repetitions"
     )
-    left = {each.target for each in pool}
-    if missing := [label for k, label in enumerate(study.clf.labels) if k not in left]:
-        raise InputError(
-            f"--shots: expected a text of each class in train that stands in no other split, got none of "
-            f"{', '.join(missing)}; ask without examples, by --shots 0"
-        )
     return pool
 
 

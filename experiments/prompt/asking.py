@@ -73,6 +73,7 @@ class Asking:
             try:
                 for template in templates:
                     settings = draw_settings(template, pool, shots, draws, words, self.seed)
+                    settings += list_orders(template, pool, words, self.seed)
                     check_fit(settings, self.texts, self.prompted)
             except InputError as error:
                 if wanted is not None:
@@ -91,9 +92,14 @@ class Asking:
         words = self.prompted.words
         settings = [each for n in shots for each in draw_settings(template, pool, n, draws, words, self.seed)]
         settings += list_orders(template, pool, words, self.seed)
-        return settings + find_nearest_settings(
-            template, pool, self.texts, self.prompted, min(shots), self.folder, self.seed
-        )
+        nearest = find_nearest_settings(template, pool, self.texts, self.prompted, min(shots), self.folder, self.seed)
+        try:
+            check_fit(nearest, self.texts, self.prompted)
+        except InputError as error:
+            console.print(f"No prompts with the nearest examples: {error}", soft_wrap=True)
+            nearest = []
+        settings += nearest
+        return list({each.name: each for each in settings}.values())  # the first order may be that of a draw
 
     def ask(self, settings: Sequence[Setting]) -> list[Answers]:
         """Return the answers of these settings, in their order: of each verbalizer, correction and split."""
