@@ -291,7 +291,7 @@ def draw_heads(effects: pd.DataFrame, correlations: pd.DataFrame, folder: Path, 
     width = max(WIDTH, 1.9 * columns)
     cell = (width - 1.5) / columns / shape[1] * 0.85
     figure = Figure(figsize=(width, 2 * (cell * shape[0] + 0.6) + 1.6), layout="constrained")
-    grid = figure.subplots(2, columns, sharex=True, sharey=True)
+    grid = figure.subplots(2, columns, sharex="row", sharey="row")
     rank = correlations[correlations["correction"] == corrected].set_index("class")["spearman"].dropna()
     for row, (side, tables) in zip(grid, maps.items(), strict=True):
         limit = find_colour_limit(tables.values())

@@ -29,6 +29,7 @@ from lab.sweep import BASELINE
 from lab.sweeps import Plan, Sweeps
 from lab.texts import OVERALL, Texts
 from lab.units import each_head
+from model import GPT2Config
 
 from .priors import CONTENT_FREE, average_probabilities, average_texts
 from .scoring import Setting
@@ -38,6 +39,8 @@ CLASSIFIER = "classifier"  # stands in the column `correction` of the run's own 
 HALVES = 200  # random halves of the texts
 PERMUTATIONS = 9_999  # of the heads
 SPLITS = ("val", "test")
+COLUMNS = ["correction", "class", "n_heads", "spearman", "ci_low", "ci_high", "p"]  # of the correlations
+COLUMNS += ["reliability_prompt", "reliability_classifier"]
 NOTHING, RANDOM_WORDS = "content_free", "contexts"  # names of inputs without content
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
@@ -69,7 +72,8 @@ def measure_heads(
 
     texts: texts of val and test as the corpus has them, of which TEXTS each are taken; contexts: texts of random words;
     folder: keeps the logits. The classifier reads the texts as it was trained to. A closed head emits its mean over
-    REFERENCE texts of train, in the same form. Raises InputError for label words of several tokens."""
+    REFERENCE texts of train, in the same form. Heads of networks of different shapes are not correlated. Raises
+    InputError for label words of several tokens."""
     bare = study.without_template()
     bare = replace(bare, texts={**texts, "train": bare.draw_texts("train", REFERENCE, seed)})
     run = replace(study, texts={split: study.texts[split].select(each.positions) for split, each in bare.texts.items()})
@@ -80,9 +84,9 @@ def measure_heads(
     classified = close_heads(run, f"heads-{CLASSIFIER}", SPLITS, folder, seed)
     labels, targets = study.clf.labels, {split: bare.draw_texts(split, TEXTS, seed).targets for split in SPLITS}
 
-    def tabulate(networks: Mapping[str, Floats], correction: str, template: str) -> pd.DataFrame:
+    def tabulate(networks: Mapping[str, Floats], config: GPT2Config, correction: str, template: str) -> pd.DataFrame:
         compared = {split: Compared(networks[split][0, :, 0], networks[split][1:], targets[split]) for split in SPLITS}
-        effects, heads = measure_networks(compared, labels, test=False), each_head(study.clf.config)
+        effects, heads = measure_networks(compared, labels, test=False), each_head(config)
         named = pd.concat(name_units(effects[split], heads, "mean", split) for split in SPLITS)
         return named.fillna({"verdict": ""}).assign(correction=correction, template=template)
 
@@ -90,14 +94,16 @@ def measure_heads(
         return read_logits(networks["test"]).log_odds
 
     with console.status("effects of heads, and their correlations"):
-        tables = [tabulate(networks, name, setting.template.name) for name, networks in answers.items()]
-        effects = pd.concat([*tables, tabulate(classified, CLASSIFIER, "")], ignore_index=True)
+        config, of_run = prompted.lm.config, study.clf.config
+        tables = [tabulate(networks, config, name, setting.template.name) for name, networks in answers.items()]
+        effects = pd.concat([*tables, tabulate(classified, of_run, CLASSIFIER, "")], ignore_index=True)
+        if (config.n_layer, config.n_head) != (of_run.n_layer, of_run.n_head):
+            return Heads(effects, pd.DataFrame(columns=COLUMNS))
         correlations = [
             correlate(read(networks), read(classified), targets["test"], labels, seed).assign(correction=name)
             for name, networks in answers.items()
         ]
-    table = pd.concat(correlations, ignore_index=True)
-    return Heads(effects, table[["correction", *table.columns.drop("correction")]])
+    return Heads(effects, pd.concat(correlations, ignore_index=True)[COLUMNS])
 
 
 def close_heads(study: Study, name: str, splits: Sequence[str], folder: Path, seed: int) -> dict[str, Floats]:

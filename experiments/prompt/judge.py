@@ -62,7 +62,8 @@ def predict_references(study: Study, test: Texts) -> dict[str, Ints]:
         BAG: np.asarray(best_bag_of_words(train, val)[1].predict(texts)),
     }
     if study.has_classifier:
-        references[CLASSIFIER] = predict(study.clf, test.sequences, study.device).argmax(axis=1)
+        read = study.texts["test"].select(test.positions)  # prompts where the run was trained on these
+        references[CLASSIFIER] = predict(study.clf, read.sequences, study.device).argmax(axis=1)
     return references
 
 
