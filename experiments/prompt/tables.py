@@ -151,8 +151,8 @@ def tabulate_predictions(
     labels: Sequence[str],
     shares: Floats,
 ) -> pd.DataFrame:
-    """Return what the chosen row of scores predicts, one row per text: `split, index, text, label, predicted, direct,
-    lp_<label>..., b_<label>...`.
+    """Return what the chosen row of scores predicts, one row per text: `split, index, text, label, predicted,
+    lp_<label>..., b_<label>..., direct`.
 
     `direct`: the class that the same prompt names without a correction. `index` counts the texts of the split."""
     tables = []
@@ -167,10 +167,10 @@ def tabulate_predictions(
             "text": each.strings,
             "label": names[each.targets],
             "predicted": names[corrected.argmax(axis=1)],
-            "direct": names[direct.argmax(axis=1)],
         }
         columns |= {f"lp_{label}": column for label, column in zip(labels, answer.log_probs.T, strict=True)}
-        tables.append(pd.DataFrame(columns | {f"b_{label}": b for label, b in zip(labels, answer.b, strict=True)}))
+        columns |= {f"b_{label}": b for label, b in zip(labels, answer.b, strict=True)}
+        tables.append(pd.DataFrame(columns | {"direct": names[direct.argmax(axis=1)]}))
     return pd.concat(tables, ignore_index=True)
 
 
