@@ -13,7 +13,7 @@ from model.names import WEIGHTS, find
 
 from .device import Device
 from .label_words import LabelWords, choose_words, read_with_words
-from .prompts import Demonstration, encode_prompts, write_prompt
+from .prompts import Demonstration, encode_prompts, write_domain_prompt, write_prompt
 from .study import Study
 from .texts import Texts, check_pair
 
@@ -117,8 +117,7 @@ def make_prompt_study(
     clf = read_with_words(prompted.lm, words)
     texts = {**study.texts, "train": study.draw_texts("train", REFERENCE, seed)}
     texts |= {name: make_texts(name, strings) for name, strings in (neutral or {}).items()}
-    examples = write_prompt(template, "", demonstrations, words).removesuffix(template.fill(""))
-    domain = make_texts(DOMAIN, [examples + template.domain])
+    domain = make_texts(DOMAIN, [write_domain_prompt(template, demonstrations, words)])
     prompts = {name: ask(each) for name, each in texts.items()}
     prompts[DOMAIN] = replace(domain, sequences=prompted.encode(domain.strings))
     inherited = {**vars(study), "clf": clf, "texts": prompts, "template": template}

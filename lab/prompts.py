@@ -28,6 +28,12 @@ def write_prompt(template: Template, text: str, demonstrations: Sequence[Demonst
     return BETWEEN.join([*examples, template.fill(text)])
 
 
+def write_domain_prompt(template: Template, demonstrations: Sequence[Demonstration], words: LabelWords) -> str:
+    """Return the prompt without a text, behind the same examples."""
+    examples = write_prompt(template, "", demonstrations, words).removesuffix(template.fill(""))
+    return examples + template.domain
+
+
 def encode_prompts(prompts: Sequence[str], words: LabelWords, tokenizer: Tokenizer, n_ctx: int) -> list[list[int]]:
     """Return the token ids of prompts, to which any label word can be appended.
 

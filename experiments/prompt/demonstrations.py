@@ -174,11 +174,11 @@ def order_by_shot(setting: Setting, demonstrations: Sequence[Demonstration]) -> 
 def tabulate_demonstrations(
     settings: Sequence[Setting], texts: Mapping[str, Texts], labels: Sequence[str]
 ) -> pd.DataFrame:
-    """Return a row for each example: `shots, draw, order, split, for, position, index, text, label`.
+    """Return a row for each example: `shots, draw, order, position, index, text, label, split, for`.
 
     position: from 0, in the prompt; index: in train. split, for: of the text whose nearest example it is, as in
     predictions.csv; empty where all texts have the same. Templates do not matter: an example is listed once for all."""
-    columns = ["shots", "draw", "order", "split", "for", "position", "index", "text", "label"]
+    columns = ["shots", "draw", "order", "position", "index", "text", "label", "split", "for"]
     rows = []
     for setting in settings:
         prompts: list[tuple[str, int | None, Sequence[Demonstration]]] = [("", None, setting.demonstrations)]
@@ -189,6 +189,6 @@ def tabulate_demonstrations(
                 for index, demonstrations in zip(texts[split].positions.tolist(), of_texts, strict=True)
             ]
         for split, index, demonstrations in prompts:
-            about = setting.shots, setting.draw, setting.order, split, index
-            rows += [(*about, n, e.index, e.text, labels[e.target]) for n, e in enumerate(demonstrations)]
+            about = setting.shots, setting.draw, setting.order
+            rows += [(*about, n, e.index, e.text, labels[e.target], split, index) for n, e in enumerate(demonstrations)]
     return pd.DataFrame(rows, columns=columns).astype({"for": "Int64"}).drop_duplicates(ignore_index=True)

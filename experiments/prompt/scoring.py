@@ -17,7 +17,7 @@ from lab.kept import open_array
 from lab.label_words import LabelWords, Verbalizer, score_words
 from lab.language import Advance, sum_log_probs
 from lab.prompted import Prompted
-from lab.prompts import BETWEEN, Demonstration, write_prompt
+from lab.prompts import BETWEEN, Demonstration, write_domain_prompt, write_prompt
 from lab.texts import Texts
 
 from .priors import CONTENT_FREE, CONTEXTS, Correction, average_probabilities, average_texts
@@ -98,8 +98,7 @@ def list_prompts(setting: Setting, texts: Mapping[str, Texts], contexts: Sequenc
     neutral = [
         write_prompt(setting.template, text, setting.demonstrations, words) for text in (*CONTENT_FREE, *contexts)
     ]
-    examples = write_prompt(setting.template, "", setting.demonstrations, words).removesuffix(setting.template.fill(""))
-    return [*prompts, *neutral, examples + setting.template.domain]
+    return [*prompts, *neutral, write_domain_prompt(setting.template, setting.demonstrations, words)]
 
 
 def score_setting(

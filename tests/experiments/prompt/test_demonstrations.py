@@ -168,7 +168,7 @@ def test_each_example_is_listed_once():
     nearest = Setting(TEMPLATE, 1, "nearest", "far_to_near", nearest={"test": [tuple(pool[:3]), tuple(pool[3:6])]})
     settings = [Setting(TEMPLATE), *drawn, *list_orders(TEMPLATE, pool, words, 0), nearest]
     table = tabulate_demonstrations(settings, {"test": texts_of("test", ["a", "b"])}, LABELS)
-    assert list(table) == ["shots", "draw", "order", "split", "for", "position", "index", "text", "label"]
+    assert list(table) == ["shots", "draw", "order", "position", "index", "text", "label", "split", "for"]
     assert len(table) == 2 * 3 + 5 * 3 + 2 * 3  # draw 0 is order 0
     first = table[(table["draw"] == "1") & (table["order"] == "0")]
     assert first["index"].tolist() == [each.index for each in drawn[1].demonstrations]

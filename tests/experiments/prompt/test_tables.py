@@ -170,7 +170,7 @@ def test_predictions_are_those_of_the_chosen_row():
     scores = tabulate(answers, TEXTS)
     row = scores[(scores["correction"] == "domain_pmi") & (scores["prior"] == "train")].iloc[0].to_dict()
     table = tabulate_predictions(answers, row, TEXTS, LABELS, SHARES)
-    columns = "split,index,text,label,predicted,direct,lp_anger,lp_fear,lp_joy,b_anger,b_fear,b_joy"
+    columns = "split,index,text,label,predicted,lp_anger,lp_fear,lp_joy,b_anger,b_fear,b_joy,direct"
     assert list(table) == columns.split(",")
     assert table["split"].value_counts().to_dict() == {"val": 61, "test": 53}
     test = table[table["split"] == "test"].reset_index()
