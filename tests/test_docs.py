@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -33,19 +34,28 @@ PAGES = {
     for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "data/*/README.md")
     for path in sorted(ROOT.glob(pattern))
 }
-NAMES = "train ablate attend explain explore rate agreement patch probe paper pretrain verify"
+NAMES = "train ablate attend explain explore rate agreement patch probe prompt paper pretrain verify"
 SCRIPTS = {name: importlib.import_module(name) for name in NAMES.split()}
 LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
 TINY = GPT2Config(1, 2, 8, n_ctx=17)
 
 # Scripts run as the pages call them, but for these options, which are set whether a page sets them or not.
 REPLACED = [  # scripts, option, value, reason
+    ("prompt", "--model", "talker", "other weights need a network, or minutes"),
+    ("prompt", "--shots", "1", "more examples repeat the first"),
+    ("prompt", "--draws", "1", "more draws repeat the first"),
+    ("prompt", "--texts", "7", "more texts repeat the first"),
     ("train paper pretrain", "--model", "tiny", "other weights need a network, or minutes"),
     ("train paper pretrain", "--epochs", "1", "one epoch runs the same code"),
-    ("train ablate attend explain patch probe paper pretrain verify", "--device", "cpu", "the same on every machine"),
+    (
+        "train ablate attend explain patch probe prompt paper pretrain verify",
+        "--device",
+        "cpu",
+        "the same on every machine",
+    ),
     ("train pretrain", "--compile", "off", "compiling takes a minute; tests/model/test_compile.py compiles"),
     (
-        "ablate attend explain patch probe",
+        "ablate attend explain patch probe prompt",
         "--run",
         "one",
         "the run that is there; the table of files is checked with two",
@@ -66,6 +76,7 @@ NOT_RUN = {  # commands by their beginning, and why; their targets and options a
     "python explore.py": "needs a file that the page has exported; tests/test_explore.py has one",
     "make rate": "serves until Ctrl-C; tests/test_rate.py starts it",
     "make agreement": "needs the answers of raters; tests/test_rate.py has some",
+    'make paper ARGS="--prompt': "calls prompt.py in another process; tests/test_paper.py pretends that",
     'make ablate ARGS="--prompt': "random weights know no words; tests/test_ablate_prompt.py has a planted network",
     "make patch MODEL": "only the official weights know whom the bag is given; tests/test_patch.py has a tiny model",
     "make test": "it would run this test again",
@@ -267,6 +278,7 @@ def workshop(here, monkeypatch):
     Path("novels.txt").write_text(f"{lines}<|endoftext|>\n{lines}")
     Path("novels.txt.xz").write_bytes(lzma.compress(Path("novels.txt").read_bytes()))
     save(GPT2LM(TINY), "tiny", Tokenizer.load("gpt2-mini"))
+    save(GPT2LM(replace(TINY, n_ctx=256)), "talker", Tokenizer.load("gpt2-mini"))  # prompts are long
     pretend_other_run(Path("runs/one"), Path("runs/shuffled"), shuffle_labels=True)
     monkeypatch.setattr(Figure, "savefig", lambda figure, path, **settings: path.touch())
     monkeypatch.setattr("experiments.pretrain.training.EVALUATIONS", 2)
@@ -300,6 +312,7 @@ WRITERS = {  # the call that writes the files of a page's table
     "docs/explain.md": "explain --device cpu --run one --texts 3",
     "docs/patch.md": "patch --controls 2 --device cpu --pairs 3 --run one --texts 1",
     "docs/probe.md": "probe --device cpu --run one --words 500",
+    "docs/prompt.md": "prompt --device cpu --draws 1 --model talker --run one --shots 1 --texts 7",
     "docs/paper.md": f"paper --corpus corpus.txt {NEW} --init pretrained random --model tiny --run new --seeds 1",
     "docs/pretrain.md": f"pretrain --compile off --corpus novels.txt {NEW} --model tiny --run new",
 }
@@ -339,7 +352,11 @@ def test_the_files_of_a_page_are_those_that_are_written(workshop, monkeypatch, p
     if WRITERS[page]:
         script, *options = WRITERS[page].split()
         assert commands.exit_code(monkeypatch, SCRIPTS[script], *options) == 0
-        folder = folder / script if script in ("ablate", "attend", "explain", "patch", "probe") else Path("runs/new")
+        folder = (
+            folder / script
+            if script in ("ablate", "attend", "explain", "patch", "probe", "prompt")
+            else Path("runs/new")
+        )
     named = set(files_named(PAGES[page]))
     if page == "docs/probe.md":
         named -= {"agreement.csv"}  # only beside an ablation, see tests/test_probe.py
