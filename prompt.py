@@ -29,7 +29,7 @@ from lab.device import Device, DeviceName, Precision
 from lab.kept import open_analysis
 from lab.progress import console
 from lab.prompted import open_prompted
-from lab.study import open_study
+from lab.study import Study, open_study
 from model import InputError
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
@@ -70,7 +70,7 @@ def main(options: Options) -> int:
     study = open_study(options.run, device, options.corpus)
     prompted = open_prompted(study, options.model, options.words)
     console.print(prompted.words.describe(prompted.tokenizer), soft_wrap=True)
-    templates, pool = read_templates(options.template), make_pool(study.without_template())
+    templates, pool = choose_templates(options.template, study), make_pool(study.without_template())
     with open_analysis(study.run / "prompt", "results", options.resume, device) as folder:
         asking = Asking(study, prompted, folder / "results", options.texts, options.seed, options.transductive)
         shots = asking.fit_shots(options.shots, templates, pool, options.draws)
@@ -86,6 +86,14 @@ def main(options: Options) -> int:
         heads, left_out = close_heads(asking, template)
         write(folder, tables | heads, asking, first, left_out)
     return 0
+
+
+def choose_templates(names: Sequence[str], study: Study) -> list[Template]:
+    """Return the templates of these names; without any ours, and that which the run was trained with."""
+    templates = read_templates(names)
+    if names or study.template is None or study.template in templates:
+        return templates
+    return [study.template, *(each for each in templates if each.name != study.template.name)]
 
 
 def tabulate(asking: Asking, answers: Sequence[Answers], settings: Sequence[Setting]) -> Tables:

@@ -47,7 +47,7 @@ class Template:
 
 
 def ends_in_a_word(prompt: str) -> bool:
-    """Return whether a word can follow after a space: BPE would join two spaces, and leave the label another token."""
+    """Return whether a word can follow after one space, as in the texts that a network was trained on."""
     return bool(prompt) and not prompt[-1].isspace()
 
 

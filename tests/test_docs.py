@@ -352,11 +352,7 @@ def test_the_files_of_a_page_are_those_that_are_written(workshop, monkeypatch, p
     if WRITERS[page]:
         script, *options = WRITERS[page].split()
         assert commands.exit_code(monkeypatch, SCRIPTS[script], *options) == 0
-        folder = (
-            folder / script
-            if script in ("ablate", "attend", "explain", "patch", "probe", "prompt")
-            else Path("runs/new")
-        )
+        folder = Path("runs/new") if "--run new" in WRITERS[page] else folder / script
     named = set(files_named(PAGES[page]))
     if page == "docs/probe.md":
         named -= {"agreement.csv"}  # only beside an ablation, see tests/test_probe.py

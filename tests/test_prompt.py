@@ -87,7 +87,6 @@ def test_all_of_it_lands_in_the_runs_folder_and_a_second_call_computes_nothing(h
     assert "python prompt.py --run one --model planted" in page
     for name in ("experiments.prompt.scoring.score_words", "experiments.prompt.scoring.sum_log_probs"):
         monkeypatch.setattr(name, None)
-    monkeypatch.setattr("lab.sweeps.run_ablations", None)
     before = {name: (folder / f"{name}.csv").read_bytes() for name in TABLES}
     assert run_prompt(monkeypatch, *SMALL, "--transductive") == 0
     assert {name: (folder / f"{name}.csv").read_bytes() for name in TABLES} == before
