@@ -1,5 +1,6 @@
 """Templates, which turn a text into a prompt, and the words that name a class: data/prompts.toml."""
 
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 from model import InputError
 
 PROMPTS = Path(__file__).with_name("prompts.toml")
+NAME = re.compile(r"(?!all$)[\w-]+")  # of a template: a part of file names, and `all` stands for all of them
 TEXT, WORD = "{text}", "{word}"
 
 
@@ -23,8 +25,9 @@ class Template:
 
     def __post_init__(self) -> None:
         expected = {
-            "prompt: expected {text} once, and no space or line end behind the last word": (
-                self.prompt.count(TEXT) == 1 and WORD not in self.prompt and ends_in_a_word(self.prompt)
+            "name: expected letters, digits, _ and -, and not `all`": bool(NAME.fullmatch(self.name)),
+            "prompt: expected {text} once among words, and no space or line end behind the last one": (
+                self.prompt.count(TEXT) == 1 and WORD not in self.prompt and ends_in_a_word(self.fill(""))
             ),
             "domain: expected the prompt without {text}, and no space or line end behind the last word": (
                 TEXT not in self.domain and WORD not in self.domain and ends_in_a_word(self.domain)

@@ -62,7 +62,7 @@ def make_orders(texts: Mapping[str, Texts], signal: float) -> list[Answers]:
         answer
         for order in range(6)
         for answer in make_answers(
-            texts, signal, 100 + 1000 * order, shots=1, draw="0", order=str(order), last_class=LABELS[order % 3]
+            texts, signal, 100 + 1000 * order, shots=1, draw="orders", order=str(order), last_class=LABELS[order % 3]
         )
     ]
 

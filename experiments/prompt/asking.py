@@ -98,8 +98,7 @@ class Asking:
         except InputError as error:
             console.print(f"No prompts with the nearest examples: {error}", soft_wrap=True)
             nearest = []
-        settings += nearest
-        return list({each.name: each for each in settings}.values())  # the first order may be that of a draw
+        return settings + nearest
 
     def ask(self, settings: Sequence[Setting]) -> list[Answers]:
         """Return the answers of these settings, in their order: of each verbalizer, correction and split."""

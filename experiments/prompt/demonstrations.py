@@ -22,7 +22,7 @@ from lab.texts import Texts
 from model import InputError
 
 from .features import Floats, record_features
-from .scoring import Setting
+from .scoring import NEAREST, ORDERED, Setting
 
 ORDERS = 24  # of four texts (Lu et al. 2022)
 NEAR_TO_FAR, FAR_TO_NEAR = "near_to_far", "far_to_near"  # orders of the nearest examples
@@ -49,7 +49,7 @@ def list_orders(template: Template, pool: Sequence[Demonstration], words: LabelW
     shots = max(1, 4 // K)
     drawn = draw_demonstrations(pool, shots, 0, words, seed)
     orders = list(permutations(drawn)) if math.factorial(len(drawn)) <= ORDERS else draw_orders(drawn, K, seed)
-    return [Setting(template, shots, "0", str(n), order) for n, order in enumerate(orders)]
+    return [Setting(template, shots, ORDERED, str(n), order) for n, order in enumerate(orders)]
 
 
 def draw_orders(drawn: tuple[Demonstration, ...], K: int, seed: int) -> list[tuple[Demonstration, ...]]:
@@ -90,8 +90,8 @@ def find_nearest_settings(
         near_to_far[split] = [tuple(pool[i] for i in neighbours) for neighbours in ranked]
     far_to_near = {split: [examples[::-1] for examples in each] for split, each in near_to_far.items()}
     return [
-        Setting(template, shots, "nearest", NEAR_TO_FAR, nearest=near_to_far),
-        Setting(template, shots, "nearest", FAR_TO_NEAR, nearest=far_to_near),
+        Setting(template, shots, NEAREST, NEAR_TO_FAR, nearest=near_to_far),
+        Setting(template, shots, NEAREST, FAR_TO_NEAR, nearest=far_to_near),
     ]
 
 

@@ -18,7 +18,7 @@ def add_ensembles(answers: Sequence[Answers]) -> list[Answers]:
         about = each.verbalizer, each.correction, each.split, each.shots
         if not each.shots:
             ensembles.setdefault((*about, "all"), {})[each.template] = each
-        elif each.order == "0":
+        elif each.draw.isdigit():
             ensembles.setdefault((*about, each.template), {})[each.draw] = each
     several = [list(members.values()) for members in ensembles.values() if len(members) > 1]
     return [*answers, *map(average_answers, several)]

@@ -35,7 +35,8 @@ from lab.texts import OVERALL
 from .heads import CLASSIFIER as CLASSIFIER_HEADS
 from .judge import BAG, CLASSIFIER, MAJORITY, ZERO_SHOT
 from .priors import Correction
-from .tables import ALL, NEAREST, list_orders, list_shots
+from .scoring import ALL, NEAREST, ORDERED
+from .tables import list_orders, list_shots
 
 WIDTH = 10.5  # inches of a picture, so that it can be read at 1,000 pixels
 CORRECTIONS: tuple[str, ...] = get_args(Correction)
@@ -106,7 +107,7 @@ def draw_corrections(test: pd.DataFrame, chosen: pd.DataFrame, curve: pd.DataFra
     figure = Figure(figsize=(WIDTH, 0.42 * len(corrections) + 2.9), layout="constrained")
     grid = list(figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False).flat)
     for axes, (shots, about) in zip(grid, panels.items(), strict=True):
-        rows = main[(main["shots"] == shots) & main["order"].isin(["", "0", "near_to_far", "far_to_near"])]
+        rows = main[(main["shots"] == shots) & (main["draw"] != ORDERED)]
         together, nearest = (rows["template"] == ALL) | (rows["draw"] == ALL), rows["draw"] == NEAREST
         marks = {"one prompt": ("o", 5, COLOURS[0], rows[~together & ~nearest])}
         marks |= {"nearest examples": ("^", 6, COLOURS[5], rows[nearest])}
@@ -216,7 +217,7 @@ def draw_curve(test: pd.DataFrame, chosen: pd.DataFrame, curve: pd.DataFrame, fo
     figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
     axes = figure.subplots()
     main = select_main(test)
-    draws = main[main["draw"].str.isdigit() & (main["order"] == "0")]
+    draws = main[main["draw"].str.isdigit()]
     of_template = main[main["template"].isin(draws["template"])] if len(draws) else main
     zero = of_template[(of_template["shots"] == 0) & (of_template["draw"] == "")]
     prompts = pd.concat([zero, draws[draws["shots"].isin(list_shots(test))]])
@@ -298,7 +299,7 @@ def draw_heads(effects: pd.DataFrame, correlations: pd.DataFrame, folder: Path, 
         for axes, (label, values) in zip(row, tables.items(), strict=True):
             draw_heat_map(axes, values, SIGNED, limit, min(cell, NUMBER - 0.01))
             shown = "mean of absolutes" if label == OVERALL else panel_title(label, 9)
-            line = f"\nrank corr. {rank[label]:.2f}" if side == "prompt" and label in rank else ""
+            line = f"\nrank corr. {rank[label]:.2f}" if side == "prompt" and label in rank and label != OVERALL else ""
             axes.set_title(shown + line, fontsize=10)
         row[0].set_ylabel(f"{side}\nlayer")
         row[0].set_xlabel("head")
@@ -307,7 +308,9 @@ def draw_heads(effects: pd.DataFrame, correlations: pd.DataFrame, folder: Path, 
         "Ablated minus whole, fill mean: red is loss. First: mean of the absolute values over the classes. The "
         "scales of the two rows differ. Rank correlation: of the heads of the map with those of the map below."
     )
-    add_heading(figure, f"{title}\nheads in the prompt ({name(corrected)} correction) and in the classifier", caption)
+    mean = f"; rank correlation, mean over the classes: {rank[OVERALL]:.2f}" if OVERALL in rank else ""
+    heading = f"{title}\nheads in the prompt ({name(corrected)} correction) and in the classifier{mean}"
+    add_heading(figure, heading, caption)
     save_twice(figure, folder, "heads")
 
 

@@ -142,7 +142,8 @@ def correlate(prompt: Floats, classifier: Floats, targets: Ints, labels: Sequenc
     reliability_prompt, reliability_classifier`, one row for all classes and one for each.
 
     prompt, classifier: log-odds of each class (1 + U, N, K) on the same texts; targets: (N,). Spearman's correlation of
-    the effects on the specific margin of the class (`measure_margins`); class `all`: of their mean absolute value.
+    the effects on the specific margin of the class (`measure_margins`); class `all`: the mean over classes. (Absolute
+    effects would correlate in any two networks in which the same heads move most, whatever they read.)
 
     The limits lie 1.96 standard deviations of the bootstrap over texts away, in Fisher's z; both networks share each
     resample. Percentiles would lie too low: effects of resamples are noisier, so their ranks agree less. p: the share
@@ -174,13 +175,11 @@ def correlate(prompt: Floats, classifier: Floats, targets: Ints, labels: Sequenc
 
 
 def measure_head_effects(log_odds: Floats, targets: Ints, weights: Floats) -> Floats:
-    """Return what closing each head does to the specific margins: (S, U, 1 + K), the mean absolute value first.
+    """Return what closing each head does to the specific margins: (S, U, K).
 
     log_odds: (1 + U, N, K); weights: (S, N), how often each text counts."""
     margins = measure_margins(log_odds, targets, weights)
-    effects = margins[:, 1:] - margins[:, :1]
-    overall = average_defined(np.moveaxis(np.abs(effects), -1, 0))
-    return np.concatenate([overall[:, :, None], effects], axis=-1)
+    return np.asarray(margins[:, 1:] - margins[:, :1])
 
 
 def average_defined(values: Floats) -> Floats:
@@ -191,15 +190,18 @@ def average_defined(values: Floats) -> Floats:
 
 
 def rank_heads(effects: Floats) -> Floats:
-    """Return the ranks of U heads around 0, for each resample and column: (S, U, columns)."""
+    """Return the ranks of U heads around 0, for each resample and class: (S, U, K)."""
     return np.asarray(rankdata(effects, axis=1) - (effects.shape[1] + 1) / 2)
 
 
 def correlate_ranks(one: Floats, other: Floats) -> Floats:
-    """Return Spearman's correlation over the heads: (S, U, columns) -> (S, columns), NaN where all heads are alike."""
+    """Return Spearman's correlation over the heads, (S, U, K) -> (S, 1 + K), the mean over the classes first.
+
+    NaN where all heads are alike."""
     spread = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
     with np.errstate(invalid="ignore"):
-        return np.asarray((one * other).sum(axis=1) / spread)
+        by_class = (one * other).sum(axis=1) / spread
+    return np.column_stack([average_defined(by_class.T), by_class])
 
 
 def to_z(correlation: Floats) -> Floats:
@@ -208,7 +210,7 @@ def to_z(correlation: Floats) -> Floats:
 
 
 def permute_heads(one: Floats, other: Floats, seed: int) -> Floats:
-    """Return the two-sided p of `correlate_ranks` (1, U, columns): (columns,), NaN where that is."""
+    """Return the two-sided p of `correlate_ranks` (1, U, K): (1 + K,), NaN where that is."""
     rng, true = np.random.default_rng((seed, *b"permuted heads")), correlate_ranks(one, other)[0]
     extreme = np.zeros(len(true))
     for _ in range(PERMUTATIONS):

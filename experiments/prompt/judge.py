@@ -18,9 +18,8 @@ from lab.study import Study
 from lab.texts import Texts
 
 from .priors import Floats, correct
-from .scoring import Answers
+from .scoring import ALL, Answers
 from .tables import (
-    ALL,
     SEEN_BEFORE,
     Row,
     choose,

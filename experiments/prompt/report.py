@@ -17,8 +17,8 @@ from lab.texts import OVERALL
 
 from .figures import CORRECTIONS, PROBE, TUNED, choose_correction, name, select_main
 from .judge import ABOUT, BAG, CLASSIFIER, DIRECT, DRAWS, FEW_SHOT, MAJORITY, TEMPLATES, ZERO_SHOT
-from .scoring import Answers
-from .tables import ALL, NEAREST, SEEN_BEFORE, list_orders, list_shots, list_single
+from .scoring import ALL, NEAREST, ORDERED, Answers
+from .tables import SEEN_BEFORE, list_orders, list_shots, list_single
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 SOURCES = {  # of the corrections: where b comes from, and who wrote so
@@ -43,7 +43,8 @@ WAYS = {
     BAG: "bag of words",
     CLASSIFIER: "the run's own classifier",
 }
-CONSTANTS = {"sources": SOURCES, "names": WAYS, "level": LEVEL, "name": name}  # of the page
+LEAST_CEILING = 0.3  # of what two networks with the same heads would reach: below, effects are mostly noise
+CONSTANTS = {"sources": SOURCES, "names": WAYS, "level": LEVEL, "name": name, "least_ceiling": LEAST_CEILING}
 Section = dict[str, Any]
 
 
@@ -79,7 +80,7 @@ def report(
         spread=[*spread_corrections(test, labels)],
         templates=[*list_templates(main)],
         shares=[*compare_shares(predictions, labels)],
-        n_compared=len(list_single(scores[scores["split"] == "val"])),
+        n_zero_shot=len(list_single(scores[(scores["split"] == "val") & (scores["shots"] == 0)])),
         nearest=main[main["draw"] == NEAREST].to_dict("records"),
         orders=summarise_orders(main, labels),
         curve=[*summarise_curve(curve)],
@@ -145,14 +146,14 @@ def find_val(scores: pd.DataFrame, way: Section) -> float:
         same &= scores[column] == way[column]
     rows = scores[same]
     together = (rows["draw"] == ALL) if way["way"] == DRAWS else (rows["draw"] != ALL) & (rows["draw"] != NEAREST)
-    return float(rows[together & rows["order"].isin(["", "0"])]["macro_f1"].mean())
+    return float(rows[together & ~rows["draw"].isin([NEAREST, ORDERED])]["macro_f1"].mean())
 
 
 def spread_corrections(test: pd.DataFrame, labels: Sequence[str]) -> Iterator[Section]:
     """Yield a row for each number of shots and correction: the spread over templates or draws, means of what else is
     measured, and the class that is named most."""
     together = (test["template"] == ALL) | (test["draw"].isin([ALL, NEAREST]))
-    rows = test[~together & test["order"].isin(["", "0"])]
+    rows = test[~together & ~test["draw"].isin([NEAREST, ORDERED])]
     main, trained = select_main(rows), select_main(rows.assign(prior=rows["prior"].map({"train": "uniform"})))
     for shots in (0, *list_shots(test)):
         for correction in CORRECTIONS:
@@ -203,7 +204,7 @@ def summarise_orders(main: pd.DataFrame, labels: Sequence[str]) -> Section | Non
     studied = list_orders(main)
     if studied.empty:
         return None
-    random = main[main["draw"].str.isdigit()]
+    random = main[main["draw"].str.isdigit() | (main["draw"] == ORDERED)]
     by_correction = {each: spread(studied[studied["correction"] == each]["macro_f1"]) for each in ("direct", "batch")}
     by_class = []
     for label in labels:

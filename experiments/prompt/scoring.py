@@ -23,6 +23,9 @@ from lab.texts import Texts
 from .priors import CONTENT_FREE, CONTEXTS, Correction, average_probabilities, average_texts
 
 Floats = NDArray[np.float64]
+ALL = "all"  # the template, or the draw, of an ensemble
+NEAREST = "nearest"  # the draw where each text has its own examples
+ORDERED = "orders"  # the draw whose orders are studied: draw 0 again, under a name that no mean over draws takes in
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +34,7 @@ class Setting:
 
     template: Template
     shots: int = 0  # examples of each class
-    draw: str = ""  # which examples: 0, 1, ... or nearest
+    draw: str = ""  # which examples: 0, 1, ..., NEAREST or ORDERED
     order: str = ""  # in which order: 0, 1, ... or near_to_far, far_to_near
     demonstrations: tuple[Demonstration, ...] = ()
     nearest: Mapping[str, Sequence[tuple[Demonstration, ...]]] = field(default_factory=dict)  # by split, of each text

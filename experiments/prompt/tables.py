@@ -15,10 +15,8 @@ from lab.stats import interval, resamples
 from lab.texts import Texts
 
 from .priors import Floats, correct
-from .scoring import Answers
+from .scoring import ALL, ORDERED, Answers
 
-ALL = "all"  # the template, or the draw, of an ensemble
-NEAREST = "nearest"  # the draw where each text has its own examples
 PRIORS = ("uniform", "train")
 KEY = ["template", "verbalizer", "shots", "draw", "order", "last_class", "correction"]  # of a row of scores, and prior
 SEEN_BEFORE = "batch_transductive"  # the correction that looks at the texts to be classified
@@ -114,8 +112,7 @@ def choose_template(scores: pd.DataFrame) -> str:
 def list_single(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that are neither an ensemble, nor transductive, nor another order of the same examples."""
     ensemble = (scores["template"] == ALL) | (scores["draw"] == ALL)
-    other_order = scores["order"].str.isdigit() & (scores["order"] != "0")
-    return scores.loc[~ensemble & ~other_order & (scores["correction"] != SEEN_BEFORE)]
+    return scores.loc[~ensemble & (scores["draw"] != ORDERED) & (scores["correction"] != SEEN_BEFORE)]
 
 
 def list_draws(scores: pd.DataFrame) -> pd.DataFrame:
@@ -125,16 +122,13 @@ def list_draws(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def list_shots(scores: pd.DataFrame) -> list[int]:
-    """Return the numbers of shots that were asked for; a single draw of which all orders are studied is none."""
-    few = scores[scores["draw"].str.isdigit()].groupby("shots")[["draw", "order"]].nunique()
-    return [int(shots) for shots in few.index[(few["draw"] > 1) | (few["order"] == 1)]]
+    """Return the numbers of examples of each class that were drawn at random."""
+    return sorted(scores.loc[scores["draw"].str.isdigit(), "shots"].unique().tolist())
 
 
 def list_orders(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of settings whose examples were put into several orders."""
-    digits = scores[scores["draw"].str.isdigit() & scores["order"].str.isdigit()]
-    orders = digits.groupby(["template", "shots", "draw"])["order"].transform("nunique")
-    return digits.loc[orders > 1]
+    """Return the rows of the settings that differ in the order of their examples alone."""
+    return scores.loc[scores["draw"] == ORDERED]
 
 
 def find_answers(answers: Sequence[Answers], row: Mapping[Any, Any], split: str) -> Answers:

@@ -58,7 +58,7 @@ def test_the_orders_are_different_ones_of_the_same_examples(K, examples, n, last
     assert {frozenset(order) for order in orders} == {frozenset(orders[0])}
     assert len(orders[0]) == examples
     assert sorted(Counter(each.find_last_class(words) for each in settings).values(), reverse=True) == last
-    assert [(each.draw, each.order) for each in settings] == [("0", str(i)) for i in range(n)]
+    assert [(each.draw, each.order) for each in settings] == [("orders", str(i)) for i in range(n)]
     assert orders[0] == draw_settings(TEMPLATE, pool, settings[0].shots, 1, words, 0)[0].demonstrations
 
 

@@ -60,11 +60,10 @@ def test_each_verbalizer_correction_and_split_has_its_own():
         np.testing.assert_allclose(each.log_probs, (one.log_probs + other.log_probs) / 2)
 
 
-def test_members_are_draws_in_their_first_order_and_no_other_examples():
+def test_members_are_draws_and_neither_their_orders_nor_the_nearest_examples():
     draws = [answer(shots=2, draw=draw, order="0") for draw in ("0", "1", "2")]
-    orders = [answer(shots=2, draw="0", order=order) for order in ("0", "1", "2")]  # 0 is that of draw 0 again
-    orders[0] = draws[0]
-    alone = [answer(shots=1, draw="0", order=order) for order in ("0", "1")]
+    orders = [answer(shots=2, draw="orders", order=order) for order in ("0", "1", "2")]
+    alone = [answer(shots=1, draw="0", order="0")]
     nearest = [answer(shots=2, draw="nearest", order=order) for order in ("near_to_far", "far_to_near")]
     others = [answer(shots=4, draw=draw, order="0") for draw in ("0", "1")]
     elsewhere = [answer("b", shots=2, draw=draw, order="0") for draw in ("0", "1")]
