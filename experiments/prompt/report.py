@@ -12,7 +12,7 @@ import pandas as pd
 from data.prompts import Template
 from lab.prompted import Prompted
 from lab.report import render
-from lab.stats import LEVEL
+from lab.stats import LEVEL, holm
 from lab.texts import OVERALL
 
 from .figures import CORRECTIONS, PROBE, TUNED, choose_correction, name, select_main
@@ -240,13 +240,24 @@ def summarise_curve(curve: pd.DataFrame) -> Iterator[Section]:
 
 
 def summarise_heads(effects: pd.DataFrame, correlations: pd.DataFrame) -> Section | None:
-    """Return the rank correlations of the correction that is drawn, that of all classes and what it could reach, and
-    those of other corrections; None: not measured."""
+    """Return the rank correlations of the correction that is drawn, that of all classes and what it could reach, the
+    classes whose heads are surely alike, and the correlations of other corrections; None: not measured."""
     if effects.empty or correlations.empty:
         return None
     correction = choose_correction(correlations)
     rows = correlations[correlations["correction"] == correction].to_dict("records")
     overall = correlations[correlations["class"] == OVERALL].to_dict("records")
     whole = next((row for row in rows if row["class"] == OVERALL), rows[0])
+    by_class = [row for row in rows if row["class"] != OVERALL]
+    corrected = holm(np.array([row["p"] for row in by_class], dtype=float))
+    pairs = zip(by_class, corrected, strict=True)
+    alike = [row["class"] for row, p in pairs if p < LEVEL and row["spearman"] > 0]
     ceiling = np.sqrt(whole["reliability_prompt"] * whole["reliability_classifier"])
-    return {"correction": correction, "rows": rows, "overall": overall, "whole": whole, "ceiling": ceiling}
+    return {
+        "correction": correction,
+        "rows": rows,
+        "overall": overall,
+        "whole": whole,
+        "ceiling": ceiling,
+        "alike": alike,
+    }
