@@ -57,7 +57,7 @@ def make_few_shot(texts: Mapping[str, Texts], signal: float, shots: int, draws: 
 
 
 def make_orders(texts: Mapping[str, Texts], signal: float) -> list[Answers]:
-    """Return the answers of six orders of one draw of an example per class; the first is that of `make_few_shot`."""
+    """Return the answers of six orders of one draw of an example per class."""
     return [
         answer
         for order in range(6)
@@ -91,8 +91,7 @@ def make_all(texts: Mapping[str, Texts], signal: float) -> list[Answers]:
     together = make_ensemble(first + second, template="all")
     for shots in (1, 4):
         together += make_ensemble([each for each in few if each.shots == shots], draw="all")
-    orders = [each for each in make_orders(texts, signal) if each.order != "0"]
-    return [*first, *second, *seen, *channel, *few, *nearest, *orders, *together]
+    return [*first, *second, *seen, *channel, *few, *nearest, *make_orders(texts, signal), *together]
 
 
 def tabulate(answers: Sequence[Answers], texts: Mapping[str, Texts]) -> pd.DataFrame:

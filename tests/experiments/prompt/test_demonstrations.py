@@ -169,7 +169,7 @@ def test_each_example_is_listed_once():
     settings = [Setting(TEMPLATE), *drawn, *list_orders(TEMPLATE, pool, words, 0), nearest]
     table = tabulate_demonstrations(settings, {"test": texts_of("test", ["a", "b"])}, LABELS)
     assert list(table) == ["shots", "draw", "order", "position", "index", "text", "label", "split", "for"]
-    assert len(table) == 2 * 3 + 5 * 3 + 2 * 3  # draw 0 is order 0
+    assert len(table) == 2 * 3 + 6 * 3 + 2 * 3
     first = table[(table["draw"] == "1") & (table["order"] == "0")]
     assert first["index"].tolist() == [each.index for each in drawn[1].demonstrations]
     assert first["label"].tolist() == [LABELS[each.target] for each in drawn[1].demonstrations]

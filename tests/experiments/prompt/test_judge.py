@@ -171,10 +171,12 @@ def test_references_are_about_the_same_texts(monkeypatch, has_classifier):
         return pd.DataFrame({"text": [f"so {words[k]} today" for k in targets[split]]})
 
     corpus = SimpleNamespace(split=read_split, targets=targets.get)
-    study = SimpleNamespace(corpus=corpus, clf=None, device=None, has_classifier=has_classifier)
-    monkeypatch.setattr(judged, "predict", lambda clf, sequences, device: np.eye(3)[[ids[0] for ids in sequences]])
     positions = np.array([1, 5, 6])
-    test = Texts("test", positions, ["as the network reads it"] * 3, [[2], [0], [1]], targets["test"][positions])
+    prompts = [[k] for k in (0, 2, 0, 0, 0, 0, 1, 0, 0)]  # what the run reads of all texts of test
+    read = {"test": Texts("test", np.arange(9), ["in its prompt"] * 9, prompts, targets["test"])}
+    study = SimpleNamespace(corpus=corpus, clf=None, device=None, has_classifier=has_classifier, texts=read)
+    monkeypatch.setattr(judged, "predict", lambda clf, sequences, device: np.eye(3)[[ids[0] for ids in sequences]])
+    test = Texts("test", positions, ["as it is"] * 3, [[], [], []], targets["test"][positions])
     references = predict_references(study, test)
     assert references["majority"].tolist() == [2, 2, 2]
     assert references["bag_of_words"].tolist() == [1, 2, 0]

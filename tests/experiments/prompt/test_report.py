@@ -117,7 +117,7 @@ def test_the_spread_and_the_last_class_are_those_of_the_tables():
         f"| 4 | batch | 3 | {few.mean():.3f} ({few.std():.3f}) | {few.min():.3f}, {few.median():.3f}, {few.max():.3f} |"
     )
     assert spread in page
-    asked = rows[(rows["correction"] == "direct") & rows["draw"].isin(list("012"))]
+    asked = rows[(rows["correction"] == "direct") & rows["draw"].isin([*"012", "orders"])]
     last, others = asked[asked["last_class"] == "fear"], asked[asked["last_class"] != "fear"]
     assert len(last) == 2 + 2  # draws, and orders
     share = f"{last['predicted_share_fear'].mean():.0%}, {others['predicted_share_fear'].mean():.0%}"
