@@ -66,10 +66,10 @@ def read_templates(names: Sequence[str] = ()) -> list[Template]:
         elif name in ours:
             chosen.append(ours[name])
         else:
-            raise InputError(f"--template {name}: expected a file .toml, or one of {', '.join(ours)}")
+            raise InputError(f"template {name}: expected a file .toml, or one of {', '.join(ours)}")
     twice = sorted({each.name for each in chosen if [other.name for other in chosen].count(each.name) > 1})
     if twice:
-        raise InputError(f"--template: expected each name once, got {', '.join(twice)} more often")
+        raise InputError(f"templates: expected each name once, got {', '.join(twice)} more often")
     return chosen
 
 

@@ -82,13 +82,13 @@ class LabelWords:
         return f"label words: {'; '.join(classes)}{note}"
 
 
-def choose_words(labels: Sequence[str], given: Sequence[str], tokenizer: Tokenizer) -> LabelWords:
-    """Return the label words of these classes: those `given`, as `label=word,word`, else ours, else the label itself.
+def choose_words(labels: Sequence[str], pairs: Sequence[str], tokenizer: Tokenizer) -> LabelWords:
+    """Return the label words of these classes: those of `pairs`, as label=word,word, else ours, else the label itself.
 
     Raises InputError for an unknown class, an empty word, and words that cannot be told apart: one is another, or
     begins with the tokens of another."""
     ours = {label.lower(): words for label, words in read_words().items()}
-    chosen = {label: ours.get(label.lower(), [label]) for label in labels} | parse_words(given, labels)
+    chosen = {label: ours.get(label.lower(), [label]) for label in labels} | parse_words(pairs, labels)
     words = tuple(tuple(chosen[label]) for label in labels)
     ids = tuple(tuple(tuple(tokenizer.encode(f" {word}")) for word in each) for each in words)
     label_words = LabelWords(tuple(labels), words, ids)
@@ -101,10 +101,10 @@ def choose_words(labels: Sequence[str], given: Sequence[str], tokenizer: Tokeniz
     return label_words
 
 
-def parse_words(given: Sequence[str], labels: Sequence[str]) -> dict[str, list[str]]:
+def parse_words(pairs: Sequence[str], labels: Sequence[str]) -> dict[str, list[str]]:
     """Parse `label=word,word` of some classes. Raises InputError for another form, or another class."""
     parsed = {}
-    for each in given:
+    for each in pairs:
         label, _, words = each.partition("=")
         parsed[label] = [word.strip() for word in words.split(",")]
         if not all(parsed[label]):

@@ -43,10 +43,10 @@ def open_prompted(study: Study, model: str | None, words: Sequence[str]) -> Prom
     model: another checkpoint, instead; words: as for `choose_words`. Raises InputError where the run began with random
     weights, which know no words."""
     settings = study.record["settings"]
-    own = settings.get("head") == "words"
-    if settings["init"] == "random" and not own and not model:
+    talks = settings.get("head") == "words"
+    if settings["init"] == "random" and not talks and not model:
         raise InputError(f"{study.run} began with random weights, which cannot be asked; name a model with --model")
-    name = model or (str(study.run) if own else study.record["model"]["name"])
+    name = model or (str(study.run) if talks else study.record["model"]["name"])
     folder = find(name)
     tokenizer, lm = Tokenizer.load(folder), load_lm(folder)
     check_pair(tokenizer, lm.config)

@@ -21,6 +21,12 @@ from .progress import console
 
 RUNS = Path("runs")
 LOCK = ".lock"
+EARLIER = {
+    "shuffle_labels": False,
+    "head": "classifier",
+    "template": "feeling",
+    "words": [],
+}  # of runs older than these
 UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)|\.\w{8}\.tmp")  # of `written_whole`, `replace_outputs` and tempfile
 
 
@@ -155,7 +161,7 @@ def identity(run: Path, record: dict[str, Any]) -> dict[str, Any]:
     was trained on prompts, of template and label words."""
     weights = record["model"].get("sha256") or record["model"]["shape"]
     content = {"run": run.name, "corpus": record["corpus"]["sha256"], "model": weights}
-    return record["settings"] | content | record.get("prompt", {})
+    return EARLIER | record["settings"] | content | record.get("prompt", {})
 
 
 def discard_run(run: Path) -> None:

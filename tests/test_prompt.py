@@ -132,7 +132,7 @@ def check_predictions(tables: dict[str, pd.DataFrame]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--template", "none"), "--template none: expected a file .toml, or one of feeling"),
+        (("--template", "none"), "template none: expected a file .toml, or one of feeling"),
         (("--words", "joy"), "--words joy: expected label=word"),
         (("--words", "joy=sad"), "'sad'"),
         (("--shots", "40"), "--shots"),

@@ -261,7 +261,7 @@ REFUSED = {
     "--tune head": ("--head words --tune head", "adds no head to train alone"),
     "a template of a classifier": ("--template mood", "add --head words"),
     "words of a classifier": ("--words joy=glad", "add --head words"),
-    "an unknown template": ("--head words --template felling", "--template felling: expected a file .toml, or one of"),
+    "an unknown template": ("--head words --template felling", "template felling: expected a file .toml, or one of"),
     "words of several tokens": ("--head words --words joy=exhilarated", "'exhilarated': expected one token each"),
     "another class": ("--head words --words envy=green", "expected a class of anger, fear, joy"),
     "one word for two": ("--head words --words joy=angry", "the second begins with the first"),

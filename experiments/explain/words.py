@@ -82,8 +82,11 @@ def select_whole(texts: Texts, study: Study) -> Texts:
 
 
 def parse_texts(texts: Texts, study: Study) -> list[list[Word]]:
-    """Return the words of each text, punctuation marks among them."""
-    return [words(text, study.tokenizer) for text in texts.strings]
+    """Return the words of each text, punctuation marks among them, and none of its template."""
+    return [
+        [word for word in words(string, study.tokenizer) if of_text[list(word.tokens)].any()]
+        for string, of_text in zip(texts.strings, study.find_text(texts), strict=True)
+    ]
 
 
 def draw_places(places: Iterable[Place], seed: int) -> list[Place]:

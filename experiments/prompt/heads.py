@@ -9,6 +9,7 @@ Letters: U heads, N texts, K classes, S resamples of the texts. The unit 0 is th
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,20 +84,19 @@ def measure_heads(
     answers = correct_heads(close_heads(asked, f"heads-{setting.name}", (*SPLITS, *without_content), folder, seed))
     classified = close_heads(run, f"heads-{CLASSIFIER}", SPLITS, folder, seed)
     labels, targets = study.clf.labels, {split: bare.draw_texts(split, TEXTS, seed).targets for split in SPLITS}
-
-    def tabulate(networks: Mapping[str, Floats], config: GPT2Config, correction: str, template: str) -> pd.DataFrame:
-        compared = {split: Compared(networks[split][0, :, 0], networks[split][1:], targets[split]) for split in SPLITS}
-        effects, heads = measure_networks(compared, labels, test=False), each_head(config)
-        named = pd.concat(name_units(effects[split], heads, "mean", split) for split in SPLITS)
-        return named.fillna({"verdict": ""}).assign(correction=correction, template=template)
+    tabulate = partial(tabulate_effects, targets=targets, labels=labels)
 
     def read(networks: Mapping[str, Floats]) -> Floats:
         return read_logits(networks["test"]).log_odds
 
     with console.status("effects of heads, and their correlations"):
         config, of_run = prompted.lm.config, study.clf.config
-        tables = [tabulate(networks, config, name, setting.template.name) for name, networks in answers.items()]
-        effects = pd.concat([*tables, tabulate(classified, of_run, CLASSIFIER, "")], ignore_index=True)
+        tables = [
+            tabulate(networks, config).assign(correction=name, template=setting.template.name)
+            for name, networks in answers.items()
+        ]
+        tables.append(tabulate(classified, of_run).assign(correction=CLASSIFIER, template=""))
+        effects = pd.concat(tables, ignore_index=True)
         if (config.n_layer, config.n_head) != (of_run.n_layer, of_run.n_head):
             return Heads(effects, pd.DataFrame(columns=COLUMNS))
         correlations = [
@@ -104,6 +104,16 @@ def measure_heads(
             for name, networks in answers.items()
         ]
     return Heads(effects, pd.concat(correlations, ignore_index=True)[COLUMNS])
+
+
+def tabulate_effects(
+    networks: Mapping[str, Floats], config: GPT2Config, targets: Mapping[str, Ints], labels: Sequence[str]
+) -> pd.DataFrame:
+    """Return the rows of effects.csv of the heads of a network; networks: by split, (1 + U, N, 1, K), see above."""
+    compared = {split: Compared(networks[split][0, :, 0], networks[split][1:], targets[split]) for split in SPLITS}
+    effects, heads = measure_networks(compared, labels, test=False), each_head(config)
+    named = pd.concat(name_units(effects[split], heads, "mean", split) for split in SPLITS)
+    return named.fillna({"verdict": ""})
 
 
 def close_heads(study: Study, name: str, splits: Sequence[str], folder: Path, seed: int) -> dict[str, Floats]:

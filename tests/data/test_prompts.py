@@ -90,11 +90,11 @@ def test_a_file_that_is_none_is_refused_by_name(tmp_path, content, message):
 
 
 def test_unknown_missing_and_repeated_names_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"--template moods: expected a file \.toml, or one of feeling, emotion"):
+    with pytest.raises(InputError, match=r"template moods: expected a file \.toml, or one of feeling, emotion"):
         read_templates(["moods"])
     with pytest.raises(InputError, match="No such file"):
         read_templates([str(tmp_path / "none.toml")])
-    with pytest.raises(InputError, match="expected each name once, got mood more often"):
+    with pytest.raises(InputError, match="templates: expected each name once, got mood more often"):
         read_templates(["mood", "tone", "mood"])
     latin = tmp_path / "latin.toml"
     latin.write_bytes(b'[templates.a]\nprompt = "\xe9"')

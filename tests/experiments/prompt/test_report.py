@@ -76,7 +76,7 @@ def test_what_knows_nothing_is_called_so():
     assert "**It is not sure that it reads the texts at all**" in answer
     assert len(re.findall(r"With \d examples? of each class the prompt is no better than", answer)) == 2
     heads = read_section(page, "The same heads?")
-    assert "is 0.100 [-0.200, 0.900], p 0.300: it is not sure that the heads that matter" in heads
+    assert "is 0.100 [-0.200, 0.900], p 0.300: it is not sure that the prompt uses the heads that" in heads
     assert "after Holm's correction) for none of the classes." in heads
 
 
@@ -96,7 +96,7 @@ def test_the_whole_page():
     assert "| probe of the frozen network | 4 | 12 | 5 | 0.440 | 0.400 to 0.480 | 0.500 |" in curve
     assert "| probe of the frozen network | 300 | 900 | 1 | 0.770 | 0.770 to 0.770 | 0.800 |" in curve
     heads = read_section(page, "The same heads?")
-    assert "is 0.610 [0.200, 0.900], p 0.001: the heads that matter to the prompt are in part those" in heads
+    assert "is 0.610 [0.200, 0.900], p 0.001: the prompt uses in part the heads that the classifier uses" in heads
     assert "after Holm's correction) for anger, fear, joy." in heads
     assert (
         "0.700 in the prompt and 0.950 in the classifier, so that two networks with the same heads would reach" in heads
