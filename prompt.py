@@ -73,18 +73,20 @@ def main(options: Options) -> int:
     templates, pool = choose_templates(options.template, study), make_pool(study.without_template())
     with open_analysis(study.run / "prompt", "results", options.resume, device) as folder:
         asking = Asking(study, prompted, folder / "results", options.texts, options.seed, options.transductive)
+        templates = asking.fit_templates(templates, named=bool(options.template))
         shots = asking.fit_shots(options.shots, templates, pool, options.draws)
-        console.print(asking.forecast(templates, shots, options.draws))
+        console.print(asking.forecast(templates, shots, options.draws, pool))
         answers = asking.ask([Setting(template) for template in templates])
         name = choose_template(asking.tabulate(answers))
         template = next(each for each in templates if each.name == name)
         first = describe_prompt(prompted, template, asking.texts["test"].strings[0], answers)
         settings = asking.list_few_shot(template, pool, shots, options.draws)
-        answers += asking.ask_channel(Setting(template)) + asking.ask(settings)
+        channel, left_out = ask_channel(asking, template)
+        answers += channel + asking.ask(settings)
         tables = tabulate(asking, add_ensembles(answers), settings)
         tables["curve"] = measure_curve(pool, asking.texts["test"], prompted, asking.folder, options.seed)
-        heads, left_out = close_heads(asking, template)
-        write(folder, tables | heads, asking, first, left_out)
+        heads, without_heads = close_heads(asking, template)
+        write(folder, tables | heads, asking, first, left_out + without_heads)
     return 0
 
 
@@ -110,6 +112,14 @@ def tabulate(asking: Asking, answers: Sequence[Answers], settings: Sequence[Sett
         "chosen": chosen,
         "compared": compared,
     }
+
+
+def ask_channel(asking: Asking, template: Template) -> tuple[list[Answers], list[str]]:
+    """Return the answers of the noisy channel, or why there are none."""
+    try:
+        return asking.ask_channel(Setting(template)), []
+    except InputError as error:
+        return [], [f"The noisy channel was left out: {error}"]
 
 
 def close_heads(asking: Asking, template: Template) -> tuple[Tables, list[str]]:

@@ -58,10 +58,8 @@ def draw_demonstrations(
     for k, label in enumerate(words.labels):
         of_class = [each for each in pool if each.target == k]
         if len(of_class) < shots:
-            raise InputError(
-                f"--shots {shots}: expected as many texts of each class in train that stand in no other split, got "
-                f"{len(of_class):,} of {label}; take at most {len(of_class):,}"
-            )
+            expected = "as many texts of each class in train that stand in no other split"
+            raise InputError(f"--shots {shots}: expected {expected}, got {len(of_class):,} of {label}; take fewer")
         order = np.random.default_rng((seed, draw, k, *b"examples of a class")).permutation(len(of_class))
         drawn.append(iter([of_class[i] for i in order]))
     classes = np.repeat(np.arange(len(drawn)), shots).tolist()

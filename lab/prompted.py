@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from data.prompts import TEXT, Template
 from model import GPT2LM, InputError, Tokenizer, hub, load_lm
+from model.checkpoint import read_labels
 from model.names import WEIGHTS, find
 
 from .device import Device
@@ -41,18 +42,21 @@ def open_prompted(study: Study, model: str | None, words: Sequence[str]) -> Prom
     """Open the language model that a run began with, or its own where it was trained with --head words.
 
     model: another checkpoint, instead; words: as for `choose_words`. Raises InputError where the run began with random
-    weights, which know no words."""
+    weights, which know no words, and for a classifier."""
     settings = study.record["settings"]
     talks = settings.get("head") == "words"
     if settings["init"] == "random" and not talks and not model:
         raise InputError(f"{study.run} began with random weights, which cannot be asked; name a model with --model")
     name = model or (str(study.run) if talks else study.record["model"]["name"])
     folder = find(name)
+    if read_labels(folder):
+        raise InputError(f"{name} is a classifier, which cannot be asked; name a language model with --model")
     tokenizer, lm = Tokenizer.load(folder), load_lm(folder)
     check_pair(tokenizer, lm.config)
     lm = lm.to(study.device.device).requires_grad_(False)
-    chosen = choose_words(study.clf.labels, words, tokenizer)
-    return Prompted(name, lm, tokenizer, chosen, study.device, hub.content_hash(folder / WEIGHTS))
+    chosen = choose_words(study.corpus.labels, words, tokenizer)
+    named = replace(chosen, labels=study.clf.labels)  # which may call a class otherwise
+    return Prompted(name, lm, tokenizer, named, study.device, hub.content_hash(folder / WEIGHTS))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

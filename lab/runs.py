@@ -26,7 +26,7 @@ EARLIER = {
     "head": "classifier",
     "template": "feeling",
     "words": [],
-}  # of runs older than these
+}  # settings of runs that are older than these options
 UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)|\.\w{8}\.tmp")  # of `written_whole`, `replace_outputs` and tempfile
 
 

@@ -81,7 +81,7 @@ def test_all_of_it_lands_in_the_runs_folder_and_a_second_call_computes_nothing(h
     check_predictions(tables)
     out = capsys.readouterr().out
     assert "label words: fear: afraid, scared" in out
-    assert "prompts take about 1 min" in out
+    assert "examples give without one, take about 1 min" in " ".join(out.split())
     assert "Examples come from 90 of 90 texts of train" in out
     page = (folder / "report.md").read_text(encoding="utf-8")
     assert "python prompt.py --run one --model planted" in page

@@ -17,6 +17,7 @@ from lab.study import Study
 from lab.texts import Texts
 from model import InputError
 
+from .curve import count_trained_texts
 from .demonstrations import check_fit, draw_settings, find_nearest_settings, list_orders
 from .scoring import Answers, Setting, draw_contexts, list_answers, list_prompts, score_channel, score_setting
 from .tables import tabulate_scores
@@ -61,6 +62,21 @@ class Asking:
         """Return the scores of these answers, see `tabulate_scores`."""
         targets = {split: texts.targets for split, texts in self.texts.items()}
         return tabulate_scores(answers, targets, self.study.clf.labels, self.shares, self.prompted.name)
+
+    def fit_templates(self, templates: Sequence[Template], named: bool) -> list[Template]:
+        """Return the templates whose prompts fit into the network's context. Raises InputError where one that the user
+        has `named` does not, or none does."""
+        fitting: list[Template] = []
+        for template in templates:
+            try:
+                check_fit([Setting(template)], self.texts, self.prompted)
+            except InputError as error:
+                if named or (template is templates[-1] and not fitting):
+                    raise
+                console.print(f"Template {template.name} is left out: {error}", soft_wrap=True)
+            else:
+                fitting.append(template)
+        return fitting
 
     def fit_shots(
         self, wanted: Sequence[int] | None, templates: Sequence[Template], pool: Sequence[Demonstration], draws: int
@@ -148,15 +164,19 @@ class Asking:
                 )
         return answers
 
-    def forecast(self, templates: Sequence[Template], shots: Sequence[int], draws: int) -> str:
-        """Say how long the prompts without and with examples take; the rate is a share of the product rate."""
-        tokenizer, config = self.prompted.tokenizer, self.prompted.lm.config
-        lengths = [len(tokenizer.encode(template.fill(""))) for template in templates]
-        of_texts = sum(len(ids) for texts in self.texts.values() for ids in texts.sequences)
-        n = sum(map(len, self.texts.values()))
-        rounds = len(lengths) + (len(shots) * draws + ORDERS + len(self.study.clf.labels) if shots else 0)
-        tokens = rounds * (of_texts + n * float(np.mean(lengths)))
-        products = tokens * config.block_weights + rounds * n * config.vocab_size * config.n_embd
-        channel = len(self.study.clf.labels) * of_texts * (config.block_weights + config.vocab_size * config.n_embd)
+    def forecast(
+        self, templates: Sequence[Template], shots: Sequence[int], draws: int, pool: Sequence[Demonstration]
+    ) -> str:
+        """Say how long prompts and learning curve take: multiply-adds, at a share of the product rate."""
+        config, K = self.prompted.lm.config, len(self.prompted.words.labels)
+        count = self.prompted.tokenizer.encode
+        n, texts = sum(map(len, self.texts.values())), [text for each in self.texts.values() for text in each.strings]
+        length = float(np.mean([len(count(text)) for text in texts]))
+        prompt = length + float(np.mean([len(count(template.fill(""))) for template in templates]))
+        rounds = len(templates) + (len(shots) * draws + ORDERS if shots else 0)
+        nearest = 2 * n * (1 + K * min(shots)) if shots else 0  # texts in prompts that share no beginning
+        tokens = (rounds * n + nearest) * prompt + (K * n + len(pool)) * length + count_trained_texts(pool, K) * length
+        vocabulary = (rounds * n + K * n * length) * config.vocab_size * config.n_embd
         rate = TRAINING_SHARE * self.prompted.device.product_rate()
-        return forecast(f"{rounds * n:,} prompts take", products + channel, rate, self.prompted.device)
+        what = f"{rounds * n:,} prompts, and what as many examples give without one, take"
+        return forecast(what, tokens * config.block_weights + vocabulary, rate, self.prompted.device)

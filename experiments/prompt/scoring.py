@@ -90,7 +90,7 @@ def draw_contexts(train: Texts, seed: int) -> list[str]:
     split = [text.split() for text in train.strings]
     words, length = [word for text in split for word in text], max(1, round(np.mean([*map(len, split)])))
     rng = np.random.default_rng((seed, *b"words of train without order"))
-    return [" ".join(rng.choice(words, length)) for _ in range(CONTEXTS)]
+    return [" ".join(words[i] for i in rng.integers(len(words), size=length)) for _ in range(CONTEXTS)]
 
 
 def list_prompts(setting: Setting, texts: Mapping[str, Texts], contexts: Sequence[str], words: LabelWords) -> list[str]:

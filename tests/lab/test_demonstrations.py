@@ -93,5 +93,5 @@ def test_the_seed_decides():
 
 
 def test_too_few_texts_of_a_class_are_refused():
-    with pytest.raises(InputError, match=r"--shots 20: expected .* got 19 of no; take at most 19"):
+    with pytest.raises(InputError, match=r"--shots 20: expected .* got 19 of no; take fewer"):
         draw_demonstrations(POOL[1:], 20, 0, WORDS, 0)
