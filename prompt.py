@@ -33,6 +33,10 @@ from lab.study import Study, open_study
 from model import InputError
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
+TRAINED = (
+    "This network was trained on label words, on all texts of train, from which the examples come: what follows is no "
+    "prompting without training. The learning curve is left out, and so are heads; `make ablate` closes them."
+)
 SHOWN = ("scores", "chosen", "predictions", "curve", "effects", "correlations")  # in pictures and the report
 
 
@@ -84,9 +88,13 @@ def main(options: Options) -> int:
         channel, left_out = ask_channel(asking, template)
         answers += channel + asking.ask(settings)
         tables = tabulate(asking, add_ensembles(answers), settings)
-        tables["curve"] = measure_curve(pool, asking.texts["test"], prompted, asking.folder, options.seed)
-        heads, without_heads = close_heads(asking, template)
-        write(folder, tables | heads, asking, first, left_out + without_heads)
+        if prompted.weights == study.weights:
+            left_out.append(TRAINED)
+        else:
+            tables["curve"] = measure_curve(pool, asking.texts["test"], prompted, asking.folder, options.seed)
+            heads, without_heads = close_heads(asking, template)
+            tables, left_out = tables | heads, left_out + without_heads
+        write(folder, tables, asking, first, left_out)
     return 0
 
 

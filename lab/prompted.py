@@ -41,8 +41,8 @@ class Prompted:
 def open_prompted(study: Study, model: str | None, words: Sequence[str]) -> Prompted:
     """Open the language model that a run began with, or its own where it was trained with --head words.
 
-    model: another checkpoint, instead; words: as for `choose_words`. Raises InputError where the run began with random
-    weights, which know no words, and for a classifier."""
+    model: another checkpoint, instead; words: as for `choose_words`, in the place of those that were learnt. Raises
+    InputError where the run began with random weights, which know no words, and for a classifier."""
     settings = study.record["settings"]
     talks = settings.get("head") == "words"
     if settings["init"] == "random" and not talks and not model:
@@ -54,7 +54,9 @@ def open_prompted(study: Study, model: str | None, words: Sequence[str]) -> Prom
     tokenizer, lm = Tokenizer.load(folder), load_lm(folder)
     check_pair(tokenizer, lm.config)
     lm = lm.to(study.device.device).requires_grad_(False)
-    chosen = choose_words(study.corpus.labels, words, tokenizer)
+    learnt = study.record["prompt"]["words"] if talks and not model else {}
+    pairs = [f"{label}={word}" for label, word in learnt.items()]
+    chosen = choose_words(study.corpus.labels, [*pairs, *words], tokenizer)
     named = replace(chosen, labels=study.clf.labels)  # which may call a class otherwise
     return Prompted(name, lm, tokenizer, named, study.device, hub.content_hash(folder / WEIGHTS))
 

@@ -7,13 +7,18 @@ import commands
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from commands import one_line
 from planted_lm import LABELS, TOKENIZER, plant_lm, write_texts
-from small_run import train_on
+from small_run import train_on, write_shape
 
 import prompt
+import train
+from lab.device import Device
 from lab.metrics import prediction_metrics
-from model import GPT2Config, save
+from lab.prompted import open_prompted
+from lab.study import open_study
+from model import GPT2LM, GPT2Config, save
 
 PRIORS = ["uniform", "train"]
 TABLES = {
@@ -48,6 +53,7 @@ def planted(tmp_path_factory):
         (folder / f"cues/{split}.txt").write_text("".join(lines))
     train_on(folder, "cues", GPT2Config(2, 3, 12, n_ctx=17))
     save(plant_lm(), folder / "planted", TOKENIZER)
+    save(GPT2LM(GPT2Config(2, 3, 12, n_ctx=17)), folder / "short", TOKENIZER)
     return folder
 
 
@@ -140,6 +146,8 @@ def check_predictions(tables: dict[str, pd.DataFrame]) -> None:
         (("--shots", "-1"), "none below 0"),
         (("--draws", "0"), "--draws 0: expected at least 1"),
         (("--model", "nowhere"), "nowhere"),
+        (("--model", "runs/one"), "runs/one is a classifier, which cannot be asked"),
+        (("--model", "short", "--template", "question"), "expected prompts of at most 17 tokens"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_is_asked(here, monkeypatch, capsys, arguments, message):
@@ -152,3 +160,55 @@ def test_mistakes_are_one_line_before_anything_is_asked(here, monkeypatch, capsy
 def test_a_run_that_began_with_random_weights_cannot_be_asked(here, monkeypatch, capsys):
     assert commands.exit_code(monkeypatch, prompt, "--run", "one", "--device", "cpu") == 2
     assert "began with random weights, which cannot be asked; name a model with --model" in one_line(capsys)
+
+
+def test_templates_that_do_not_fit_are_left_out(here, monkeypatch, capsys):
+    asked = []
+
+    def stop(self, settings):
+        asked.extend(setting.template.name for setting in settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.prompt.asking.Asking.ask", stop)
+    assert run_prompt(monkeypatch, "--model", "short") == 130
+    assert "i_feel" in asked
+    assert "question" not in asked
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Template question is left out: --shots 0: expected prompts of at most 17 tokens" in out
+    assert "No prompts with 1 examples of each class" in out
+
+
+@pytest.fixture
+def talker(here, monkeypatch):
+    """A run on words of its own, which are not ours."""
+    write_shape(here / "wide", GPT2Config(2, 3, 12, n_ctx=64))
+    words = ("--head", "words", "--template", "mood", "--words", "joy=yes", "sadness=no", "fear=maybe")
+    options = ("--model", "wide", "--corpus", "cues", "--init", "random", "--epochs", "1", "--device", "cpu")
+    assert commands.exit_code(monkeypatch, train, *options, *words, "--run", "talker") == 0
+
+
+@pytest.mark.usefixtures("talker")
+def test_a_run_on_label_words_is_asked_for_these():
+    study = open_study("talker", Device(torch.device("cpu"), "fp32"))
+    assert open_prompted(study, None, ()).words.words == (("maybe",), ("yes",), ("no",))
+    assert open_prompted(study, None, ("joy=glad,good",)).words.words == (("maybe",), ("glad", "good"), ("no",))
+    assert open_prompted(study, "planted", ()).words.words[1][0] == "happy"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("talker")
+def test_of_a_run_on_label_words_the_report_says_what_it_has_seen(monkeypatch):
+    options = ("--run", "talker", "--device", "cpu", "--shots", "0", "--template", "mood", "i_feel")
+    assert commands.exit_code(monkeypatch, prompt, *options) == 0
+    folder = Path("runs/talker/prompt")
+    assert "was trained on label words, on all texts of train" in (folder / "report.md").read_text(encoding="utf-8")
+    assert not (folder / "curve.csv").exists()
+    assert not (folder / "effects.csv").exists()
+    scores = pd.read_csv(folder / "scores.csv")
+    assert set(scores["shots"]) == {0}
+    run = pd.read_csv("runs/talker/predictions.csv")
+    direct = pd.read_csv(folder / "predictions.csv").query("split == 'test'")
+    assert scores.query("template == 'mood' and correction == 'direct' and split == 'test'")["accuracy"].iloc[0] == (
+        pytest.approx(run.query("split == 'test'").eval("label == predicted").mean())
+    )
+    assert len(direct) == 32
