@@ -103,14 +103,17 @@ def choose_words(labels: Sequence[str], pairs: Sequence[str], tokenizer: Tokeniz
 
 def parse_words(pairs: Sequence[str], labels: Sequence[str]) -> dict[str, list[str]]:
     """Parse `label=word,word` of some classes. Raises InputError for another form, or another class."""
-    parsed = {}
+    parsed: dict[str, list[str]] = {}
+    classes = ", ".join(labels)
     for each in pairs:
-        label, _, words = each.partition("=")
-        parsed[label] = [word.strip() for word in words.split(",")]
+        label = max((label for label in labels if each.startswith(f"{label}=")), key=len, default=None)
+        if label is None:
+            raise InputError(f"--words {each}: expected label=word, or label=word,word, with a class of {classes}")
+        if label in parsed:
+            raise InputError(f"--words {each}: expected each class once; give its words as {label}=word,word")
+        parsed[label] = [word.strip() for word in each.removeprefix(f"{label}=").split(",")]
         if not all(parsed[label]):
             raise InputError(f"--words {each}: expected label=word, or label=word,word")
-        if label not in labels:
-            raise InputError(f"--words {each}: expected a class of {', '.join(labels)}")
     return parsed
 
 

@@ -55,7 +55,7 @@ def open_prompted(study: Study, model: str | None, words: Sequence[str]) -> Prom
     check_pair(tokenizer, lm.config)
     lm = lm.to(study.device.device).requires_grad_(False)
     learnt = study.record["prompt"]["words"] if talks and not model else {}
-    pairs = [f"{label}={word}" for label, word in learnt.items()]
+    pairs = [f"{label}={word}" for label, word in learnt.items() if not any(w.startswith(f"{label}=") for w in words)]
     chosen = choose_words(study.corpus.labels, [*pairs, *words], tokenizer)
     named = replace(chosen, labels=study.clf.labels)  # which may call a class otherwise
     return Prompted(name, lm, tokenizer, named, study.device, hub.content_hash(folder / WEIGHTS))

@@ -33,12 +33,14 @@ def tabulate_scores(
     targets: class numbers (N,) by split; shares: of each class in train (K,). The limits are those of macro-F1: a 95 %
     bootstrap over the texts, with the same resamples for all rows. `auc`: one class against the rest, mean over the
     classes that are defined. `label_mass`: probability of all label words together, mean over the texts; NaN for the
-    channel, which does not ask for it. `entropy`: of the corrected class probabilities, mean in nats."""
+    channel, which does not ask for it, and for ensembles, whose members have theirs. `entropy`: of the corrected class
+    probabilities, mean in nats."""
     weights = {split: np.concatenate([*resamples(len(each))]) for split, each in targets.items()}
     rows = []
     for answer in answers:
         key = {"model": model} | {name: getattr(answer, name) for name in KEY}
-        mass = np.nan if answer.correction == "channel" else np.exp(answer.log_probs).sum(axis=1).mean()
+        has_mass = answer.correction != "channel" and ALL not in (answer.template, answer.draw)
+        mass = np.exp(answer.log_probs).sum(axis=1).mean() if has_mass else np.nan
         for prior in PRIORS:
             log_probs = correct(answer.log_probs, answer.b, shares if prior == "train" else None)
             scores = score(log_probs, targets[answer.split], labels, weights[answer.split])

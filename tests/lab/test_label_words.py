@@ -97,13 +97,20 @@ def test_the_case_of_a_label_does_not_matter_to_ours():
     assert choose_words(("Joy", "SADNESS"), (), TOKENIZER).words[1][0] == "sad"
 
 
+def test_a_label_may_hold_an_equals_sign_and_is_named_once():
+    words = choose_words(("a", "a=b"), ("a=b=glad", "a=sad"), TOKENIZER)
+    assert words.words == (("sad",), ("glad",))
+    with pytest.raises(InputError, match="--words a=mad: expected each class once; give its words as a=word,word"):
+        choose_words(("a", "b"), ("a=glad", "a=mad"), TOKENIZER)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ("joy", "--words joy: expected label=word"),
         ("joy=", "--words joy=: expected label=word"),
         ("joy=glad,", "expected label=word"),
-        ("hope=glad", "expected a class of sadness, joy"),
+        ("hope=glad", "with a class of sadness, joy"),
         ("joy=sad", "label words 'sad' and 'sad': the second begins with the first"),
         ("joy=glad,glad", "'glad' and 'glad'"),
         ("joy=sad and more", "'sad' and 'sad and more'"),

@@ -109,6 +109,16 @@ def test_a_prior_of_the_words_changes_direct_answers_alone(tmp_path):
     assert (direct[0] != direct[1]).any()
 
 
+def test_each_prior_is_the_mean_probability_behind_its_own_inputs(prompted, tmp_path):
+    scored = score(Setting(FEELING), prompted, tmp_path)
+    answers, words = answers_of(scored, prompted), prompted.words
+    inputs = {"contextual": scored.content_free, "domain_pmi": scored.domain, "domain_context": scored.contexts}
+    for correction, log_probs in inputs.items():
+        mean = np.exp(words.read_classes(log_probs, "all words")).mean(axis=0)
+        np.testing.assert_allclose(np.exp(answers[correction, "test"].b), mean / mean.sum())
+    assert np.abs(answers["domain_context", "test"].b - answers["contextual", "test"].b).max() > 0.1
+
+
 def test_domain_pmi_is_contextual_calibration_with_the_domain_prompt(prompted, tmp_path):
     """T5."""
     scored = score(Setting(FEELING), prompted, tmp_path)

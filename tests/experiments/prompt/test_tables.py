@@ -98,11 +98,11 @@ def test_where_a_correction_helps_val_chooses_it():
     assert choose(scores)["split"] == "val"
 
 
-def test_no_mass_is_claimed_for_the_channel():
+def test_no_mass_is_claimed_for_the_channel_and_for_ensembles():
     scores = tabulate(make_all(TEXTS, 1.0), TEXTS)
-    channel = scores["correction"] == "channel"
-    assert scores["label_mass"][channel].isna().all()
-    assert scores["label_mass"][~channel].notna().all()
+    without = (scores["correction"] == "channel") | (scores["template"] == "all") | (scores["draw"] == "all")
+    assert scores["label_mass"][without].isna().all()
+    assert scores["label_mass"][~without].notna().all()
 
 
 def set_macro_f1(scores, rows, value):
