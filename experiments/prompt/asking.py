@@ -89,7 +89,24 @@ class Asking:
             try:
                 for template in templates:
                     settings = draw_settings(template, pool, shots, draws, words, self.seed)
-                    others = {
+                    check_fit(settings, self.texts, self.prompted)
+            except InputError as error:
+                if wanted is not None:
+                    raise
+                console.print(f"No prompts with {shots} examples of each class: {error}", soft_wrap=True)
+            else:
+                fitting.append(shots)
+        return fitting
+
+    def list_few_shot(
+        self, template: Template, pool: Sequence[Demonstration], shots: Sequence[int], draws: int
+    ) -> list[Setting]:
+        """Return the settings with examples: draws for each number of shots, orders of one draw, the nearest texts."""
+        if not shots:
+            return []
+        words = self.prompted.words
+        settings = [each for n in shots for each in draw_settings(template, pool, n, draws, words, self.seed)]
+        others = {
             "in other orders": lambda: list_orders(template, pool, words, self.seed),
             "with the nearest examples": lambda: find_nearest_settings(
                 template, pool, self.texts, self.prompted, min(shots), self.folder, self.seed
