@@ -112,7 +112,8 @@ def check_plant(scores: pd.DataFrame) -> None:
     corrected = single[single["correction"].isin(["contextual", "domain_pmi", "domain_context", "batch"])]
     assert len(corrected) > 4
     assert (corrected["macro_f1"] > 0.9).all()
-    mass = scores.loc[scores["correction"] != "channel", "label_mass"]
+    mass = scores["label_mass"].dropna()
+    assert len(mass) > len(scores) / 2
     assert ((mass > 0) & (mass < 1)).all()
     assert scores.loc[scores["correction"] == "channel", "macro_f1"].min() > 0.9
     assert {"all"} <= set(scores["template"])
