@@ -138,6 +138,7 @@ def test_it_stays_as_it_was_trained_whatever_the_templates_are_now(monkeypatch):
     assert torch.equal(before.clf.score.weight, after.clf.score.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_ablation_and_probes_read_it(monkeypatch):
     options = ("--run", "one", "--device", "cpu")
@@ -154,6 +155,7 @@ def test_ablation_and_probes_read_it(monkeypatch):
     assert len(pd.read_csv("runs/one/probe/agreement.csv"))  # the same network and texts
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_another_language_model_is_probed_with_the_same_words(monkeypatch, capsys):
     options = ("--run", "one", "--device", "cpu", "--words", "500")
@@ -168,6 +170,7 @@ def test_another_language_model_is_probed_with_the_same_words(monkeypatch, capsy
     assert "head" in one_line(capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_attention_explanations_and_patches_are_of_prompts(monkeypatch):
     options = ("--run", "one", "--device", "cpu")
@@ -185,6 +188,7 @@ def test_attention_explanations_and_patches_are_of_prompts(monkeypatch):
     assert pd.read_csv("runs/one/patch/pairs.csv")["clean"].tolist() == ["i felt happy" + ASKED]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_explanations_beside_those_of_shuffled_labels(monkeypatch, capsys):
     train_words(monkeypatch, "shuffled", "--epochs", "1", "--shuffle-labels")

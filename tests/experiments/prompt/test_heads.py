@@ -150,6 +150,7 @@ def test_effects_are_those_of_plain_calls_with_the_prior_of_the_same_network(stu
     assert log_prob[0] > -0.6  # guessing: -1.1
 
 
+@pytest.mark.slow
 def test_what_was_swept_is_kept_and_other_words_are_swept_anew(study, prompted, monkeypatch, tmp_path):
     before = ask(study, prompted, tmp_path)
     run_ablations, swept = lab.sweep.run_ablations, []
@@ -250,6 +251,7 @@ def test_a_class_without_texts_has_no_correlation_and_a_single_text_no_reliabili
     assert table.set_index("class").drop("fear")["p"].notna().all()
 
 
+@pytest.mark.slow
 def test_another_seed_draws_other_texts(study, prompted, monkeypatch, tmp_path):
     monkeypatch.setattr("experiments.prompt.heads.TEXTS", 30)
     texts = {split: study.texts[split] for split in ("val", "test")}
