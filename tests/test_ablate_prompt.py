@@ -13,11 +13,18 @@ from planted_lm import LABELS, TOKENIZER, plant_lm, write_texts
 
 import ablate
 import train
+from data.prompts import read_templates
+from experiments.prompt.demonstrations import draw_settings
+from lab.demonstrations import make_pool
+from lab.device import Device
 from lab.effects import read_effects
 from lab.label_words import choose_words
+from lab.prompts import write_prompt
+from lab.study import open_study
 from model import GPT2LM, GPT2Config, masks, save
 
 FOLDER = Path("runs/one/prompt/ablate")
+CPU = Device(torch.device("cpu"), "fp32")
 
 
 def plant_four_heads() -> GPT2LM:
@@ -127,6 +134,18 @@ def test_effects_of_a_prompt_with_examples_are_those_of_plain_calls(monkeypatch)
     assert log_prob[0] - log_prob[1] > 0.3
 
 
+@pytest.mark.usefixtures("planted_run", "saved")
+def test_examples_are_the_first_draw_of_prompt(monkeypatch):
+    settings = ("--prompt", "emotion", "--shots", "2", "--seed", "5", "--units", "heads", "--controls", "0")
+    assert run_ablate(monkeypatch, *settings) == 0
+    study = open_study("one", CPU)
+    pool, words = make_pool(study), choose_words(study.clf.labels, (), TOKENIZER)
+    (template,) = read_templates(["emotion"])
+    first = draw_settings(template, pool, 2, 3, words, 5)[0].demonstrations  # as prompt.py draws
+    prompt = json.loads((FOLDER / "study.json").read_text())["prompt"]
+    assert prompt == write_prompt(template, "{text}", first, words)
+
+
 TWO = '[templates.a]\nprompt = "{text} A"\ndomain = "A"\n[templates.b]\nprompt = "{text} B"\ndomain = "B"\n'
 MISTAKES = {
     "shots alone": (("--shots", "1"), "--prompt"),
@@ -134,7 +153,7 @@ MISTAKES = {
     "another template": (("--prompt", "weather"), "feeling"),
     "two templates": (("--prompt", "two.toml"), "expected one template, got a, b"),
     "two runs": (("--prompt", "feeling", "--run", "one", "two"), "expected one --run"),
-    "too many examples": (("--prompt", "feeling", "--shots", "21"), "take at most 20"),
+    "too many examples": (("--prompt", "feeling", "--shots", "21"), "got 20 of fear; take fewer"),
     "too long": (("--prompt", "feeling", "--shots", "19"), "fewer --shots"),
     "negative": (("--prompt", "feeling", "--shots", "-1"), "--shots -1"),
     "a single text": (("--prompt", "feeling", "--texts", "1"), "at least 2 texts"),
