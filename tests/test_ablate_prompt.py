@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import commands
@@ -14,6 +15,8 @@ from planted_lm import LABELS, TOKENIZER, plant_lm, write_texts
 import ablate
 import train
 from data.prompts import read_templates
+from experiments.ablate.plans import plan_words
+from experiments.ablate.prompts import ask
 from experiments.prompt.demonstrations import draw_settings
 from lab.demonstrations import make_pool
 from lab.device import Device
@@ -21,6 +24,7 @@ from lab.effects import read_effects
 from lab.label_words import choose_words
 from lab.prompts import write_prompt
 from lab.study import open_study
+from lab.sweeps import Sweeps
 from model import GPT2LM, GPT2Config, masks, save
 
 FOLDER = Path("runs/one/prompt/ablate")
@@ -144,6 +148,23 @@ def test_examples_are_the_first_draw_of_prompt(monkeypatch):
     first = draw_settings(template, pool, 2, 3, words, 5)[0].demonstrations  # as prompt.py draws
     prompt = json.loads((FOLDER / "study.json").read_text())["prompt"]
     assert prompt == write_prompt(template, "{text}", first, words)
+
+
+@pytest.mark.usefixtures("planted_run")
+def test_only_words_of_the_text_are_hidden_in_a_prompt(tmp_path):
+    """And not what the template and the examples say."""
+    study = ask(open_study("one", CPU), "i_feel", 1, 0)
+    text = "people feel that the rain felt cold"
+    ids = TOKENIZER.encode(study.fill(text))
+    texts = replace(study.texts["test"].select(np.arange(1)), strings=[study.fill(text)], sequences=[ids])
+    study = replace(study, texts=study.texts | {"test": texts})
+    ablations = plan_words(Sweeps(study, tmp_path, 0, 0)).ablations["test"]
+    (feel,) = (each for each in ablations if each.region == "feel")
+    mask = feel.intervention(torch.tensor([ids]), torch.tensor([len(ids)]))["attn_mask"]
+    hidden = (~mask).reshape(-1, len(ids)).all(dim=0).nonzero().flatten().tolist()
+    named = [i for i, token in enumerate(ids) if TOKENIZER.decode([token]).strip() in ("feel", "felt")]
+    assert len(named) == 3 + 2 + 1  # of three examples, of the text, and of the question
+    assert hidden == named[3:5]
 
 
 TWO = '[templates.a]\nprompt = "{text} A"\ndomain = "A"\n[templates.b]\nprompt = "{text} B"\ndomain = "B"\n'
