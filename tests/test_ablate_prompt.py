@@ -99,7 +99,7 @@ def test_without_a_correction_the_prompt_names_one_class_and_the_logits_are_swep
     kept = {}
     for correction in ("direct", "domain_pmi", "batch"):
         assert run_ablate(monkeypatch, *heads, "--correction", correction) == 0
-        kept[correction] = np.load(FOLDER / "logits" / "test-mean-heads.npy")
+        kept[correction] = np.load(FOLDER / "logits-feeling-0" / "test-mean-heads.npy")
         if correction == "direct":
             assert read_baseline("accuracy") == pytest.approx(1 / 3)
         else:
@@ -148,6 +148,27 @@ def test_examples_are_the_first_draw_of_prompt(monkeypatch):
     first = draw_settings(template, pool, 2, 3, words, 5)[0].demonstrations  # as prompt.py draws
     prompt = json.loads((FOLDER / "study.json").read_text())["prompt"]
     assert prompt == write_prompt(template, "{text}", first, words)
+
+
+@pytest.mark.usefixtures("planted_run", "saved")
+def test_going_back_to_a_prompt_sweeps_nothing_again(monkeypatch):
+    heads = ("--units", "heads", "--fill", "mean", "--controls", "0", "--texts", "12")
+    prompts = (("--prompt", "feeling"), ("--prompt", "feeling", "--shots", "1"), ("--prompt", "emotion"))
+    for prompt in prompts:
+        assert run_ablate(monkeypatch, *prompt, *heads) == 0
+    made = {path: path.stat().st_mtime_ns for path in FOLDER.glob("logits-*/*.json")}
+    assert {path.parent.name for path in made} == {"logits-feeling-0", "logits-feeling-1", "logits-emotion-0"}
+
+    def sweep_nothing(clf, sequences, ablations, fills, device, left):
+        assert not len(left)
+        return iter(())
+
+    monkeypatch.setattr("lab.sweeps.sweep", sweep_nothing)
+    for prompt in prompts:
+        assert run_ablate(monkeypatch, *prompt, *heads) == 0
+        asked = f"the prompt {prompt[1]} and {'1' if '1' in prompt else 'no'} example"
+        assert asked in (FOLDER / "report.md").read_text()
+    assert made == {path: path.stat().st_mtime_ns for path in FOLDER.glob("logits-*/*.json")}
 
 
 @pytest.mark.usefixtures("planted_run")
