@@ -12,7 +12,8 @@ from .plan import Run, run_script
 from .results import OFFICIAL, title
 
 PROMPT = Path(__file__).parents[2] / "prompt.py"
-CHOSEN = Path("prompt/chosen.csv")  # in the folder of a run: what prompt.py writes
+CHOSEN, SCORES = Path("prompt/chosen.csv"), Path("prompt/scores.csv")  # in the folder of a run: what prompt.py writes
+TEXTS = 300  # of val and of test at most
 WAYS = {  # of chosen.csv
     "direct": "no examples, no correction",
     "zero_shot": "no examples, corrected",
@@ -62,11 +63,21 @@ def ask(run: Run) -> None:
     """Ask the network that a run starts from by prompt.py, in another process, unless that is done.
 
     prompt.py takes up what an earlier call has computed. Raises as `run_script`."""
-    if not (run.folder / CHOSEN).is_file():
+    if not is_asked(run):
         settings = run.settings
-        options = {"run": run.folder.name, "model": settings.model}
+        options = {"run": run.folder.name, "model": settings.model, "texts": str(TEXTS)}
         options |= {"device": settings.device, "precision": settings.precision}
         run_script(PROMPT, [word for name, value in options.items() for word in (f"--{name}", value)], run.folder)
+
+
+def is_asked(run: Run) -> bool:
+    """Return whether the last call of prompt.py, anybody's, was about the network that a run starts from, and about as
+    many texts as `ask` wants."""
+    if not all((run.folder / table).is_file() for table in (CHOSEN, SCORES)):
+        return False
+    scores = pd.read_csv(run.folder / SCORES, dtype={"model": str})
+    wanted = {(run.settings.model, split, min(TEXTS, len(run.corpus.split(split)))) for split in ("val", "test")}
+    return {*scores[["model", "split", "n"]].itertuples(index=False, name=None)} == wanted
 
 
 def read_prompts(asked: Sequence[Run]) -> pd.DataFrame:
