@@ -15,7 +15,7 @@ from rich.panel import Panel
 from data import Corpus, read_corpus
 from experiments.train import figures
 from experiments.train.measure import measure
-from experiments.train.start import choose_head, start_model
+from experiments.train.start import choose_head, read_inputs, start_model
 from experiments.train.training import DivergedError, Training, shuffle_labels
 from lab import defaults, manifest, output, runs
 from lab.cli import command
@@ -23,7 +23,7 @@ from lab.defaults import TrainOptions as Options
 from lab.device import Device
 from lab.progress import announce_training, console
 from lab.state import STATE
-from lab.texts import Texts, describe_texts, read_texts
+from lab.texts import Texts, describe_texts
 from model import GPT2Config, InputError, Tokenizer
 from model.checkpoint import read_config
 from model.names import WEIGHTS
@@ -46,9 +46,7 @@ def train(options: Options, corpus: Corpus, device: Device, started: float) -> i
     """Train and measure one run and return the exit code. started: `time.perf_counter()` when its work began."""
     config, tokenizer = read_config(options.model), Tokenizer.load(options.model)
     head = choose_head(options, corpus.labels)
-    texts = read_texts(corpus, tokenizer, config, options.truncate, head.template if head else None)
-    if head:
-        head.check(texts, tokenizer)
+    texts = read_inputs(corpus, tokenizer, config, options.truncate, head)
     torch.manual_seed(options.seed)
     model = start_model(options, corpus.labels, head).to(device.device)
     memory = {"loading": device.peak_memory()}
