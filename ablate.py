@@ -18,7 +18,7 @@ from experiments.ablate import figures, findings, seeds
 from experiments.ablate.findings import Tables
 from experiments.ablate.importance import Smallest, correlate_estimates, find_strongest
 from experiments.ablate.plans import check_heads, control_plans, first_plans
-from experiments.ablate.prompts import NEUTRAL, Correction, ask, describe_prompt
+from experiments.ablate.prompts import NEUTRAL, Correction, ask, describe_prompt, name_logits
 from experiments.ablate.report import report
 from experiments.ablate.verdicts import judge_units
 from lab import output
@@ -95,9 +95,9 @@ def main(options: Options) -> int:
     with ExitStack() as stack:
         opened = {}
         for study in studies:
-            place = study.run / "prompt" / "ablate" if options.prompt else study.run / "ablate"
-            folder = stack.enter_context(open_analysis(place, "logits", options.resume, device))
-            opened[folder] = Sweeps(study, folder / "logits", options.texts, options.seed, NEUTRAL[options.correction])
+            place, kept = study.run / ("prompt/ablate" if options.prompt else "ablate"), name_logits(study)
+            folder = stack.enter_context(open_analysis(place, kept, options.resume, device))
+            opened[folder] = Sweeps(study, folder / kept, options.texts, options.seed, NEUTRAL[options.correction])
             opened[folder].check_device()
         measured = {folder: measure(sweeps, options) for folder, sweeps in opened.items()}
         shared = {}

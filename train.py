@@ -15,7 +15,7 @@ from rich.panel import Panel
 from data import Corpus, read_corpus
 from experiments.train import figures
 from experiments.train.measure import measure
-from experiments.train.start import choose_head, start_model
+from experiments.train.start import choose_head, read_inputs, start_model
 from experiments.train.training import DivergedError, Training, shuffle_labels
 from lab import defaults, manifest, output, runs
 from lab.cli import command
@@ -23,7 +23,8 @@ from lab.defaults import TrainOptions as Options
 from lab.device import Device
 from lab.progress import announce_training, console
 from lab.state import STATE
-from lab.texts import Texts, describe_texts, read_texts
+from lab.texts import Texts, describe_texts
+from lab.word_head import WordHead
 from model import GPT2Config, InputError, Tokenizer
 from model.checkpoint import read_config
 from model.names import WEIGHTS
@@ -35,24 +36,24 @@ def main(options: Options) -> int:
     device = Device.choose(options.device, options.precision)
     options = device.run_on_first(lambda: fill_in(options))
     corpus = read_corpus(options.corpus, options.text_column, options.label_column, options.split_seed)
-    for each in device.run_on_first(lambda: choose_runs(options, corpus, device)):
-        if code := train(each, corpus, device, started):
+    head = choose_head(options, corpus.labels)
+    for each in device.run_on_first(lambda: choose_runs(options, corpus, head, device)):
+        if code := train(each, corpus, head, device, started):
             return code
         started = time.perf_counter()
     return 0
 
 
-def train(options: Options, corpus: Corpus, device: Device, started: float) -> int:
-    """Train and measure one run and return the exit code. started: `time.perf_counter()` when its work began."""
+def train(options: Options, corpus: Corpus, head: WordHead | None, device: Device, started: float) -> int:
+    """Train and measure one run and return the exit code.
+
+    head: template and label words; None: of a classifier. started: `time.perf_counter()` when its work began."""
     config, tokenizer = read_config(options.model), Tokenizer.load(options.model)
-    head = choose_head(options, corpus.labels)
-    texts = read_texts(corpus, tokenizer, config, options.truncate, head.template if head else None)
-    if head:
-        head.check(texts, tokenizer)
+    texts = read_inputs(corpus, tokenizer, config, options.truncate, head)
     torch.manual_seed(options.seed)
     model = start_model(options, corpus.labels, head).to(device.device)
     memory = {"loading": device.peak_memory()}
-    record = describe(options, corpus, device)
+    record = describe(options, corpus, head, device)
     record["texts"] = describe_texts(corpus, texts)
     if options.shuffle_labels:
         texts = shuffle_labels(texts, options.seed)
@@ -75,7 +76,7 @@ def fill_in(options: Options) -> Options:
     return replace(options, model=model, corpus=corpus).resolved(read_config(model).n_embd)
 
 
-def choose_runs(options: Options, corpus: Corpus, device: Device) -> list[Options]:
+def choose_runs(options: Options, corpus: Corpus, head: WordHead | None, device: Device) -> list[Options]:
     """Return the options of each run to train: of `seeds` the finished ones are passed over, and begun ones resume.
 
     Raises InputError, before any training, where a run of that name was made with other settings."""
@@ -83,7 +84,7 @@ def choose_runs(options: Options, corpus: Corpus, device: Device) -> list[Option
         return [options]
     remaining = []
     for each in options.by_seed():
-        status = runs.read_status(describe(each, corpus, device))
+        status = runs.read_status(describe(each, corpus, head, device))
         if status == "finished":
             console.print(f"{runs.RUNS / str(each.run)} is finished")
         else:
@@ -91,11 +92,10 @@ def choose_runs(options: Options, corpus: Corpus, device: Device) -> list[Option
     return remaining
 
 
-def describe(options: Options, corpus: Corpus, device: Device) -> dict[str, Any]:
+def describe(options: Options, corpus: Corpus, head: WordHead | None, device: Device) -> dict[str, Any]:
     """Return the manifest of a run that begins."""
     weights = manifest.describe_weights(options.model, options.init)
     record = manifest.make_manifest(options, weights, manifest.describe_corpus(corpus), device)
-    head = choose_head(options, corpus.labels)
     return record | {"prompt": head.describe()} if head else record
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import commands
@@ -13,11 +14,21 @@ from planted_lm import LABELS, TOKENIZER, plant_lm, write_texts
 
 import ablate
 import train
+from data.prompts import read_templates
+from experiments.ablate.plans import plan_words
+from experiments.ablate.prompts import ask
+from experiments.prompt.demonstrations import draw_settings
+from lab.demonstrations import make_pool
+from lab.device import Device
 from lab.effects import read_effects
 from lab.label_words import choose_words
+from lab.prompts import write_prompt
+from lab.study import open_study
+from lab.sweeps import Sweeps
 from model import GPT2LM, GPT2Config, masks, save
 
 FOLDER = Path("runs/one/prompt/ablate")
+CPU = Device(torch.device("cpu"), "fp32")
 
 
 def plant_four_heads() -> GPT2LM:
@@ -88,7 +99,7 @@ def test_without_a_correction_the_prompt_names_one_class_and_the_logits_are_swep
     kept = {}
     for correction in ("direct", "domain_pmi", "batch"):
         assert run_ablate(monkeypatch, *heads, "--correction", correction) == 0
-        kept[correction] = np.load(FOLDER / "logits" / "test-mean-heads.npy")
+        kept[correction] = np.load(FOLDER / "logits-feeling-0" / "test-mean-heads.npy")
         if correction == "direct":
             assert read_baseline("accuracy") == pytest.approx(1 / 3)
         else:
@@ -127,6 +138,56 @@ def test_effects_of_a_prompt_with_examples_are_those_of_plain_calls(monkeypatch)
     assert log_prob[0] - log_prob[1] > 0.3
 
 
+@pytest.mark.usefixtures("planted_run", "saved")
+def test_examples_are_the_first_draw_of_prompt(monkeypatch):
+    settings = ("--prompt", "emotion", "--shots", "2", "--seed", "5", "--units", "heads", "--controls", "0")
+    assert run_ablate(monkeypatch, *settings) == 0
+    study = open_study("one", CPU)
+    pool, words = make_pool(study), choose_words(study.clf.labels, (), TOKENIZER)
+    (template,) = read_templates(["emotion"])
+    first = draw_settings(template, pool, 2, 3, words, 5)[0].demonstrations  # as prompt.py draws
+    prompt = json.loads((FOLDER / "study.json").read_text())["prompt"]
+    assert prompt == write_prompt(template, "{text}", first, words)
+
+
+@pytest.mark.usefixtures("planted_run", "saved")
+def test_going_back_to_a_prompt_sweeps_nothing_again(monkeypatch):
+    heads = ("--units", "heads", "--fill", "mean", "--controls", "0", "--texts", "12")
+    prompts = (("--prompt", "feeling"), ("--prompt", "feeling", "--shots", "1"), ("--prompt", "emotion"))
+    for prompt in prompts:
+        assert run_ablate(monkeypatch, *prompt, *heads) == 0
+    made = {path: path.stat().st_mtime_ns for path in FOLDER.glob("logits-*/*.json")}
+    assert {path.parent.name for path in made} == {"logits-feeling-0", "logits-feeling-1", "logits-emotion-0"}
+
+    def sweep_nothing(clf, sequences, ablations, fills, device, left):
+        assert not len(left)
+        return iter(())
+
+    monkeypatch.setattr("lab.sweeps.sweep", sweep_nothing)
+    for prompt in prompts:
+        assert run_ablate(monkeypatch, *prompt, *heads) == 0
+        asked = f"the prompt {prompt[1]} and {'1' if '1' in prompt else 'no'} example"
+        assert asked in (FOLDER / "report.md").read_text()
+    assert made == {path: path.stat().st_mtime_ns for path in FOLDER.glob("logits-*/*.json")}
+
+
+@pytest.mark.usefixtures("planted_run")
+def test_only_words_of_the_text_are_hidden_in_a_prompt(tmp_path):
+    """And not what the template and the examples say."""
+    study = ask(open_study("one", CPU), "i_feel", 1, 0)
+    text = "people feel that the rain felt cold"
+    ids = TOKENIZER.encode(study.fill(text))
+    texts = replace(study.texts["test"].select(np.arange(1)), strings=[study.fill(text)], sequences=[ids])
+    study = replace(study, texts=study.texts | {"test": texts})
+    ablations = plan_words(Sweeps(study, tmp_path, 0, 0)).ablations["test"]
+    (feel,) = (each for each in ablations if each.region == "feel")
+    mask = feel.intervention(torch.tensor([ids]), torch.tensor([len(ids)]))["attn_mask"]
+    hidden = (~mask).reshape(-1, len(ids)).all(dim=0).nonzero().flatten().tolist()
+    named = [i for i, token in enumerate(ids) if TOKENIZER.decode([token]).strip() in ("feel", "felt")]
+    assert len(named) == 3 + 2 + 1  # of three examples, of the text, and of the question
+    assert hidden == named[3:5]
+
+
 TWO = '[templates.a]\nprompt = "{text} A"\ndomain = "A"\n[templates.b]\nprompt = "{text} B"\ndomain = "B"\n'
 MISTAKES = {
     "shots alone": (("--shots", "1"), "--prompt"),
@@ -134,7 +195,7 @@ MISTAKES = {
     "another template": (("--prompt", "weather"), "feeling"),
     "two templates": (("--prompt", "two.toml"), "expected one template, got a, b"),
     "two runs": (("--prompt", "feeling", "--run", "one", "two"), "expected one --run"),
-    "too many examples": (("--prompt", "feeling", "--shots", "21"), "take at most 20"),
+    "too many examples": (("--prompt", "feeling", "--shots", "21"), "got 20 of fear; take fewer"),
     "too long": (("--prompt", "feeling", "--shots", "19"), "fewer --shots"),
     "negative": (("--prompt", "feeling", "--shots", "-1"), "--shots -1"),
     "a single text": (("--prompt", "feeling", "--texts", "1"), "at least 2 texts"),

@@ -386,6 +386,9 @@ def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch)
     assert paper.describe_remaining(paper.plan(options), cpu) == "6 to do"
 
 
+HOW = ["--texts", "300", "--device", "cpu", "--precision", "auto"]
+
+
 def pretend_prompts(monkeypatch, code=0):
     """What prompt.py writes, without asking; returns the list of its options. Trainings are left as they are."""
     asked, call = [], plan.call
@@ -402,6 +405,11 @@ def pretend_prompts(monkeypatch, code=0):
         folder = Path("runs", arguments[3], "prompt")
         folder.mkdir(exist_ok=True)
         if not code:
+            options, source = dict(zip(arguments[2::2], arguments[3::2], strict=True)), folder.parent / "run.json"
+            corpus = read_corpus(json.loads(source.read_text())["settings"]["corpus"])
+            n = {split: min(int(options["--texts"]), len(corpus.split(split))) for split in ("val", "test")}
+            written = scores.assign(model=options["--model"], n=scores["split"].map(n))
+            output.write_csv(folder / "scores.csv", written)
             output.write_csv(folder / "chosen.csv", chosen)
         return code
 
@@ -415,8 +423,7 @@ def test_each_corpus_is_asked_once_without_a_head(here, pretended, monkeypatch, 
     arguments = ("--model", "tiny", "--corpus", "words", "my words", "--run", "two", "--epochs", "3", "--device", "cpu")
     assert run_paper(monkeypatch, *arguments, *BOTH, "--prompt") == 0
     assert asked == [
-        ["--run", f"two-{corpus}-pretrained-all-0", "--model", "tiny", "--device", "cpu", "--precision", "auto"]
-        for corpus in ("words", "my_words")
+        ["--run", f"two-{corpus}-pretrained-all-0", "--model", "tiny", *HOW] for corpus in ("words", "my_words")
     ]
     assert "results.csv, differences.csv, prompts.csv and results.png" in " ".join(capsys.readouterr().out.split())
     table = pd.read_csv("runs/two/prompts.csv")
@@ -442,6 +449,21 @@ def test_each_corpus_is_asked_once_without_a_head(here, pretended, monkeypatch, 
     assert run_paper(monkeypatch, *arguments, *BOTH) == 0
     assert not Path("runs/two/prompts.csv").exists()
     assert "Without a head" not in Path("runs/two/results.md").read_text()
+
+
+@pytest.mark.parametrize("other", [{"model": "gpt2-mini"}, {"texts": 50}])
+def test_what_somebody_asked_of_another_network_or_fewer_texts_is_asked_anew(here, pretended, monkeypatch, other):
+    asked = pretend_prompts(monkeypatch)
+    for _ in range(2):
+        assert run_paper(monkeypatch, *TINY, "--prompt") == 0
+        assert len(asked) == 1  # of 48 and 54 texts all
+    options = {"run": ALL.name, "model": "tiny", "texts": 300} | other
+    plan.call(["python", "prompt.py", *(word for name, value in options.items() for word in (f"--{name}", str(value)))])
+    assert run_paper(monkeypatch, *TINY, "--prompt") == 0
+    assert asked[2:] == asked[:1]
+    monkeypatch.setattr("experiments.paper.prompts.TEXTS", 50)
+    assert run_paper(monkeypatch, *TINY, "--prompt") == 0
+    assert asked[3][asked[3].index("--texts") + 1] == "50"
 
 
 def test_where_prompts_fail_one_line_says_so_and_the_command_goes_on_from_there(here, pretended, monkeypatch, capsys):

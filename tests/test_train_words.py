@@ -250,6 +250,16 @@ def test_a_training_does_not_go_on_with_another_template(monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("here", "unmeasured")
+def test_label_words_are_chosen_once_for_all_seeds(monkeypatch):
+    chosen, choose_head = [], train.choose_head
+    monkeypatch.setattr(train, "choose_head", lambda *of: chosen.append(choose_head(*of)) or chosen[-1])
+    train_words(monkeypatch, "seeds", "--seeds", "0", "1", "--epochs", "1")
+    assert len(chosen) == 1
+    records = [json.loads(Path(f"runs/seeds-{seed}/run.json").read_text()) for seed in (0, 1)]
+    assert [record["prompt"] for record in records] == [chosen[0].describe()] * 2
+
+
+@pytest.mark.usefixtures("here", "unmeasured")
 def test_only_what_tune_names_is_trained(monkeypatch):
     folder = train_words(monkeypatch, "begin", "--epochs", "1")
     pretrained = ("--init", "pretrained", "--model", "runs/begin", "--epochs", "1", "--tune", "1")
@@ -269,7 +279,7 @@ REFUSED = {
     "words of several tokens": ("--head words --words joy=exhilarated", "'exhilarated': expected one token each"),
     "another class": ("--head words --words envy=green", "expected a class of anger, fear, joy"),
     "one word for two": ("--head words --words joy=angry", "the second begins with the first"),
-    "prompts that are too long": ("--head words --template long.toml", "expected at most 24 tokens, got"),
+    "prompts that are too long": ("--head words --template long.toml", "together with the template, long"),
 }
 
 

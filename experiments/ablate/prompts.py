@@ -32,6 +32,14 @@ def ask(study: Study, name: str, shots: int, seed: int) -> PromptStudy:
     return make_prompt_study(bare, prompted, templates[0], demonstrations, seed)
 
 
+def name_logits(study: Study) -> str:
+    """Return the name of the folder that keeps a study's logits. Each template and number of shots has its own, so that
+    going back to one costs no new sweep."""
+    if not isinstance(study, PromptStudy):
+        return "logits"
+    return f"logits-{study.template.name}-{len(study.demonstrations) // len(study.clf.labels)}"
+
+
 def describe_prompt(study: Study, correction: Correction | None) -> str:
     """Return what is ablated, where it is a prompt; else nothing."""
     return f"{study.describe()}. {MEANING[correction]}" if isinstance(study, PromptStudy) else ""

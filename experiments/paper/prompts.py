@@ -12,7 +12,8 @@ from .plan import Run, run_script
 from .results import OFFICIAL, title
 
 PROMPT = Path(__file__).parents[2] / "prompt.py"
-CHOSEN = Path("prompt/chosen.csv")  # in the folder of a run: what prompt.py writes
+CHOSEN, SCORES = Path("prompt/chosen.csv"), Path("prompt/scores.csv")  # in the folder of a run: what prompt.py writes
+TEXTS = 300  # of val and of test at most
 WAYS = {  # of chosen.csv
     "direct": "no examples, no correction",
     "zero_shot": "no examples, corrected",
@@ -24,12 +25,12 @@ TEXT = ("way", "template", "verbalizer", "correction", "prior", "metric")  # col
 
 @dataclass(frozen=True)
 class PublishedPrompt:
-    """A score of prompting that others report, in percent as they write it."""
+    """An accuracy of prompting that others report, in percent as they write it. Examples: of all classes together."""
 
     corpus: str  # its title
     network: str
     prompt: str
-    score: str
+    accuracy: str
     source: str
 
 
@@ -44,8 +45,10 @@ PUBLISHED = (
     PublishedPrompt("rotten_tomatoes", "GPT-2 774M", "0, 1, 4 examples", "58.9, 54.3, 59.3", f"{IDAICL} 3"),
     PublishedPrompt("rotten_tomatoes", "GPT-2 1.5B", "8 examples", "64.9", f"{IDAICL} 9"),
     PublishedPrompt("rotten_tomatoes", "GPT-2 1.5B", "8 examples, contextual calibration", "74.5", f"{IDAICL} 9"),
+    PublishedPrompt("rotten_tomatoes", "GPT-2 1.5B", "8 examples, domain-context calibration", "80.9", f"{IDAICL} 9"),
     PublishedPrompt("rotten_tomatoes", "GPT-Neo 2.7B", "8 examples", "70.6", f"{IDAICL} 9"),
     PublishedPrompt("rotten_tomatoes", "GPT-Neo 2.7B", "8 examples, contextual calibration", "78.2", f"{IDAICL} 9"),
+    PublishedPrompt("rotten_tomatoes", "GPT-Neo 2.7B", "8 examples, domain-context calibration", "84.6", f"{IDAICL} 9"),
     PublishedPrompt("rotten_tomatoes", "Flan-T5-small", "no examples", "84", NOTEBOOK),
     PublishedPrompt("rotten_tomatoes", "ChatGPT 3.5", "no examples", "91", NOTEBOOK),
 )
@@ -62,11 +65,21 @@ def ask(run: Run) -> None:
     """Ask the network that a run starts from by prompt.py, in another process, unless that is done.
 
     prompt.py takes up what an earlier call has computed. Raises as `run_script`."""
-    if not (run.folder / CHOSEN).is_file():
+    if not is_asked(run):
         settings = run.settings
-        options = {"run": run.folder.name, "model": settings.model}
+        options = {"run": run.folder.name, "model": settings.model, "texts": str(TEXTS)}
         options |= {"device": settings.device, "precision": settings.precision}
         run_script(PROMPT, [word for name, value in options.items() for word in (f"--{name}", value)], run.folder)
+
+
+def is_asked(run: Run) -> bool:
+    """Return whether the last call of prompt.py, anybody's, was about the network that a run starts from, and about as
+    many texts as `ask` wants."""
+    if not all((run.folder / table).is_file() for table in (CHOSEN, SCORES)):
+        return False
+    scores = pd.read_csv(run.folder / SCORES, dtype={"model": str})
+    wanted = {(run.settings.model, split, min(TEXTS, len(run.corpus.split(split)))) for split in ("val", "test")}
+    return {*scores[["model", "split", "n"]].itertuples(index=False, name=None)} == wanted
 
 
 def read_prompts(asked: Sequence[Run]) -> pd.DataFrame:
@@ -103,7 +116,7 @@ def list_published(corpora: Sequence[tuple[str, int]]) -> list[list[str]]:
     """Return what others published on these corpora, by name and number of test texts, where they are the official."""
     official = {title(corpus) for corpus, n in corpora if OFFICIAL.get(title(corpus)) == n}
     return [
-        [label(each.corpus), each.network, each.prompt, f"*{each.score}*", each.source]
+        [label(each.corpus), each.network, each.prompt, f"*{each.accuracy}*", each.source]
         for each in PUBLISHED
         if each.corpus in official
     ]

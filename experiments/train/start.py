@@ -1,12 +1,14 @@
-"""What a training starts from: a network, and where it shall answer in label words, these and a template."""
+"""What a training starts from: texts and a network, and where it shall answer in label words, these and a template."""
 
 from collections.abc import Sequence
 
 from torch import nn
 
+from data import Corpus
 from lab.defaults import TrainOptions
+from lab.texts import Texts, check_pair, read_texts
 from lab.word_head import WordHead, choose_word_head
-from model import GPT2LM, GPT2Classifier, Tokenizer, load_classifier, load_lm
+from model import GPT2LM, GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier, load_lm
 from model.checkpoint import read_config
 
 from .words import read_words_and_rest
@@ -17,6 +19,23 @@ def choose_head(options: TrainOptions, labels: Sequence[str]) -> WordHead | None
     if options.head == "classifier":
         return None
     return choose_word_head(options.template, options.words, labels, Tokenizer.load(options.model))
+
+
+def read_inputs(
+    corpus: Corpus, tokenizer: Tokenizer, config: GPT2Config, truncate: bool, head: WordHead | None
+) -> dict[str, Texts]:
+    """Return train, val and test as the network reads them: in the template, where there is one.
+
+    Raises InputError where it cannot read them, see `read_texts` and `WordHead.check`."""
+    if not head:
+        return read_texts(corpus, tokenizer, config, truncate)
+    check_pair(tokenizer, config)
+    try:
+        texts = read_texts(corpus, tokenizer, config, truncate, head.template)
+    except InputError as error:  # the user wrote fewer tokens than it counts
+        raise InputError(f"{error} (tokens count together with the template, {head.template.name})") from None
+    head.check(texts, tokenizer)
+    return texts
 
 
 def start_model(options: TrainOptions, labels: Sequence[str], head: WordHead | None) -> GPT2Classifier:

@@ -1,5 +1,6 @@
 """Findings against plain calls of the network and by hand; and whether they can say no."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from types import SimpleNamespace
@@ -265,6 +266,23 @@ def test_importance_stands_beside_the_exact_rise_of_the_loss(network, sweeps, fi
         closed, whole = (F.cross_entropy(each[chosen], targets[chosen]).item() for each in logits)
         assert row.exact == pytest.approx(closed - whole, abs=1e-5)
         assert row.n == chosen.sum()
+
+
+def test_gradients_are_those_of_the_loss_without_the_prior_of_neutral_texts(network, sweeps):
+    """Of one text, which prefers its class by far."""
+    clf, sequences, targets = network
+    domain = replace(sweeps.texts["val"].select(np.arange(1)), split="domain")
+    study = replace(sweeps.study, texts=sweeps.study.texts | {"domain": domain})
+    corrected, heads = Sweeps(study, sweeps.folder, 0, 0, neutral="domain"), each_head(clf.config)
+    logits = corrected.run([Plan("heads", "zero", {"val": heads})])["heads", "zero", "val"]
+    table = findings.estimate_importance(corrected, logits, "zero")
+    ids, gates = torch.tensor(sequences["val"]), torch.ones(151, 2, 3, 1, requires_grad=True)
+    b = clf(ids[:1]).log_softmax(dim=1).detach()
+    assert b.max() - b.min() > 3
+    loss = F.cross_entropy(clf(ids, head_gate=gates) - b, torch.tensor(targets["val"]), reduction="sum")
+    gradients = torch.autograd.grad(loss, gates)[0][..., 0].mean(dim=0)  # (L, H)
+    overall = table[table["class"] == "all"]
+    np.testing.assert_allclose(overall["signed"], -gradients.flatten(), rtol=1e-3, atol=1e-5)
 
 
 def test_curves_say_what_is_left_when_the_first_heads_of_an_order_are_closed(network, sweeps, monkeypatch):

@@ -2,6 +2,7 @@
 
 import warnings
 from copy import deepcopy
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from lab.sweep import fill_zeros
 
 CPU = Device(torch.device("cpu"), "fp32")
 N, K, V = 7, 4, 101
+PRIOR = (2.0, -1.0, 0.5, 0.0)  # b of a prompt
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +36,12 @@ def fills_of(name, clf, texts):
     return [fills.mean(means) if name == "mean" else fills.class_mean(means, np.arange(N) % K)]
 
 
-@pytest.mark.parametrize("name", ["zero", "mean", "resample", "class_mean"])
-def test_gradients_are_those_of_finite_differences_with_the_same_fill(clf, texts, name):
+@pytest.mark.parametrize(
+    ("name", "b"), [*product(["zero", "mean", "resample", "class_mean"], [(0.0,) * K]), ("mean", PRIOR)]
+)
+def test_gradients_are_those_of_finite_differences_with_the_same_fill_and_prior(clf, texts, name, b):
     draws = fills_of(name, clf, texts)
-    gradients = importance.gate_gradients(clf, *texts, draws, CPU)
+    gradients = importance.gate_gradients(clf, *texts, draws, CPU, np.array(b))
     config, exact, step = clf.config, deepcopy(clf).double(), 1e-4
     assert gradients.shape == (N, config.n_layer, config.n_head)
     for i in (0, 3, 6):
@@ -52,7 +56,7 @@ def test_gradients_are_those_of_finite_differences_with_the_same_fill(clf, texts
                     gate[0, layer, head] += sign * step
                     with torch.no_grad():
                         logits = exact(alone.ids, head_gate=gate, **values)
-                    losses.append(F.cross_entropy(logits, torch.tensor([texts[1][i]])).item())
+                    losses.append(F.cross_entropy(logits - torch.tensor(b), torch.tensor([texts[1][i]])).item())
                 slopes.append((losses[0] - losses[1]) / (2 * step))
             assert gradients[i, layer, head] == pytest.approx(np.mean(slopes), rel=1e-3, abs=1e-5)
 

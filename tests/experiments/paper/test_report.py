@@ -103,7 +103,10 @@ def test_prompts_stand_beside_what_others_published_of_their_corpus():
         *rows[3:5],
     ]
     quoted = [row for row in rows if "*" in row]
-    assert len(quoted) == 12
+    assert len(quoted) == 14
+    assert "| corpus | network | prompt (examples: all together) | accuracy, % | source |" in section
+    for network, accuracy in (("GPT-2 1.5B", 80.9), ("GPT-Neo 2.7B", 84.6)):
+        assert f"| {network} | 8 examples, domain-context calibration | *{accuracy}* | Zhou et al. " in section
     assert all(row.startswith("| rotten\\_tomatoes | ") for row in quoted)
     assert (
         "| GPT-2 124M | 4 examples, mean (sd) of 5 seeds | *55.4 (7.4)* | Zhou et al. 2024, IDAICL, table 8 |"
