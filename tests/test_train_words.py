@@ -277,7 +277,7 @@ REFUSED = {
     "words of a classifier": ("--words joy=glad", "add --head words"),
     "an unknown template": ("--head words --template felling", "template felling: expected a file .toml, or one of"),
     "words of several tokens": ("--head words --words joy=exhilarated", "'exhilarated': expected one token each"),
-    "another class": ("--head words --words envy=green", "expected a class of anger, fear, joy"),
+    "another class": ("--head words --words envy=green", "with a class of anger, fear, joy"),
     "one word for two": ("--head words --words joy=angry", "the second begins with the first"),
     "prompts that are too long": ("--head words --template long.toml", "together with the template, long"),
 }
