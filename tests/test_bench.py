@@ -13,7 +13,7 @@ from commands import exit_code, one_line
 from planted import texts_of
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import contestants, loading, pretraining, scaling, slices, speed, table, turns
+from bench import contestants, loading, pretraining, prompts, scaling, slices, speed, table, turns
 from experiments.patch.cells import Cell
 from lab.device import Device
 from model import GPT2Classifier, GPT2Config, Tokenizer, Trace, load_classifier, load_lm, masks, save
@@ -115,6 +115,29 @@ def open_all_but(cell):
     gate = torch.ones(1, TINY.n_layer, TINY.n_head, 7)
     gate[0, cell.layer, cell.head, cell.position] = 0
     return gate
+
+
+def test_every_way_to_read_prompts_says_the_same(tmp_path, end_turn, monkeypatch):
+    """Against one plain pass over examples and text."""
+    torch.manual_seed(0)
+    clf = GPT2Classifier(replace(TINY, n_ctx=64), list("abc"))
+    for parameter in clf.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save(clf, tmp_path / "checkpoint", Tokenizer.load("gpt2-mini"))
+    monkeypatch.setattr(prompts, "TOKENS", 5)
+    monkeypatch.setattr(prompts, "BEGINNING", 40)
+    texts = prompts.draw_prompts(5)
+    assert {tuple(ids[:40]) for ids in texts.sequences} == {tuple(texts.sequences[0][:40])}
+    assert len({tuple(ids[40:]) for ids in texts.sequences}) == 5
+    todo = contestants.Job(str(tmp_path / "checkpoint"), CPU, texts, [[np.array([0, 2])], [np.array([1, 3, 4])]])
+    lm = load_lm(tmp_path / "checkpoint")
+    with torch.no_grad():
+        ids = torch.tensor(texts.select(np.array([0, 2, 1, 3, 4])).sequences)
+        wanted = lm(ids)[:, -1].log_softmax(dim=-1)[:, prompts.ASKED]
+    for read in (prompts.read_sharing, prompts.read_with_cache, prompts.read_again, prompts.read_hf_again):
+        np.testing.assert_allclose(read(todo, end_turn), wanted, atol=1e-5)
+        assert len(end_turn.calls) == 3
+        end_turn.calls.clear()
 
 
 def test_the_two_texts_of_a_pair_differ_in_one_token():
@@ -344,7 +367,7 @@ def here(monkeypatch, tmp_path):
 
         return [[outcome(*own) for own in zip(contestants, together, strict=True)] for together in jobs]
 
-    for module in (speed, scaling):
+    for module in (speed, scaling, prompts):
         monkeypatch.setattr(module, "take_turns", take_turns)
     for name, width in (("tiny", 12), ("gpt2-mini", 8)):
         monkeypatch.setitem(PRESETS, name, dict(n_layer=2, n_head=3 if name == "tiny" else 8, n_embd=width))
@@ -364,13 +387,14 @@ def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
     assert exit_code(monkeypatch, speed, "--quick", "--model", "tiny", "--device", "cpu") == 0
     rows = pd.read_csv("runs/bench/speed.csv")
     hooks = ["headgate", "transformers, hooks"]
-    assert rows["code"].tolist() == ["headgate", "Trainer", "Trainer, random order", *hooks, *hooks]
-    assert rows["task"].tolist() == 3 * ["fine-tuning"] + 2 * ["head sweep"] + 2 * ["patching"]
-    assert rows["heads"].tolist() == [0, 0, 0, 6, 2, 2 * 3 * 20, 2 * 10]
-    # 3 chunks of 2 batches of 32 texts, of 24 texts, and of 2 pairs, in 2, 3 and 4 seconds
-    rates = [64 / 3, 64 / 3, 64 / 3, 24 * 6 / 3, 24 * 2 / 3, 2 * 120 / 3, 2 * 20 / 3]
+    asked = ["headgate", "transformers, cache", "headgate, examples again", "transformers, examples again"]
+    assert rows["code"].tolist() == ["headgate", "Trainer", "Trainer, random order", *hooks, *hooks, *asked]
+    assert rows["task"].tolist() == 3 * ["fine-tuning"] + 2 * ["head sweep"] + 2 * ["patching"] + 4 * ["prompts"]
+    assert rows["heads"].tolist() == [0, 0, 0, 6, 2, 2 * 3 * 20, 2 * 10, 0, 0, 0, 0]
+    # 3 chunks of 2 batches of 32 texts, of 24 texts, of 2 pairs, and of 100 or 8 prompts, in 2, 3 and 4 seconds
+    rates = [64 / 3, 64 / 3, 64 / 3, 24 * 6 / 3, 24 * 2 / 3, 2 * 120 / 3, 2 * 20 / 3, 100 / 3, 100 / 3, 8 / 3, 8 / 3]
     np.testing.assert_allclose(rows["per_second"], rates)
-    np.testing.assert_allclose(rows["headgate_times"], [1, 1, 1, 1, 3, 1, 6])
+    np.testing.assert_allclose(rows["headgate_times"], [1, 1, 1, 1, 3, 1, 6, 1, 1, 12.5, 12.5])
     assert rows["whole_seconds_extrapolated"].iloc[5] == pytest.approx(64 * 120 / 80)
     assert (rows["largest_difference"] < 1e-5).all()
     assert (rows["bf16_spearman"] == 0.98765).all()
