@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -152,20 +153,9 @@ class Asking:
 
             for split, texts in self.texts.items():
                 log_probs = score_channel(setting, texts, self.prompted, self.folder, self.seed, advance)
-                answers.append(
-                    Answers(
-                        template=setting.template.name,
-                        verbalizer="first word",
-                        shots=setting.shots,
-                        draw=setting.draw,
-                        order=setting.order,
-                        last_class=setting.find_last_class(words),
-                        correction="channel",
-                        split=split,
-                        log_probs=log_probs,
-                        b=np.zeros(len(words.labels)),
-                    )
-                )
+                answered: dict[str, Any] = {"correction": "channel", "split": split, "log_probs": log_probs}
+                no_prior = np.zeros(len(words.labels))
+                answers.append(Answers(**setting.describe(words), verbalizer="first word", b=no_prior, **answered))
         return answers
 
     def forecast(

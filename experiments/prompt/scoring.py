@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,11 @@ class Setting:
     def find_last_class(self, words: LabelWords) -> str:
         """Return the label of the last example; nothing where there is none, or each text has its own."""
         return words.labels[self.demonstrations[-1].target] if self.demonstrations else ""
+
+    def describe(self, words: LabelWords) -> dict[str, Any]:
+        """Return what answers and tables say of it."""
+        about = {"template": self.template.name, "shots": self.shots, "draw": self.draw, "order": self.order}
+        return about | {"last_class": self.find_last_class(words)}
 
     def write_prompts(self, texts: Texts, words: LabelWords) -> list[str]:
         """Return the prompt of each text."""
@@ -145,19 +151,8 @@ def list_answers(scored: Scored, words: LabelWords, transductive: bool) -> Itera
         for split in scored.texts:
             log_probs = words.read_classes(scored.texts[split], verbalizer)
             for correction, b in find_priors(scored, words, verbalizer, split, transductive).items():
-                setting = scored.setting
-                yield Answers(
-                    template=setting.template.name,
-                    verbalizer=verbalizer,
-                    shots=setting.shots,
-                    draw=setting.draw,
-                    order=setting.order,
-                    last_class=setting.find_last_class(words),
-                    correction=correction,
-                    split=split,
-                    log_probs=log_probs,
-                    b=b,
-                )
+                answered: dict[str, Any] = {"correction": correction, "split": split, "log_probs": log_probs, "b": b}
+                yield Answers(**scored.setting.describe(words), verbalizer=verbalizer, **answered)
 
 
 def find_priors(
