@@ -170,6 +170,7 @@ def two_seeds(here, monkeypatch):
     assert commands.exit_code(monkeypatch, train, *arguments, "--device", "cpu", "--run", "two", "--seed", "1") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("saved", "two_seeds")
 def test_runs_with_other_seeds_are_compared(here, monkeypatch, capsys):
     heads = ("--units", "heads", "--fill", "mean", "--controls", "3")
@@ -249,6 +250,7 @@ def test_other_weights_are_swept_anew(here, monkeypatch):
     assert (after["baseline"] < 0.2).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("saved")
 def test_one_class_alone_is_a_smaller_family_whatever_it_is_called(here, monkeypatch, capsys):
     for path in (Path("corpus.txt"), Path("runs/one/config.json")):

@@ -73,6 +73,7 @@ def read_baseline(metric):
     return baseline
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("planted_run", "saved")
 def test_a_prompt_is_ablated_in_a_folder_of_its_own_with_all_units(monkeypatch, capsys):
     units = ("--units", "heads", "layers", "regions", "words", "curves", "pairs", "smallest")
@@ -93,6 +94,7 @@ def test_a_prompt_is_ablated_in_a_folder_of_its_own_with_all_units(monkeypatch, 
     assert set(matters.loc[matters["kind"] == "head", "head"]) == {0}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("planted_run", "saved")
 def test_without_a_correction_the_prompt_names_one_class_and_the_logits_are_swept_once(monkeypatch):
     heads = ("--prompt", "feeling", "--units", "heads", "--fill", "mean", "--controls", "0")
@@ -150,6 +152,7 @@ def test_examples_are_the_first_draw_of_prompt(monkeypatch):
     assert prompt == write_prompt(template, "{text}", first, words)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("planted_run", "saved")
 def test_going_back_to_a_prompt_sweeps_nothing_again(monkeypatch):
     heads = ("--units", "heads", "--fill", "mean", "--controls", "0", "--texts", "12")

@@ -316,6 +316,7 @@ WRITERS = {  # the call that writes the files of a page's table
     "docs/paper.md": f"paper --corpus corpus.txt {NEW} --init pretrained random --model tiny --run new --seeds 1",
     "docs/pretrain.md": f"pretrain --compile off --corpus novels.txt {NEW} --model tiny --run new",
 }
+LONG = {"docs/ablate.md", "docs/paper.md", "docs/prompt.md"}  # pages whose call takes 15 seconds or more
 OTHER_CALLS = [call for call in SMALL_CALLS if call[0] != "verify" and " ".join(call) not in WRITERS.values()]
 
 
@@ -345,7 +346,9 @@ def pretend_other_run(run: Path, copy: Path, **changed: object) -> None:
     (copy / "run.json").write_text(json.dumps(record))
 
 
-@pytest.mark.parametrize("page", WRITERS)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] if page in LONG else []) for page in WRITERS]
+)
 def test_the_files_of_a_page_are_those_that_are_written(workshop, monkeypatch, page):
     folder = Path("runs/one")
     pretend_other_run(folder, folder.with_name("two"), seed=1)

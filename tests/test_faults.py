@@ -255,6 +255,7 @@ def test_a_training_that_runs_out_of_memory_goes_on_in_smaller_pieces(here, unme
     pd.testing.assert_frame_equal(*logs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_text_that_does_not_fit_alone_is_one_line(here, unmeasured, monkeypatch, capsys):
     no_room_for(monkeypatch, 3)
     assert run_train(monkeypatch) == 2

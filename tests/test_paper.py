@@ -118,6 +118,7 @@ def read(name, run=ALL):
     return json.loads((run / name).read_text())
 
 
+@pytest.mark.slow
 def change(name, **values):
     path = ALL / name
     path.write_text(json.dumps(json.loads(path.read_text()) | values))

@@ -197,6 +197,7 @@ SEEDS = ("--model", "tiny", "--corpus", "corpus.txt", "--run", "x", *FAST, "--dr
 RUNS = [Path("runs") / name for name in ("x-0", "x-1", "x-2")]
 
 
+@pytest.mark.slow
 @pytest.fixture
 def trained_seeds(monkeypatch):
     """The seeds with which a training begins or goes on, in their order."""

@@ -214,6 +214,7 @@ def test_it_is_explored_by_its_prompts():
     assert np.allclose(printed[1], after, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here", "unmeasured")
 def test_an_interrupted_training_goes_on_as_if_nothing_had_been(monkeypatch):
     options = ("--epochs", "3", "--dropout", "0.1", "--class-weights", "--tune", "1")
