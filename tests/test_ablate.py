@@ -250,7 +250,6 @@ def test_other_weights_are_swept_anew(here, monkeypatch):
     assert (after["baseline"] < 0.2).all()
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("saved")
 def test_one_class_alone_is_a_smaller_family_whatever_it_is_called(here, monkeypatch, capsys):
     for path in (Path("corpus.txt"), Path("runs/one/config.json")):
@@ -273,6 +272,7 @@ def test_one_class_alone_is_a_smaller_family_whatever_it_is_called(here, monkeyp
     assert (both["p_holm"] < both["p_holm_whole"]).any()
 
 
+@pytest.mark.slow
 def test_tables_of_an_earlier_call_go_and_files_of_others_stay(here, monkeypatch, capsys):
     folder = Path("runs/one/ablate")
     assert run_ablate(monkeypatch, "--units", "heads", "layers", "--fill", "zero") == 0

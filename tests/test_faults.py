@@ -255,7 +255,6 @@ def test_a_training_that_runs_out_of_memory_goes_on_in_smaller_pieces(here, unme
     pd.testing.assert_frame_equal(*logs, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_text_that_does_not_fit_alone_is_one_line(here, unmeasured, monkeypatch, capsys):
     no_room_for(monkeypatch, 3)
     assert run_train(monkeypatch) == 2
@@ -263,6 +262,7 @@ def test_a_text_that_does_not_fit_alone_is_one_line(here, unmeasured, monkeypatc
     assert not Path("runs/two").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_runs_out_of_memory_goes_on_in_smaller_pieces(here, monkeypatch, capsys):
     arguments = ("--device", "cpu", "--units", "heads", "--fill", "zero")
     assert commands.exit_code(monkeypatch, ablate, *arguments) == 0

@@ -118,12 +118,12 @@ def read(name, run=ALL):
     return json.loads((run / name).read_text())
 
 
-@pytest.mark.slow
 def change(name, **values):
     path = ALL / name
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
+@pytest.mark.slow
 def test_two_real_runs_leave_three_files(made):
     assert {path.name for path in (made / "runs").iterdir()} == {"paper", ALL.name, HEAD.name, "latest"}
     assert {path.name for path in (made / "runs/paper").iterdir()} - {".lock", output.WRITTEN} == {

@@ -197,7 +197,6 @@ SEEDS = ("--model", "tiny", "--corpus", "corpus.txt", "--run", "x", *FAST, "--dr
 RUNS = [Path("runs") / name for name in ("x-0", "x-1", "x-2")]
 
 
-@pytest.mark.slow
 @pytest.fixture
 def trained_seeds(monkeypatch):
     """The seeds with which a training begins or goes on, in their order."""
@@ -212,6 +211,7 @@ def trained_seeds(monkeypatch):
     return seeds
 
 
+@pytest.mark.slow
 def test_each_of_several_seeds_is_trained_as_if_alone(here, unmeasured, monkeypatch, trained_seeds):
     assert run_train(monkeypatch, *SEEDS) == 0
     assert trained_seeds == [0, 1, 2]
