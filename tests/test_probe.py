@@ -192,6 +192,7 @@ def test_an_interrupted_experiment_goes_on_and_does_nothing_twice(here, monkeypa
     assert len(done) == 14
 
 
+@pytest.mark.slow
 def test_a_network_that_was_never_fine_tuned_is_probed_on_the_runs_texts(here, monkeypatch, capsys):
     torch.manual_seed(0)
     save(GPT2LM(GPT2Config(1, 2, 10, n_ctx=17)), "never", Tokenizer.load("gpt2-mini"))

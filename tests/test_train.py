@@ -175,6 +175,7 @@ def test_a_control_is_measured_on_true_labels_beside_a_bag_of_words_of_shuffled_
     assert any(word in text for word in WORDS["joy"].split() for text in table["text"][table["label"] == "joy"])
 
 
+@pytest.mark.slow
 def test_a_control_goes_on_with_the_same_labels(here, unmeasured, monkeypatch, learnt_from):
     whole = train_tiny(monkeypatch, "whole", "--shuffle-labels", "--epochs", "3")
     with monkeypatch.context() as patch:
@@ -245,7 +246,8 @@ def test_the_same_seeds_again_pass_over_what_is_finished(here, unmeasured, monke
     assert {path: path.read_bytes() for run in RUNS[:2] for path in run.iterdir()} == before
 
 
-@pytest.mark.parametrize("epoch", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("epoch", [1, 2])
 def test_seeds_interrupted_in_the_second_go_on_with_it(here, unmeasured, monkeypatch, trained_seeds, epoch):
     assert run_train(monkeypatch, *SEEDS) == 0
     whole = [(run / "model.safetensors").read_bytes() for run in RUNS]
@@ -452,6 +454,7 @@ def test_a_corpus_at_the_edge_is_trained_on_and_what_is_undefined_is_said(here, 
     assert list(table["label"]) == [k for split in ("val", "test") for k, n in splits[split].items() for _ in range(n)]
 
 
+@pytest.mark.slow
 def test_the_seed_does_not_change_the_split_and_the_split_seed_does(here, unmeasured, monkeypatch):
     test_texts = {}
     for name, options in {"a": (), "b": ("--seed", "1"), "c": ("--split-seed", "1")}.items():

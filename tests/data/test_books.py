@@ -68,7 +68,9 @@ def test_packed_or_with_other_line_ends_it_is_the_same_text(tmp_path):
         assert torch.equal(books.held_out, expected.held_out)
 
 
-lines = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1).filter(str.strip)
+characters = st.characters(codec="utf-8", exclude_characters="\r")
+# Hypothesis also tries strings of our code, as the mark between books.
+lines = st.text(characters, min_size=1).filter(lambda text: text.strip() and "<|endoftext|>" not in text)
 
 
 @given(st.lists(lines, min_size=2, max_size=25))

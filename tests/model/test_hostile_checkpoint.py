@@ -404,6 +404,7 @@ class Payload:
         return open, (str(self.path), "w")
 
 
+@pytest.mark.slow
 def test_no_pickle_is_ever_opened(ours, tmp_path):
     """Not the one in place of weights or vocabulary, nor that of an extension type, which old pyarrow did open."""
     payload = pickle.dumps(Payload(tmp_path / "written"))
