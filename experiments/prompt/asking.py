@@ -123,8 +123,10 @@ class Asking:
 
     def ask(self, settings: Sequence[Setting]) -> list[Answers]:
         """Return the answers of these settings, in their order: of each verbalizer, correction and split."""
-        prompts = sum(len(list_prompts(each, self.texts, self.contexts, self.prompted.words)) for each in settings)
         answers: list[Answers] = []
+        if not settings:
+            return answers
+        prompts = sum(len(list_prompts(each, self.texts, self.contexts, self.prompted.words)) for each in settings)
         with progress_bar("prompts") as bar:
             task = bar.add_task("", total=prompts * len(self.prompted.words.beginnings), note="")
             for setting in settings:
