@@ -73,10 +73,9 @@ class LabelWords:
     def describe(self, tokenizer: Tokenizer) -> str:
         """Return the words in one line, with the pieces of those of several tokens."""
         classes = []
-        for label, words, ids in zip(self.labels, self.words, self.ids, strict=True):
-            pieces = ["|".join(tokenizer.decode([token]) for token in word_ids).strip() for word_ids in ids]
+        for label, words in zip(self.labels, self.ids, strict=True):
+            pieces = ["|".join(tokenizer.decode([token]) for token in ids).strip() for ids in words]
             classes.append(f"{label}: {', '.join(pieces)}")
-            assert len(words) == len(pieces)
         several = self.find_long()
         note = f" ({len(several)} of several tokens, cut at |: their log-probabilities are added up)" if several else ""
         return f"label words: {'; '.join(classes)}{note}"

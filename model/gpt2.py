@@ -95,6 +95,12 @@ def at_query(x: Tensor, query: Tensor | None, axis: int) -> Tensor:
     return x.gather(axis, index)
 
 
+def slice_layer(interventions: dict[str, Tensor], layer: int, query: Tensor | None) -> dict[str, Tensor]:
+    """Return the slice of one layer, and of one position per text with `query`, of each argument."""
+    values = {name: value[:, layer if value.shape[1] > 1 else 0] for name, value in interventions.items()}
+    return {name: at_query(value, query, axis=AXES[name].index("T") - 1) for name, value in values.items()}
+
+
 def causal_mask(k: Tensor, query: Tensor | None, P: int = 0) -> Tensor:
     """Return which keys of k (B, H, P + T, D) each query may attend to: bool (T, P + T), or (B, 1, 1, P + T) with
     `query`."""
@@ -316,10 +322,7 @@ class GPT2(nn.Module):
         trace.open()
         for layer in range(start, stop):
             layer_query = query if layer == stop - 1 else None
-            layer_arguments: dict[str, Any] = {}
-            for name, value in interventions.items():
-                value = value[:, layer if value.shape[1] > 1 else 0]
-                layer_arguments[name] = at_query(value, layer_query, axis=AXES[name].index("T") - 1)
+            layer_arguments: dict[str, Any] = {**slice_layer(interventions, layer, layer_query)}
             if past is not None:
                 layer_arguments["past"] = (past.k[layer], past.v[layer])
             block = self.h[layer]
