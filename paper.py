@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from rich.progress import track
 
 from experiments.paper import figures, report, results
 from experiments.paper.plan import Options, Run, describe_remaining, plan
@@ -16,7 +15,7 @@ from experiments.paper.prompts import ask, list_asked, read_prompts
 from lab import output, runs
 from lab.cli import command
 from lab.device import Device
-from lab.progress import console
+from lab.progress import console, progress_bar
 from model.files import read_json
 
 
@@ -32,8 +31,7 @@ def main(options: Options) -> int:
         for run in asked:
             ask(run)
         prompts = read_prompts(asked)
-        shown = track(planned, "ROC AUC on the training texts", console=console)
-        write_results(folder, [run.measure(device) for run in shown], prompts)
+        write_results(folder, measure(planned, device), prompts)
     others = ", differences.csv" * (len(options.init) == 2) + ", prompts.csv" * options.prompt
     console.print(f"{folder}: results.md, results.csv{others} and results.png are written")
     return 0
@@ -49,6 +47,17 @@ def train_missing(planned: list[Run], device: Device) -> None:
         test = read_json(run.folder / "metrics.json")["test"]
         scores = f"test accuracy {test['accuracy']:.3f}, macro-F1 {test['macro_f1']:.3f}"
         console.print(f"{run.folder}: {scores}. {describe_remaining(planned, device)}")
+
+
+def measure(planned: list[Run], device: Device) -> list[results.MeasuredRun]:
+    """Return what the runs measured, with ROC AUC on their training texts."""
+    measured = []
+    with progress_bar("runs") as bar:  # rich's `track` leaves its bar behind where a run cannot be read
+        task = bar.add_task("ROC AUC on the training texts", total=len(planned), note="")
+        for run in planned:
+            measured.append(run.measure(device))
+            bar.advance(task)
+    return measured
 
 
 def write_results(folder: Path, measured: list[results.MeasuredRun], prompts: pd.DataFrame) -> None:
