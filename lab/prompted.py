@@ -1,5 +1,6 @@
 """The language model of a run, opened for prompts."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,6 +37,11 @@ class Prompted:
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of prompts. Raises InputError as `encode_prompts` does."""
         return encode_prompts(prompts, self.words, self.tokenizer, self.lm.config.n_ctx)
+
+    def identity(self, sequences: Sequence[list[int]], seed: int) -> dict[str, Any]:
+        """Return what numbers that the model gives for these texts, token ids, depend on, as JSON."""
+        texts = hashlib.sha256(repr(sequences).encode()).hexdigest()
+        return {"weights": self.weights, "texts": texts, "seed": seed, "precision": self.device.precision}
 
 
 def open_prompted(study: Study, model: str | None, words: Sequence[str]) -> Prompted:

@@ -24,8 +24,10 @@ import torch
 from huggingface_hub import constants
 from hypothesis import HealthCheck, settings
 from matplotlib.figure import Figure
+from pictures_on_disk import assert_legible
 from stand_in import Hub
 
+from lab import figures
 from model import GPT2LM, GPT2Classifier, GPT2Config, load_classifier, load_lm
 
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -201,3 +203,18 @@ def check_refusal():
         return line
 
     return check
+
+
+@pytest.fixture
+def legible(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
+    """Every picture that is saved is looked at; returns the figures by the names of their files."""
+    save, seen = figures.save, {}
+
+    def save_legible(figure: Figure, path: Path) -> None:
+        save(figure, path)
+        if path.suffix == ".png":  # the other has the same layout
+            assert_legible(figure, path.name)
+        seen[path.name] = figure
+
+    monkeypatch.setattr(figures, "save", save_legible)
+    return seen

@@ -118,13 +118,7 @@ def count_trained_texts(pool: Sequence[Demonstration], K: int) -> int:
 def identify(portion: Portion, sequences: Sequence[list[int]], prompted: Prompted, seed: int) -> dict[str, Any]:
     """Return what the predictions of texts of test, token ids, depend on."""
     learnt = encode_texts(prompted, [each.text for each in portion.texts]), [each.target for each in portion.texts]
-    return {
-        "weights": prompted.weights,
-        "train": hashlib.sha256(repr(learnt).encode()).hexdigest(),
-        "test": hashlib.sha256(repr(sequences).encode()).hexdigest(),
-        "seed": seed,
-        "precision": prompted.device.precision,
-    }
+    return prompted.identity(sequences, seed) | {"train": hashlib.sha256(repr(learnt).encode()).hexdigest()}
 
 
 def score_portion(portion: Portion, targets: Ints, predicted: Sequence[int]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 Letters: N texts, and those of the forward pass."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +35,7 @@ def encode_texts(prompted: Prompted, strings: Sequence[str]) -> list[list[int]]:
 def record_features(prompted: Prompted, strings: Sequence[str], name: str, folder: Path, seed: int) -> Features:
     """Return the features of bare texts; those that `folder` holds under this name are taken from there."""
     sequences, device, trunk = encode_texts(prompted, strings), prompted.device, prompted.lm.trunk
-    about = {
-        "weights": prompted.weights,
-        "texts": hashlib.sha256(repr(sequences).encode()).hexdigest(),
-        "seed": seed,
-        "precision": device.precision,
-    }
+    about = prompted.identity(sequences, seed)
     kept = open_array(folder / f"features-{name}.npy", about, (len(sequences), 2, trunk.config.n_embd), device)
 
     def read_batch(batch: Batch) -> Floats:

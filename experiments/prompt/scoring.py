@@ -4,7 +4,6 @@ All that one prompt is asked runs together, so that its examples run once.
 
 Letters: N texts, K classes, W label words."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,13 +121,7 @@ def score_setting(
     """Score all prompts of a setting; what is in `folder` is taken from there. advance: as for `read_next`."""
     words, device = prompted.words, prompted.device
     sequences = prompted.encode(list_prompts(setting, texts, contexts, words))
-    about = {
-        "weights": prompted.weights,
-        "prompts": hashlib.sha256(repr(sequences).encode()).hexdigest(),
-        "words": [list(ids) for ids in words.flat],
-        "seed": seed,
-        "precision": device.precision,
-    }
+    about = prompted.identity(sequences, seed) | {"words": [list(ids) for ids in words.flat]}
     kept = open_array(folder / f"{setting.name}.npy", about, (len(sequences), len(words.flat)), device)
     if np.isnan(kept).any():
         kept[:] = score_words(prompted.lm, sequences, words, device, advance)
@@ -188,13 +181,7 @@ def score_channel(
     for k, of_class in enumerate(words.words):
         start = len(prompted.tokenizer.encode(examples + template.fill_channel(of_class[0], "").rstrip(" ")))
         sequences = prompted.encode([examples + template.fill_channel(of_class[0], text) for text in texts.strings])
-        about = {
-            "weights": prompted.weights,
-            "prompts": hashlib.sha256(repr(sequences).encode()).hexdigest(),
-            "start": start,
-            "seed": seed,
-            "precision": device.precision,
-        }
+        about = prompted.identity(sequences, seed) | {"start": start}
         path = folder / f"channel-{setting.name}-{texts.split}-{k}.npy"
         kept = open_array(path, about, (len(sequences),), device)
         if np.isnan(kept).any():

@@ -7,27 +7,10 @@ import pandas as pd
 import pytest
 from explained import BEST, LABELS, make_faithfulness, make_results, make_robustness, make_sanity, make_words
 from matplotlib.image import imread
-from pictures_on_disk import assert_legible
 
 from experiments.explain import figures as drawn
-from lab import figures
 
 NAMES = ("faithfulness", "sizes", "sanity", "words", "robustness")
-
-
-@pytest.fixture
-def legible(monkeypatch):
-    """Every picture that is saved is looked at; returns the figures by the names of their files."""
-    save, seen = figures.save, {}
-
-    def save_legible(figure, path):
-        save(figure, path)
-        if path.suffix == ".png":  # the other has the same layout
-            assert_legible(figure, path.name)
-        seen[path.name] = figure
-
-    monkeypatch.setattr(figures, "save", save_legible)
-    return seen
 
 
 @pytest.mark.slow

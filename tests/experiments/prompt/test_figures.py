@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
-from pictures_on_disk import assert_legible
 from prompted_tables import (
     LABELS,
     SHARES,
@@ -27,21 +26,6 @@ from lab import figures
 TEXTS = make_texts()
 TITLE = "gpt2-mini on emotion: 300 test texts"
 NONE = pd.DataFrame()
-
-
-@pytest.fixture
-def legible(monkeypatch):
-    """Every picture that is saved is looked at; returns the figures by the names of their files."""
-    save, seen = figures.save, {}
-
-    def save_legible(figure, path):
-        save(figure, path)
-        if path.suffix == ".png":  # the other has the same layout
-            assert_legible(figure, path.name)
-        seen[path.name] = figure
-
-    monkeypatch.setattr(figures, "save", save_legible)
-    return seen
 
 
 @pytest.fixture
