@@ -4,7 +4,8 @@ a run      cli device memory progress runs manifest output defaults state kept
 texts      study (a finished run, opened) texts baselines
 network    units (what can be taken out) fills (what a closed unit emits) removals (of tokens) sweep (computes) sweeps
            (plans, forecasts and keeps) contributions (to the logits) activations attention (of every head in one text)
-           heads (scores of a language model's heads) language optim predict
+           heads (scores of a language model's heads) language optim predict vectors (of whole texts, at every site)
+           networks (to compare a run's with)
 prompts    label_words (what names a class) prompts demonstrations (examples) prompted (a language model that is asked)
            word_head (of a run that was trained to answer)
 numbers    metrics stats effects compared (networks with the whole one) shares (of a class's margin, and verdicts)

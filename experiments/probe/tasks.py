@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import pandas as pd
 import torch
 
 from lab.activations import Activations, record, sites
 from lab.device import Device
 from lab.kept import Identity, read_result, write_result
+from lab.networks import draw_random_trunk
 from lab.progress import console, forecast, progress_bar
 from lab.study import Study
 from model import GPT2
@@ -47,9 +47,7 @@ class Probes:
 
     @cached_property
     def random(self) -> GPT2:
-        stream = np.random.default_rng((self.seed, *b"random weights"))  # or it would be what training began with
-        torch.manual_seed(int(stream.integers(2**63)))
-        return GPT2(self.study.clf.config).to(self.study.device.device).eval().requires_grad_(False)
+        return draw_random_trunk(self.study.clf.config, self.seed).to(self.study.device.device)
 
     def run(self, sources: Sequence[Source]) -> dict[str, pd.DataFrame]:
         """Return the tables `probes` and, of the network itself, `profiles`: those of `tables.py`, with `property,

@@ -1,0 +1,113 @@
+"""The networks side by side, and the vectors that they give the same texts."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lab.kept import Identity, read_result, write_result
+from lab.networks import draw_random_trunk, load_start
+from lab.study import Study
+from lab.texts import Texts
+from lab.vectors import POOLINGS, TOKENS, Vectors, record_vectors
+from model import GPT2, InputError
+
+from .corrections import CORRECTIONS, Floats
+
+PRETRAINED, TUNED, RANDOM = "pretrained", "fine-tuned", "random"  # networks, in the order of tables and pictures
+SPLITS = ("train", "test")  # probes and corrections are fitted on train; everything else is measured on test
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A network in eval mode, on the device of the study."""
+
+    trunk: GPT2
+    weights: str  # SHA-256, or how they were drawn
+
+
+@dataclass(frozen=True)
+class Site:
+    """A network, and a place in it where each text has a vector."""
+
+    network: str
+    layer: int  # a site of `lab.vectors`: 0 .. L + 1
+    pooling: str
+    correction: str = "none"
+
+
+@dataclass(frozen=True, eq=False)
+class Spaces:
+    """What all parts of embed.py have in common; `folder` keeps vectors and results.
+
+    N texts of each split at most, K classes, L layers of width C."""
+
+    study: Study
+    folder: Path
+    limit: int  # texts of train and of test at most; 0: all
+    seed: int
+    left_out: list[str] = field(default_factory=list)  # lines on what could not be had
+
+    @cached_property
+    def texts(self) -> dict[str, Texts]:
+        return {split: self.study.draw_texts(split, self.limit, self.seed) for split in SPLITS}
+
+    def targets(self, split: str) -> NDArray[np.integer]:
+        """Return the class numbers, int64 (N,)."""
+        return self.texts[split].targets
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.study.clf.labels
+
+    @property
+    def n_sites(self) -> int:
+        return self.study.clf.config.n_layer + 2
+
+    @cached_property
+    def networks(self) -> dict[str, Network]:
+        """The networks by name: `pretrained` (what the run began with, where it can be had), `fine-tuned` (the run's)
+        and `random`."""
+        config, device = self.study.clf.config, self.study.device.device
+        networks = {TUNED: Network(self.study.clf.trunk, self.study.weights)}
+        try:
+            trunk, weights = load_start(self.study)
+            networks = {PRETRAINED: Network(trunk.to(device), weights), **networks}
+        except InputError as error:
+            self.left_out.append(f"no pretrained network beside the run's: {error}")
+        drawn = f"random, seed {self.seed}: {asdict(config)}"
+        return {**networks, RANDOM: Network(draw_random_trunk(config, self.seed).to(device), drawn)}
+
+    def vectors(self, network: str, split: str) -> Vectors:
+        """Return the vectors of the texts of a split, all poolings and random tokens; recorded once, kept on disk."""
+        chosen, poolings = self.networks[network], (*POOLINGS, *TOKENS)
+        about = {"weights": chosen.weights, "seed": self.seed, "precision": self.study.device.precision}
+        name, sequences = f"{network}-{split}", self.texts[split].sequences
+        return record_vectors(chosen.trunk, sequences, poolings, self.folder, name, about, self.study.device)
+
+    def read(self, site: Site) -> dict[str, Floats]:
+        """Return the corrected vectors, float32 (N, C), by split."""
+        raw = {split: self.vectors(site.network, split).read(site.layer, site.pooling) for split in SPLITS}
+        correct = CORRECTIONS[site.correction](raw["train"])
+        return {split: correct(x).astype(np.float32) for split, x in raw.items()}
+
+    def identity(self, **more: Any) -> Identity:
+        """Return what results depend on, as JSON: networks, texts, classes, seed, and `more`."""
+        weights = {name: network.weights for name, network in self.networks.items()}
+        return {**self.study.identity(*self.texts.values()), "networks": weights, "seed": self.seed, **more}
+
+    def keep(self, name: str, compute: Callable[[], pd.DataFrame], **about: Any) -> pd.DataFrame:
+        """Return a table that was kept under this name, computed from the same; else compute and keep it.
+
+        about: what the table depends on besides `identity`, as JSON: sites, constants, parameters."""
+        path, identity = self.folder / f"{name}.json", self.identity(**about)
+        if (kept := read_result(path, identity)) is None:
+            kept = compute().to_json(orient="table", index=False, double_precision=15)
+            write_result(path, identity, kept)
+        return pd.read_json(StringIO(kept), orient="table")  # as JSON has it, new or not
