@@ -88,7 +88,8 @@ def record_vectors(
             final = trunk(on_device.ids, on_device.lengths, trace=trace)
         chosen = drawn[:, batch.index.numpy()]
         of_sites = [pool_site(x.float(), on_device.lengths, poolings, chosen) for x in (*trace.resid_pre, final)]
-        return tuple(torch.stack(each).cpu().numpy() for each in zip(*of_sites, strict=True))
+        vectors, norms = (torch.stack(each).cpu().numpy() for each in zip(*of_sites, strict=True))
+        return vectors, norms
 
     missing = np.flatnonzero(np.isnan(norms[-1, 0]))  # written last
     if len(missing):
