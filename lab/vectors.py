@@ -96,7 +96,7 @@ def record_vectors(
         for batch, (vectors, lengths_of_vectors) in map_texts(
             pool_batch, [sequences[i] for i in missing.tolist()], device, f"vectors: {name}"
         ):
-            rows = missing[batch.index]
+            rows = missing[batch.index.numpy()]
             for array, of_site in zip(arrays, vectors, strict=True):
                 array[:, rows] = of_site
             norms[:, :, rows] = lengths_of_vectors

@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 
 Floats = NDArray[np.floating]
 Correction = Callable[[Floats], Floats]  # of vectors (N, C)
 
+ROUNDING = 1e-6  # a smaller standard deviation, as a share of the mean, is none
 SHARE_OF_TOP = 100  # of the C directions, one in so many is taken out, at least one
 
 
@@ -24,7 +24,7 @@ def leave(train: Floats) -> Correction:
 
 def centre(train: Floats) -> Correction:
     """Subtract the mean of train."""
-    mean = train.mean(axis=0)
+    mean = train.mean(axis=0, dtype=np.float64)
     return lambda x: x - mean
 
 
@@ -32,16 +32,16 @@ def standardise(train: Floats) -> Correction:
     """Subtract the mean and divide each dimension by its standard deviation (Timkey & van Schijndel 2021, 2109.04404).
 
     A dimension that is the same in all texts of train becomes 0 there."""
-    mean, deviation = train.mean(axis=0), train.std(axis=0)
-    deviation = np.where(deviation > 1e-6 * np.abs(mean), deviation, 1)
+    mean, deviation = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
+    deviation = np.where(deviation > ROUNDING * np.abs(mean), deviation, 1)
     return lambda x: (x - mean) / deviation
 
 
 def take_out_top(train: Floats) -> Correction:
     """Subtract the mean and the C / 100 principal components of most variance (Mu & Viswanath 2018, 1702.01417)."""
     n_top = max(1, train.shape[1] // SHARE_OF_TOP)
-    axes = PCA(min(n_top, *train.shape), svd_solver="full").fit(train).components_  # (n_top, C)
-    mean = train.mean(axis=0)
+    mean = train.mean(axis=0, dtype=np.float64)
+    axes = np.linalg.svd(train - mean, full_matrices=False)[2][:n_top]  # (n_top, C)
     return lambda x: (x - mean) - (x - mean) @ axes.T @ axes
 
 

@@ -52,6 +52,6 @@ def record_features(prompted: Prompted, strings: Sequence[str], name: str, folde
     missing = np.flatnonzero(np.isnan(kept).any(axis=(1, 2)))
     if len(missing):
         for batch, vectors in map_texts(read_batch, [sequences[i] for i in missing], device, f"features of {name}"):
-            kept[missing[batch.index]] = vectors
+            kept[missing[batch.index.numpy()]] = vectors
         kept.flush()
     return Features(np.array(kept[:, 0]), np.array(kept[:, 1]))
