@@ -6,7 +6,7 @@ RUNS = $(if $(filter ablate,$@),$(patsubst %,"%",$(RUN)),"$(RUN)")
 OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run $(RUNS)) \
 	$(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
-.PHONY: help train ablate attend explore explain rate agreement patch probe prompt paper mini verify bench bench-quick words test test-slow mutants lint lock
+.PHONY: help train ablate attend explore explain rate agreement patch probe prompt embed paper mini verify bench bench-quick words test test-slow mutants lint lock
 help: ## list these commands; each one sets up what it needs in .venv
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
@@ -20,9 +20,10 @@ agreement: ## measure what the raters say, and whether they agree
 patch: ## find what carries the difference between two texts
 probe: ## find where a class, or a property of words, can be read
 prompt: ## ask the language model without a head: prompts and label words
+embed: ## see what the vectors know: layers, words, maps, clusters, topics
 paper: ## train over several corpora and seeds, and make the table of results
 verify: ## check the official weights against recorded facts
-train ablate attend explore explain rate agreement patch probe prompt paper verify: .venv/ready
+train ablate attend explore explain rate agreement patch probe prompt embed paper verify: .venv/ready
 	@$(BIN)/python $@.py $(OPTIONS)
 
 mini: .venv/ready ## pretrain a small language model: make mini CORPUS=novels.txt

@@ -34,7 +34,7 @@ PAGES = {
     for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "data/*/README.md")
     for path in sorted(ROOT.glob(pattern))
 }
-NAMES = "train ablate attend explain explore rate agreement patch probe prompt paper pretrain verify"
+NAMES = "train ablate attend explain explore rate agreement patch probe prompt embed paper pretrain verify"
 SCRIPTS = {name: importlib.import_module(name) for name in NAMES.split()}
 LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
 TINY = GPT2Config(1, 2, 8, n_ctx=17)
@@ -48,14 +48,14 @@ REPLACED = [  # scripts, option, value, reason
     ("train paper pretrain", "--model", "tiny", "other weights need a network, or minutes"),
     ("train paper pretrain", "--epochs", "1", "one epoch runs the same code"),
     (
-        "train ablate attend explain patch probe prompt paper pretrain verify",
+        "train ablate attend explain patch probe prompt embed paper pretrain verify",
         "--device",
         "cpu",
         "the same on every machine",
     ),
     ("train pretrain", "--compile", "off", "compiling takes a minute; tests/model/test_compile.py compiles"),
     (
-        "ablate attend explain patch probe prompt",
+        "ablate attend explain patch probe prompt embed",
         "--run",
         "one",
         "the run that is there; the table of files is checked with two",
@@ -69,6 +69,7 @@ REPLACED = [  # scripts, option, value, reason
     ("ablate patch", "--controls", "2", "more random subspaces repeat the first"),
     ("patch", "--pairs", "3", "more pairs repeat the first"),
     ("patch", "--texts", "1", "more texts repeat the first"),
+    ("embed", "--texts", "29", "more texts repeat the first"),
 ]
 DOWNLOADED = ("auto", "emotion", "sample", "stanfordnlp/imdb")  # as --corpus of train.py: corpus.txt, small and at hand
 NOT_RUN = {  # commands by their beginning, and why; their targets and options are checked all the same
@@ -313,6 +314,7 @@ WRITERS = {  # the call that writes the files of a page's table
     "docs/patch.md": "patch --controls 2 --device cpu --pairs 3 --run one --texts 1",
     "docs/probe.md": "probe --device cpu --run one --words 500",
     "docs/prompt.md": "prompt --device cpu --draws 1 --model talker --run one --shots 1 --texts 7",
+    "docs/embed.md": "embed --device cpu --run one --texts 29",
     "docs/paper.md": f"paper --corpus corpus.txt {NEW} --init pretrained random --model tiny --run new --seeds 1",
     "docs/pretrain.md": f"pretrain --compile off --corpus novels.txt {NEW} --model tiny --run new",
 }
