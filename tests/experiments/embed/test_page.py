@@ -70,9 +70,15 @@ def check_places(places: np.ndarray, table: pd.DataFrame, documents: pd.DataFram
     assert places.max() == 1
 
 
+def wait_until(page, condition: str) -> None:
+    """Wait for a frame in which this holds; the policy of the page allows no code of Playwright's to do so."""
+    look = f"const look = () => (({condition}) ? done() : requestAnimationFrame(look)); look();"
+    page.evaluate(f"() => new Promise((done) => {{ {look} }})")
+
+
 def point_at(page, text: int) -> None:
     """Move the mouse to a text, once it has arrived."""
-    page.wait_for_function("headgate.scatter.frame === null")
+    wait_until(page, "headgate.scatter.frame === null")
     x, y = page.evaluate("text => headgate.scatter.find(text)", text)
     box = page.locator("#map").bounding_box()
     page.mouse.move(box["x"] + x, box["y"] + y)
@@ -80,7 +86,7 @@ def point_at(page, text: int) -> None:
 
 def find_lonely(page, texts) -> int:
     """Return the text of these whose next neighbour is furthest, so that a mouse hits it."""
-    page.wait_for_function("headgate.scatter.frame === null")
+    wait_until(page, "headgate.scatter.frame === null")
     at = np.array(page.evaluate(f"Array.from({{ length: {N} }}, (_, text) => headgate.scatter.find(text))"))
     distances = np.linalg.norm(at[:, None] - at, axis=-1) + 1e9 * np.eye(len(at))
     return max(texts, key=lambda text: distances[text].min())
@@ -233,7 +239,7 @@ def test_points_travel_unless_motion_is_unwelcome(path, browser):
             )
             first = page.evaluate("headgate.scatter.places[0]")
             page.select_option("#pooling", "mean_without_first")
-            page.wait_for_function("headgate.scatter.frame === null", timeout=5000)
+            wait_until(page, "headgate.scatter.frame === null")
             places, last = page.evaluate("drawn"), page.evaluate("headgate.state.places[0]")
             assert places[-1] == last != first
             between = {place for place in places if min(first, last) < place < max(first, last)}
@@ -349,7 +355,7 @@ def test_the_map_is_zoomed_and_dragged_and_put_back(path, browser):
         first = np.array(page.evaluate(find))
         point_at(page, 0)
         page.mouse.wheel(0, -500)
-        page.wait_for_function("headgate.scatter.view.zoom > 1.5")
+        wait_until(page, "headgate.scatter.view.zoom > 1.5")
         np.testing.assert_allclose(page.evaluate(find), first, atol=1.5)  # what is under the mouse stays there
         page.mouse.down()
         box = page.locator("#map").bounding_box()
