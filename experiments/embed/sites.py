@@ -73,22 +73,21 @@ def measure_network(spaces: Spaces, network: str) -> pd.DataFrame:
     jobs = (delayed(measure_place)(spaces, network, layer, pooling) for layer, pooling in places)
     rows: list[dict[str, Any]] = []
     # Threads share the filters of warnings: without this one, each thread would undo what another has just set.
-    with threadpool_limits(limits=1), warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-        with progress_bar("vectors of a site") as bar:
-            task = bar.add_task(f"sites: {network}", total=len(places), note="")
-            workers = Parallel(min(cpu_count(), WORKERS), prefer="threads", return_as="generator")
-            for of_place in workers(jobs):
-                rows += of_place
-                bar.advance(task)
+    quiet = warnings.catch_warnings(action="ignore", category=ConvergenceWarning)
+    with threadpool_limits(limits=1), quiet, progress_bar("sites and poolings") as bar:
+        task = bar.add_task(f"sites: {network}", total=len(places), note="")
+        for of_place in Parallel(min(cpu_count(), WORKERS), prefer="threads", return_as="generator")(jobs):
+            rows += of_place
+            bar.advance(task)
     return pd.DataFrame(rows)
 
 
 def measure_place(spaces: Spaces, network: str, layer: int, pooling: str) -> list[dict[str, Any]]:
     """Return the rows of one layer and pooling, one for each correction."""
     recorded = spaces.vectors(network, "test")
-    norms, longer = recorded.norms[layer], recorded.lengths > 1
-    targets = [spaces.targets(split) for split in SPLITS]
-    rows, probed = [], {}
+    longer, targets, K = recorded.lengths > 1, [spaces.targets(split) for split in SPLITS], len(spaces.labels)
+    rows: list[dict[str, Any]] = []
+    probed: dict[str, float] = {}
     for correction in CORRECTIONS:
         site = Site(network, layer, pooling, correction)
         train, test = spaces.read(site).values()
@@ -96,15 +95,13 @@ def measure_place(spaces: Spaces, network: str, layer: int, pooling: str) -> lis
         row = {"model": network, "layer": layer, "pooling": pooling, "correction": correction, **describe_spread(test)}
         row["anisotropy_without_first"] = measure_anisotropy(bare)
         if correction == "none":
-            row |= {
-                "norm_first": float(norms[0].mean()),
-                "norm_rest": float(norms[1][longer].mean()) if any(longer) else np.nan,
-            }
+            first, rest = (float(pd.Series(each).mean()) for each in recorded.norms[layer])  # without NaN
+            row |= {"norm_first": first, "norm_rest": rest}
         if pooling != TOKEN:
             if correction not in STANDARDISED_LATER:
-                probed = probe(train, test, *targets, len(spaces.labels))
+                probed = probe(train, test, *targets, K=K)
             row |= probed | {"knn_accuracy": score_neighbours(train, test, *targets)}
-            row |= score_clusters(test, targets[1], len(spaces.labels), spaces.seed)
+            row |= score_clusters(test, targets[1], K, spaces.seed)
         rows.append(row)
     return rows
 
