@@ -85,7 +85,8 @@ def measure_network(spaces: Spaces, network: str) -> pd.DataFrame:
 def measure_place(spaces: Spaces, network: str, layer: int, pooling: str) -> list[dict[str, Any]]:
     """Return the rows of one layer and pooling, one for each correction."""
     recorded = spaces.vectors(network, "test")
-    longer, targets, K = recorded.lengths > 1, [spaces.targets(split) for split in SPLITS], len(spaces.labels)
+    longer, K = recorded.lengths > 1, len(spaces.labels)
+    y_train, y_test = (spaces.targets(split) for split in SPLITS)
     rows: list[dict[str, Any]] = []
     probed: dict[str, float] = {}
     for correction in CORRECTIONS:
@@ -99,9 +100,9 @@ def measure_place(spaces: Spaces, network: str, layer: int, pooling: str) -> lis
             row |= {"norm_first": first, "norm_rest": rest}
         if pooling != TOKEN:
             if correction not in STANDARDISED_LATER:
-                probed = probe(train, test, *targets, K=K)
-            row |= probed | {"knn_accuracy": score_neighbours(train, test, *targets)}
-            row |= score_clusters(test, targets[1], K, spaces.seed)
+                probed = probe(train, test, y_train, y_test, K)
+            row |= probed | {"knn_accuracy": score_neighbours(train, test, y_train, y_test)}
+            row |= score_clusters(test, y_test, K, spaces.seed)
         rows.append(row)
     return rows
 
