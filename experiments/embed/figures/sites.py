@@ -44,8 +44,8 @@ def draw_classes(folder: Path, sites: pd.DataFrame, title: str) -> None:
     caption = (
         f"Vectors are standardised. Clusters: k-means with as many clusters as classes, in {DIMENSIONS} principal "
         "components of the test texts; AMI is 0 by chance and 1 for the classes themselves. Grey: of permuted columns, "
-        "the range over all networks and corrections. Probe: logistic regression on train, measured on test. Layer 0 is "
-        "the sum of the embeddings."
+        "the range over all networks and corrections. Probe: logistic regression on train, measured on test. Layer 0 "
+        "is the sum of the embeddings."
     )
     add_heading(figure, f"{title}\nwhat stands out without labels, and what can be read with them", caption)
     save_twice(figure, folder, "classes")
@@ -67,8 +67,8 @@ def draw_spread(folder: Path, sites: pd.DataFrame, words: pd.DataFrame, title: s
         (left, tokens, "anisotropy_without_first", "anisotropy"),
         (right, mean, "adjusted", "adjusted_with_first"),
     ):
-        draw_networks(axes, rows, without_first, "{}, without position 0")
-        draw_networks(axes, rows, with_first, "{}, with it", "--")
+        draw_networks(axes, rows, without_first, "{}")
+        draw_networks(axes, rows, with_first, "{} with position 0", "--")
         axes.axhline(0, color="black", linewidth=0.8)
         name_layers(axes, sites)
     left.set_title("random tokens: anisotropy")
@@ -79,8 +79,8 @@ def draw_spread(folder: Path, sites: pd.DataFrame, words: pd.DataFrame, title: s
         right.text(0.5, 0.5, "no word is frequent enough", ha="center", transform=right.transAxes)
     add_legend(figure, [left])
     caption = (
-        "Vectors as the network emits them. Left: tokens of different texts. Right: mean over the most frequent words of "
-        "the corpus, whose occurrences are never at position 0; only what is taken off differs."
+        "Vectors as the network emits them. Left: tokens of different texts. Right: mean over the most frequent words "
+        "of the corpus, whose occurrences are never at position 0; only what is taken off differs."
     )
     add_heading(figure, f"{title}\nhow alike all vectors are, and a word's occurrences beyond that", caption)
     save_twice(figure, folder, "spread")

@@ -12,7 +12,7 @@ from ..words import DRAWS
 from .sites import WIDTH, add_legend, draw_networks, name_layers
 
 SIDES = {LEFT: "cue before the word", RIGHT: "cue behind the word (control)"}
-STATIC = {"similarity_to_wte": "cosine with the row of wte", "similarity_to_mean": "cosine with the mean of the others"}
+STATIC = {"similarity_to_wte": "cosine with the row of wte", "similarity_to_mean": "cosine with the mean of others"}
 
 
 @STYLE
