@@ -30,6 +30,7 @@ from data.senses import LEFT, RIGHT, AmbiguousWord, read_senses
 from data.words import word_classes, words
 from lab.device import Device
 from lab.memory import map_texts
+from lab.progress import progress_bar
 from lab.texts import Texts
 from model import GPT2, Tokenizer, Trace
 
@@ -149,26 +150,33 @@ def measure_words(spaces: Spaces, network: str, groups: Groups) -> pd.DataFrame:
     vectors = record_occurrences(trunk, [each for group in groups.values() for each in group], spaces.study.device)
     wte = trunk.wte.weight.detach().float().cpu().numpy()
     rows = []
-    for layer in range(spaces.n_sites):
-        random_tokens = recorded.read(layer, "token_without_first")[recorded.lengths > 1]
-        baseline, start = measure_anisotropy(random_tokens), 0
-        for (word, side), group in groups.items():
-            x, start = vectors[layer, start : start + len(group)], start + len(group)
-            static = np.stack([wte[np.array(each.ids)[list(each.tokens)]].mean(axis=0) for each in group])
-            row: dict[str, Any] = {
-                "model": network,
-                "word": word,
-                "layer": layer,
-                "n": len(group),
-                "cue_side": side or None,
-            }
-            row |= describe_context(x, static, [each.ids for each in group])
-            row["adjusted"] = row["self_similarity"] - baseline
-            row["mev_adjusted"] = row["mev"] - find_first_share(random_tokens[: len(group)])
-            if side:
-                row |= score_senses(x, [each.sense for each in group], spaces.seed)
-            rows.append(row)
+    with progress_bar("sites") as bar:
+        task = bar.add_task(f"words in context: {network}", total=spaces.n_sites, note="")
+        for layer in range(spaces.n_sites):
+            random_tokens = recorded.read(layer, "token_without_first")[recorded.lengths > 1]
+            of_layer = measure_groups(vectors[layer], groups, wte, random_tokens, spaces.seed)
+            rows += [{"model": network, "layer": layer, **row} for row in of_layer]
+            bar.advance(task)
     return pd.DataFrame(rows)
+
+
+def measure_groups(x: Floats, groups: Groups, wte: Floats, random_tokens: Floats, seed: int) -> list[dict[str, Any]]:
+    """Return the rows of a site without its name: x (n, C), the vectors of all groups in order; wte (V, C);
+    random_tokens (N, C)."""
+    rows, start, baseline, shares = [], 0, measure_anisotropy(random_tokens), dict[int, float]()
+    for (word, side), group in groups.items():
+        n = len(group)
+        if n not in shares:
+            shares[n] = find_first_share(random_tokens[:n])
+        of_group, start = x[start : start + n], start + n
+        static = np.stack([wte[np.array(each.ids)[list(each.tokens)]].mean(axis=0) for each in group])
+        row: dict[str, Any] = {"word": word, "n": n, "cue_side": side or None}
+        row |= describe_context(of_group, static, [each.ids for each in group])
+        row["adjusted"], row["mev_adjusted"] = row["self_similarity"] - baseline, row["mev"] - shares[n]
+        if side:
+            row |= score_senses(of_group, [each.sense for each in group], seed)
+        rows.append(row)
+    return rows
 
 
 @torch.inference_mode()
@@ -225,8 +233,9 @@ def measure_self_similarity(x: Floats, texts: Sequence[Any]) -> float:
 def find_first_share(x: Floats) -> float:
     """Return the share of the first one in the squared singular values of x (n, C), the maximum explainable variance;
     NaN for zeros."""
-    squares = np.linalg.svd(x.astype(np.float64), compute_uv=False) ** 2
-    return float(squares[0] / squares.sum()) if squares.any() else np.nan
+    x = x.astype(np.float64)
+    squares = np.linalg.eigvalsh(x @ x.T)
+    return float(squares[-1] / squares.sum()) if x.any() else np.nan
 
 
 def score_senses(x: Floats, senses: Sequence[str], seed: int) -> dict[str, float]:

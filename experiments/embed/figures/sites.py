@@ -80,7 +80,8 @@ def draw_spread(folder: Path, sites: pd.DataFrame, words: pd.DataFrame, title: s
     add_legend(figure, [left])
     caption = (
         "Vectors as the network emits them. Left: tokens of different texts. Right: mean over the most frequent words "
-        "of the corpus, whose occurrences are never at position 0; only what is taken off differs."
+        "of the corpus, whose occurrences are never at position 0; only what is taken off differs. Solid lines leave "
+        "position 0 out."
     )
     add_heading(figure, f"{title}\nhow alike all vectors are, and a word's occurrences beyond that", caption)
     save_twice(figure, folder, "spread")
