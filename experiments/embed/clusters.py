@@ -4,7 +4,7 @@ A method finds clusters in anything, so each score stands beside its null: the s
 
 Letters: N texts, C dimensions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -53,7 +53,7 @@ from .spaces import Site, Spaces
 Row = dict[str, Any]
 
 SEEDS, SUBSAMPLES, SHARE = 5, 10, 0.8  # of stability
-NULLS = 20  # draws of each null
+NULLS = 10  # draws of each null
 WORKERS = 2
 SWEEP = "hdbscan sweep"  # rows of one size each
 NULL_COLUMNS = {"permuted": "null_silhouette", "gaussian": "gaussian_silhouette"}  # means over the draws
@@ -151,11 +151,12 @@ def score_method(space: Space, method: str, labels: Labels) -> list[Row]:
     }
     shared = describe(x, method, labels) | measure_refound(space, method)
     shared |= {NULL_COLUMNS[kind]: average(values) for kind, values in silhouettes.items()}
-    validities = {
-        kind: [measure_validity(value, found) for value, found in zip(silhouettes[kind], each, strict=True)]
+    null_validities = [
+        [measure_validity(value, found) for value, found in zip(silhouettes[kind], each, strict=True)]
         for kind, each in of_nulls.items()
-    }
-    shared["p_structure"] = measure_structure_p(measure_validity(shared["silhouette"], labels), validities.values())
+    ]
+    validity = measure_validity(shared["silhouette"], labels)
+    shared["p_structure"] = measure_structure_p(validity, null_validities)
     rows = []
     for treatment in TREATMENTS if method in BY_DENSITY else (NO_NOISE,):
         treated, kept = treat_noise(labels, treatment)
@@ -200,20 +201,23 @@ def measure_refound(space: Space, method: str) -> Row:
     return stability
 
 
-def measure_structure_p(validity: float, nulls: Iterable[Sequence[float]]) -> float:
+def measure_structure_p(validity: float, nulls: Collection[Sequence[float]]) -> float:
     """Return how likely one more draw without groups has clusters as valid as these, by the kind of null that makes it
     likeliest; 1 where there are no two clusters.
 
     Few draws tell it well where validity has a normal distribution over draws, as SigClust supposes: then the distance
-    from their mean has Student's t. Where all draws are equally valid, or not at all, p is 1 / (1 + draws)."""
+    from their mean has Student's t. Where no draw differs from the others of its kind, mostly as none has clusters, p
+    is 1 / (1 + draws of all kinds)."""
     if not validity:
         return 1.0
-    p = []
+    p = [1 / (1 + sum(map(len, nulls)))]
     for draws in nulls:
-        n, error = len(draws), np.std(draws, ddof=1) * np.sqrt(1 + 1 / len(draws))
-        above = validity - np.mean(draws)
-        p.append(float(t.sf(above / error, n - 1)) if error else 1 / (1 + n) if above > 0 else 1.0)
-    return max(p)
+        above, n = validity - np.mean(draws), len(draws)
+        if error := np.std(draws, ddof=1) * np.sqrt(1 + 1 / n):
+            p.append(float(t.sf(above / error, n - 1)))
+        elif above <= 0:
+            p.append(1.0)
+    return max(p[1:] or p)
 
 
 def score_sweep(space: Space) -> list[Row]:

@@ -72,15 +72,19 @@ def read_stop_words() -> frozenset[str]:
 
 
 def find_candidates(texts: Texts, study: Study, stop_words: frozenset[str]) -> Candidates:
-    """Find the words of the texts that have a letter and are no stop words, and the pairs of them that stand side by
-    side; in MIN_TEXTS texts at least, if any is. A prompt's other words are left out."""
+    """Find the words of the texts that have a letter, are no single Latin letter and no stop word, and the pairs of
+    them that stand side by side; in MIN_TEXTS texts at least, if any is. A prompt's other words are left out."""
     found: list[list[tuple[str, tuple[int, ...]]]] = []
     for string, ids, of_text in zip(texts.strings, texts.sequences, study.find_text(texts), strict=True):
         truncated, of_this, before = len(study.tokenizer.encode(string)) - len(ids), [], None
         for word in words(string, study.tokenizer):
             tokens = tuple(token - truncated for token in word.tokens if token >= truncated)
-            is_candidate = any(of_text[token] for token in tokens) and any(map(str.isalpha, word.text))
-            if not is_candidate or not stop_words.isdisjoint(forms(word.text)):
+            is_word = any(map(str.isalpha, word.text)) and (len(word.text) > 1 or not word.text.isascii())
+            if (
+                not is_word
+                or not any(of_text[token] for token in tokens)
+                or not stop_words.isdisjoint(forms(word.text))
+            ):
                 before = None
                 continue
             of_this.append((name := word.text.lower(), tokens))

@@ -180,7 +180,7 @@ def spaces(here):
 
 def test_candidates_have_their_tokens(spaces):
     texts, tokenizer = spaces.texts["test"], spaces.study.tokenizer
-    candidates = find_candidates(texts, spaces.study, frozenset({"i", "at"}))
+    candidates = find_candidates(texts, spaces.study, frozenset({"at"}))
     assert "felt" in candidates.names
     assert not {"i", "at", "i felt"} & set(candidates.names)
     assert any(name.startswith("felt ") for name in candidates.names)
@@ -207,7 +207,15 @@ def test_candidates_have_the_mean_of_their_occurrences(spaces, layer):
     for mean, each in zip(means, vectors, strict=True):
         expected = np.mean(each, axis=0) if each else np.full(mean.shape, np.nan)
         assert mean == pytest.approx(expected, abs=1e-5, nan_ok=True)
-    assert np.isnan(means[candidates.names.tolist().index("i")]).all()  # always the first token
+
+
+def test_a_candidate_at_position_0_has_no_vector(spaces):
+    texts, trunk = spaces.texts["test"], spaces.networks[TUNED].trunk
+    candidates = count_candidates([[("felt", (1,)), ("i felt", (0, 1)), ("i", (0,))]] * len(texts))
+    felt, alone, both = average_occurrences(trunk, texts, candidates, 0, spaces.study.device)
+    assert candidates.names.tolist() == ["felt", "i", "i felt"]
+    assert np.isnan(alone).all()
+    assert both == pytest.approx(felt)  # position 0 is left out of it
 
 
 def test_the_tables_of_a_run(spaces):

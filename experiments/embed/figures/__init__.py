@@ -1,0 +1,1 @@
+"""Pictures of embed.py, drawn from its tables."""
