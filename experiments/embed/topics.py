@@ -45,7 +45,6 @@ Row = dict[str, Any]
 
 MIN_TEXTS = 3  # that have a candidate, where any candidate is in so many
 NULL_DRAWS = 50
-TOKENS = "token_without_first"  # the vectors that candidates are corrected by
 CLUSTER, CLASS, LDA = "cluster", "class", "lda"  # groupings; "cluster" is that by k-means, others have their names
 NAMES = "log_odds"  # the method that names clusters
 COLUMNS = ["cluster", "size", "method", "rank", "word", "score", "npmi", "diversity", "null_npmi", "grouping", "model"]
@@ -144,11 +143,12 @@ class Directions:
 
 
 def find_directions(spaces: Spaces, site: Site, candidates: Candidates) -> Directions:
-    """Correct the texts' vectors as the site says, and the candidates' in the same way, but by random tokens of train:
-    tokens all differ from the texts' vectors in what tells a token from a text."""
+    """Correct the vectors of texts and of candidates alike, by the texts of train.
+
+    Corrections by random tokens of train were tried for candidates: on emotion, their keywords were less to the point."""
     network, layer = spaces.networks[site.network], site.layer
     raw = average_occurrences(network.trunk, spaces.texts["test"], candidates, layer, spaces.study.device)
-    correct = CORRECTIONS[site.correction](spaces.vectors(site.network, "train").read(layer, TOKENS))
+    correct = CORRECTIONS[site.correction](spaces.vectors(site.network, "train").read(layer, site.pooling))
     corrected = correct(raw)
     lengths = np.linalg.norm(corrected, axis=1, keepdims=True)
     return Directions(normalize(spaces.read(site)["test"]), corrected / np.maximum(lengths, 1e-12))

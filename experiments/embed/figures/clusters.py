@@ -21,7 +21,6 @@ from lab.figures import (
     UNSIGNED,
     add_heading,
     draw_heat_map,
-    find_colour_limit,
     save_twice,
 )
 
@@ -55,10 +54,9 @@ def draw_crosstab(folder: Path, crosstab: pd.DataFrame, title: str) -> None:
     for axes, (model, of_model) in zip(grid, panels.items(), strict=True):
         shares = of_model.pivot(index="cluster", columns="class", values="share")[labels]
         sizes, names = of_model.groupby("cluster")["n"].sum(), of_model.groupby("cluster")["name"].first()
-        draw_heat_map(axes, shares, UNSIGNED, find_colour_limit([shares]), cell)
-        axes.set_yticks(
-            range(len(shares)), [f"{wrapped(names[i], 26)}\n{sizes[i]} texts" for i in shares.index], fontsize=9
-        )
+        draw_heat_map(axes, shares, UNSIGNED, 1, cell)
+        about = [f"{wrapped(names[i], 26)}\n{sizes[i]} texts" for i in shares.index]
+        axes.set_yticks(range(len(shares)), about, fontsize=9)
         axes.set_xticks(range(len(labels)), labels, fontsize=9, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_title(str(model))
     caption = (
@@ -139,19 +137,21 @@ def draw_scores(folder: Path, clusters: pd.DataFrame, title: str) -> None:
             axes.plot(of_model[column], y, mark, color=colour, label=model)
             nulls = {"silhouette": NULL_COLUMNS, "ami": {"permuted": "null_ami"}}.get(column, {})
             for kind, null in nulls.items():
-                about = f"{model}: {kind} vectors, mean"
+                about = f"{model},\n{kind} vectors"
                 axes.plot(of_model[null], y, NULL_MARKS[kind], color=colour, markersize=9, label=about)
         axes.set_xlabel(name)
         axes.set_xlim(min(-0.05, *axes.get_xlim()), max(1.05, *axes.get_xlim()))
         axes.grid(axis="y", visible=False)
-    grid[0].set_yticks(range(len(METHODS)), [method.replace("_", " ") for method in METHODS])
+    grid[0].set_yticks(
+        range(len(METHODS)), [method.replace("_", " ").replace("kmeans", "k-means") for method in METHODS]
+    )
     grid[0].set_ylim(len(METHODS) - 0.5, -0.5)
     marks = {text: mark for axes in grid for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(marks.values()), list(marks), loc="outside lower center", ncols=3, fontsize=9)
+    figure.legend(list(marks.values()), list(marks), loc="outside right upper", fontsize=9)
     caption = (
         "Silhouette: of the texts in clusters; no mark where there are no two. AMI: 0 by chance, 1 for the same "
         "groups; noise counts as one class. Stability: adjusted Rand index between 80 % subsamples. Permuted and "
-        "gaussian vectors have no groups."
+        "gaussian vectors have no groups; their marks are means over draws."
     )
     add_heading(figure, f"{title}\nclusters by six methods, beside chance", caption)
     save_twice(figure, folder, "clusters")
@@ -169,7 +169,7 @@ def draw_sweep(folder: Path, clusters: pd.DataFrame, title: str) -> None:
         for model, of_model in rows.groupby("model", sort=False):
             colour, mark = NETWORKS[str(model)]
             axes.plot(of_model["parameters"].astype(int), of_model[column], f"{mark}-", color=colour, label=model)
-        axes.set(title=name, xlabel="texts of the smallest cluster")
+        axes.set(title=name, xlabel="smallest cluster, texts")
         axes.set_ylim(min(0, axes.get_ylim()[0]), max(1, axes.get_ylim()[1]))
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=column == "k"))
     handles, names = grid[0].get_legend_handles_labels()

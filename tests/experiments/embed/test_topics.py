@@ -1,6 +1,8 @@
 """Words of planted topics, of counts by hand, and of clusters in a tiny run; vectors against a plain loop."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -187,6 +189,19 @@ def test_candidates_have_their_tokens(spaces):
     for ids, of_text, row in zip(texts.sequences, candidates.occurrences, candidates.counts.toarray(), strict=True):
         assert row.sum() == len(of_text)
         for number, tokens in of_text:
+            assert tokenizer.decode([ids[t] for t in tokens]).strip() == candidates.names[number]
+
+
+def test_candidates_are_of_the_text_and_not_of_its_prompt_nor_of_what_is_not_read(spaces):
+    texts, tokenizer = spaces.texts["test"], spaces.study.tokenizer
+    read = replace(texts, sequences=[ids[1:] for ids in texts.sequences])  # the first token is not read
+    of_text = [np.arange(len(ids)) > 1 for ids in read.sequences]
+    study = SimpleNamespace(tokenizer=tokenizer, find_text=lambda texts: of_text)
+    candidates = find_candidates(read, study, frozenset())
+    assert "felt" not in candidates.names  # the first that is read
+    assert any(candidates.occurrences)
+    for ids, occurrences in zip(read.sequences, candidates.occurrences, strict=True):
+        for number, tokens in occurrences:
             assert tokenizer.decode([ids[t] for t in tokens]).strip() == candidates.names[number]
 
 
