@@ -5,22 +5,28 @@ read from them, which texts and words they put together. Tables, pictures, map.h
 runs/NAME/embed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from experiments.embed import figures
 from experiments.embed.clusters import find_clusters
-from experiments.embed.maps import draw_maps
+from experiments.embed.documents import tabulate_crosstab, tabulate_documents
+from experiments.embed.figures import clusters as of_clusters
+from experiments.embed.figures import maps as of_maps
+from experiments.embed.figures import reductions as of_reductions
+from experiments.embed.figures import sites as of_sites
+from experiments.embed.figures import words as of_words
+from experiments.embed.maps import PARAMETERS, draw_maps
+from experiments.embed.merges import tabulate_merges
 from experiments.embed.page import write_map
 from experiments.embed.reductions import reduce_sites
 from experiments.embed.report import report
 from experiments.embed.sites import tabulate_sites
 from experiments.embed.spaces import PRETRAINED, TUNED, Site, Spaces
-from experiments.embed.topics import tabulate_crosstab, tabulate_documents, tabulate_topics
+from experiments.embed.topics import tabulate_topics
 from experiments.embed.words import tabulate_words
 from lab import output
 from lab.cli import check_ranges, command
@@ -28,7 +34,7 @@ from lab.device import Device, DeviceName, Precision
 from lab.kept import open_analysis
 from lab.predict import predict
 from lab.progress import console
-from lab.study import Study, open_study
+from lab.study import open_study
 from model import InputError
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
@@ -82,11 +88,52 @@ def choose_sites(spaces: Spaces, options: Options) -> list[Site]:
 def measure(spaces: Spaces, sites: Sequence[Site]) -> Tables:
     """Return all tables. Each part is kept when it is done."""
     tables = {"sites": tabulate_sites(spaces), "words": tabulate_words(spaces)}
-    tables["reductions"], reduced = reduce_sites(spaces, sites)
-    maps = draw_maps(spaces, [site.network for site in sites])
-    tables["coordinates"] = pd.concat([reduced, maps], ignore_index=True)
-    tables["clusters"], members, tables["merges"] = find_clusters(spaces, sites)
+    tables["reductions"], at_sites = reduce_sites(spaces, sites)
+    tables["clusters"], members = find_clusters(spaces, sites)
+    tables["merges"] = tabulate_merges(spaces, sites)
     tables["topics"] = tabulate_topics(spaces, members, sites)
     tables["crosstab"] = tabulate_crosstab(members, spaces, tables["topics"])
-    tables["documents"] = tabulate_documents(spaces, members, reduced, predict_classes(spaces))
+    study, texts = spaces.study, spaces.texts["test"]
+    predicted = predict(study.clf, texts.sequences, study.device).argmax(axis=1)
+    tables["documents"] = tabulate_documents(spaces, members, at_sites, predicted)
+    maps = draw_maps(spaces, [site.network for site in sites])
+    tables["coordinates"] = pd.concat([at_sites, maps], ignore_index=True)
     return tables
+
+
+def write(folder: Path, spaces: Spaces, sites: Sequence[Site], tables: Tables) -> None:
+    """Write tables, pictures, the page of maps and the report."""
+    study, labels = spaces.study, spaces.labels
+    number = ", ".join(f"{len(texts):,} texts of {split}" for split, texts in spaces.texts.items())
+    about = study.provenance(number, spaces.seed) + study.absent_classes(spaces.texts["test"])
+    used = {name: tables[name] for name in ("sites", "words", "reductions", "clusters", "topics", "crosstab")}
+    with output.replace_outputs(folder) as new:
+        for name, table in tables.items():
+            output.write_csv(new / f"{name}.csv", table)
+        with console.status("pictures"):
+            draw(new, tables, labels, f"run {study.run.name}, corpus {study.corpus.name}")
+        write_map(new / "map.html", tables["documents"], tables["coordinates"], tables["topics"], labels, about)
+        output.write_text(new / "report.md", report(about, sites[-1], **used, left_out=spaces.left_out))
+    names = ", ".join(tables)
+    console.print(f"{folder}/report.md says what was found; map.html shows each text; beside them lie {names}.csv")
+
+
+def draw(folder: Path, tables: Tables, labels: Sequence[str], title: str) -> None:
+    """Draw all pictures from the tables alone."""
+    classes = tables["documents"].set_index("index")["label"].to_dict()
+    coordinates, reductions, clusters = tables["coordinates"], tables["reductions"], tables["clusters"]
+    maps = coordinates[coordinates["parameters"] == PARAMETERS]
+    of_sites.draw_classes(folder, tables["sites"], title)
+    of_sites.draw_spread(folder, tables["sites"], tables["words"], title)
+    of_words.draw_senses(folder, tables["words"], title)
+    of_reductions.draw_reductions(folder, reductions, coordinates, classes, labels, title)
+    of_reductions.draw_quality(folder, reductions, title)
+    of_maps.draw_layers(folder, maps, classes, labels, title)
+    of_clusters.draw_crosstab(folder, tables["crosstab"], title)
+    of_clusters.draw_dendrogram(folder, tables["merges"], len(labels), title)
+    of_clusters.draw_scores(folder, clusters, title)
+    of_clusters.draw_sweep(folder, clusters, title)
+
+
+if __name__ == "__main__":
+    command(main, Options)

@@ -88,7 +88,10 @@ def list_layers(sites: pd.DataFrame, pooling: str) -> dict[str, Any]:
     models, last = list(shown["model"].drop_duplicates()), int(shown["layer"].max())
     wide = shown.pivot(index="layer", columns="model", values=["ami", "probe_auc"])
     rows = [
-        {"layer": name_layer(int(layer), last), "values": [row[column, model] for model in models for column in ("ami", "probe_auc")]}
+        {
+            "layer": name_layer(int(layer), last),
+            "values": [row[column, model] for model in models for column in ("ami", "probe_auc")],
+        }
         for layer, row in wide.iterrows()
     ]
     return {"models": models, "rows": rows}
