@@ -22,6 +22,7 @@ LR, BATCH, EPOCHS = 3e-3, 128, 300
 HELD_OUT, PATIENCE = 0.1, 15  # training ends when this share of the texts has not got better for so many epochs
 BETA = 1.0  # what a nat of the numbers costs, where an error of 1 in one dimension costs 1/2
 ACTIVE = 0.01  # a number is active where its variance over the texts is larger (Burda et al. 2016, 1509.00519)
+RECIPE = [list(HIDDEN), LR, BATCH, EPOCHS, HELD_OUT, PATIENCE, BETA, ACTIVE]
 
 
 @dataclass(frozen=True, eq=False)

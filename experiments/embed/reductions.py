@@ -28,6 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from lab.progress import progress_bar
 
+from . import autoencoders, quality
 from .autoencoders import BETA, encode
 from .corrections import Floats
 from .quality import classify, score_map
@@ -41,7 +42,10 @@ MDS_TEXTS = 1000  # at most: each step takes time and memory as N * N
 SCORED = 2000  # texts whose scores are computed, at most: they need all distances
 FEWEST = 3  # vectors that a method reduces; one or two have nothing to keep
 WORKERS = 2  # processes; each has libraries and vectors of its own in memory
-CONSTANTS = [DIMS, PERPLEXITY, LOW_PERPLEXITY, SHARE, UMAP_NEIGHBOURS, MIN_DIST, MDS_TEXTS, SCORED, BETA]
+CONSTANTS = [  # that the tables depend on
+    *(DIMS, PERPLEXITY, LOW_PERPLEXITY, SHARE, UMAP_NEIGHBOURS, MIN_DIST, MDS_TEXTS, SCORED),
+    *(autoencoders.RECIPE, quality.NEIGHBOURS, list(quality.RECALLED)),
+]
 NULL_SCORES = ("trustworthiness", "continuity", "knn_recall_15", "spearman", "stress1", "class_knn")
 COLUMNS = (
     *("method", "dims", "parameters", "seed", "trustworthiness", "continuity", "knn_recall_5", "knn_recall_15"),

@@ -37,8 +37,8 @@ def draw_layers(
     add_classes(figure, labels)
     place = f"{pooling}, {rows['correction'].iloc[0]}".replace("_", " ")
     caption = (
-        f"{rows['parameters'].iloc[0].capitalize()}: each map starts from that of the layer before. Distances between "
-        "groups and their sizes mean nothing in t-SNE."
+        f"{rows['parameters'].iloc[0].split(',')[0].capitalize()}. Each map starts from that of the layer before. "
+        "Distances between groups and their sizes mean nothing in t-SNE."
     )
     add_heading(figure, f"{title}\nt-SNE of the same texts at every layer: {place}", caption)
     save_twice(figure, folder, "maps")
