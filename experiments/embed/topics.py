@@ -143,9 +143,8 @@ class Directions:
 
 
 def find_directions(spaces: Spaces, site: Site, candidates: Candidates) -> Directions:
-    """Correct the vectors of texts and of candidates alike, by the texts of train.
-
-    Corrections by random tokens of train were tried for candidates: on emotion, their keywords were less to the point."""
+    """Correct the vectors of texts and of candidates alike, by the texts of train. Corrected by random tokens, the
+    candidates of emotion were less to the point."""
     network, layer = spaces.networks[site.network], site.layer
     raw = average_occurrences(network.trunk, spaces.texts["test"], candidates, layer, spaces.study.device)
     correct = CORRECTIONS[site.correction](spaces.vectors(site.network, "train").read(layer, site.pooling))
