@@ -64,7 +64,7 @@ def train(options: Options, corpus: Corpus, head: WordHead | None, device: Devic
         console.print(f"{run}: {options.model}, {options.init} weights, on {device}")
         announce(model.config, texts, options, device)
         with tidy_up(run, corpus, device), open_forwards(model, texts, options, run, device) as forwards:
-            training = Training(model, forwards, texts, options, device)
+            training = Training(model, texts, options, device, forwards)
             training.fit(run, tokenizer)
         seconds = time.perf_counter() - started
         record["peak_memory_bytes"] = memory

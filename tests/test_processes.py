@@ -109,7 +109,7 @@ def dropped_otherwise(dropout):
     texts = {"train": texts_of("train", [[1, 2, 3]] * 3, [0, 0, 1])}
     model = GPT2Classifier(config, ["a", "b"])
     options, device = TrainOptions(seed=3).resolved(6), Device.choose("cpu", "fp32")
-    training = Training(model, make_forwards(model, options, device), texts, options, device)
+    training = Training(model, texts, options, device, make_forwards(model, options, device))
     batch = next(bucketed(texts["train"].sequences, texts["train"].targets, 2))  # two of a class
     return training.take_step(batch).tolist()
 

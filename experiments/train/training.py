@@ -59,10 +59,10 @@ class Training:
     def __init__(
         self,
         model: GPT2Classifier,
-        forwards: Mapping[str, Forward],
         texts: dict[str, Texts],
         options: TrainOptions,
         device: Device,
+        forwards: Mapping[str, Forward],
     ) -> None:
         """forwards: how the logits of train and val are computed, see `open_forwards`."""
         self.model, self.texts, self.options, self.device = model, texts, options, device

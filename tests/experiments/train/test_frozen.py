@@ -62,10 +62,10 @@ def start_training(folder, run=None, **settings):
     through = []
     model.trunk.h[0].register_forward_hook(lambda block, inputs, x: through.append(len(x)))
     if run is None:
-        rows = train(Training(model, make_forwards(model, options, CPU), TEXTS, options, CPU), folder)
+        rows = train(Training(model, TEXTS, options, CPU, make_forwards(model, options, CPU)), folder)
     else:
         with open_forwards(model, TEXTS, options, run, CPU) as forwards:
-            rows = train(Training(model, forwards, TEXTS, options, CPU), run)
+            rows = train(Training(model, TEXTS, options, CPU, forwards), run)
     return rows, choose_checkpoint(model).state_dict(), sum(through)
 
 

@@ -24,7 +24,7 @@ def make_training(targets, device=CPU, **options):
     texts = {"train": texts_of("train", [[1, 2]] * len(targets), targets)}
     settings = TrainOptions(**options).resolved(config.n_embd)
     model = GPT2Classifier(config, ["a", "b", "c"])
-    return Training(model, make_forwards(model, settings, device), texts, settings, device)
+    return Training(model, texts, settings, device, make_forwards(model, settings, device))
 
 
 def test_class_weights_are_scikit_learns_balanced_ones():
