@@ -3,6 +3,8 @@
 The classes are those of a new layer or, with --head words, words that the language model says behind a prompt."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from rich.panel import Panel
 
 from data import Corpus, read_corpus
 from experiments.train import figures
+from experiments.train.frozen import count_frozen, open_forwards
 from experiments.train.measure import measure
 from experiments.train.start import choose_head, read_inputs, start_model
 from experiments.train.training import DivergedError, Training, shuffle_labels
@@ -59,9 +62,10 @@ def train(options: Options, corpus: Corpus, head: WordHead | None, device: Devic
         texts = shuffle_labels(texts, options.seed)
     with runs.open_run(record, options.resume, device) as (run, record):
         console.print(f"{run}: {options.model}, {options.init} weights, on {device}")
-        announce(config, texts, options, device)
-        training = Training(model, texts, options, device)
-        fit(training, run, corpus, tokenizer)
+        announce(model.config, texts, options, device)
+        with tidy_up(run, corpus, device), open_forwards(model, texts, options, run, device) as forwards:
+            training = Training(model, texts, options, device, forwards)
+            training.fit(run, tokenizer)
         seconds = time.perf_counter() - started
         record["peak_memory_bytes"] = memory
         return device.run_on_first(lambda: finish(run, record, training, corpus, seconds))
@@ -103,24 +107,27 @@ def announce(config: GPT2Config, texts: dict[str, Texts], options: Options, devi
     """Say how long the training will take, where that is long."""
     assert options.epochs, "Options.resolved fills it in"
     # A backward pass costs two forward ones, and only the trained blocks need it.
-    passes = 1 + 2 * options.tuned_blocks(config.n_layer) / config.n_layer
-    tokens = options.epochs * sum(map(len, texts["train"].sequences)) / device.world
+    trained, once = options.tuned_blocks(config.n_layer), count_frozen(options, config)
+    passes = (options.epochs * (config.n_layer - once + 2 * trained) + once) / config.n_layer
+    tokens = sum(map(len, texts["train"].sequences)) / device.world
     shapes = (config, GPT2Config.preset("gpt2-mini"))
     announce_training(device, *(passes * tokens * shape.block_weights for shape in shapes))
 
 
-def fit(training: Training, run: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:
-    """Train. Where that fails or is interrupted, say what is left of the run, or remove it where nothing was kept.
+@contextmanager
+def tidy_up(run: Path, corpus: Corpus, device: Device) -> Iterator[None]:
+    """Where the training within fails or is interrupted, say what is left of the run, or remove it where nothing was
+    kept.
 
     Raises InputError with the lines of the texts where the loss is not finite."""
     try:
-        training.fit(run, tokenizer)
+        yield
     except BaseException as error:
         if isinstance(error, DivergedError):
             (run / STATE).unlink(missing_ok=True)  # from there it would diverge again
         if (run / STATE).is_file():
             console.print(f"{run} is unfinished; the same command with --resume goes on with it.")
-        elif training.device.first and not (run / WEIGHTS).is_file():
+        elif device.first and not (run / WEIGHTS).is_file():
             runs.discard_run(run)
         if isinstance(error, DivergedError):
             files = corpus.split("train").iloc[error.index].groupby("file")["line"]

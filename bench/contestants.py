@@ -58,14 +58,15 @@ class Job:
 
 def train_headgate(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
     """Train with the step of train.py. Returns the loss of every step."""
-    from experiments.train.steps import Step
+    from experiments.train.steps import Step, make_forward
 
     device = job.device
     clf = load_classifier(job.folder, dropout=job.dropout).to(device.device).train()
     optimizer = adamw(clf.parameters(), LR, WEIGHT_DECAY)
     chunks = job.make_batches()
     schedule = linear_schedule(optimizer, sum(map(len, chunks)), WARMUP)
-    step = Step(clf, optimizer, CLIP, torch.ones(len(clf.labels)), device, device.compiles("auto"), False)
+    forward = make_forward(clf, device.compiles("auto"))
+    step = Step(clf, forward, optimizer, CLIP, torch.ones(len(clf.labels)), device)
     totals = []
     end_turn()
     for chunk in chunks:

@@ -13,6 +13,7 @@ from lab.texts import Texts
 from model import GPT2Config
 
 BATCH = 32  # texts
+EPOCHS = 10  # of a head that is trained alone, as in train.py
 TOKENS = 20  # of a text that is patched
 CHANGED = 5  # position of the token that differs in the two texts of a pair, a quarter into them
 Positions = NDArray[np.integer]  # of texts

@@ -6,6 +6,8 @@ warm up, then the timed chunks, whose median counts.
 
 - Fine-tuning: batches of 32 texts from the whole training split. All make the same update: a few steps without dropout
   show that their losses agree.
+- The head alone: ten epochs on texts of 20 random tokens. headgate runs the frozen blocks once; beside it stands no
+  peer, but headgate with the blocks in each epoch (`frozen.py`).
 - The sweep: headgate closes every head, because it shares work among them. The others take equally long for each head,
   so they close one per layer. All get texts near the median length, in batches of one length: nobody computes padding.
 - Patching: a cell is the output of one head at one position. Pairs of texts of 20 random tokens differ in the one at
@@ -15,8 +17,9 @@ warm up, then the timed chunks, whose median counts.
 - Prompts: 16 examples of 26 random tokens stand before texts of as many (`prompts.py`).
 - Model FLOP utilisation (MFU): the plain algorithm's multiply-adds per second, divided by the fastest matrix product
   measured in between. The plain algorithm multiplies each real token with each weight of the blocks' matrices, three
-  times in training; the attention's own products, a few percent at most, do not count. Work that headgate's sweep,
-  patching and prompts spare counts as done, so their MFU can exceed 1.
+  times in training, once in each epoch of the head alone; the attention's own products, a few percent at most, do not
+  count. Work that headgate spares with the head alone, in the sweep, in patching and with prompts counts as done, so
+  their MFU can exceed 1.
 """
 
 import importlib.util
@@ -54,6 +57,7 @@ from .contestants import (
     train_headgate,
     train_hf,
 )
+from .frozen import time_head_alone
 from .latency import measure_latency
 from .prompts import time_prompts
 from .scaling import draw_scaling, measure_scaling
@@ -99,6 +103,8 @@ def main(options: Options) -> int:
             amount = Amount.choose(config, device, options.quick)
             with console.status(f"{name}: fine-tuning"):
                 tuned = time_fine_tuning(config, path, texts["train"], amount, device)
+            with console.status(f"{name}: head alone"):
+                tuned += time_head_alone(config, path, amount, device)
             with console.status(f"{name}: head sweep"):
                 swept = time_head_sweep(config, path, texts["test"], amount, device)
             with console.status(f"{name}: patching"):

@@ -13,7 +13,7 @@ from commands import exit_code, one_line
 from planted import texts_of
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import contestants, loading, pretraining, prompts, scaling, slices, speed, table, turns
+from bench import contestants, frozen, loading, pretraining, prompts, scaling, slices, speed, table, turns
 from experiments.patch.cells import Cell
 from lab.device import Device
 from model import GPT2Classifier, GPT2Config, Tokenizer, Trace, load_classifier, load_lm, masks, save
@@ -64,6 +64,28 @@ def test_both_trainings_have_dropout(checkpoint, end_turn):
     for contestant in (contestants.train_headgate, contestants.train_hf):
         with_, without = (contestant(make_job(checkpoint, [[[0, 1]]], dropout=rate), end_turn) for rate in (0.5, 0.0))
         assert abs(with_[0] - without[0]) > 1e-3
+
+
+def test_ten_epochs_of_the_head_are_the_same_whether_blocks_run_once_or_not(checkpoint, end_turn, monkeypatch):
+    """And not for lack of moving; block 0 runs for a tenth of the texts."""
+    monkeypatch.setattr(frozen, "LR", 0.05)
+    monkeypatch.setattr(frozen, "BATCH", 2)
+    todo = make_job(checkpoint, [[[1, 4]], [[0, 1, 4]], [[5], [3, 2]]], dropout=0.0)
+    through, run = [], contestants.load_classifier
+
+    def load(*arguments, **options):
+        clf = run(*arguments, **options)
+        through.append(0)
+        clf.trunk.h[0].register_forward_hook(lambda block, inputs, x: through.append(through.pop() + len(x)))
+        return clf
+
+    monkeypatch.setattr(frozen, "load_classifier", load)
+    ours, again = (frozen.train_head(todo, end_turn, once) for once in (True, False))
+    assert through == [2 + 3 + 3, 10 * (2 + 3 + 3)]
+    assert len(end_turn.calls) == 2 * (1 + 3)
+    assert ours.shape == (10 * (1 + 2 + 2),)
+    assert ours[9] < ours[0] - 0.1
+    np.testing.assert_allclose(again, ours, atol=1e-5)
 
 
 def skip_without_lens(contestant):
@@ -266,6 +288,8 @@ def test_speeds_and_what_is_extrapolated(tmp_path):
     assert (tuned["slowest"], tuned["per_second"], tuned["fastest"]) == (1, 1, 6)
     assert tuned["utilisation"] == pytest.approx(3 * 864 * 11 / 1e6)  # tokens per second: 20, 6, 11
     assert tuned["whole_seconds_extrapolated"] == pytest.approx(48_000 * (38 / 7) / 11)
+    alone = table.measure_speed("head alone", config, make_job(tmp_path, chunks), [9.0, 0.5, 2.0, 1.0], 1e6)
+    assert alone["utilisation"] == pytest.approx(10 * 864 * 11 / 1e6)
     swept = table.measure_speed(
         "head sweep", config, make_job(tmp_path, chunks, heads=((0, 0), (1, 2))), [9.0, 0.5, 2.0, 1.0], 1e6
     )
@@ -367,7 +391,7 @@ def here(monkeypatch, tmp_path):
 
         return [[outcome(*own) for own in zip(contestants, together, strict=True)] for together in jobs]
 
-    for module in (speed, scaling, prompts):
+    for module in (frozen, speed, scaling, prompts):
         monkeypatch.setattr(module, "take_turns", take_turns)
     for name, width in (("tiny", 12), ("gpt2-mini", 8)):
         monkeypatch.setitem(PRESETS, name, dict(n_layer=2, n_head=3 if name == "tiny" else 8, n_embd=width))
@@ -388,14 +412,17 @@ def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
     rows = pd.read_csv("runs/bench/speed.csv")
     hooks = ["headgate", "transformers, hooks"]
     asked = ["headgate", "transformers, cache", "headgate, examples again", "transformers, examples again"]
-    assert rows["code"].tolist() == ["headgate", "Trainer", "Trainer, random order", *hooks, *hooks, *asked]
-    assert rows["task"].tolist() == 3 * ["fine-tuning"] + 2 * ["head sweep"] + 2 * ["patching"] + 4 * ["prompts"]
-    assert rows["heads"].tolist() == [0, 0, 0, 6, 2, 2 * 3 * 20, 2 * 10, 0, 0, 0, 0]
-    # 3 chunks of 2 batches of 32 texts, of 24 texts, of 2 pairs, and of 100 or 8 prompts, in 2, 3 and 4 seconds
-    rates = [64 / 3, 64 / 3, 64 / 3, 24 * 6 / 3, 24 * 2 / 3, 2 * 120 / 3, 2 * 20 / 3, 100 / 3, 100 / 3, 8 / 3, 8 / 3]
-    np.testing.assert_allclose(rows["per_second"], rates)
-    np.testing.assert_allclose(rows["headgate_times"], [1, 1, 1, 1, 3, 1, 6, 1, 1, 12.5, 12.5])
-    assert rows["whole_seconds_extrapolated"].iloc[5] == pytest.approx(64 * 120 / 80)
+    tuned = ["headgate", "Trainer", "Trainer, random order", "headgate", "headgate, blocks in each epoch"]
+    assert rows["code"].tolist() == [*tuned, *hooks, *hooks, *asked]
+    tasks = {"fine-tuning": 3, "head alone": 2, "head sweep": 2, "patching": 2, "prompts": 4}
+    assert rows["task"].tolist() == [task for task, n in tasks.items() for _ in range(n)]
+    assert rows["heads"].tolist() == [0, 0, 0, 0, 0, 6, 2, 2 * 3 * 20, 2 * 10, 0, 0, 0, 0]
+    # 3 chunks of 2 batches of 32 texts, of one, of 24 texts, of 2 pairs, and of 100 or 8 prompts, in 2, 3 and 4 seconds
+    rates = [64, 64, 64, 32, 32, 24 * 6, 24 * 2, 2 * 120, 2 * 20, 100, 100, 8, 8]
+    np.testing.assert_allclose(rows["per_second"], [n / 3 for n in rates])
+    np.testing.assert_allclose(rows["headgate_times"], [1, 1, 1, 1, 1, 1, 3, 1, 6, 1, 1, 12.5, 12.5])
+    assert rows["whole_seconds_extrapolated"].iloc[7] == pytest.approx(64 * 120 / 80)
+    assert rows["whole_seconds_extrapolated"].iloc[3] == pytest.approx(16_000 / 32 * 3)
     assert (rows["largest_difference"] < 1e-5).all()
     assert (rows["bf16_spearman"] == 0.98765).all()
     latency = pd.read_csv("runs/bench/latency.csv").loc[0]

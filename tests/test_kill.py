@@ -15,6 +15,7 @@ from children import COMMANDS, KILLED, at_file, differing, left_in, run, start, 
 from safetensors.torch import save_file
 
 import lab.state
+from experiments.train.frozen import FROZEN
 
 
 def die_half_way(nth: int) -> None:
@@ -101,6 +102,18 @@ def test_killed_while_it_writes_it_ends_as_if_nothing_had_been(working_folder, u
     assert run(here, "train", before=state(3)) == (KILLED, "")
     assert run(here, "train") == (0, "")
     assert differing(left_in(here), undisturbed("train")) == set()
+
+
+@pytest.mark.slow
+def test_killed_with_frozen_blocks_it_ends_as_if_nothing_had_been(working_folder):
+    here, whole, options = working_folder(), working_folder(), ("--tune", "1", "--dropout", "0")
+    for death, kept in ((at_file(FROZEN, 2), False), (within("experiments.train.steps.Step.__call__", 12), True)):
+        assert run(here, "train", *options, before=death) == (KILLED, "")
+        assert (here / "runs/two" / FROZEN).exists() == kept
+    for folder in (here, whole):
+        assert run(folder, "train", *options) == (0, "")
+        assert not (folder / "runs/two" / FROZEN).exists()
+    assert differing(left_in(here), left_in(whole)) == set()
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ import experiments.train.measure
 import experiments.train.training
 import lab.device
 from data import bucketed
+from experiments.train.frozen import make_forwards
 from experiments.train.training import Training
 from lab.defaults import TrainOptions
 from lab.device import Device
@@ -107,7 +108,8 @@ def dropped_otherwise(dropout):
     config = GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=dropout, attn_dropout=dropout)
     texts = {"train": texts_of("train", [[1, 2, 3]] * 3, [0, 0, 1])}
     model = GPT2Classifier(config, ["a", "b"])
-    training = Training(model, texts, TrainOptions(seed=3).resolved(6), Device.choose("cpu", "fp32"))
+    options, device = TrainOptions(seed=3).resolved(6), Device.choose("cpu", "fp32")
+    training = Training(model, texts, options, device, make_forwards(model, options, device))
     batch = next(bucketed(texts["train"].sequences, texts["train"].targets, 2))  # two of a class
     return training.take_step(batch).tolist()
 

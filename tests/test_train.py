@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import commands
 import numpy as np
@@ -25,6 +26,7 @@ import experiments.train.training
 import lab.defaults
 import model.names
 import train
+from experiments.train.frozen import FROZEN
 from lab.device import Device
 from lab.study import open_study
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, load_lm, save
@@ -381,6 +383,28 @@ def test_ctrl_c_keeps_the_best_epoch_and_leaves_latest_alone(here, monkeypatch):
 def test_ctrl_c_in_the_first_epoch_leaves_nothing(here, monkeypatch):
     interrupt_in(monkeypatch, epoch=1)
     assert run_train(monkeypatch, "--model", "tiny", "--corpus", "corpus.txt", *FAST) == 130
+    assert list(Path("runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("tune", [pytest.param("head", marks=pytest.mark.slow), "1"])
+def test_where_blocks_are_frozen_it_goes_on_as_if_there_had_been_no_ctrl_c(here, unmeasured, monkeypatch, tune):
+    monkeypatch.setattr(experiments.train.training, "STATE_EVERY", 0)
+    options = ("--tune", tune, "--epochs", "3")
+    whole = train_tiny(monkeypatch, "whole", *options)
+    again = ("--model", "tiny", "--corpus", "corpus.txt", "--run", "cut", *FAST, *options)
+    with monkeypatch.context() as patch:
+        interrupt_in(patch, epoch=3)
+        assert run_train(patch, *again) == 130
+    assert not Path("runs/cut", FROZEN).exists()
+    assert run_train(monkeypatch, *again, "--resume") == 0
+    assert (whole / "model.safetensors").read_bytes() == Path("runs/cut/model.safetensors").read_bytes()
+    assert {path.name for path in whole.iterdir()} == {path.name for path in Path("runs/cut").iterdir()}
+
+
+def test_too_little_space_for_frozen_blocks_is_one_line_and_leaves_nothing(here, monkeypatch, capsys):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100))
+    assert run_train(monkeypatch, "--model", "tiny", "--corpus", "corpus.txt", *FAST, "--tune", "1") == 2
+    assert "GiB of free space, for what frozen blocks give" in one_line(capsys)
     assert list(Path("runs").iterdir()) == []
 
 

@@ -12,6 +12,21 @@ from lab.memory import halve_until_it_fits
 from lab.sweep import change_nothing
 from model import GPT2Classifier, Intervention
 
+Forward = Callable[[Batch], Tensor]  # logits (B, K) of a batch that lies on the device
+
+
+def make_forward(
+    model: GPT2Classifier, compiled: bool = False, recompute: bool = False, intervention: Intervention = change_nothing
+) -> Forward:
+    """Return the forward pass of the whole network. intervention: acts on every one."""
+    run: Callable[..., Tensor] = torch.compile(model, dynamic=True) if compiled else model
+
+    def forward(batch: Batch) -> Tensor:
+        arguments = intervention(batch.ids, batch.lengths)
+        return run(batch.ids, batch.lengths, recompute=recompute, **arguments)
+
+    return forward
+
 
 class Step:
     """`step(batch)` takes one step of an optimizer on a classifier.
@@ -19,25 +34,20 @@ class Step:
     The loss is the mean over the texts of the whole batch, weighted by class. The processes of `torchrun` share the
     batch, and each cuts its share into pieces that fit into memory; gradients add up to those of the whole. Where a
     GPU runs out of memory, the step is taken again in smaller pieces. class_weights: float32 (K,), on the CPU; logits
-    beyond these K are of no class, and no text counts as such.
-    intervention: acts on every forward pass of the training."""
+    beyond these K are of no class, and no text counts as such."""
 
     def __init__(
         self,
         model: GPT2Classifier,
+        forward: Forward,
         optimizer: torch.optim.Optimizer,
         clip: float,
         class_weights: Tensor,
         device: Device,
-        compiled: bool,
-        recompute: bool,
-        intervention: Intervention = change_nothing,
     ) -> None:
-        self.optimizer, self.clip, self.device = optimizer, clip, device
-        self.recompute, self.intervention = recompute, intervention
+        self.forward, self.optimizer, self.clip, self.device = forward, optimizer, clip, device
         self.class_weights, self.class_weights_on_device = class_weights, class_weights.to(device.device)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.forward: Callable[..., Tensor] = torch.compile(model, dynamic=True) if compiled else model
         self.tokens = device.tokens  # that a piece may hold, padding included
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -68,8 +78,7 @@ class Step:
         for piece in pieces:
             piece = piece.to(self.device.device)
             with self.device.autocast():
-                arguments = self.intervention(piece.ids, piece.lengths)
-                logits = self.forward(piece.ids, piece.lengths, recompute=self.recompute, **arguments).float()
+                logits = self.forward(piece).float()
             losses = F.cross_entropy(logits, piece.targets, reduction="none")  # (B,), of logits (B, K or more)
             ((losses * self.class_weights_on_device[piece.targets]).sum() / weight).backward()
             predicted = logits[:, : len(self.class_weights)].argmax(dim=1)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,13 +18,13 @@ from lab import output
 from lab.defaults import TrainOptions
 from lab.device import Device
 from lab.optim import adamw, linear_schedule
-from lab.predict import predict
+from lab.predict import predict_with
 from lab.progress import console, progress_bar
 from lab.state import STATE, read_state, write_state
 from lab.texts import Texts
 from model import GPT2Classifier, InputError, Tokenizer, save
 
-from .steps import Step
+from .steps import Forward, Step
 from .words import choose_checkpoint
 
 STATE_EVERY = 30  # seconds at least between two states, which take a fiftieth of the time at most
@@ -56,7 +56,15 @@ class Training:
 
     counters = ("epoch", "step", "totals", "log", "best_epoch")  # that a state holds, besides the parts
 
-    def __init__(self, model: GPT2Classifier, texts: dict[str, Texts], options: TrainOptions, device: Device) -> None:
+    def __init__(
+        self,
+        model: GPT2Classifier,
+        texts: dict[str, Texts],
+        options: TrainOptions,
+        device: Device,
+        forwards: Mapping[str, Forward],
+    ) -> None:
+        """forwards: how the logits of train and val are computed, see `open_forwards`."""
         self.model, self.texts, self.options, self.device = model, texts, options, device
         assert options.epochs, "TrainOptions.resolved fills it in"
         assert options.lr, "TrainOptions.resolved fills it in"
@@ -67,10 +75,8 @@ class Training:
         counts = np.bincount(texts["train"].targets)
         shares = counts.mean() / counts if options.class_weights else np.ones(len(counts))
         self.class_weights = torch.tensor(shares, dtype=torch.float32)
-        compiled = device.compiles(options.compile)
-        self.take_step = Step(
-            model, self.optimizer, options.clip, self.class_weights, device, compiled, options.recompute
-        )
+        self.take_step = Step(model, forwards["train"], self.optimizer, options.clip, self.class_weights, device)
+        self.forward_val = forwards["val"]
         self.epoch, self.step = 1, 0  # the current epoch, and how many of its steps are done
         self.totals = torch.zeros(2)  # of these steps: the sum of all losses, and how many texts were classified right
         self.unread: list[TakenStep] = []
@@ -152,8 +158,9 @@ class Training:
         """Return a row of the log: loss, accuracy and macro-F1 on val. Raises InputError where they are not finite.
 
         Where there are label words, `label_mass` is the mean probability of all of them together."""
-        targets = self.texts["val"].targets
-        probabilities = predict(self.model, self.texts["val"].sequences, self.device)  # (N, K)
+        targets, n_classes = self.texts["val"].targets, len(self.model.labels)
+        self.model.eval()
+        probabilities = predict_with(self.forward_val, self.texts["val"].sequences, n_classes, self.device)  # (N, K)
         if not np.isfinite(probabilities).all():
             raise InputError(f"the weights are not finite any more after epoch {self.epoch}; try a lower --lr")
         loss = -np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean()

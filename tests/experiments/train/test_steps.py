@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from two_processes import in_two
 
 from data import bucketed
-from experiments.train.steps import Step
+from experiments.train.steps import Step, make_forward
 from lab.device import Device
 from model import GPT2Classifier, GPT2Config, load_classifier, masks
 
@@ -31,8 +31,8 @@ def batch_of(lengths=LENGTHS, seed=0):
 
 def step_of(clf, clip=NO_CLIP, device=CPU, compiled=False, recompute=False, **intervention):
     """Plain gradient descent at a rate of 1: what a weight loses is its gradient."""
-    optimizer = torch.optim.SGD(clf.parameters(), lr=1.0)
-    return Step(clf, optimizer, clip, CLASS_WEIGHTS, device, compiled, recompute, **intervention)
+    forward = make_forward(clf, compiled, recompute, **intervention)
+    return Step(clf, forward, torch.optim.SGD(clf.parameters(), lr=1.0), clip, CLASS_WEIGHTS, device)
 
 
 def lost(clf, step, batch):

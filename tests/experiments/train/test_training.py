@@ -9,10 +9,12 @@ import torch
 from planted import texts_of
 from sklearn.utils.class_weight import compute_class_weight
 
+from data import bucketed
+from experiments.train.frozen import make_forwards
 from experiments.train.training import Training
 from lab.defaults import TrainOptions
 from lab.device import Device
-from model import GPT2Classifier, GPT2Config
+from model import GPT2, GPT2Classifier, GPT2Config
 
 CPU = Device(torch.device("cpu"), "fp32")
 
@@ -22,7 +24,7 @@ def make_training(targets, device=CPU, **options):
     texts = {"train": texts_of("train", [[1, 2]] * len(targets), targets)}
     settings = TrainOptions(**options).resolved(config.n_embd)
     model = GPT2Classifier(config, ["a", "b", "c"])
-    return Training(model, texts, settings, device)
+    return Training(model, texts, settings, device, make_forwards(model, settings, device))
 
 
 def test_class_weights_are_scikit_learns_balanced_ones():
@@ -55,9 +57,13 @@ def test_each_seed_and_process_has_dropout_of_its_own():
     assert seeds[::3] == [0, 1, 2]  # one process goes on with the numbers of the fresh weights
 
 
-def test_an_option_reaches_the_step():
-    assert make_training([0, 1, 2], recompute=True).take_step.recompute
-    assert not make_training([0, 1, 2]).take_step.recompute
+def test_an_option_reaches_the_step(monkeypatch):
+    asked, run = [], GPT2.run
+    monkeypatch.setattr(GPT2, "run", lambda *rest, **how: asked.append(how["recompute"]) or run(*rest, **how))
+    for recompute in (True, False):
+        training = make_training([0, 1, 2], recompute=recompute)
+        training.take_step(next(bucketed([[1, 2]], np.array([0]), 1)))
+    assert asked == [True, False]
 
 
 def test_the_schedule_rises_and_falls_to_zero():

@@ -7,7 +7,7 @@ from commands import line_of
 from torch.nn import functional as F
 
 from data import bucketed
-from experiments.train.steps import Step
+from experiments.train.steps import Step, make_forward
 from experiments.train.words import OTHER, choose_checkpoint, read_words_and_rest
 from lab.device import Device
 from lab.label_words import LabelWords
@@ -30,8 +30,7 @@ def make_batch():
 def take_step(model, tokens=CPU.tokens, **options):
     """What a step returns, and the gradient of each weight: what it loses at a rate of 1."""
     before = {name: parameter.detach().clone() for name, parameter in model.trunk.named_parameters()}
-    settings = {"compiled": False, "recompute": False} | options
-    step = Step(model, torch.optim.SGD(model.parameters(), lr=1.0), 1e9, WEIGHTS, CPU, **settings)
+    step = Step(model, make_forward(model, **options), torch.optim.SGD(model.parameters(), lr=1.0), 1e9, WEIGHTS, CPU)
     step.tokens = tokens
     totals = step(make_batch())
     return totals, {name: before[name] - parameter.detach() for name, parameter in model.trunk.named_parameters()}
