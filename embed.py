@@ -38,6 +38,7 @@ from lab.study import open_study
 from model import InputError
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
+MOST_TEXTS = 5000  # each is compared with each: memory grows with their square
 CORRECTION = "standardise"  # of the vectors that are reduced and clustered: without one, a few dimensions are all
 
 
@@ -50,7 +51,7 @@ class Options:
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
     corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
-    texts: int = 1000  # at most so many of train and of test, drawn at random; 0: all
+    texts: int = 1000  # at most so many of train and of test, drawn at random
     layer: int | None = None  # whose vectors are reduced and clustered: 0 .. L, or L + 1 after ln_f; None: L + 1
     pooling: Literal["last", "mean", "mean_without_first", "weighted"] = "last"  # how tokens become one vector there
     seed: int = 0  # of texts, random weights, reductions and clusters
@@ -59,7 +60,7 @@ class Options:
 
 
 def main(options: Options) -> int:
-    check_ranges(options, texts=(0, np.inf), seed=(0, 2**32))
+    check_ranges(options, texts=(20, MOST_TEXTS), seed=(0, 2**32))
     device = Device.choose(options.device, options.precision)
     study = open_study(options.run, device, options.corpus)
     with open_analysis(study.run / "embed", "results", options.resume, device) as folder:
@@ -87,18 +88,19 @@ def choose_sites(spaces: Spaces, options: Options) -> list[Site]:
 
 def measure(spaces: Spaces, sites: Sequence[Site]) -> Tables:
     """Return all tables. Each part is kept when it is done."""
+    study, texts = spaces.study, spaces.texts["test"]
     tables = {"sites": tabulate_sites(spaces), "words": tabulate_words(spaces)}
     tables["reductions"], at_sites = reduce_sites(spaces, sites)
+    maps = draw_maps(spaces, [site.network for site in sites])
+    coordinates = pd.concat([at_sites, maps], ignore_index=True)  # documents.csv has the first t-SNE
+    coordinates["index"] = texts.positions[coordinates["index"]]  # in the split, as in the other tables
     tables["clusters"], members = find_clusters(spaces, sites)
     tables["merges"] = tabulate_merges(spaces, sites)
     tables["topics"] = tabulate_topics(spaces, members, sites)
     tables["crosstab"] = tabulate_crosstab(members, spaces, tables["topics"])
-    study, texts = spaces.study, spaces.texts["test"]
     predicted = predict(study.clf, texts.sequences, study.device).argmax(axis=1)
-    tables["documents"] = tabulate_documents(spaces, members, at_sites, predicted)
-    maps = draw_maps(spaces, [site.network for site in sites])
-    tables["coordinates"] = pd.concat([at_sites, maps], ignore_index=True)
-    return tables
+    tables["documents"] = tabulate_documents(spaces, members, coordinates, predicted)
+    return {**tables, "coordinates": coordinates}
 
 
 def write(folder: Path, spaces: Spaces, sites: Sequence[Site], tables: Tables) -> None:
@@ -120,7 +122,8 @@ def write(folder: Path, spaces: Spaces, sites: Sequence[Site], tables: Tables) -
 
 def draw(folder: Path, tables: Tables, labels: Sequence[str], title: str) -> None:
     """Draw all pictures from the tables alone."""
-    classes = tables["documents"].set_index("index")["label"].to_dict()
+    documents = tables["documents"]
+    classes = dict(zip(documents["index"].tolist(), documents["label"], strict=True))
     coordinates, reductions, clusters = tables["coordinates"], tables["reductions"], tables["clusters"]
     maps = coordinates[coordinates["parameters"] == PARAMETERS]
     of_sites.draw_classes(folder, tables["sites"], title)

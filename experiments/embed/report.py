@@ -74,7 +74,7 @@ def summarise_classes(sites: pd.DataFrame, chosen: Site) -> Row:
     standard = sites[(sites["correction"] == STANDARD) & sites["ami"].notna()]
     here = (standard["layer"] == chosen.layer) & (standard["pooling"] == chosen.pooling)
     row: Row = standard[here].iloc[0].to_dict()
-    best = standard.loc[standard["ami"].idxmax()]
+    best = standard.iloc[standard["ami"].argmax()]
     return row | {
         "best_ami": best["ami"],
         "best_place": f"{name_layer(best['layer'], int(sites['layer'].max()))}, {best['pooling']}",
@@ -87,12 +87,10 @@ def list_layers(sites: pd.DataFrame, pooling: str) -> dict[str, Any]:
     shown = sites[(sites["correction"] == STANDARD) & (sites["pooling"] == pooling)]
     models, last = list(shown["model"].drop_duplicates()), int(shown["layer"].max())
     wide = shown.pivot(index="layer", columns="model", values=["ami", "probe_auc"])
+    pairs = [(column, model) for model in models for column in ("ami", "probe_auc")]
     rows = [
-        {
-            "layer": name_layer(int(layer), last),
-            "values": [row[column, model] for model in models for column in ("ami", "probe_auc")],
-        }
-        for layer, row in wide.iterrows()
+        {"layer": name_layer(layer, last), "values": values}
+        for layer, values in zip(wide.index.tolist(), wide[pairs].to_numpy().tolist(), strict=True)
     ]
     return {"models": models, "rows": rows}
 
@@ -137,7 +135,7 @@ def list_named(topics: pd.DataFrame, crosstab: pd.DataFrame) -> dict[str, list[R
     named: dict[str, list[Row]] = {}
     of_clusters = crosstab[crosstab["method"] == "kmeans"]
     for (model, cluster), rows in of_clusters.groupby(["model", "cluster"], sort=False):
-        most = rows.loc[rows["n"].idxmax()]
+        most = rows.iloc[rows["n"].argmax()]
         mine = (topics["grouping"] == CLUSTER) & (topics["model"] == model) & (topics["cluster"] == str(cluster))
         words = topics[mine & (topics["method"] == NAMES)].sort_values("rank")["word"].head(SHOWN_WORDS)
         about = {"cluster": cluster, "size": int(rows["n"].sum()), "words": list(words)}

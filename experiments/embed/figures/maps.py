@@ -2,7 +2,7 @@
 
 `title` names the run and its texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,12 @@ CELL = 1.45  # inches of a map
 
 @STYLE
 def draw_layers(
-    folder: Path, maps: pd.DataFrame, classes: Sequence[str], labels: Sequence[str], title: str, pooling: str = "last"
+    folder: Path,
+    maps: pd.DataFrame,
+    classes: Mapping[int, str],
+    labels: Sequence[str],
+    title: str,
+    pooling: str = "last",
 ) -> None:
     """Draw the maps of one pooling, a row for each network; classes: that of each text, by its index."""
     rows = maps[maps["pooling"] == pooling]

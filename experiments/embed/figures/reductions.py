@@ -2,7 +2,7 @@
 
 `title` names the run and its texts; each function adds what is shown."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def draw_reductions(
     folder: Path,
     reductions: pd.DataFrame,
     coordinates: pd.DataFrame,
-    classes: Sequence[str],
+    classes: Mapping[int, str],
     labels: Sequence[str],
     title: str,
 ) -> None:
@@ -71,7 +71,7 @@ def draw_reductions(
 
 
 def draw_points(
-    axes: Axes, points: pd.DataFrame, classes: Sequence[str], labels: Sequence[str], size: float = SIZE
+    axes: Axes, points: pd.DataFrame, classes: Mapping[int, str], labels: Sequence[str], size: float = SIZE
 ) -> None:
     """Draw a point for each text, coloured by class, at the same scale in both directions."""
     number = np.array([labels.index(classes[index]) for index in points["index"]], int)
