@@ -88,7 +88,7 @@ def measure_features(
     }
     targets = {split: each.targets for split, each in texts.items()}
     site, pooling = choose_place(vectors, targets)
-    wte = trunk.wte.weight.float().cpu().numpy()
+    wte = trunk.wte.weight.detach().float().cpu().numpy()
     static = {split: np.stack([wte[ids].mean(axis=0) for ids in each.sequences]) for split, each in texts.items()}
     best = measure_best(read_place(vectors, site, pooling), targets, labels)
     best["chosen"] = f"{describe_site(site, len(trunk.h))}, {pooling.replace('_', ' ')}, {best['chosen']}"
