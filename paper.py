@@ -1,4 +1,5 @@
-"""The table of results: each corpus, with all weights tuned and the head alone, over several seeds: `make paper`.
+"""The table of results: each corpus, with what can be tuned of a network, over several seeds, beside classifiers on
+frozen features and on words: `make paper`.
 
 With `--init pretrained random` it holds both starts, and their difference on the same texts. With `--prompt` it
 says what the networks know without a head."""
@@ -10,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.paper import figures, report, results
+from experiments.paper.frozen import fit_bag, fit_features
 from experiments.paper.plan import Options, Run, describe_remaining, plan
 from experiments.paper.prompts import ask, list_asked, read_prompts
 from lab import output, runs
@@ -30,8 +32,8 @@ def main(options: Options) -> int:
         asked = list_asked(planned) if options.prompt else []
         for run in asked:
             ask(run)
-        prompts = read_prompts(asked)
-        write_results(folder, measure(planned, device), prompts)
+        measured, fitted = measure(planned, device), fit_missing(planned, folder / "fitted", device)
+        write_results(folder, measured, fitted, read_prompts(asked))
     others = ", differences.csv" * (len(options.init) == 2) + ", prompts.csv" * options.prompt
     console.print(f"{folder}: results.md, results.csv{others} and results.png are written")
     return 0
@@ -60,10 +62,20 @@ def measure(planned: list[Run], device: Device) -> list[results.MeasuredRun]:
     return measured
 
 
-def write_results(folder: Path, measured: list[results.MeasuredRun], prompts: pd.DataFrame) -> None:
+def fit_missing(planned: list[Run], folder: Path, device: Device) -> list[results.Fitted]:
+    """Return the classifiers on features of each network that runs start from, and the bag of words of each corpus."""
+    starts = {(run.corpus.name, run.settings.init): run for run in planned}
+    corpora = {run.corpus.name: run.corpus for run in planned}
+    of_networks = [each for run in starts.values() for each in fit_features(run, folder, device)]
+    return of_networks + [fit_bag(corpus, folder) for corpus in corpora.values()]
+
+
+def write_results(
+    folder: Path, measured: list[results.MeasuredRun], fitted: list[results.Fitted], prompts: pd.DataFrame
+) -> None:
     """Write results.csv, results.md and results.png, differences.csv where there are two starts, and prompts.csv where
     networks were asked without a head."""
-    table, differences = results.tidy(measured), results.differences(measured)
+    table, differences = results.tidy(measured, fitted), results.differences(measured)
     accuracies = results.accuracies_on_test(table)
     words = shlex.join(["python", "paper.py", *sys.argv[1:]])
     with output.replace_outputs(folder) as new:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -15,7 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 
-from .metrics import prediction_metrics
+from .metrics import Floats, Ints, classification_metrics, prediction_metrics, ranking_metrics
 
 Split = tuple[Sequence[str], NDArray[np.integer]]  # N texts, their classes (N,)
 
@@ -52,7 +53,8 @@ def baselines(train: Split, val: Split, test: Split, labels: Sequence[str]) -> d
     """Fit on train, choose the bag of words by macro-F1 on val, and return the metrics of val and test; JSON-able.
 
     Returns `{"majority": {"name", "val": prediction_metrics, "test": ...},
-    "bag_of_words": {the same for the chosen one, "candidates": {name: {"val_macro_f1"}}}}`."""
+    "bag_of_words": {the same for the chosen one, with its `macro_roc_auc`, "train": measure_on_train,
+    "candidates": {name: {"val_macro_f1"}}}}`."""
     majority = DummyClassifier(strategy="most_frequent").fit(*train)
     best, fitted, val_f1 = best_bag_of_words(train, val)
     return {
@@ -63,8 +65,9 @@ def baselines(train: Split, val: Split, test: Split, labels: Sequence[str]) -> d
         },
         "bag_of_words": {
             "name": best,
-            "val": _measure(fitted, val, labels),
-            "test": _measure(fitted, test, labels),
+            "train": measure_on_train(train[1], score_classes(fitted, train[0], len(labels))),
+            "val": _measure_bag(fitted, val, labels),
+            "test": _measure_bag(fitted, test, labels),
             "candidates": {name: {"val_macro_f1": f1} for name, f1 in val_f1.items()},
         },
     }
@@ -73,3 +76,36 @@ def baselines(train: Split, val: Split, test: Split, labels: Sequence[str]) -> d
 def _measure(classifier: Pipeline | DummyClassifier, split: Split, labels: Sequence[str]) -> dict[str, Any]:
     texts, targets = split
     return prediction_metrics(targets, classifier.predict(texts), labels)
+
+
+def _measure_bag(fitted: Pipeline, split: Split, labels: Sequence[str]) -> dict[str, Any]:
+    """Return `prediction_metrics`, and `macro_roc_auc` with its interval."""
+    texts, targets = split
+    metrics = _measure(fitted, split, labels)
+    ranked = classification_metrics(targets, score_classes(fitted, texts, len(labels)), labels)
+    metrics["macro_roc_auc"] = ranked["macro_roc_auc"]
+    metrics["intervals"]["macro_roc_auc"] = ranked["intervals"]["macro_roc_auc"]
+    return metrics
+
+
+def score_classes(fitted: Pipeline, texts: Sequence[str], n_classes: int) -> Floats:
+    """Return a score of each class in 0..1, float (N, K): probabilities, or of an SVM what grows with its decision
+    function. A class without a text of train has 0."""
+    if hasattr(fitted, "predict_proba"):
+        of_known = fitted.predict_proba(texts)
+    else:
+        of_known = expit(fitted.decision_function(texts))
+        if of_known.ndim == 1:  # two classes: one number, the second's
+            of_known = np.stack([1 - of_known, of_known], axis=1)
+    scores = np.zeros((len(texts), n_classes))
+    scores[:, fitted.classes_] = of_known
+    return scores
+
+
+def measure_on_train(targets: Ints, scores: Floats) -> dict[str, Any]:
+    """Return `n` and `macro_roc_auc` of the very texts that a classifier learnt from, without intervals.
+
+    targets: class numbers (N,); scores: (N, K). One class against the rest, mean over the classes that are defined."""
+    areas = [ranking_metrics(targets == k, of_class)["roc_auc"] for k, of_class in enumerate(scores.T)]
+    defined = [area for area in areas if area is not None]
+    return {"n": len(targets), "macro_roc_auc": float(np.mean(defined)) if defined else None}

@@ -1,4 +1,4 @@
-"""`paper.py`: two real runs of a tiny network, and what it makes of many that are only pretended."""
+"""`paper.py`: three real runs of a tiny network, and what it makes of many that are only pretended."""
 
 import json
 import re
@@ -30,11 +30,12 @@ from experiments.paper import plan, results
 from experiments.prompt.judge import judge
 from lab import manifest, output
 from lab.report import label
-from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, save
+from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, load_lm, save
 
 FILLERS = ["today", "again", "at", "work", "with", "my", "friend"]
 TINY = ("--model", "tiny", "--corpus", "words", "--epochs", "2", "--seeds", "1", "--device", "cpu")
-ALL, HEAD = Path("runs/paper-words-pretrained-all-0"), Path("runs/paper-words-pretrained-head-0")
+KINDS = ("all", "head", "words")  # of a network with two blocks
+RUNS = ALL, HEAD, NAMED = tuple(Path(f"runs/paper-words-pretrained-{kind}-0") for kind in KINDS)
 BOTH = ("--init", "pretrained", "random")
 
 
@@ -58,7 +59,7 @@ def run_paper(monkeypatch, *arguments):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A working folder after `paper.py` with two real runs."""
+    """A working folder after `paper.py` with three real runs."""
     folder = tmp_path_factory.mktemp("made")
     torch.manual_seed(0)
     save(GPT2LM(GPT2Config(2, 2, 10, n_ctx=17)), folder / "tiny", Tokenizer.load("gpt2-mini"))
@@ -111,7 +112,21 @@ def pretended(here, monkeypatch):
         return 0
 
     monkeypatch.setattr(plan, "call", pretend)
+    monkeypatch.setattr(paper, "fit_missing", pretend_fits)
     return calls
+
+
+def pretend_fits(planned, folder, device):
+    """What was fitted on the real corpus, for all corpora and starts."""
+    of_network, bag = (
+        read(f"words-{name}.json", Path("runs/paper/fitted"))["result"] for name in ("pretrained", "bag")
+    )
+    starts = dict.fromkeys((run.corpus.name, run.settings.init) for run in planned)
+    return [
+        results.Fitted("tiny", init, corpus, kind, None, metrics["chosen"], metrics)
+        for corpus, init in starts
+        for kind, metrics in of_network.items()
+    ] + [results.Fitted("bag_of_words", "", corpus, "", None, bag["name"], bag) for corpus, _ in starts]
 
 
 def read(name, run=ALL):
@@ -124,16 +139,18 @@ def change(name, **values):
 
 
 @pytest.mark.slow
-def test_two_real_runs_leave_three_files(made):
-    assert {path.name for path in (made / "runs").iterdir()} == {"paper", ALL.name, HEAD.name, "latest"}
+def test_real_runs_leave_three_files_and_what_was_fitted(made):
+    assert {path.name for path in (made / "runs").iterdir()} == {"paper", *(run.name for run in RUNS), "latest"}
     assert {path.name for path in (made / "runs/paper").iterdir()} - {".lock", output.WRITTEN} == {
+        "fitted",
         "results.csv",
         "results.md",
         "results.png",
     }
-    for run, tune in ((ALL, "all"), (HEAD, "head")):
+    assert {path.name for path in (made / "runs/paper/fitted").iterdir()} == {"words-pretrained.json", "words-bag.json"}
+    for run, tune, head in zip(RUNS, ("all", "head", "all"), ("classifier", "classifier", "words"), strict=True):
         settings = read("run.json", made / run)["settings"]
-        assert (settings["tune"], settings["seed"], settings["epochs"]) == (tune, 0, 2)
+        assert (settings["tune"], settings["head"], settings["seed"], settings["epochs"]) == (tune, head, 0, 2)
 
 
 @pytest.mark.slow
@@ -146,19 +163,32 @@ def test_runs_in_processes_of_their_own_leave_the_same(made, here, monkeypatch):
 
 def test_the_table_holds_the_numbers_of_each_run(made):
     table = pd.read_csv(made / "runs/paper/results.csv", keep_default_na=False, na_values={"value": "", "ci_low": ""})
-    columns = "model,init,corpus,tune,seed,split,metric,n,value,ci_low,ci_high"
+    columns = "model,init,corpus,tune,seed,split,metric,n,value,ci_low,ci_high,chosen"
     assert list(table.columns) == columns.split(",")
-    assert len(table) == 2 * (2 * 4 + 1) + 2 * (2 * 3)  # without probabilities, a baseline has no ROC AUC
-    for run in (ALL, HEAD):
+    order = [*["frozen"] * 9, *["wte"] * 9, *["head"] * 9, *["all"] * 9, *["words"] * 9, *[""] * (9 + 6)]
+    assert list(table["tune"]) == order  # the most frequent class has no ROC AUC
+    for run in RUNS:
         metrics = read("metrics.json", made / run)
         rows = table[(table["tune"] == run.name.split("-")[3]) & (table["split"] != "train")]
         assert set(rows["model"]) == {"tiny"}
         assert set(rows["seed"]) == {"0"}
         check_rows(rows, metrics)
-    for name in ("bag_of_words", "majority"):
+    fitted = made / "runs/paper/fitted"
+    for kind, metrics in read("words-pretrained.json", fitted)["result"].items():
+        rows = table[table["tune"] == kind]
+        assert set(rows["chosen"]) == {metrics["chosen"]}
+        assert set(rows["seed"]) == {""}
+        check_rows(rows[rows["split"] != "train"], metrics)
+    bag = read("words-bag.json", fitted)["result"]
+    for name, metrics in {
+        "bag_of_words": bag,
+        "majority": read("metrics.json", made / ALL)["baselines"]["majority"],
+    }.items():
         rows = table[table["model"] == name]
         assert set(rows["tune"]) == set(rows["seed"]) == set(rows["init"]) == {""}
-        check_rows(rows, read("metrics.json", made / ALL)["baselines"][name])
+        check_rows(rows[rows["split"] != "train"], metrics)
+    areas = table[(table["split"] == "train") & (table["model"] == "bag_of_words")]
+    assert list(areas["value"]) == [bag["train"]["macro_roc_auc"]]
 
 
 def check_rows(rows, metrics):
@@ -171,7 +201,7 @@ def check_rows(rows, metrics):
 
 def test_roc_auc_on_train_is_that_of_the_checkpoint(made):
     table = pd.read_csv(made / "runs/paper/results.csv")
-    for run in (ALL, HEAD):
+    for run in RUNS[:2]:
         clf, tokenizer = load_classifier(made / run), Tokenizer.load(made / run)
         lines = [line.rsplit(";", 1) for line in (made / "words/train.txt").read_text().splitlines()]
         with torch.no_grad():
@@ -193,8 +223,20 @@ def test_the_page_says_where_its_numbers_come_from(made):
     assert "`python paper.py --model tiny --corpus words --epochs 2 --seeds 1 --device cpu`" in page
     assert "not results of the official GPT-2 weights" in page
     assert read("metrics.json", made / ALL)["baselines"]["bag_of_words"]["name"] in page
-    assert results.AUC not in page
     assert "DistilBERT" not in page
+
+
+def test_roc_auc_on_train_of_a_run_that_answers_in_words_is_that_of_its_words(made):
+    lm, tokenizer = load_lm(made / NAMED), Tokenizer.load(made / NAMED)
+    words = [tokenizer.encode(f" {word}")[0] for word in ("angry", "afraid", "happy")]
+    lines = [line.rsplit(";", 1) for line in (made / "words/train.txt").read_text().splitlines()]
+    prompts = [tokenizer.encode(f"{text}\nThe feeling of this text is") for text, _ in lines]
+    with torch.no_grad():
+        p = torch.stack([lm(torch.tensor([ids]))[0, -1, words].softmax(dim=0) for ids in prompts]).numpy()
+    areas = [roc_auc_score([label == k for _, label in lines], p[:, i]) for i, k in enumerate(("anger", "fear", "joy"))]
+    area = read("train_metrics.json", made / NAMED)["macro_roc_auc"]
+    assert area == pytest.approx(np.mean(areas), abs=1e-3)  # rounding decides a few of 5,000 pairs
+    assert area != pytest.approx(0.5, abs=0.05)
 
 
 def test_what_is_done_is_not_done_again(here, monkeypatch, capsys):
@@ -202,7 +244,7 @@ def test_what_is_done_is_not_done_again(here, monkeypatch, capsys):
     shutil.rmtree(here / "runs/paper")
     monkeypatch.setattr(plan, "call", lambda arguments: pytest.fail("a run was started"))
     assert run_paper(monkeypatch, *TINY) == 0
-    assert "2 runs, 2 of them are there already: none to do" in capsys.readouterr().out
+    assert "3 runs, 3 of them are there already: none to do" in capsys.readouterr().out
     assert (here / "runs/paper/results.csv").read_bytes() == before
 
 
@@ -210,7 +252,7 @@ def test_an_interrupted_run_goes_on(here, pretended, monkeypatch, capsys):
     change("run.json", status="interrupted")
     assert run_paper(monkeypatch, *TINY) == 0
     assert [(asked.run, asked.resume) for asked in pretended] == [(ALL.name, True)]
-    assert "2 runs, 1 of them are there already" in " ".join(capsys.readouterr().out.split())
+    assert "3 runs, 2 of them are there already" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_that_ended_before_its_first_line_is_done_again(here, pretended, monkeypatch):
@@ -276,27 +318,34 @@ def test_every_corpus_tune_and_seed_is_run_and_averaged(here, pretended, monkeyp
     names = [
         f"all-{corpus}-pretrained-{tune}-{seed}"
         for corpus in ("words", "my_words")
-        for tune in ("all", "head")
+        for tune in KINDS
         for seed in range(3)
     ]
     assert [asked.run for asked in pretended] == names
-    assert [asked.seed for asked in pretended] == [0, 1, 2] * 4
-    assert {(asked.model, asked.device, asked.tune) for asked in pretended} == {
-        ("tiny", "cpu", tune) for tune in ("all", "head")
+    assert [asked.seed for asked in pretended] == [0, 1, 2] * 6
+    assert {(asked.model, asked.device, asked.tune, asked.head) for asked in pretended} == {
+        ("tiny", "cpu", "all", "classifier"),
+        ("tiny", "cpu", "head", "classifier"),
+        ("tiny", "cpu", "all", "words"),
     }
-    assert [asked.epochs for asked in pretended] == [4, 4, 4, 10, 10, 10] * 2
+    assert [asked.epochs for asked in pretended] == [4, 4, 4, 10, 10, 10, 4, 4, 4] * 2
     table = pd.read_csv("runs/all/results.csv")
     assert (table["model"] == "majority").sum() == 2 * 6
     page = Path("runs/all/results.md").read_text()
     rows = [row for row in page.splitlines() if row.startswith("|")]
-    assert rows[2].startswith("| words (84 / 48 / 54) | tiny, all weights tuned |")
-    assert rows[6].startswith("| my words (84 / 48 / 54) | tiny, all weights tuned |")
-    assert "| **0.610**<br>seed 0: 0.510 [" in rows[2]
-    assert "| **0.600**<br>seed 0: 0.500 [" in rows[3]
-    assert "<br>seed 2: 0.700 [" in rows[3]
-    assert "| 0.750 |" in rows[2]
+    assert rows[2].startswith("| words (84 / 48 / 54) | tiny, frozen features + logistic regression: ")
+    assert rows[3].startswith("|  | tiny, mean of wte + logistic regression: C = ")
+    assert rows[4].startswith("|  | tiny, head alone tuned | 3 |")
+    assert rows[5].startswith("|  | tiny, all weights tuned | 3 |")
+    assert rows[6].startswith("|  | tiny, label words, all weights tuned | 3 |")
+    assert rows[9].startswith("| my words (84 / 48 / 54) | tiny, frozen features + logistic regression: ")
+    assert len(rows) == 16
+    assert "| **0.610**<br>seed 0: 0.510 [" in rows[5]
+    assert "| **0.600**<br>seed 0: 0.500 [" in rows[4]
+    assert "<br>seed 2: 0.700 [" in rows[4]
+    assert "| 0.750 |" in rows[5]
     out = " ".join(capsys.readouterr().out.split())
-    assert "12 runs, 0 of them are there already: 12 to do" in out
+    assert "18 runs, 0 of them are there already: 18 to do" in out
     assert "runs/all-words-pretrained-all-1: test accuracy 0.610" in out
 
 
@@ -305,7 +354,47 @@ def test_a_corpus_from_the_hub_gives_its_last_name_to_its_runs(here, monkeypatch
     monkeypatch.setattr(plan, "read_corpus", lambda source: corpus)
     options = paper.Options("tiny", corpus=("owner/my feelings",), seeds=1)
     names = [run.folder.name for run in paper.plan(options)]
-    assert names == ["paper-my_feelings-pretrained-all-0", "paper-my_feelings-pretrained-head-0"]
+    assert names == [f"paper-my_feelings-pretrained-{kind}-0" for kind in KINDS]
+
+
+@pytest.fixture
+def deep(here):
+    """The name of a network with three blocks, and room for prompts."""
+    save(GPT2LM(GPT2Config(3, 2, 10, n_ctx=32)), here / "deep", Tokenizer.load("gpt2-mini"))
+    return "deep"
+
+
+def test_two_blocks_of_a_deeper_network_are_tuned_from_pretrained_weights_alone(deep):
+    options = paper.Options(deep, ("pretrained", "random"), ("words",), seeds=2, epochs=4)
+    planned = paper.plan(options)
+    assert [run.folder.name for run in planned] == [
+        *[f"paper-words-pretrained-{kind}-{seed}" for kind in ("all", "head", "2", "words") for seed in range(2)],
+        *[f"paper-words-random-{kind}-{seed}" for kind in ("all", "head") for seed in range(2)],
+    ]
+    words = ["--model", deep, "--init", "pretrained", "--device", "auto", "--precision", "auto", "--epochs", "4"]
+    for run, extra in zip(
+        planned[4:8], [["2"], ["2"], ["all", "--head", "words"], ["all", "--head", "words"]], strict=True
+    ):
+        seed, name = str(run.settings.seed), run.folder.name
+        by_hand = [*words, "--corpus", "words", "--tune", *extra, "--seed", seed, "--run", name]
+        assert run.settings == tyro.cli(train.Options, args=by_hand).resolved(width=10)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (";fear", ";schadenfreude", "label words of several tokens: schadenfreude"),
+        ("i felt ", "i felt " + "again and again " * 6, "tokens"),
+    ],
+)
+def test_where_a_network_cannot_answer_in_words_a_line_says_why(deep, monkeypatch, capsys, old, new, why):
+    for path in Path("words").iterdir():
+        path.write_text(path.read_text().replace(old, new))
+    planned = paper.plan(paper.Options(deep, corpus=("words",), seeds=1))
+    assert [run.kind for run in planned] == ["all", "head", "2"]
+    out = " ".join(capsys.readouterr().out.split())
+    assert "words: no row of label words: " in out
+    assert why in out
 
 
 def test_the_command_that_shows_is_the_one_that_runs(here, pretended, monkeypatch, capsys):
@@ -365,6 +454,7 @@ except KeyboardInterrupt:
 
 
 def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch):
+    monkeypatch.setattr(plan, "choose_kinds", lambda model, corpus: plan.FROM_EITHER_START)
     options = paper.Options("tiny", corpus=("words",), epochs=2, seeds=3, device="cpu")
     cpu = paper.Device.choose("cpu", "auto")
     change("run.json", seconds={"all": 600})
@@ -429,7 +519,8 @@ def test_each_corpus_is_asked_once_without_a_head(here, pretended, monkeypatch, 
     assert "results.csv, differences.csv, prompts.csv and results.png" in " ".join(capsys.readouterr().out.split())
     table = pd.read_csv("runs/two/prompts.csv")
     columns = "corpus,way,shots,template,verbalizer,correction,prior,draws,metric,n,value,ci_low,ci_high,sd,worst"
-    assert ",".join(table) == columns
+    assert ",".join(table) == f"{columns},val_accuracy,val_macro_f1,test_roc_auc"
+    check_means(table[table["corpus"] == "words"], pd.read_csv("runs/two-words-pretrained-all-0/prompt/scores.csv"))
     assert set(table["corpus"]) == {"words", "my words"}
     page = Path("runs/two/results.md").read_text()
     section = page.split("## Without a head: prompts")[1]
@@ -450,6 +541,28 @@ def test_each_corpus_is_asked_once_without_a_head(here, pretended, monkeypatch, 
     assert run_paper(monkeypatch, *arguments, *BOTH) == 0
     assert not Path("runs/two/prompts.csv").exists()
     assert "Without a head" not in Path("runs/two/results.md").read_text()
+
+
+def check_means(table, scores):
+    """Means over the random draws, of what was asked just so; ensembles and references have none."""
+    asked = table["way"].isin(["direct", "zero_shot", "few_shot"])
+    assert set(table[~asked]["way"]) >= {"all_templates", "all_draws", "majority"}
+    assert table[~asked][["val_accuracy", "val_macro_f1", "test_roc_auc"]].isna().all(axis=None)
+    for row in table[asked].to_dict("records"):
+        same = [
+            score
+            for score in scores.to_dict("records")
+            if all(score[name] == row[name] for name in ("shots", "template", "verbalizer", "correction", "prior"))
+            and (str(score["draw"]).isdigit() if row["shots"] else pd.isna(score["draw"]))
+        ]
+        for column, split, metric in (
+            ("val_accuracy", "val", "accuracy"),
+            ("val_macro_f1", "val", "macro_f1"),
+            ("test_roc_auc", "test", "auc"),
+        ):
+            values = [score[metric] for score in same if score["split"] == split]
+            assert len(values) == row["draws"]
+            assert row[column] == pytest.approx(np.mean(values))
 
 
 @pytest.mark.parametrize("other", [{"model": "gpt2-mini"}, {"texts": 50}])
@@ -514,11 +627,11 @@ def test_both_starts_are_run_and_compared(here, pretended, monkeypatch, capsys):
     assert [asked.run for asked in pretended] == [
         f"two-{corpus}-{init}-{tune}-{seed}"
         for corpus in ("words", "my_words")
-        for init in ("pretrained", "random")
-        for tune in ("all", "head")
+        for init, kinds in (("pretrained", KINDS), ("random", ("all", "head")))
+        for tune in kinds
         for seed in range(3)
     ]
-    assert [asked.init for asked in pretended] == [*["pretrained"] * 6, *["random"] * 6] * 2
+    assert [asked.init for asked in pretended] == [*["pretrained"] * 9, *["random"] * 6] * 2
     assert "results.md, results.csv, differences.csv and results.png" in " ".join(capsys.readouterr().out.split())
     table = pd.read_csv("runs/two/differences.csv")
     columns = "corpus,tune,metric,n,seeds,pretrained,random,difference,ci_low,ci_high"
@@ -587,7 +700,7 @@ def test_auto_is_asked_once_for_both(here, monkeypatch):
     assert asked == [("auto", "pretrained")]
     assert [(run.settings.init, run.weights is None) for run in planned] == [
         *[("random", True)] * 2,
-        *[("pretrained", False)] * 2,
+        *[("pretrained", False)] * 3,
     ]
     assert {run.settings.model for run in planned} == {"tiny"}
 
@@ -644,7 +757,8 @@ def test_a_corpus_at_the_edge_runs_to_its_end_and_the_page_says_what_is_undefine
     assert "nan" not in text.replace(", nan;", "")
     table = pd.read_csv(Path("runs", name, "results.csv"), keep_default_na=False)
     empty = table[(table["metric"] == "macro_roc_auc") & (table["split"] == "test") & (table["value"] == "")]
-    assert len(empty) == (4 if name == "apart" else 0)
+    classifiers = {"apart": 4 + 4 + 1 + ("words" in set(table["tune"]))}.get(name, 0)
+    assert len(empty) == classifiers
 
 
 def test_a_single_file_is_split_alike_for_each_seed(here, pretended, monkeypatch):
@@ -653,7 +767,7 @@ def test_a_single_file_is_split_alike_for_each_seed(here, pretended, monkeypatch
     ]
     Path("words.txt").write_text("\n".join(dict.fromkeys(lines)) + "\n")
     planned = paper.plan(paper.Options("tiny", corpus=("words.txt",), seeds=2, device="cpu"))
-    assert [run.settings.seed for run in planned] == [0, 1, 0, 1]
+    assert [run.settings.seed for run in planned] == [0, 1] * 3
     assert {run.settings.split_seed for run in planned} == {0}
     assert len({id(run.corpus) for run in planned}) == 1
     pd.testing.assert_frame_equal(planned[0].corpus.examples, read_corpus("words.txt", seed=0).examples)

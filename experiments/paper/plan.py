@@ -11,37 +11,52 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.panel import Panel
-from sklearn.metrics import roc_auc_score
 
-from data import Corpus, encode, read_corpus
+from data import Corpus, read_corpus
 from lab import manifest, output, runs
+from lab.baselines import measure_on_train
 from lab.cli import check_ranges
-from lab.defaults import Init, TrainOptions, choose_model
+from lab.defaults import TEMPLATE, Init, TrainOptions, choose_model
 from lab.device import Device, DeviceName, Precision
 from lab.predict import predict
 from lab.progress import console, forecast
-from model import InputError, Tokenizer, load_classifier
+from lab.texts import read_texts
+from lab.word_head import choose_word_head, load_network, read_word_head
+from model import InputError, Tokenizer
 from model.checkpoint import read_config
 from model.files import read_json
 
 from . import results
 
-TUNES: tuple[Literal["all", "head"], ...] = ("all", "head")
+# What is trained, by its part of a run's name, and the options of train.py that do so.
+KINDS: dict[str, dict[str, Any]] = {"all": {}, "head": {"tune": "head"}, "2": {"tune": 2}, "words": {"head": "words"}}
+FROM_EITHER_START = ("all", "head")  # the others are trained from pretrained weights alone
 TRAIN = Path(__file__).parents[2] / "train.py"
-PASSED_ON = ("model", "init", "corpus", "tune", "seed", "epochs", "device", "precision", "run")  # options of train.py
+PASSED_ON = (
+    "model",
+    "init",
+    "corpus",
+    "tune",
+    "seed",
+    "epochs",
+    "device",
+    "precision",
+    "head",
+    "run",
+)  # options of train.py
 CODES = {1: "an error in the program", 2: "a mistake", -9: "killed, often for want of memory"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """Train on each corpus with all weights tuned and with the head alone, and set the results side by side.
+    """Train on each corpus with all weights tuned, the head alone, two blocks, and label words, and set the results
+    side by side with classifiers on frozen features.
 
-    They land in runs/NAME, each run in runs/NAME-CORPUS-INIT-TUNE-SEED. After an interruption the same command goes
+    They land in runs/NAME, each run in runs/NAME-CORPUS-INIT-KIND-SEED. After an interruption the same command goes
     on."""
 
     model: str = "gpt2"  # a checkpoint's folder, a published name (gpt2, distilgpt2, ...), gpt2-mini, or auto
@@ -79,6 +94,11 @@ class Run:
     corpus: Corpus
     weights: str | None  # SHA-256 of what it starts from; None: random weights
 
+    @property
+    def kind(self) -> str:
+        """What is trained, see KINDS."""
+        return results.name_kind(self.settings.head, self.settings.tune)
+
     def read_record(self) -> dict[str, Any] | None:
         """Return run.json, or None where the run is not finished. Raises InputError where another has its name."""
         path, way_out = self.folder / "run.json", "choose another --run, or move it away"
@@ -110,11 +130,12 @@ class Run:
         Predicting these may take minutes: the result is kept in train_metrics.json."""
         path = self.folder / "train_metrics.json"
         if not path.is_file():
-            model, tokenizer = load_classifier(self.folder).to(device.device), Tokenizer.load(self.folder)
-            sequences, _ = encode(tokenizer, self.corpus.split("train"), model.config.n_ctx)
-            classes = np.eye(len(model.labels))[self.corpus.targets("train")]  # (N, K): each against the rest
-            auc = float(roc_auc_score(classes, predict(model, sequences, device), average="macro"))
-            output.write_json(path, {"n": len(sequences), "macro_roc_auc": auc})
+            tokenizer = Tokenizer.load(self.folder)
+            head = read_word_head(read_json(self.folder / "run.json"), tokenizer)
+            model = load_network(self.folder, head).to(device.device)
+            template = head.template if head else None
+            texts = read_texts(self.corpus, tokenizer, model.config, False, template)["train"]
+            output.write_json(path, measure_on_train(texts.targets, predict(model, texts.sequences, device)))
         metrics = read_json(self.folder / "metrics.json") | {"train": read_json(path)}
         predicted = results.read_predicted(self.folder / "predictions.csv", self.corpus)
         return results.MeasuredRun(read_json(self.folder / "run.json"), metrics, self.corpus.targets("test"), predicted)
@@ -141,16 +162,34 @@ def plan(options: Options) -> list[Run]:
     model, notice = choose_model(options.model, "pretrained" if "pretrained" in options.init else "random")
     if notice:
         console.print(Panel(notice, style="bold yellow"))
-    width = read_config(model).n_embd
+    config = read_config(model)
     weights = {init: manifest.describe_weights(model, init).get("sha256") for init in options.init}
     shared = TrainOptions(model=model, epochs=options.epochs, device=options.device, precision=options.precision)
     planned = []
     for source, corpus in read_corpora(options.corpus).items():
-        for init, tune, seed in product(options.init, TUNES, range(options.seeds)):
-            name = f"{options.run}-{short_name(corpus)}-{init}-{tune}-{seed}"
-            settings = replace(shared, run=name, corpus=source, init=init, tune=tune, seed=seed)
-            planned.append(Run(runs.RUNS / name, settings.resolved(width), corpus, weights[init]))
+        for init in options.init:
+            kinds = choose_kinds(model, corpus) if init == "pretrained" else FROM_EITHER_START
+            for kind, seed in product(kinds, range(options.seeds)):
+                name = f"{options.run}-{short_name(corpus)}-{init}-{kind}-{seed}"
+                settings = replace(shared, run=name, corpus=source, init=init, seed=seed, **KINDS[kind])
+                planned.append(Run(runs.RUNS / name, settings.resolved(config.n_embd), corpus, weights[init]))
     return planned
+
+
+def choose_kinds(model: str, corpus: Corpus) -> list[str]:
+    """Return what is trained of a pretrained network on a corpus; say so where it cannot answer in label words."""
+    config, tokenizer, kinds = read_config(model), Tokenizer.load(model), [*FROM_EITHER_START]
+    if config.n_layer > KINDS["2"]["tune"]:
+        kinds.append("2")
+    try:
+        head = choose_word_head(TEMPLATE, (), corpus.labels, tokenizer)
+        if long := ", ".join(head.words.find_long()):
+            raise InputError(f"label words of several tokens: {long}")
+        head.check(read_texts(corpus, tokenizer, config, False, head.template), tokenizer)
+    except InputError as error:
+        console.print(f"{corpus.name}: no row of label words: {error}", soft_wrap=True, markup=False)
+        return kinds
+    return [*kinds, "words"]
 
 
 def read_corpora(sources: Sequence[str]) -> dict[str, Corpus]:
@@ -192,7 +231,7 @@ def describe_remaining(planned: list[Run], device: Device) -> str:
     records = [run.read_record() for run in planned]
     times = pd.DataFrame(
         {
-            "kind": [f"{run.corpus.name} {run.settings.init} {run.settings.tune}" for run in planned],
+            "kind": [f"{run.corpus.name} {run.settings.init} {run.kind}" for run in planned],
             "seconds": [record["seconds"]["all"] if record else math.nan for record in records],
         }
     )

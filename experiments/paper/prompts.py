@@ -1,8 +1,10 @@
 """What the networks of a paper say without a head: prompt.py is run, its scores are read, and others' stand beside."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,6 +22,8 @@ WAYS = {  # of chosen.csv
     "few_shot": "examples, corrected, mean over draws",
 }
 HEADER = ["corpus (test texts)", "prompt", "chosen on val", "macro-F1", "over draws: sd, worst", "accuracy"]
+ASKED = ["shots", "template", "verbalizer", "correction", "prior"]  # columns of both: a way to ask
+MEANS = ["val_accuracy", "val_macro_f1", "test_roc_auc"]
 TEXT = ("way", "template", "verbalizer", "correction", "prior", "metric")  # columns of chosen.csv; others: numbers
 
 
@@ -57,8 +61,8 @@ PUBLISHED = (
 def list_asked(planned: Sequence[Run]) -> list[Run]:
     """Return the run of each corpus whose start is asked without a head: that of seed 0 with all weights tuned. All
     that are pretrained start from the same weights."""
-    chosen = {"init": "pretrained", "tune": "all", "seed": 0}
-    return [run for run in planned if all(getattr(run.settings, name) == value for name, value in chosen.items())]
+    first = [run for run in planned if run.settings.init == "pretrained" and run.settings.seed == 0]
+    return [run for run in first if run.kind == "all"]
 
 
 def ask(run: Run) -> None:
@@ -83,12 +87,34 @@ def is_asked(run: Run) -> bool:
 
 
 def read_prompts(asked: Sequence[Run]) -> pd.DataFrame:
-    """Return what prompt.py chose for the run of each corpus, after a column `corpus`; no rows where none was asked."""
-    tables = [
-        pd.read_csv(run.folder / CHOSEN, dtype=dict.fromkeys(TEXT, str)).assign(corpus=run.corpus.name) for run in asked
-    ]
+    """Return what prompt.py chose for the run of each corpus, after a column `corpus`; no rows where none was asked.
+
+    Behind it `val_accuracy, val_macro_f1, test_roc_auc`, means over the draws; none of ensembles and references."""
+    tables = []
+    for run in asked:
+        chosen = pd.read_csv(run.folder / CHOSEN, dtype=dict.fromkeys(TEXT, str) | {"shots": "Int64"})
+        chosen = chosen.assign(corpus=run.corpus.name).merge(average_scores(run), "left", on=ASKED)
+        chosen.loc[~chosen["way"].isin(WAYS), MEANS] = math.nan  # an ensemble of draws is asked like its members
+        tables.append(chosen)
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["corpus"])
     return table[["corpus", *table.columns.drop("corpus")]]
+
+
+def average_scores(run: Run) -> pd.DataFrame:
+    """Return the MEANS of each way to ask, after the columns of ASKED: over its random draws where it has examples."""
+    scores = pd.read_csv(run.folder / SCORES, dtype={"draw": str}, keep_default_na=False, na_values={"auc": ""})
+    drawn_or_none = scores["draw"].str.isdigit() | (scores["draw"] == "")  # others: ensembles, orders of one draw
+    means = scores[drawn_or_none].groupby([*ASKED, "split"])[["accuracy", "macro_f1", "auc"]].mean().unstack("split")
+    columns = [means["accuracy", "val"], means["macro_f1", "val"], means["auc", "test"]]
+    return pd.concat(columns, axis=1, keys=MEANS).reset_index()
+
+
+def choose_prompt(prompts: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the way to ask that is best on val by macro-F1, of those of one corpus, by metric; none where
+    nothing was asked."""
+    asked = prompts[prompts["val_macro_f1"].notna()]
+    best = asked[asked["val_macro_f1"] == asked["val_macro_f1"].max()].head(1)  # the first of equals
+    return asked.merge(best[["way", "shots"]]).set_index("metric")
 
 
 def list_prompts(prompts: pd.DataFrame) -> Iterator[list[str]]:
@@ -97,19 +123,24 @@ def list_prompts(prompts: pd.DataFrame) -> Iterator[list[str]]:
     both = f1.merge(accuracy, on=["corpus", "way", "shots"], suffixes=("", "_accuracy"))
     for corpus, rows in both[both["way"].isin(WAYS)].groupby("corpus", sort=False):
         for i, row in enumerate(rows.to_dict("records")):
-            shots = f"{row['shots']:.0f} of each class: " if row["shots"] else ""
             yield [
                 "" if i else f"{label(str(corpus))} ({row['n']:,})",
-                shots + WAYS[row["way"]],
-                f"{label(row['template'])}, {row['verbalizer']}, {name(row['correction'])}, {row['prior']} prior",
+                describe_way(row),
+                describe_prompt(row),
                 f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]",
                 f"{row['sd']:.3f}, {row['worst']:.3f}" if row["draws"] > 1 else "",
                 f"{row['value_accuracy']:.3f} [{row['ci_low_accuracy']:.3f}, {row['ci_high_accuracy']:.3f}]",
             ]
 
 
-def name(word: str) -> str:
-    return word.replace("_", " ")
+def describe_way(row: Mapping[Any, Any]) -> str:
+    shots = f"{row['shots']:.0f} of each class: " if row["shots"] else ""
+    return shots + WAYS[row["way"]]
+
+
+def describe_prompt(row: Mapping[Any, Any]) -> str:
+    correction = row["correction"].replace("_", " ")
+    return f"{label(row['template'])}, {row['verbalizer']}, {correction}, {row['prior']} prior"
 
 
 def list_published(corpora: Sequence[tuple[str, int]]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from lab.report import label, render
 from model.config import PRESETS
 
 from .prompts import HEADER as PROMPT_HEADER
-from .prompts import list_prompts, list_published
+from .prompts import choose_prompt, describe_prompt, describe_way, list_prompts, list_published
 from .results import COMPARED, TUNED, MeasuredRun, Pair, pairs, published, start_of
 
 T = TypeVar("T")
@@ -22,7 +22,11 @@ COLUMNS = {  # of the table of scores: split and metric
     "train ROC AUC": ("train", "macro_roc_auc"),
     "test ROC AUC": ("test", "macro_roc_auc"),
 }
-IN_FULL = ("test accuracy", "test macro-F1")  # each seed with its interval; of the others the mean alone
+IN_FULL = (
+    "test accuracy",
+    "test macro-F1",
+    "test ROC AUC",
+)  # each seed with its interval; of the others the mean alone
 
 
 def report(
@@ -45,8 +49,12 @@ def report(
         command=command,
         official=[is_official(record) for record in records],
         splits_without_a_class=[split for run in first.values() for split in find_splits_without_a_class(run)],
-        columns=list(COLUMNS),
-        scores=[row for corpus, rows in groups for row in score_rows(first[str(corpus)], rows)],
+        columns=["seeds", *COLUMNS],
+        scores=[row for corpus, rows in groups for row in score_rows(first[str(corpus)], rows, prompts)],
+        bags=[compare_with_bag(str(corpus), rows) for corpus, rows in groups],
+        without_label_words=[
+            corpus for corpus, rows in groups if "pretrained" in set(rows["init"]) and "words" not in set(rows["tune"])
+        ],
         settings=settings_rows(matched),
         prompts=list(list_prompts(prompts)) if len(prompts) else [],
         prompt_header=PROMPT_HEADER,
@@ -87,20 +95,65 @@ def find_splits_without_a_class(run: MeasuredRun) -> Iterator[dict[str, Any]]:
             yield {"corpus": run.corpus, "name": split, "labels": absent}
 
 
-def score_rows(run: MeasuredRun, results: pd.DataFrame) -> list[list[str]]:
-    """Return a corpus's part of the table of scores. run: any of this corpus; results: the `tidy` rows of all."""
+def score_rows(run: MeasuredRun, results: pd.DataFrame, prompts: pd.DataFrame) -> list[list[str]]:
+    """Return a corpus's part of the table of scores. run: any of this corpus; results: the `tidy` rows of all; prompts:
+    of all corpora."""
     texts = run.record["corpus"]["texts"]
-    baselines = {name: baseline["name"] for name, baseline in run.metrics["baselines"].items()}
-    rows = []
-    for kind, of_kind in results.groupby(["model", "init", "tune"], sort=False):
-        model, init, tune = map(str, kind)
-        name = f"{label(start_of(model, init))}, {TUNED[tune]}" if tune else baselines[model]
-        rows.append(["", name, *(score_cell(of_kind, column) for column in COLUMNS)])
+    of_networks = results["tune"] != ""
+    rows = list(classifier_rows(results[of_networks]))
+    if len(prompts):
+        rows += prompt_rows(prompts[prompts["corpus"] == run.corpus])
+    rows += classifier_rows(results[~of_networks])
     for other in published(run.corpus, texts["test"]):
         cells = [f"*{other.scores[column]}*" if column in other.scores else "" for column in COLUMNS]
-        rows.append(["", f"*{other.model}: {other.source}*", *cells])
+        rows.append(["", f"*{other.model}: {other.source}*", "", *cells])
     rows[0][0] = f"{label(run.corpus)} ({' / '.join(f'{n:,}' for n in texts.values())})"
     return rows
+
+
+def classifier_rows(results: pd.DataFrame) -> Iterator[list[str]]:
+    """Yield a row for each classifier, over its seeds."""
+    for kind, of_kind in results.groupby(["model", "init", "tune"], sort=False):
+        chosen = of_kind["chosen"].iloc[0]
+        name = ": ".join(filter(None, [name_classifier(*map(str, kind)), chosen]))
+        seeds = str(of_kind["seed"].nunique() or "")
+        yield ["", name, seeds, *(score_cell(of_kind, column) for column in COLUMNS)]
+
+
+def name_classifier(model: str, init: str, tune: str) -> str:
+    """Return what the page calls a classifier: nothing of a baseline, which is called what was chosen."""
+    return f"{label(start_of(model, init))}, {TUNED[tune]}" if tune else ""
+
+
+def prompt_rows(prompts: pd.DataFrame) -> list[list[str]]:
+    """Return the row of the prompt that is best on val, of those of one corpus; none where nothing was asked."""
+    best = choose_prompt(prompts)
+    if best.empty:
+        return []
+    f1, accuracy = (best.loc[metric].to_dict() for metric in ("macro_f1", "accuracy"))
+    name = f"prompt, {describe_way(f1)}: {describe_prompt(f1)} ({f1['n']:,} test texts)"
+    scores = {
+        "val accuracy": f"{f1['val_accuracy']:.3f}",
+        "test accuracy": with_limits(accuracy["value"], accuracy["ci_low"], accuracy["ci_high"]),
+        "test macro-F1": with_limits(f1["value"], f1["ci_low"], f1["ci_high"]),
+        "test ROC AUC": "" if math.isnan(f1["test_roc_auc"]) else f"{f1['test_roc_auc']:.3f}",
+    }
+    draws = f"{f1['draws']} draws" if f1["draws"] > 1 else ""
+    return [["", name, draws, *(scores.get(column, "") for column in COLUMNS)]]
+
+
+def compare_with_bag(corpus: str, results: pd.DataFrame) -> str:
+    """Return a sentence that says what the bag of words beats. results: `tidy`, of this corpus."""
+    scores = results[(results["split"] == "test") & (results["metric"] == "macro_f1")]
+    bag = scores[scores["model"] == "bag_of_words"].iloc[0]
+    networks = scores[scores["tune"] != ""].groupby(["model", "init", "tune"], sort=False)["value"].mean()
+    beaten = [
+        f"{name_classifier(*kind)} ({value:.3f})"
+        for kind, value in zip(networks.index, networks, strict=True)
+        if value < bag["value"]
+    ]
+    whom = "; ".join(beaten) or "none of the networks"
+    return f"{label(corpus)}: a bag of words ({bag['chosen']}; {bag['value']:.3f}) is better than {whom}"
 
 
 def score_cell(results: pd.DataFrame, column: str) -> str:
@@ -112,11 +165,15 @@ def score_cell(results: pd.DataFrame, column: str) -> str:
         return ""
     if column not in IN_FULL:
         return f"{mean:.3f}"
-    scores = [f"{row.value:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]" for row in rows.itertuples()]
+    scores = [with_limits(*row) for row in zip(rows["value"], rows["ci_low"], rows["ci_high"], strict=True)]
     if rows["seed"].isna().all():
         return scores[0]
     seeds = [f"seed {seed}: {score}" for seed, score in zip(rows["seed"], scores, strict=True)]
     return "<br>".join([f"**{mean:.3f}**", *seeds])
+
+
+def with_limits(value: float, low: float, high: float) -> str:
+    return f"{value:.3f}" if math.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def settings_rows(matched: dict[tuple[str, str], list[Pair]]) -> list[list[str]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.baselines import baselines, make_candidates
+from lab.baselines import baselines, make_candidates, measure_on_train, score_classes
 
 EMOTION = Path(__file__).parents[2].parent / "shared" / "emotion"
 LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
@@ -43,6 +43,43 @@ def test_the_choice_is_made_on_val_and_on_macro_f1():
     chosen = bag["candidates"][bag["name"]]
     assert chosen["val_macro_f1"] == max(candidate["val_macro_f1"] for candidate in bag["candidates"].values())
     assert chosen["val_macro_f1"] == bag["val"]["macro_f1"]
+
+
+def count_pairs(positive, scores):
+    """ROC AUC by definition: how often a text of the class scores higher than another; ties count half."""
+    won = [np.sign(one - other) / 2 + 0.5 for one in scores[positive] for other in scores[~positive]]
+    return np.mean(won)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_roc_auc_counts_pairs_whatever_classifier_is_chosen(monkeypatch, n_classes):
+    splits = []
+    for seed, n in ((0, 90), (1, 30), (2, 41)):
+        texts, targets = synthetic(seed, n)
+        targets = np.where(np.arange(n) % 3 == 0, (targets + 1) % 3, targets) % n_classes
+        splits.append((texts, targets))
+    for name, candidate in make_candidates(splits[0][0]).items():
+        monkeypatch.setattr("lab.baselines.make_candidates", lambda texts, only={name: candidate}: only)
+        bag = baselines(*splits, LABELS[:n_classes])["bag_of_words"]
+        for split, (texts, targets) in zip(("train", "val", "test"), splits, strict=True):
+            read = candidate.decision_function if "SVM" in name else candidate.predict_proba
+            scores = read(texts)
+            scores = np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
+            areas = [count_pairs(targets == k, scores[:, k].round(9)) for k in range(n_classes)]
+            assert bag[split]["macro_roc_auc"] == pytest.approx(np.mean(areas), abs=1e-6)
+            assert bag[split]["n"] == len(texts)
+        low, high = bag["test"]["intervals"]["macro_roc_auc"]
+        assert low < bag["test"]["macro_roc_auc"] < high
+
+
+def test_a_class_without_texts_of_train_has_no_score_and_no_area():
+    texts, targets = ["so sad", "so glad", "sad sad", "glad"], np.array([0, 2, 0, 2])
+    for candidate in make_candidates(texts).values():
+        scores = score_classes(candidate.fit(texts, targets), texts, 4)
+        assert scores.shape == (4, 4)
+        assert (scores[:, [1, 3]] == 0).all()
+        assert list(scores.argmax(axis=1)) == [0, 2, 0, 2]
+        assert measure_on_train(targets, scores) == {"n": 4, "macro_roc_auc": 1.0}
 
 
 def test_candidates_are_what_they_are_called():

@@ -95,6 +95,10 @@ def test_runs_are_compared_with_those_of_their_tune_alone():
     table = results.differences([*pairs, *head])
     pd.testing.assert_frame_equal(table.query("tune == 'all'"), results.differences(pairs))
     assert list(table.query("tune == 'head'")["n"]) == [40, 40]
+    words = pretend_pairs(n=30)[:2]  # whose weights are all tuned too
+    for run in words:
+        run.record["settings"] |= {"head": "words"}
+    pd.testing.assert_frame_equal(results.differences([*words, *pairs]), results.differences(pairs))
     assert results.differences(pairs[:2]).empty
     assert results.differences([*pairs[:2], *head[2:]]).empty
 
@@ -115,12 +119,15 @@ def test_the_picture_tells_the_starts_apart_where_there_are_two():
     scores = results.accuracies_on_test(results.tidy([measured("words"), random, head]))
     assert list(scores["name"][:3]) == [
         "all weights tuned, seed 0",
-        "all weights tuned, from random weights, seed 0",
         "head alone tuned, from random weights, seed 0",
+        "all weights tuned, from random weights, seed 0",
     ]
-    assert list(scores["kind"]) == [*(name.removesuffix(", seed 0") for name in scores["name"][:3]), *["baseline"] * 2]
+    assert list(scores["kind"]) == ["pretrained", "random", "random", "baseline", "baseline"]
     other_order = results.accuracies_on_test(results.tidy([random, measured("words")]))
     assert {*scores["panel"], *other_order["panel"]} == {"tiny on words, 54 test texts"}
+    fitted = results.Fitted("tiny", "pretrained", "words", "frozen", None, "after ln_f", measured().metrics)
+    scores = results.accuracies_on_test(results.tidy([measured("words")], [fitted]))
+    assert list(scores["name"][:2]) == ["frozen features + logistic regression", "all weights tuned, seed 0"]
     alone = results.accuracies_on_test(results.tidy([random]))
     assert alone["name"].iloc[0] == "all weights tuned, seed 0"
     assert set(alone["panel"]) == {"tiny from random weights on words, 54 test texts"}
