@@ -28,10 +28,10 @@ NEIGHBOURS = 15  # of each text in the graph of spectral clustering
 
 
 def project(x: Floats) -> Floats:
-    """Return the principal components of x (N, C), at most DIMS: float64 (N, dims)."""
+    """Return the principal components of x (N, C), at most DIMS, those of most variance first: float64 (N, dims)."""
     centred = x.astype(np.float64) - x.mean(axis=0, dtype=np.float64)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    return (u * s)[:, :DIMS]
+    _, axes = np.linalg.eigh(centred.T @ centred)  # of least variance first; faster than an SVD of many texts
+    return centred @ axes[:, ::-1][:, :DIMS]
 
 
 def cluster(x: Floats, method: str, k: int, seed: int) -> Labels:

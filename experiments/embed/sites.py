@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, cpu_count, delayed
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -32,6 +31,7 @@ from lab.metrics import ranking_metrics
 from lab.progress import progress_bar
 from lab.vectors import POOLINGS
 
+from .clustering import DIMS, cluster, project
 from .corrections import CORRECTIONS, Floats
 from .spaces import SPLITS, Site, Spaces
 
@@ -39,7 +39,6 @@ Ints = NDArray[np.integer]
 
 NEIGHBOURS = 15
 STRENGTH = 0.01  # LogisticRegression's C
-DIMENSIONS, STARTS = 50, 3  # of k-means: principal components, and first centres that are tried
 WORKERS = 4  # sites in memory at once, at most
 TOKEN = "token"  # a pooling of which there is nothing to classify
 WITHOUT_FIRST = {"mean": "mean_without_first", TOKEN: "token_without_first"}  # the same pooling without position 0
@@ -57,7 +56,7 @@ def tabulate_sites(spaces: Spaces) -> pd.DataFrame:
     Pooling `token` is a random token of each text; it has no classes. `anisotropy_without_first` is that of the same
     pooling without position 0 where there is one, and leaves out texts of one token. Norms are those of the tokens, so
     they stand at correction `none` only. Where a value is not defined, it is NaN."""
-    constants = {"neighbours": NEIGHBOURS, "strength": STRENGTH, "dimensions": DIMENSIONS, "starts": STARTS}
+    constants = {"neighbours": NEIGHBOURS, "strength": STRENGTH, "dimensions": DIMS}
     tables = [
         spaces.keep(f"sites-{network}", partial(measure_network, spaces, network), **constants)
         for network in spaces.networks
@@ -184,13 +183,6 @@ def score_clusters(x: Floats, targets: Ints, K: int, seed: int) -> dict[str, flo
     """Return `ami`, how far K clusters of x (N, C) agree with the classes int (N,), and `null_ami`, the same of
     columns that were permuted one by one."""
     permuted = np.random.default_rng((seed, *b"permuted columns")).permuted(x, axis=0)
-    scores = [adjusted_mutual_info_score(targets, cluster(each, K, seed)) for each in (x, permuted)]
-    return dict(zip(("ami", "null_ami"), map(float, scores), strict=True))
-
-
-def cluster(x: Floats, K: int, seed: int) -> Ints:
-    """Return clusters int (N,) by k-means on the 50 principal components of most variance of x (N, C)."""
-    x = x - x.mean(axis=0, dtype=np.float64)
-    _, axes = np.linalg.eigh(x.T @ x)
-    labels: Ints = KMeans(min(K, len(x)), n_init=STARTS, random_state=seed).fit_predict(x @ axes[:, -DIMENSIONS:])
-    return labels
+    found = [cluster(project(each), "kmeans", K, seed) for each in (x, permuted)]
+    scores = [float(adjusted_mutual_info_score(targets, clusters)) for clusters in found]
+    return dict(zip(("ami", "null_ami"), scores, strict=True))

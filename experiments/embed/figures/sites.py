@@ -13,7 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lab.figures import COLOURS, GREY, STYLE, add_heading, save_twice
 
-from ..sites import DIMENSIONS, TOKEN
+from ..clustering import DIMS
+from ..sites import TOKEN
 from ..spaces import PRETRAINED, RANDOM, TUNED
 
 WIDTH = 10.5  # inches of a picture, so that it can be read at 1,000 pixels
@@ -42,7 +43,7 @@ def draw_classes(folder: Path, sites: pd.DataFrame, title: str) -> None:
     grid[1, 0].set_ylabel("probe: macro ROC AUC")
     add_legend(figure, [grid[0, 0], grid[1, 0]])
     caption = (
-        f"Vectors are standardised. Clusters: k-means with as many clusters as classes, in {DIMENSIONS} principal "
+        f"Vectors are standardised. Clusters: k-means with as many clusters as classes, in {DIMS} principal "
         "components of the test texts; AMI is 0 by chance and 1 for the classes themselves. Grey: of permuted columns, "
         "the range over all networks and corrections. Probe: logistic regression on train, measured on test. Layer 0 "
         "is the sum of the embeddings."
