@@ -59,7 +59,7 @@ class Options:
 
 
 def main(options: Options) -> int:
-    check_ranges(options, texts=(20, MOST_TEXTS), seed=(0, 2**32))
+    check_ranges(options, texts=(20, MOST_TEXTS + 1), seed=(0, 2**32))
     device = Device.choose(options.device, options.precision)
     study = open_study(options.run, device, options.corpus)
     with open_analysis(study.run / "embed", "results", options.resume, device) as folder:
