@@ -1,5 +1,6 @@
 """The networks side by side, and the vectors that they give the same texts."""
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -105,8 +106,8 @@ class Spaces:
     def keep(self, name: str, compute: Callable[[], pd.DataFrame], **about: Any) -> pd.DataFrame:
         """Return a table that was kept under this name, computed from the same; else compute and keep it.
 
-        about: what the table depends on besides `identity`, as JSON: sites, constants, parameters."""
-        path, identity = self.folder / f"{name}.json", self.identity(**about)
+        about: what the table depends on besides `identity`: sites, constants, parameters; JSON, or tuples."""
+        path, identity = self.folder / f"{name}.json", json.loads(json.dumps(self.identity(**about)))
         if (kept := read_result(path, identity)) is None:
             kept = compute().to_json(orient="table", index=False, double_precision=15)
             write_result(path, identity, kept)

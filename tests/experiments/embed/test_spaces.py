@@ -56,7 +56,7 @@ def test_a_table_is_computed_once_and_again_where_something_changes(spaces, here
             {"word": ["nan", "1", "é"], "n": [1, 2, 3], "x": [1 / 3, np.nan, -2.5], "none": [np.nan] * 3}
         )
 
-    first, again = (spaces.keep("table", compute, k=3) for _ in range(2))
+    first, again = (spaces.keep("table", compute, k=(3, 4)) for _ in range(2))
     assert len(calls) == 1
     pd.testing.assert_frame_equal(first, again)
     pd.testing.assert_frame_equal(first, compute(), check_dtype=False)
