@@ -55,6 +55,7 @@ Row = dict[str, Any]
 SEEDS, SUBSAMPLES, SHARE = 5, 10, 0.8  # of stability
 NULLS = 10  # draws of each null
 WORKERS = 2
+MAIN = "kmeans"  # which says whether there is structure
 SWEEP = "hdbscan sweep"  # rows of one size each
 NULL_COLUMNS = {"permuted": "null_silhouette", "gaussian": "gaussian_silhouette"}  # means over the draws
 # What kept results depend on.
@@ -72,7 +73,7 @@ def find_clusters(spaces: Spaces, sites: Sequence[Site]) -> tuple[pd.DataFrame, 
 
     Where a method leaves texts out, three rows compare its clusters with the classes, as `noise` says: the others are
     struck out, one more class, or each a class of its own. `p` asks whether AMI is above chance, after Holm over all
-    rows of the site; `p_structure` what `measure_structure_p` says, after Holm over the methods. Rows of `hdbscan
+    rows of the site; `p_structure` what `measure_structure_p` says of each method by itself. Rows of `hdbscan
     sweep` are the clusters of one smallest size each."""
     scores, members = [], []
     for site in sites:
@@ -123,9 +124,7 @@ def score_site(spaces: Spaces, site: Site, members: pd.DataFrame) -> pd.DataFram
     about = {"space": f"pca {space.x.shape[1]}", "seed": space.seed, "n": len(vectors), "model": site.network}
     about |= {"layer": site.layer, "pooling": site.pooling, "correction": site.correction}
     table = pd.DataFrame([about | row for row in rows]).reindex(columns=COLUMNS)
-    of_method = table["p_structure"].where(~table["method"].duplicated())  # once, whatever is done with noise
-    corrected = pd.Series(holm(of_method.to_numpy(float))).groupby(table["method"]).transform("first")
-    return table.assign(p=holm(table["p"].to_numpy(float)), p_structure=corrected)
+    return table.assign(p=holm(table["p"].to_numpy(float)))
 
 
 def draw_nulls(vectors: Floats, seed: int) -> dict[str, list[Floats]]:
@@ -237,19 +236,22 @@ def average(values: Sequence[float]) -> float:
 
 
 def state_structure(clusters: pd.DataFrame) -> list[str]:
-    """Return a line for each network: which methods find structure, and whether any of their clusters are the classes.
+    """Return a line for each network: are there groups, and do they go with the classes, or with the last token?
 
-    A method finds structure where its silhouette, noise counted as 0, is above that of vectors without groups, of
-    either kind: `p_structure` is below LEVEL after Holm over the methods. Clusters go with the classes where `p` is,
-    whatever is done with noise."""
+    k-means answers, the one test that was chosen beforehand. It finds groups where `p_structure` is below LEVEL; they
+    go with the classes where `p` is. How many other methods find groups is said beside, each by itself."""
     lines = []
     for model, rows in clusters[clusters["method"] != SWEEP].groupby("model", sort=False):
-        found = rows[rows["p_structure"] < LEVEL]
-        if found.empty:
-            lines.append(f"{model}: no structure found: no method has tighter clusters than in vectors without groups")
-            continue
-        alike = found.groupby("method", sort=False)["p"].max() < LEVEL
-        by, like = found["method"].unique(), list(alike[alike].index)
-        classes = f"those by {', '.join(like)} go with the classes" if like else "none of them go with the classes"
-        lines.append(f"{model}: {len(by)} of {len(METHODS)} methods ({', '.join(by)}) find groups; {classes}")
+        by_method = rows.drop_duplicates("method").set_index("method")
+        main, others = by_method.loc[MAIN], by_method.drop(index=MAIN)
+        null = np.nanmax([0.0, *main[["null_silhouette", "gaussian_silhouette"]].to_numpy(float)])
+        silhouettes = f"silhouette {main['silhouette']:.3f}, in vectors without groups {null:.3f}"
+        if not main["p_structure"] < LEVEL:
+            said = f"**no structure found**: k-means finds none tighter than in vectors without groups ({silhouettes})"
+        else:
+            more = "agree with the classes more than by chance" if main["p"] < LEVEL else "are not the classes"
+            said = f"k-means finds groups ({silhouettes}). They {more}: AMI {main['ami']:.3f} with the classes"
+            said += f", {main['ami_last_token']:.3f} with the last token"
+        also = int((others["p_structure"] < LEVEL).sum())
+        lines.append(f"{model}: {said}. By themselves, {also} of {len(others)} other methods find groups.")
     return lines

@@ -6,15 +6,15 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lab.report import render
 from lab.stats import LEVEL
 
-from .clusters import SWEEP, state_structure
-from .spaces import PRETRAINED, TUNED, Site
+from .clusters import MAIN, SWEEP, state_structure
+from .spaces import Site
 from .topics import CLASS, CLUSTER, NAMES
+from .words import SAME
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 STANDARD = "standardise"
@@ -57,8 +57,7 @@ def report(
         coherence=list_coherence(topics),
         level=LEVEL,
         large=LEAST_LARGE,
-        tuned=TUNED,
-        pretrained=PRETRAINED,
+        same=1 - SAME,
     )
 
 
@@ -103,22 +102,29 @@ def summarise_spread(sites: pd.DataFrame, last: int) -> Row:
 
 
 def summarise_words(words: pd.DataFrame) -> Row:
-    """Return what words in context show of a network: words of the corpus, then words of two senses."""
-    corpus = words[words["cue_side"].isna()]
-    left, right = (words[words["cue_side"] == side] for side in ("left", "right"))
-    by_layer = corpus.groupby("layer")["adjusted"].mean()
-    accuracy = left.groupby("layer")["sense_accuracy"].mean()
-    last = int(words["layer"].max())
+    """Return what words in context show of a network behind its first block and its last: words of the corpus, then
+    words of two senses."""
+    first, last = 1, int(words["layer"].max()) - 1
+    corpus, left, right = (
+        words[words["cue_side"].isna()],
+        words[words["cue_side"] == "left"],
+        words[words["cue_side"] == "right"],
+    )
+    at = {"first": corpus[corpus["layer"] == first], "last": corpus[corpus["layer"] == last]}
+    senses = left[left["layer"] == last]
     return {
         "model": words["model"].iloc[0],
         "n_words": corpus["word"].nunique(),
+        **{f"{name}_similarity": rows["self_similarity"].mean() for name, rows in at.items()},
+        **{f"{name}_adjusted": rows["adjusted"].mean() for name, rows in at.items()},
+        "last_wte": at["last"]["similarity_to_wte"].mean(),
+        "last_mean": at["last"]["similarity_to_mean"].mean(),
         "n_senses": left["word"].nunique(),
-        "first_adjusted": by_layer.get(1, np.nan),
-        "last_adjusted": by_layer.get(last - 1, np.nan),
-        "first_accuracy": accuracy.get(0, np.nan),
-        "last_accuracy": accuracy.get(last - 1, np.nan),
-        "null_accuracy": left["null_accuracy"].mean(),
-        "sure": int((left[left["layer"] == last - 1]["p"] < LEVEL).sum()),
+        "embedded_accuracy": left.loc[left["layer"] == 0, "sense_accuracy"].mean(),
+        "accuracy": senses["sense_accuracy"].mean(),
+        "null_accuracy": senses["null_accuracy"].mean(),
+        "sure": int((senses["p"] < LEVEL).sum()),
+        "by_chance": LEVEL * len(senses),
         "least_right": right["self_similarity"].min(),
         "right_accuracy": right["sense_accuracy"].mean(),
     }
@@ -133,7 +139,7 @@ def list_clusters(clusters: pd.DataFrame) -> list[Row]:
 def list_named(topics: pd.DataFrame, crosstab: pd.DataFrame) -> dict[str, list[Row]]:
     """Return the clusters by k-means of each network: size, words, and the class that has most of their texts."""
     named: dict[str, list[Row]] = {}
-    of_clusters = crosstab[crosstab["method"] == "kmeans"]
+    of_clusters = crosstab[crosstab["method"] == MAIN]
     for (model, cluster), rows in of_clusters.groupby(["model", "cluster"], sort=False):
         most = rows.iloc[rows["n"].argmax()]
         mine = (topics["grouping"] == CLUSTER) & (topics["model"] == model) & (topics["cluster"] == str(cluster))
