@@ -12,6 +12,7 @@ from typing import Literal
 import pandas as pd
 
 from experiments.embed.clusters import find_clusters
+from experiments.embed.corrections import STANDARD
 from experiments.embed.documents import tabulate_crosstab, tabulate_documents
 from experiments.embed.figures import clusters as of_clusters
 from experiments.embed.figures import maps as of_maps
@@ -38,7 +39,6 @@ from model import InputError
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
 MOST_TEXTS = 5000  # each is compared with each: memory grows with their square
-CORRECTION = "standardise"  # of the vectors that are reduced and clustered: without one, a few dimensions are all
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,7 @@ def choose_sites(spaces: Spaces, options: Options) -> list[Site]:
     if not 0 <= layer <= last:
         raise InputError(f"--layer {layer}: expected 0 .. {last - 1}, or {last} after ln_f")
     return [
-        Site(network, layer, options.pooling, CORRECTION)
-        for network in spaces.networks
-        if network in (PRETRAINED, TUNED)
+        Site(network, layer, options.pooling, STANDARD) for network in spaces.networks if network in (PRETRAINED, TUNED)
     ]
 
 

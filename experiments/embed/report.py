@@ -12,12 +12,12 @@ from lab.report import render
 from lab.stats import LEVEL
 
 from .clusters import MAIN, SWEEP, state_structure
+from .corrections import STANDARD
 from .spaces import Site
 from .topics import CLASS, CLUSTER, NAMES
 from .words import SAME
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
-STANDARD = "standardise"
 LEAST_LARGE = 0.3  # an anisotropy above it is called large
 SHOWN_WORDS = 6  # of a cluster
 Row = dict[Hashable, Any]  # of a table

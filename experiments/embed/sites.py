@@ -31,7 +31,7 @@ from lab.metrics import ranking_metrics
 from lab.progress import progress_bar
 from lab.vectors import POOLINGS
 
-from .clustering import DIMS, cluster, project
+from .clustering import DIMS, PARAMETERS, cluster, project
 from .corrections import CORRECTIONS, Floats
 from .spaces import SPLITS, Site, Spaces
 
@@ -56,7 +56,7 @@ def tabulate_sites(spaces: Spaces) -> pd.DataFrame:
     Pooling `token` is a random token of each text; it has no classes. `anisotropy_without_first` is that of the same
     pooling without position 0 where there is one, and leaves out texts of one token. Norms are those of the tokens, so
     they stand at correction `none` only. Where a value is not defined, it is NaN."""
-    constants = {"neighbours": NEIGHBOURS, "strength": STRENGTH, "dimensions": DIMS}
+    constants = {"neighbours": NEIGHBOURS, "strength": STRENGTH, "k-means": [DIMS, PARAMETERS["kmeans"]]}
     tables = [
         spaces.keep(f"sites-{network}", partial(measure_network, spaces, network), **constants)
         for network in spaces.networks

@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nltk_files import nltk_files
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from experiments.embed.spaces import PRETRAINED, RANDOM, TUNED, Site, Spaces
 from lab.device import Device
@@ -64,3 +66,13 @@ def test_a_table_is_computed_once_and_again_where_something_changes(spaces, here
     spaces.keep("table", compute, k=4)
     Spaces(spaces.study, tmp_path, limit=17, seed=1).keep("table", compute, k=4)
     assert len(calls) == 4
+
+
+def test_stop_words_are_those_of_nltk_where_it_has_them(spaces, tmp_path, monkeypatch):
+    with nltk_files({"corpora/stopwords/english": "the\nof\n"}, tmp_path / "nltk", monkeypatch):
+        assert spaces.stop_words == {"the", "of"}
+    assert not spaces.left_out
+    other = Spaces(spaces.study, tmp_path, limit=17, seed=0)
+    with nltk_files({}, tmp_path, monkeypatch):
+        assert other.stop_words == ENGLISH_STOP_WORDS
+    assert "nltk has no list of stop words" in other.left_out[0]
