@@ -1,5 +1,7 @@
 """The networks of a run side by side, and what they make of its texts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,3 +78,20 @@ def test_stop_words_are_those_of_nltk_where_it_has_them(spaces, tmp_path, monkey
     with nltk_files({}, tmp_path, monkeypatch):
         assert other.stop_words == ENGLISH_STOP_WORDS
     assert "nltk has no list of stop words" in other.left_out[0]
+
+
+def test_the_identity_names_texts_networks_seed_and_corrections(spaces, tmp_path, monkeypatch):
+    """Each by itself: all texts are taken, so another seed does not choose others."""
+    whole = Spaces(spaces.study, tmp_path, limit=0, seed=0)
+    about = whole.identity()
+
+    def differ(other):
+        return [name for name, value in other.identity().items() if value != about[name]]
+
+    assert differ(Spaces(spaces.study, tmp_path, limit=17, seed=0)) == ["texts of train", "texts of test"]
+    assert differ(Spaces(spaces.study, tmp_path, limit=0, seed=1)) == ["networks", "seed"]
+    other = Spaces(spaces.study, tmp_path, limit=0, seed=0)
+    other.__dict__["networks"] = {name: replace(each, weights="other") for name, each in whole.networks.items()}
+    assert differ(other) == ["networks"]
+    monkeypatch.setattr("experiments.embed.spaces.SHARE_OF_TOP", 7)
+    assert differ(whole) == ["corrections"]
