@@ -38,6 +38,7 @@ from lab.study import open_study
 from model import InputError
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
+WHOLE_PROMPT = "random tokens come from the whole prompt, its template too: they are more alike than those of texts"
 MOST_TEXTS = 5000  # each is compared with each: memory grows with their square
 
 
@@ -65,6 +66,8 @@ def main(options: Options) -> int:
     with open_analysis(study.run / "embed", "results", options.resume, device) as folder:
         spaces = Spaces(study, folder / "results", options.texts, options.seed)
         sites = choose_sites(spaces, options)
+        if study.template:
+            spaces.left_out.append(WHOLE_PROMPT)
         tables = measure(spaces, sites)
         write(folder, spaces, sites, tables)
     return 0
