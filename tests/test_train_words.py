@@ -163,7 +163,7 @@ def test_vectors_are_those_of_its_prompts_and_words_those_of_its_texts(monkeypat
     assert run(monkeypatch, embed, "--run", "one", "--device", "cpu", "--texts", "40") == 0
     folder = Path("runs/one/embed")
     sites = pd.read_csv(folder / "sites.csv").query("model == 'fine-tuned' and layer == 3 and pooling == 'last'")
-    assert (sites["probe_accuracy"] > 0.9).all()
+    assert (sites.loc[sites["correction"] != "without_top", "probe_accuracy"] > 0.9).all()  # 12 dimensions lose one
     documents = pd.read_csv(folder / "documents.csv")
     assert set(documents["last_token"]) == {" is"}  # of the prompt
     assert not documents["text"].str.contains("feeling").any()
