@@ -39,7 +39,7 @@ from model import InputError
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
 WHOLE_PROMPT = "random tokens come from the whole prompt, its template too: they are more alike than those of texts"
-MOST_TEXTS = 5000  # each is compared with each: memory grows with their square
+MOST_TEXTS = 2000  # each is compared with each: memory grows with their square
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ def main(options: Options) -> int:
         if study.template:
             spaces.left_out.append(WHOLE_PROMPT)
         tables = measure(spaces, sites)
+        spaces.remove_vectors()
         write(folder, spaces, sites, tables)
     return 0
 

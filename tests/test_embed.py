@@ -76,7 +76,8 @@ def test_all_of_it_lands_in_the_runs_folder_and_a_second_call_computes_nothing(b
     assert len(named) > 8
     assert named <= written
     computing = "sites.measure_place", "reductions.measure", "clusters.cluster", "maps.draw_map", "words.measure_groups"
-    for name in computing:
+    assert not list((folder / "results").glob("*.npy"))
+    for name in (*computing, "spaces.record_vectors"):
         monkeypatch.setattr(f"experiments.embed.{name}", None)
     before = {name: (folder / f"{name}.csv").read_bytes() for name in TABLES}
     assert run_embed(monkeypatch, "--run", "two") == 0
@@ -132,7 +133,7 @@ def test_of_a_run_from_random_weights_there_are_two_networks(here, monkeypatch):
     assert set(tables["clusters"]["layer"]) == {0}
     assert set(tables["clusters"]["pooling"]) == {"mean"}
     page = Path("runs/one/embed/report.md").read_text(encoding="utf-8")
-    assert "no pretrained network beside the run's: runs/one began with random weights" in page
+    assert "called fine-tuned all the same: runs/one began with random weights" in page
     assert "The place: the embeddings, pooling `mean`." in page
 
 
@@ -141,7 +142,7 @@ def test_of_a_run_from_random_weights_there_are_two_networks(here, monkeypatch):
     [
         (["--layer", "4"], "--layer 4: expected 0 .. 2, or 3 after ln_f"),
         (["--layer", "-1"], "--layer -1: expected 0 .. 2, or 3 after ln_f"),
-        (["--texts", "7"], "--texts 7: expected at least 20 and below 5001"),
+        (["--texts", "7"], "--texts 7: expected at least 20 and below 2001"),
         (["--run", "none"], "runs/none: there is no such run"),
     ],
 )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from scipy.stats import t
+from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from lab.progress import progress_bar
@@ -53,17 +53,17 @@ from .spaces import Site, Spaces
 Row = dict[str, Any]
 
 SEEDS, SUBSAMPLES, SHARE = 5, 10, 0.8  # of stability
-NULLS = 10  # draws of each null
+NULLS = 20  # draws of each null: the smallest p is 1 / 21
 WORKERS = 2
 MAIN = "kmeans"  # which says whether there is structure
 SWEEP = "hdbscan sweep"  # rows of one size each
-NULL_COLUMNS = {"permuted": "null_silhouette", "gaussian": "gaussian_silhouette"}  # means over the draws
+NULL_COLUMNS = {"permuted": "null_silhouette", "cloud": "cloud_silhouette"}  # means over the draws
 # What kept results depend on.
 CONSTANTS = [DIMS, MIN_SAMPLES, MIN_SIZES, NEIGHBOURS, SEEDS, SUBSAMPLES, SHARE, NULLS, LABEL_DRAWS]
 KEY = ["method", "space", "k", "parameters", "seed"]
 SCORES = ["coverage", "silhouette", "ch", "db", "ari", "ami", "v", "matched_accuracy"]
 AGAIN = ["stability_seed", "stability_subsample", "null_ami", "noise", "homogeneity", "purity", "largest"]
-CHANCE = ["null_silhouette", "gaussian_silhouette", "ami_last_token", "p", "p_structure"]
+CHANCE = ["null_silhouette", "cloud_silhouette", "ami_last_token", "p", "p_structure"]
 COLUMNS = [*KEY, *SCORES, *AGAIN, *CHANCE, "n", "model", "layer", "pooling", "correction"]
 
 
@@ -131,12 +131,16 @@ def draw_nulls(vectors: Floats, seed: int) -> dict[str, list[Floats]]:
     """Draw vectors (N, dims) without groups, NULLS of each kind.
 
     permuted: the values of each dimension of vectors (N, C) are shuffled over the texts, so that no two dimensions have
-    to do with each other. gaussian: one normal cloud with the same spread in each principal component; for dimensions
-    that have to do with each other do not make groups yet (SigClust, Liu et al. 2008)."""
-    rng, spread = np.random.default_rng((seed, *b"vectors without groups")), project(vectors).std(axis=0)
+    to do with each other. cloud: one cloud with the same spread in each principal component and texts as far from its
+    middle, but in random directions; for dimensions that have to do with each other make no groups yet (as in SigClust,
+    Liu et al. 2008, whose cloud is normal), and neither do a few texts far out."""
+    rng, x = np.random.default_rng((seed, *b"vectors without groups")), project(vectors)
+    spread = x.std(axis=0)
+    radii = np.linalg.norm(x / np.where(spread > 0, spread, 1), axis=1, keepdims=True)  # (N, 1)
+    directions = (normalize(rng.normal(size=x.shape)) for _ in range(NULLS))
     return {
         "permuted": [project(rng.permuted(vectors, axis=0)) for _ in range(NULLS)],
-        "gaussian": [rng.normal(0, spread, (len(vectors), len(spread))) for _ in range(NULLS)],
+        "cloud": [radii * unit * spread for unit in directions],
     }
 
 
@@ -201,22 +205,11 @@ def measure_refound(space: Space, method: str) -> Row:
 
 
 def measure_structure_p(validity: float, nulls: Collection[Sequence[float]]) -> float:
-    """Return how likely one more draw without groups has clusters as valid as these, by the kind of null that makes it
-    likeliest; 1 where there are no two clusters.
-
-    Few draws tell it well where validity has a normal distribution over draws, as SigClust supposes: then the distance
-    from their mean has Student's t. Where no draw differs from the others of its kind, mostly as none has clusters, p
-    is 1 / (1 + draws of all kinds)."""
+    """Return the share of draws without groups, the true one counted in, whose clusters are at least as valid, by the
+    kind of null where it is largest; 1 where there are no two clusters."""
     if not validity:
         return 1.0
-    p = [1 / (1 + sum(map(len, nulls)))]
-    for draws in nulls:
-        above, n = validity - np.mean(draws), len(draws)
-        if error := np.std(draws, ddof=1) * np.sqrt(1 + 1 / n):
-            p.append(float(t.sf(above / error, n - 1)))
-        elif above <= 0:
-            p.append(1.0)
-    return max(p[1:] or p)
+    return max((1 + sum(np.asarray(draws) >= validity)) / (1 + len(draws)) for draws in nulls)
 
 
 def score_sweep(space: Space) -> list[Row]:
@@ -244,7 +237,7 @@ def state_structure(clusters: pd.DataFrame) -> list[str]:
     for model, rows in clusters[clusters["method"] != SWEEP].groupby("model", sort=False):
         by_method = rows.drop_duplicates("method").set_index("method")
         main, others = by_method.loc[MAIN], by_method.drop(index=MAIN)
-        null = np.nanmax([0.0, *main[["null_silhouette", "gaussian_silhouette"]].to_numpy(float)])
+        null = np.nanmax([0.0, *main[["null_silhouette", "cloud_silhouette"]].to_numpy(float)])
         silhouettes = f"silhouette {main['silhouette']:.3f}, in vectors without groups {null:.3f}"
         if not main["p_structure"] < LEVEL:
             said = f"**no structure found**: k-means finds none tighter than in vectors without groups ({silhouettes})"

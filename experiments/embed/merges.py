@@ -1,13 +1,15 @@
 """Which clusters are nearest to each other? The last merges of Ward's method, as a table for the dendrogram."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import linkage
 
-from .clustering import project
+from .clustering import DIMS, project
 from .corrections import Floats
 from .spaces import Site, Spaces
 
@@ -17,10 +19,18 @@ COLUMNS = ["node", "left", "right", "height", "leaves", "size", "label", "share"
 
 def tabulate_merges(spaces: Spaces, sites: Sequence[Site]) -> pd.DataFrame:
     """Return the nodes of each site's dendrogram, COLUMNS: see `list_merges`."""
-    tables = []
-    for site in sites:
-        x, labels = project(spaces.read(site)["test"]), [spaces.labels[k] for k in spaces.targets("test")]
-        tables.append(list_merges(x, labels).assign(model=site.network))
+    labels = [spaces.labels[k] for k in spaces.targets("test")]
+
+    def compute(site: Site) -> pd.DataFrame:
+        return list_merges(project(spaces.read(site)["test"]), labels)
+
+    about = {"leaves": LEAVES, "dimensions": DIMS}
+    tables = [
+        spaces.keep(f"merges-{site.network}", partial(compute, site), site=asdict(site), **about).assign(
+            model=site.network
+        )
+        for site in sites
+    ]
     return pd.concat(tables, ignore_index=True)
 
 

@@ -56,6 +56,7 @@ class Spaces:
     limit: int  # texts of train and of test at most; 0: all
     seed: int
     left_out: list[str] = field(default_factory=list)  # lines on what could not be had
+    recorded: dict[tuple[str, str], Vectors] = field(default_factory=dict)  # by network and split
 
     @cached_property
     def texts(self) -> dict[str, Texts]:
@@ -94,16 +95,29 @@ class Spaces:
             trunk, weights = load_start(self.study)
             networks = {PRETRAINED: Network(trunk.to(device), weights), **networks}
         except InputError as error:
-            self.left_out.append(f"no pretrained network beside the run's: {error}")
+            self.left_out.append(
+                f"no pretrained network beside the run's, which is called fine-tuned all the same: {error}"
+            )
         drawn = f"random, seed {self.seed}: {asdict(config)}"
         return {**networks, RANDOM: Network(draw_random_trunk(config, self.seed).to(device), drawn)}
 
     def vectors(self, network: str, split: str) -> Vectors:
         """Return the vectors of the texts of a split, all poolings and random tokens; recorded once, kept on disk."""
-        chosen, poolings = self.networks[network], (*POOLINGS, *TOKENS)
-        about = {"weights": chosen.weights, "seed": self.seed, "precision": self.study.device.precision}
-        name, sequences = f"{network}-{split}", self.texts[split].sequences
-        return record_vectors(chosen.trunk, sequences, poolings, self.folder, name, about, self.study.device)
+        if (network, split) not in self.recorded:
+            chosen, poolings = self.networks[network], (*POOLINGS, *TOKENS)
+            about = {"weights": chosen.weights, "seed": self.seed, "precision": self.study.device.precision}
+            name, sequences = f"{network}-{split}", self.texts[split].sequences
+            self.recorded[network, split] = record_vectors(
+                chosen.trunk, sequences, poolings, self.folder, name, about, self.study.device
+            )
+        return self.recorded[network, split]
+
+    def remove_vectors(self) -> None:
+        """Remove the vectors from disk, gigabytes of a large network: the tables are kept."""
+        self.recorded.clear()
+        for file in self.folder.glob("*.npy"):
+            file.with_suffix(".json").unlink(missing_ok=True)  # first: it vouches for the array
+            file.unlink()
 
     def read(self, site: Site) -> dict[str, Floats]:
         """Return the corrected vectors, float32 (N, C), by split."""

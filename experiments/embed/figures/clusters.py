@@ -30,7 +30,7 @@ from ..spaces import PRETRAINED, RANDOM, TUNED
 
 WIDTH = 11  # inches
 NETWORKS = {PRETRAINED: (COLOURS[0], "o"), TUNED: (COLOURS[3], "s"), RANDOM: (GREY, "^")}  # colour and mark
-NULL_MARKS = {"permuted": "|", "gaussian": "x"}
+NULL_MARKS = {"permuted": "|", "cloud": "x"}
 SCORES = {  # columns of the scores
     "silhouette": "silhouette",
     "ami": "AMI with the classes",

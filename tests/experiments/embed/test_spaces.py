@@ -24,7 +24,10 @@ def spaces(here, tmp_path):
 
 def test_a_run_from_random_weights_has_no_pretrained_network(spaces):
     assert [*spaces.networks] == [TUNED, RANDOM]
-    assert spaces.left_out == [f"no {PRETRAINED} network beside the run's: runs/one began with random weights"]
+    called = f"which is called {TUNED} all the same"
+    assert spaces.left_out == [
+        f"no {PRETRAINED} network beside the run's, {called}: runs/one began with random weights"
+    ]
 
 
 def test_corrections_are_fitted_on_train_and_applied_to_test(spaces):
