@@ -91,7 +91,7 @@ function nameTopic(data, wanted) {
 function scaleLengths(lengths) {
   const [least, most] = [Math.min(...lengths), Math.max(...lengths)];
   const part = (length) => Math.log(length / least) / (Math.log(most / least) || 1);
-  const shade = (length, theme) => sequential(0.25 + 0.75 * part(length), theme); // the ground of the page is no colour
+  const shade = (length, theme) => sequential(0.4 + 0.6 * part(length), theme); // the ground of the page is no colour
   const steps = [...new Set([0, 0.25, 0.5, 0.75, 1].map((step) => Math.round(least * (most / least) ** step)))];
   const entries = steps.map((step) => ({ name: `${step} tokens`, shape: 0, colour: (theme) => shade(step, theme) }));
   return { entries, of: () => null, colour: (text, theme) => shade(lengths[text], theme), grouped: false, note: "" };

@@ -146,6 +146,16 @@ def test_it_begins_where_most_maps_are_in_the_fine_tuned_network(path):
     assert start == {"network": "fine-tuned", "layer": 4, "pooling": "last", "method": "tsne through the layers"}
 
 
+def test_it_begins_with_t_sne_where_no_map_goes_through_the_layers(documents, coordinates, tmp_path):
+    """Texts are reduced at a pooling that has no maps of all layers."""
+    elsewhere = coordinates["method"].ne("tsne") | coordinates["parameters"].eq("perplexity 30")
+    coordinates = coordinates.assign(pooling=coordinates["pooling"].mask(elsewhere, "mean"))
+    write_map(tmp_path / "x.html", documents, coordinates, make_topics(documents), LABELS, [])
+    data = read_data(tmp_path / "x.html")
+    start = data["maps"][data["start"]]
+    assert (start["network"], start["pooling"], start["method"]) == ("fine-tuned", "mean", "tsne perplexity 30")
+
+
 def test_words_of_topics_stand_in_the_order_of_their_ranks(documents, coordinates, tmp_path):
     topics = make_topics(documents).sample(frac=1, random_state=0)
     topics.loc[topics["cluster"] == "1", "null_npmi"] = np.nan
@@ -187,6 +197,13 @@ def test_two_thousand_long_texts_in_56_maps_take_less_than_3_mb(tmp_path, capsys
     assert data["left_out"].startswith(f"map.html: {line}")
     assert " ".join(capsys.readouterr().out.split()) == data["left_out"]
     assert data["texts"][-1].startswith("2099 ")  # drawn from all of them
+
+
+def test_a_page_that_cannot_be_small_says_so(documents, coordinates, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(embed_page, "MOST_BYTES", 50_000)
+    write_map(tmp_path / "x.html", documents, coordinates, make_topics(documents), LABELS, [])
+    assert max(map(len, read_data(tmp_path / "x.html")["texts"])) == 40
+    assert f"map.html has {(tmp_path / 'x.html').stat().st_size / 1e6:.1f} MB" in capsys.readouterr().out
 
 
 # In a browser
@@ -554,6 +571,10 @@ def test_the_page_fits_a_screen_and_a_phone(path, browser):
             page.locator("#legend button").first.click()
             assert not scrolls(page)[0]
             assert page.evaluate("headgate.scatter.canvas.width === headgate.scatter.canvas.clientWidth")
+    for width, height in ((390, 844), (640, 400)):  # the map can be looked at while the layer is switched
+        with open_page(browser, path.as_uri(), viewport={"width": width, "height": height}) as page:
+            field, layer = page.locator("#field").bounding_box(), page.locator("#layer").bounding_box()
+            assert 0 < layer["y"] + layer["height"] - field["y"] < height
     phone = {"viewport": {"width": 390, "height": 800}, "device_scale_factor": 3}
     with open_page(browser, path.as_uri(), **phone) as page:  # sharp
         assert page.evaluate("headgate.scatter.canvas.width === 3 * headgate.scatter.canvas.clientWidth")
