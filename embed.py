@@ -12,6 +12,7 @@ from typing import Literal
 import pandas as pd
 
 from experiments.embed.clusters import find_clusters
+from experiments.embed.corrections import STANDARD
 from experiments.embed.documents import tabulate_crosstab, tabulate_documents
 from experiments.embed.figures import clusters as of_clusters
 from experiments.embed.figures import maps as of_maps
@@ -37,8 +38,8 @@ from lab.study import open_study
 from model import InputError
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
+WHOLE_PROMPT = "random tokens come from the whole prompt, its template too: they are more alike than those of texts"
 MOST_TEXTS = 5000  # each is compared with each: memory grows with their square
-CORRECTION = "standardise"  # of the vectors that are reduced and clustered: without one, a few dimensions are all
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def main(options: Options) -> int:
     with open_analysis(study.run / "embed", "results", options.resume, device) as folder:
         spaces = Spaces(study, folder / "results", options.texts, options.seed)
         sites = choose_sites(spaces, options)
+        if study.template:
+            spaces.left_out.append(WHOLE_PROMPT)
         tables = measure(spaces, sites)
         write(folder, spaces, sites, tables)
     return 0
@@ -79,9 +82,7 @@ def choose_sites(spaces: Spaces, options: Options) -> list[Site]:
     if not 0 <= layer <= last:
         raise InputError(f"--layer {layer}: expected 0 .. {last - 1}, or {last} after ln_f")
     return [
-        Site(network, layer, options.pooling, CORRECTION)
-        for network in spaces.networks
-        if network in (PRETRAINED, TUNED)
+        Site(network, layer, options.pooling, STANDARD) for network in spaces.networks if network in (PRETRAINED, TUNED)
     ]
 
 

@@ -57,6 +57,14 @@ class Vectors:
         return np.array(np.load(self.files[site], mmap_mode="r")[self.poolings.index(pooling)])
 
 
+def read_sites(trunk: GPT2, batch: Batch, device: Device) -> tuple[Batch, list[Tensor]]:
+    """Return a batch and the residual stream at all S sites, float32 (B, T, C) each, both on the device."""
+    on_device, trace = batch.to(device.device), Trace("resid_pre")
+    with device.autocast():
+        final = trunk(on_device.ids, on_device.lengths, trace=trace)
+    return on_device, [x.float() for x in (*trace.resid_pre, final)]
+
+
 @torch.inference_mode()
 def record_vectors(
     trunk: GPT2,
@@ -83,19 +91,16 @@ def record_vectors(
 
     def pool_batch(batch: Batch) -> tuple[Floats, Floats]:
         """Return vectors (S, poolings, B, C) and norms (S, 2, B)."""
-        on_device, trace = batch.to(device.device), Trace("resid_pre")
-        with device.autocast():
-            final = trunk(on_device.ids, on_device.lengths, trace=trace)
+        on_device, sites = read_sites(trunk, batch, device)
         chosen = drawn[:, batch.index.numpy()]
-        of_sites = [pool_site(x.float(), on_device.lengths, poolings, chosen) for x in (*trace.resid_pre, final)]
-        vectors, norms = (torch.stack(each).cpu().numpy() for each in zip(*of_sites, strict=True))
+        pooled = [pool_site(x, on_device.lengths, poolings, chosen) for x in sites]
+        vectors, norms = (torch.stack(each).cpu().numpy() for each in zip(*pooled, strict=True))
         return vectors, norms
 
     missing = np.flatnonzero(np.isnan(norms[-1, 0]))  # written last
     if len(missing):
-        for batch, (vectors, lengths_of_vectors) in map_texts(
-            pool_batch, [sequences[i] for i in missing.tolist()], device, f"vectors: {name}"
-        ):
+        left = [sequences[i] for i in missing.tolist()]
+        for batch, (vectors, lengths_of_vectors) in map_texts(pool_batch, left, device, f"vectors: {name}"):
             rows = missing[batch.index.numpy()]
             for array, of_site in zip(arrays, vectors, strict=True):
                 array[:, rows] = of_site

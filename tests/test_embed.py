@@ -1,5 +1,6 @@
 """`embed.py` from the command line to its files, on a tiny run."""
 
+import re
 from pathlib import Path
 
 import commands
@@ -71,6 +72,9 @@ def test_all_of_it_lands_in_the_runs_folder_and_a_second_call_computes_nothing(b
     page = (folder / "report.md").read_text(encoding="utf-8")
     assert "python embed.py --device cpu --texts 31 --run two" in page
     assert "no UMAP among the reductions: umap-learn is not installed" in page
+    named = set(re.findall(r"`([\w-]+\.(?:png|html|csv))`", page))
+    assert len(named) > 8
+    assert named <= written
     computing = "sites.measure_place", "reductions.measure", "clusters.cluster", "maps.draw_map", "words.measure_groups"
     for name in computing:
         monkeypatch.setattr(f"experiments.embed.{name}", None)

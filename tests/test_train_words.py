@@ -14,6 +14,7 @@ from small_run import write_corpus, write_shape
 
 import ablate
 import attend
+import embed
 import explain
 import patch
 import probe
@@ -153,6 +154,22 @@ def test_ablation_and_probes_read_it(monkeypatch):
     assert set(probes.loc[probes["property"] == "emotion", "reading"]) == {"last", "mean"}
     assert {path.name for path in Path("runs/one/probe").glob("*.csv")} >= {"lens.csv", "contributions.csv"}
     assert len(pd.read_csv("runs/one/probe/agreement.csv"))  # the same network and texts
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("here")
+def test_vectors_are_those_of_its_prompts_and_words_those_of_its_texts(monkeypatch):
+    monkeypatch.setattr("lab.figures.save", lambda figure, path: path.touch())
+    assert run(monkeypatch, embed, "--run", "one", "--device", "cpu", "--texts", "40") == 0
+    folder = Path("runs/one/embed")
+    sites = pd.read_csv(folder / "sites.csv").query("model == 'fine-tuned' and layer == 3 and pooling == 'last'")
+    assert (sites.loc[sites["correction"] != "without_top", "probe_accuracy"] > 0.9).all()  # 12 dimensions lose one
+    documents = pd.read_csv(folder / "documents.csv")
+    assert set(documents["last_token"]) == {" is"}  # of the prompt
+    assert not documents["text"].str.contains("feeling").any()
+    topics = pd.read_csv(folder / "topics.csv", keep_default_na=False)
+    assert not {"feeling", "text"} & set(topics["word"])
+    assert "random tokens come from the whole prompt" in (folder / "report.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -51,3 +51,4 @@ CORRECTIONS: dict[str, Callable[[Floats], Correction]] = {
     "standardise": standardise,
     "without_top": take_out_top,
 }
+STANDARD = "standardise"  # what is reduced and clustered: without one, a few dimensions are all

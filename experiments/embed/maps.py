@@ -10,7 +10,7 @@ from joblib import delayed
 
 from lab.progress import progress_bar
 
-from .corrections import Floats
+from .corrections import STANDARD, Floats
 from .reductions import (
     DIMS,
     FEWEST,
@@ -30,7 +30,7 @@ def draw_maps(
     spaces: Spaces,
     networks: Sequence[str],
     poolings: Sequence[str] = ("last", "mean_without_first"),
-    correction: str = "standardise",
+    correction: str = STANDARD,
 ) -> pd.DataFrame:
     """Return the maps of all sites of these networks, with the columns of `coordinates`.
 

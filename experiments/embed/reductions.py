@@ -30,11 +30,11 @@ from lab.progress import progress_bar
 
 from . import autoencoders, quality
 from .autoencoders import BETA, encode
+from .clustering import DIMS
 from .corrections import Floats
 from .quality import classify, score_map
 from .spaces import Site, Spaces
 
-DIMS = 50  # of PCA before t-SNE, UMAP and clustering
 PERPLEXITY = 30.0
 LOW_PERPLEXITY, SHARE = 5.0, 100  # beside it: 5, and N / 100 where that is more
 UMAP_NEIGHBOURS, MIN_DIST = 30, 0.1

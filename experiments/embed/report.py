@@ -12,12 +12,13 @@ from lab.report import render
 from lab.stats import LEVEL
 
 from .clusters import MAIN, SWEEP, state_structure
+from .corrections import STANDARD
 from .spaces import Site
 from .topics import CLASS, CLUSTER, NAMES
 from .words import SAME
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
-STANDARD = "standardise"
+SMALL_AMI = 0.05  # below it, clusters have next to nothing to do with the classes
 LEAST_LARGE = 0.3  # an anisotropy above it is called large
 SHOWN_WORDS = 6  # of a cluster
 Row = dict[Hashable, Any]  # of a table
@@ -57,6 +58,7 @@ def report(
         coherence=list_coherence(topics),
         level=LEVEL,
         large=LEAST_LARGE,
+        small=SMALL_AMI,
         same=1 - SAME,
     )
 
@@ -69,7 +71,7 @@ def name_layer(layer: int, last: int) -> str:
 
 def summarise_classes(sites: pd.DataFrame, chosen: Site) -> Row:
     """Return what is read at the chosen place of a network, and the largest AMI over all sites and poolings beside the
-    largest that the same search finds in permuted columns."""
+    largest of permuted classes."""
     standard = sites[(sites["correction"] == STANDARD) & sites["ami"].notna()]
     here = (standard["layer"] == chosen.layer) & (standard["pooling"] == chosen.pooling)
     row: Row = standard[here].iloc[0].to_dict()

@@ -5,8 +5,7 @@ because all vectors share a direction (Ethayarajh 2019, D19-1006). Often a few d
 van Schijndel 2021, 2109.04404), and position 0 has larger values than any other (Sun et al. 2024, 2402.17762).
 
 Classes. A probe and the nearest neighbours say what can be read with labels. Clusters say what stands out without any:
-their agreement with the labels (AMI) is 0 by chance. So it is for columns that were permuted one by one, which keeps
-each dimension as it is and takes away what they have in common.
+their agreement with the labels (AMI) is 0 by chance, and permuted labels show how far from 0 chance goes.
 
 Letters: N texts, C dimensions, K classes."""
 
@@ -31,7 +30,7 @@ from lab.metrics import ranking_metrics
 from lab.progress import progress_bar
 from lab.vectors import POOLINGS
 
-from .clustering import DIMS, cluster, project
+from .clustering import DIMS, PARAMETERS, cluster, project
 from .corrections import CORRECTIONS, Floats
 from .spaces import SPLITS, Site, Spaces
 
@@ -39,6 +38,7 @@ Ints = NDArray[np.integer]
 
 NEIGHBOURS = 15
 STRENGTH = 0.01  # LogisticRegression's C
+LABEL_DRAWS = 19
 WORKERS = 4  # sites in memory at once, at most
 TOKEN = "token"  # a pooling of which there is nothing to classify
 WITHOUT_FIRST = {"mean": "mean_without_first", TOKEN: "token_without_first"}  # the same pooling without position 0
@@ -56,7 +56,7 @@ def tabulate_sites(spaces: Spaces) -> pd.DataFrame:
     Pooling `token` is a random token of each text; it has no classes. `anisotropy_without_first` is that of the same
     pooling without position 0 where there is one, and leaves out texts of one token. Norms are those of the tokens, so
     they stand at correction `none` only. Where a value is not defined, it is NaN."""
-    constants = {"neighbours": NEIGHBOURS, "strength": STRENGTH, "dimensions": DIMS}
+    constants = {"neighbours": NEIGHBOURS, "strength": STRENGTH, "k-means": [DIMS, PARAMETERS["kmeans"], LABEL_DRAWS]}
     tables = [
         spaces.keep(f"sites-{network}", partial(measure_network, spaces, network), **constants)
         for network in spaces.networks
@@ -180,9 +180,8 @@ def probe(train: Floats, test: Floats, y_train: Ints, y_test: Ints, K: int) -> d
 
 
 def score_clusters(x: Floats, targets: Ints, K: int, seed: int) -> dict[str, float]:
-    """Return `ami`, how far K clusters of x (N, C) agree with the classes int (N,), and `null_ami`, the same of
-    columns that were permuted one by one."""
-    permuted = np.random.default_rng((seed, *b"permuted columns")).permuted(x, axis=0)
-    found = [cluster(project(each), "kmeans", K, seed) for each in (x, permuted)]
-    scores = [float(adjusted_mutual_info_score(targets, clusters)) for clusters in found]
-    return dict(zip(("ami", "null_ami"), scores, strict=True))
+    """Return `ami`, how far K clusters of x (N, C) agree with the classes int (N,), and `null_ami`, the largest AMI of
+    LABEL_DRAWS draws in which the classes were dealt out to the texts at random: so p <= 0.05 where AMI is above it."""
+    found, rng = cluster(project(x), "kmeans", K, seed), np.random.default_rng((seed, *b"permuted classes"))
+    nulls = [adjusted_mutual_info_score(rng.permutation(targets), found) for _ in range(LABEL_DRAWS)]
+    return {"ami": float(adjusted_mutual_info_score(targets, found)), "null_ami": float(max(nulls))}

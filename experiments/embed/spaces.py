@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+from data.words import UNREADABLE
 from lab.kept import Identity, read_result, write_result
 from lab.networks import draw_random_trunk, load_start
 from lab.study import Study
@@ -19,7 +21,7 @@ from lab.texts import Texts
 from lab.vectors import POOLINGS, TOKENS, Vectors, record_vectors
 from model import GPT2, InputError
 
-from .corrections import CORRECTIONS, Floats
+from .corrections import CORRECTIONS, ROUNDING, SHARE_OF_TOP, Floats
 
 PRETRAINED, TUNED, RANDOM = "pretrained", "fine-tuned", "random"  # networks, in the order of tables and pictures
 SPLITS = ("train", "test")  # probes and corrections are fitted on train; everything else is measured on test
@@ -58,6 +60,17 @@ class Spaces:
     @cached_property
     def texts(self) -> dict[str, Texts]:
         return {split: self.study.draw_texts(split, self.limit, self.seed) for split in SPLITS}
+
+    @cached_property
+    def stop_words(self) -> frozenset[str]:
+        """Return nltk's English stop words, else scikit-learn's, and say so."""
+        from nltk.corpus import stopwords
+
+        try:
+            return frozenset(stopwords.words("english"))
+        except UNREADABLE:
+            self.left_out.append("nltk has no list of stop words: scikit-learn's is taken; `make words` fetches nltk's")
+            return ENGLISH_STOP_WORDS
 
     def targets(self, split: str) -> NDArray[np.integer]:
         """Return the class numbers, int64 (N,)."""
@@ -101,7 +114,8 @@ class Spaces:
     def identity(self, **more: Any) -> Identity:
         """Return what results depend on, as JSON: networks, texts, classes, seed, and `more`."""
         weights = {name: network.weights for name, network in self.networks.items()}
-        return {**self.study.identity(*self.texts.values()), "networks": weights, "seed": self.seed, **more}
+        about = {"networks": weights, "seed": self.seed, "corrections": [ROUNDING, SHARE_OF_TOP]}
+        return {**self.study.identity(*self.texts.values()), **about, **more}
 
     def keep(self, name: str, compute: Callable[[], pd.DataFrame], **about: Any) -> pd.DataFrame:
         """Return a table that was kept under this name, computed from the same; else compute and keep it.

@@ -12,16 +12,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from sklearn.preprocessing import normalize
 
 from data.batches import Batch
-from data.words import UNREADABLE, forms, words
+from data.words import forms, words
 from lab.device import Device
 from lab.memory import map_texts
 from lab.study import Study
 from lab.texts import Texts
-from model import GPT2, Trace
+from lab.vectors import read_sites
+from model import GPT2
 
 from .corrections import CORRECTIONS, Floats
 from .keywords import (
@@ -58,16 +58,6 @@ class Candidates:
     single: NDArray[np.bool_]  # (V,) which are one word
     counts: csr_matrix  # (N, V)
     occurrences: list[list[tuple[int, tuple[int, ...]]]]  # of each text: the candidate, and its tokens
-
-
-def read_stop_words() -> frozenset[str]:
-    """Return nltk's English stop words, else scikit-learn's."""
-    from nltk.corpus import stopwords
-
-    try:
-        return frozenset(stopwords.words("english"))
-    except UNREADABLE:
-        return ENGLISH_STOP_WORDS
 
 
 def find_candidates(texts: Texts, study: Study, stop_words: frozenset[str]) -> Candidates:
@@ -119,10 +109,7 @@ def average_occurrences(trunk: GPT2, texts: Texts, candidates: Candidates, layer
 
     def read_site(batch: Batch) -> NDArray[np.float32]:
         """Return the stream, (B, T, C)."""
-        on_device, trace = batch.to(device.device), Trace("resid_pre")
-        with device.autocast():
-            final = trunk(on_device.ids, on_device.lengths, trace=trace)
-        stream: NDArray[np.float32] = (*trace.resid_pre, final)[layer].float().cpu().numpy()
+        stream: NDArray[np.float32] = read_sites(trunk, batch, device)[1][layer].cpu().numpy()
         return stream
 
     for batch, x in map_texts(read_site, texts.sequences, device, "words in context"):
@@ -160,16 +147,15 @@ def tabulate_topics(spaces: Spaces, members: pd.DataFrame, sites: Sequence[Site]
     the name of another clustering, which has log-odds alone; `class`, where `cluster` is the class, `model` is empty
     and the vectors are those of the last site; or `lda`, whose topics are no clusters. `npmi` and `diversity` are those
     of the list, or lists, that a word stands in, `null_npmi` that of words drawn by their frequency."""
-    stop_words = read_stop_words()
 
     def compute() -> pd.DataFrame:
-        candidates = find_candidates(spaces.texts["test"], spaces.study, stop_words)
+        candidates = find_candidates(spaces.texts["test"], spaces.study, spaces.stop_words)
         if not candidates.single.any():
             return pd.DataFrame(columns=COLUMNS)
         return judge(list_groupings(spaces, members, sites, candidates), candidates, spaces.seed)
 
     digest = hashlib.sha256(members.to_csv(index=False).encode()).hexdigest()
-    constants = [TOP, PRIOR, DIVERSITY, PASSES, MIN_TEXTS, NULL_DRAWS, sorted(stop_words)]
+    constants = [TOP, PRIOR, DIVERSITY, PASSES, MIN_TEXTS, NULL_DRAWS, sorted(spaces.stop_words)]
     return spaces.keep("topics", compute, members=digest, sites=[asdict(site) for site in sites], constants=constants)
 
 

@@ -27,12 +27,13 @@ from torch import Tensor
 
 from data.batches import Batch
 from data.senses import LEFT, RIGHT, AmbiguousWord, read_senses
-from data.words import word_classes, words
+from data.words import forms, words
 from lab.device import Device
 from lab.memory import map_texts
 from lab.progress import progress_bar
 from lab.texts import Texts
-from model import GPT2, Tokenizer, Trace
+from lab.vectors import read_sites
+from model import GPT2, Tokenizer
 
 from .corrections import Floats
 from .sites import measure_anisotropy, scale_to_unit
@@ -70,7 +71,12 @@ def tabulate_words(spaces: Spaces) -> pd.DataFrame:
     groups = {**find_corpus_words(spaces), **find_ambiguous_words(read_senses(), spaces)}
     drawn = hashlib.sha256(repr(groups).encode()).hexdigest()
     tables = [
-        spaces.keep(f"words-{network}", partial(measure_words, spaces, network, groups), occurrences=drawn, draws=DRAWS)
+        spaces.keep(
+            f"words-{network}",
+            partial(measure_words, spaces, network, groups),
+            occurrences=drawn,
+            constants=[DRAWS, SAME, TIE],
+        )
         for network in spaces.networks
     ]
     return pd.concat(tables, ignore_index=True).reindex(columns=list(COLUMNS))
@@ -79,14 +85,11 @@ def tabulate_words(spaces: Spaces) -> pd.DataFrame:
 def find_corpus_words(spaces: Spaces) -> Groups:
     """Return the words that stand in most texts, 20 at least, and their occurrences, 200 at most, drawn at random.
 
-    Stop words are left out where nltk lists them."""
-    classes, _ = word_classes(())
-    if "stop word" not in classes:
-        spaces.left_out.append("words in context: nltk has no list of stop words, so they are among the words")
+    Stop words are left out."""
     study, texts_of = spaces.study, defaultdict(set)
     for texts in spaces.texts.values():
         for word, occurrence in list_words(texts, study.find_text(texts), study.tokenizer):
-            if word not in classes.get("stop word", ()):
+            if spaces.stop_words.isdisjoint(forms(word)):
                 texts_of[word].add(occurrence)
     frequent = [word for word in texts_of if count_texts(texts_of[word]) >= FEWEST]
     frequent = sorted(frequent, key=lambda word: (-count_texts(texts_of[word]), word))[:MOST_WORDS]
@@ -193,12 +196,10 @@ def record_occurrences(trunk: GPT2, occurrences: Sequence[Occurrence], device: D
 
     def average_words(batch: Batch) -> tuple[list[int], Tensor]:
         """Return the rows of a batch of texts and their vectors (S, rows, C)."""
-        on_device, trace = batch.to(device.device), Trace("resid_pre")
-        with device.autocast():
-            final = trunk(on_device.ids, on_device.lengths, trace=trace)
+        _, sites = read_sites(trunk, batch, device)
         chosen = [(place, row) for place, text in enumerate(batch.index.tolist()) for row in rows[text]]
-        sites = torch.stack([*trace.resid_pre, final]).float()  # (S, B, T, C)
-        averaged = [sites[:, place, list(occurrences[row].tokens)].mean(dim=1) for place, row in chosen]
+        stacked = torch.stack(sites)  # (S, B, T, C)
+        averaged = [stacked[:, place, list(occurrences[row].tokens)].mean(dim=1) for place, row in chosen]
         return [row for _, row in chosen], torch.stack(averaged, dim=1).cpu()
 
     for _, (filled, averaged) in map_texts(average_words, texts, device, "words in context"):

@@ -7,6 +7,10 @@ import pytest
 import torch
 from planted import planted, planted_texts, texts_of
 from planted_spaces import open_spaces
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from experiments.embed import sites
 from experiments.embed.corrections import CORRECTIONS
@@ -76,13 +80,30 @@ def test_effective_rank_counts_directions():
     assert np.isnan(measure_rank(np.zeros((4, 3))))
 
 
-def test_planted_classes_are_found_and_permuted_columns_are_not():
+def test_planted_classes_are_found_and_permuted_ones_are_not():
     (train, y_train), (test, y_test) = make_blobs(), make_blobs(n=90, seed=1)
     scores = score_clusters(test, y_test, 3, 0)
     assert scores["ami"] == pytest.approx(1)
-    assert abs(scores["null_ami"]) < 0.1
+    assert 0 < scores["null_ami"] < 0.1  # the largest of 19, by chance
     assert score_neighbours(train, test, y_train, y_test) == 1
     assert probe(train, test, y_train, y_test, 3) == {"probe_auc": 1, "probe_accuracy": 1}
+
+
+def test_clusters_without_classes_rarely_beat_permuted_classes():
+    """With 19 draws, one search in twenty does."""
+    rng, x = np.random.default_rng(3), make_blobs(n=90)[0]
+    scores = [score_clusters(x, rng.integers(3, size=90), 3, seed) for seed in range(60)]
+    assert sum(each["ami"] > each["null_ami"] for each in scores) <= 8
+
+
+def test_a_probe_is_standardised_by_train_alone():
+    (train, y_train), (test, y_test) = make_blobs(apart=0.3), make_blobs(apart=0.3, n=90, seed=1)
+    test[:, 0] *= 100  # by which its own standardisation would take this dimension out
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200)).fit(train, y_train)
+    auc = roc_auc_score(y_test, pipeline.predict_proba(test), multi_class="ovr")
+    scores = probe(train, test, y_train, y_test, 3)
+    assert scores == pytest.approx({"probe_auc": auc, "probe_accuracy": pipeline.score(test, y_test)})
+    assert 0.4 < scores["probe_auc"] < 0.95
 
 
 def test_classes_that_are_not_in_the_vectors_are_not_found():
@@ -132,6 +153,8 @@ def test_every_network_site_pooling_and_correction_has_a_row(spaces, monkeypatch
         assert a["anisotropy_without_first"] == b["anisotropy_without_first"] == b["anisotropy"] != a["anisotropy"]
     raw = rows.loc[(TUNED, 2, "last")]
     assert raw.loc["none", "probe_auc"] == raw.loc["standardise", "probe_auc"]
+    by_correction = table[~token].pivot(index=["model", "layer", "pooling"], columns="correction", values="probe_auc")
+    assert (by_correction["without_top"] != by_correction["none"]).any()
     vectors = spaces.read(Site(TUNED, 2, "last"))["test"]
     assert raw.loc["none", "anisotropy"] == pytest.approx(measure_anisotropy(vectors))
     norms = spaces.vectors(TUNED, "test").norms[2]

@@ -1,9 +1,13 @@
 """The networks of a run side by side, and what they make of its texts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nltk_files import nltk_files
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from experiments.embed.spaces import PRETRAINED, RANDOM, TUNED, Site, Spaces
 from lab.device import Device
@@ -64,3 +68,30 @@ def test_a_table_is_computed_once_and_again_where_something_changes(spaces, here
     spaces.keep("table", compute, k=4)
     Spaces(spaces.study, tmp_path, limit=17, seed=1).keep("table", compute, k=4)
     assert len(calls) == 4
+
+
+def test_stop_words_are_those_of_nltk_where_it_has_them(spaces, tmp_path, monkeypatch):
+    with nltk_files({"corpora/stopwords/english": "the\nof\n"}, tmp_path / "nltk", monkeypatch):
+        assert spaces.stop_words == {"the", "of"}
+    assert not spaces.left_out
+    other = Spaces(spaces.study, tmp_path, limit=17, seed=0)
+    with nltk_files({}, tmp_path, monkeypatch):
+        assert other.stop_words == ENGLISH_STOP_WORDS
+    assert "nltk has no list of stop words" in other.left_out[0]
+
+
+def test_the_identity_names_texts_networks_seed_and_corrections(spaces, tmp_path, monkeypatch):
+    """Each by itself: all texts are taken, so another seed does not choose others."""
+    whole = Spaces(spaces.study, tmp_path, limit=0, seed=0)
+    about = whole.identity()
+
+    def differ(other):
+        return [name for name, value in other.identity().items() if value != about[name]]
+
+    assert differ(Spaces(spaces.study, tmp_path, limit=17, seed=0)) == ["texts of train", "texts of test"]
+    assert differ(Spaces(spaces.study, tmp_path, limit=0, seed=1)) == ["networks", "seed"]
+    other = Spaces(spaces.study, tmp_path, limit=0, seed=0)
+    other.__dict__["networks"] = {name: replace(each, weights="other") for name, each in whole.networks.items()}
+    assert differ(other) == ["networks"]
+    monkeypatch.setattr("experiments.embed.spaces.SHARE_OF_TOP", 7)
+    assert differ(whole) == ["corrections"]

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from nltk_files import nltk_files
 from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from experiments.embed import keywords
 from experiments.embed.documents import tabulate_crosstab, tabulate_documents
@@ -36,7 +35,6 @@ from experiments.embed.topics import (
     judge,
     list_topics,
     list_words,
-    read_stop_words,
     tabulate_topics,
 )
 from lab.device import Device
@@ -164,13 +162,6 @@ def test_rare_candidates_are_left_out_unless_all_are_rare():
     assert common.single.tolist() == [True, False, True]
     assert common.counts.toarray().tolist() == [[1, 1, 1]] * 3 + [[0, 0, 0]]
     assert count_candidates(texts[2:]).names.tolist() == ["a", "a b", "b", "c"]
-
-
-def test_stop_words_are_those_of_nltk_where_it_has_them(tmp_path, monkeypatch):
-    with nltk_files({"corpora/stopwords/english": "the\nof\n"}, tmp_path / "nltk", monkeypatch):
-        assert read_stop_words() == {"the", "of"}
-    with nltk_files({}, tmp_path, monkeypatch):
-        assert read_stop_words() == ENGLISH_STOP_WORDS
 
 
 @pytest.fixture
