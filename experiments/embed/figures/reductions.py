@@ -66,8 +66,8 @@ def draw_reductions(
             "Beside each score, in brackets: the same method on permuted columns, which have no structure. Trust, "
             "cont.: trustworthiness and continuity at 15 neighbours; recall: share of the 15 nearest texts kept; "
             f"class: accuracy of the 15 nearest texts, {write_number(scores['class_knn_full'].max())} in all "
-            "dimensions. R²: share of the variance that can be restored. Distances between groups and their sizes mean "
-            "nothing in t-SNE and UMAP."
+            "dimensions. R²: share of the variance that can be restored, of the texts that the method was fitted on. "
+            "Distances between groups and their sizes mean nothing in t-SNE and UMAP."
         )
         add_heading(figure, about, caption)
         save_twice(figure, folder, f"reductions-{network}")

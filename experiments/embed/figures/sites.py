@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from lab.figures import STYLE, add_heading, save_twice
 
 from ..clustering import DIMS
-from ..sites import TOKEN
+from ..corrections import STANDARD
+from ..sites import LABEL_DRAWS, TOKEN
 from .names import NETWORKS, POOLINGS, name_layer
 
 WIDTH = 10.5  # inches of a picture, so that it can be read at 1,000 pixels
@@ -29,9 +30,9 @@ def draw_classes(folder: Path, sites: pd.DataFrame, title: str) -> None:
     grid = figure.subplots(2, len(SHOWN), sharex=True, sharey="row")
     for (above, below), pooling in zip(grid.T, SHOWN, strict=True):
         of_pooling = sites[sites["pooling"] == pooling]
-        null = of_pooling.groupby("layer")["null_ami"].agg(["min", "max"])
-        above.fill_between(null.index, null["min"], null["max"], color="#BBBBBB", label="columns permuted")
-        rows = of_pooling[of_pooling["correction"] == "standardise"]
+        rows = of_pooling[of_pooling["correction"] == STANDARD]
+        null = rows.groupby("layer")["null_ami"].max()
+        above.fill_between(null.index, 0, null, color="#BBBBBB", label="classes permuted")
         draw_networks(above, rows, "ami")
         draw_networks(below, rows, "probe_auc")
         below.axhline(0.5, color="black", linestyle=":", linewidth=1.2, label="AUC of chance")
@@ -42,9 +43,9 @@ def draw_classes(folder: Path, sites: pd.DataFrame, title: str) -> None:
     add_legend(figure, [grid[0, 0], grid[1, 0]])
     caption = (
         f"Vectors are standardised. Clusters: k-means with as many clusters as classes, in {DIMS} principal "
-        "components of the test texts; AMI is 0 by chance and 1 for the classes themselves. Grey: of permuted columns, "
-        "the range over all networks and corrections. Probe: logistic regression on train, measured on test. Layer 0 "
-        "is the sum of the embeddings."
+        "components of the test texts; AMI is 0 by chance and 1 for the classes themselves. Grey: of permuted "
+        f"classes, at most, in {LABEL_DRAWS} draws for each network. Probe: logistic regression on train, measured on "
+        "test. Layer 0 is the sum of the embeddings."
     )
     add_heading(figure, f"{title}\nwhat stands out without labels, and what can be read with them", caption)
     save_twice(figure, folder, "classes")
