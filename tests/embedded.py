@@ -10,8 +10,8 @@ NETWORKS = ("pretrained", "fine-tuned")
 POOLINGS = ("last", "mean_without_first")
 CORRECTION = "standardise"
 CLUSTERINGS = ("kmeans", "hdbscan")
-TSNE = ("tsne", "perplexity 30")
-OTHERS = (("pca", ""), ("mds", ""), ("tsne", "perplexity 5"))  # maps at the chosen place alone
+TSNE = ("tsne", "through the layers")
+OTHERS = (("pca", ""), ("mds", ""), ("tsne", "perplexity 30"))  # maps at the chosen place alone
 CHOSEN = ("last", 4)  # pooling and layer
 WORDS = {
     "anger": ("annoyed", "furious", "rude", "hateful", "bitter"),

@@ -98,7 +98,7 @@ def check_places(tables):
             ("pretrained", 3, "last"),
             ("fine-tuned", 3, "last"),
         }
-    maps = coordinates[coordinates["parameters"].str.contains("from the layer before")]
+    maps = coordinates[coordinates["parameters"].str.contains("through the layers")]
     places = maps.groupby(["model", "layer", "pooling"])["index"].nunique()
     assert len(places) == 2 * 4 * 2
     assert set(places) == {len(tables["documents"])}

@@ -23,7 +23,7 @@ from .reductions import (
 )
 from .spaces import Site, Spaces
 
-PARAMETERS = f"perplexity {PERPLEXITY:g}, from the layer before"
+PARAMETERS = "through the layers"
 
 
 def draw_maps(
@@ -36,7 +36,11 @@ def draw_maps(
 
     Those of a layer are kept when they are done."""
     lines = [(network, pooling) for network in networks for pooling in poolings]
-    about = {"lines": [list(line) for line in lines], "correction": correction, "constants": [DIMS, PERPLEXITY]}
+    about = {
+        "lines": [list(line) for line in lines],
+        "correction": correction,
+        "constants": [DIMS, PERPLEXITY, PARAMETERS],
+    }
     tables: list[pd.DataFrame] = []
     with progress_bar("layers") as bar:
         task = bar.add_task("maps by t-SNE", total=spaces.n_sites, note="")

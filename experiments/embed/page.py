@@ -38,7 +38,7 @@ def write_map(
     labels: Sequence[str],
     about: Sequence[str],
 ) -> None:
-    """Write the page, below 3 MB, whole or not at all; print what it leaves out.
+    """Write the page, whole or not at all; print what it leaves out to stay below 3 MB, and where it does not.
 
     documents: `split,index,text,label,predicted,last_token,length`, and clusters as CLUSTERS names them; -1 is noise.
     coordinates: one map at least, `model,layer,pooling,method,parameters,index,x,y`. topics: `grouping,model,cluster,
@@ -61,7 +61,10 @@ def write_map(
     data["left_out"] = describe_left_out(documents, chosen, most)
     if data["left_out"]:
         console.print(data["left_out"])
-    write_text(path, render_map(data))
+    page = render_map(data)
+    if (size := len(page.encode())) > MOST_BYTES:
+        console.print(f"map.html has {size / 1e6:.1f} MB and may open slowly: so many are the maps")
+    write_text(path, page)
 
 
 def render_map(data: dict[str, Any]) -> str:
@@ -141,14 +144,14 @@ def pack_places(places: np.ndarray) -> str:
 
 
 def choose_start(maps: Sequence[dict[str, Any]]) -> int:
-    """Return the number of the first map to show: where most maps are, fine-tuned before pretrained, by the method that
-    has most. Clusters and other reductions were made at that place."""
+    """Return the number of the first map to show: where most maps are, fine-tuned before pretrained, by t-SNE, with the
+    parameters that most maps have. Where most maps are, all methods were run: there clusters were looked for, too."""
     places = Counter((each["network"], each["layer"], each["pooling"]) for each in maps)
     methods = Counter(each["method"] for each in maps)
 
-    def rank(number: int) -> tuple[int, bool, int]:
-        network, method = maps[number]["network"], maps[number]["method"]
-        return places[network, maps[number]["layer"], maps[number]["pooling"]], network == TUNED, methods[method]
+    def rank(number: int) -> tuple[int, bool, bool, int]:
+        network, layer, pooling, method = (maps[number][name] for name in ("network", "layer", "pooling", "method"))
+        return places[network, layer, pooling], network == TUNED, method.startswith("tsne"), methods[method]
 
     return max(range(len(maps)), key=rank)
 

@@ -5,6 +5,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill as wrapped
+from textwrap import shorten
 
 import numpy as np
 import pandas as pd
@@ -14,22 +15,22 @@ from matplotlib.ticker import MaxNLocator
 from scipy.cluster.hierarchy import dendrogram
 
 from lab.figures import (
-    CELL,
     COLOURS,
     GREY,
+    NUMBER,
     STYLE,
     UNSIGNED,
     add_heading,
     draw_heat_map,
+    draw_scale,
     save_twice,
 )
 
 from ..clustering import METHODS
 from ..clusters import NULL_COLUMNS, SWEEP
-from ..spaces import PRETRAINED, RANDOM, TUNED
+from .names import NETWORKS
 
 WIDTH = 11  # inches
-NETWORKS = {PRETRAINED: (COLOURS[0], "o"), TUNED: (COLOURS[3], "s"), RANDOM: (GREY, "^")}  # colour and mark
 NULL_MARKS = {"permuted": "|", "cloud": "x"}
 SCORES = {  # columns of the scores
     "silhouette": "silhouette",
@@ -38,28 +39,29 @@ SCORES = {  # columns of the scores
     "stability_subsample": "stability",
 }
 SWEPT = {"k": "clusters", "coverage": "texts in clusters", "silhouette": "silhouette", "ami": "AMI with the classes"}
-MOST_CLUSTERS = 20  # of a heat map
+MOST_CLUSTERS = 30  # of a heat map
 
 
 @STYLE
 def draw_crosstab(folder: Path, crosstab: pd.DataFrame, title: str) -> None:
-    """Draw the share of each class in each cluster by k-means, a panel for each network."""
-    rows = crosstab[(crosstab["method"] == "kmeans") & (crosstab["cluster"] < MOST_CLUSTERS)]
-    panels = dict(list(rows.groupby("model", sort=False)))
-    labels = list(rows["class"].unique())
-    cell = min(CELL, (WIDTH / len(panels) - 2.6) / len(labels))
-    n_clusters = rows["cluster"].nunique()
-    figure = Figure(figsize=(WIDTH, max(cell, 0.36) * n_clusters + 2.4), layout="constrained")
-    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    """Draw the share of each class in each cluster by k-means, a panel for each network: side by side, or one below the
+    other where classes are so many that numbers have no room."""
+    of_kmeans = crosstab[crosstab["method"] == "kmeans"]
+    rows = of_kmeans[of_kmeans["cluster"] < MOST_CLUSTERS]
+    panels, labels = dict(list(rows.groupby("model", sort=False))), list(rows["class"].unique())
+    shape, height, cell = (1, len(panels)), 0.5 * rows["cluster"].nunique(), (WIDTH / len(panels) - 2.6) / len(labels)
+    if stacked := cell < NUMBER:
+        shape, height, cell = (len(panels), 1), 0.2 * len(rows) / len(labels), (WIDTH - 4) / len(labels)
+    figure = Figure(figsize=(WIDTH, height + 2.4), layout="constrained")
+    grid = list(figure.subplots(*shape, squeeze=False, sharex=stacked).flat)
     for axes, (model, of_model) in zip(grid, panels.items(), strict=True):
-        shares = of_model.pivot(index="cluster", columns="class", values="share")[labels]
-        sizes, names = of_model.groupby("cluster")["n"].sum(), of_model.groupby("cluster")["name"].first()
-        draw_heat_map(axes, shares, UNSIGNED, 1, cell)
-        about = [f"{wrapped(names[i], 26)}\n{sizes[i]} texts" for i in shares.index]
-        axes.set_yticks(range(len(shares)), about, fontsize=9)
-        axes.set_xticks(range(len(labels)), labels, fontsize=9, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_title(str(model))
-    caption = (
+        draw_shares(axes, of_model, labels, cell, stacked)
+        axes.set_title(model)
+    if stacked:
+        draw_scale(figure, grid, "share of the cluster's texts")
+    n_clusters = of_kmeans["cluster"].nunique()
+    largest = f"The {MOST_CLUSTERS} largest of {n_clusters} clusters. " if n_clusters > MOST_CLUSTERS else ""
+    caption = largest + (
         "A cell is the share of a cluster's texts that have the class; each row sums to 1. Names are the three words "
         "with the highest log-odds against all other texts. Clusters that have nothing to do with the classes have "
         "rows alike."
@@ -68,18 +70,33 @@ def draw_crosstab(folder: Path, crosstab: pd.DataFrame, title: str) -> None:
     save_twice(figure, folder, "crosstab")
 
 
+def draw_shares(axes: Axes, rows: pd.DataFrame, labels: Sequence[str], cell: float, short: bool) -> None:
+    """Draw clusters by classes, each cell so many inches wide; `short` names take one line."""
+    shares = rows.pivot(index="cluster", columns="class", values="share")[labels]
+    sizes, names = rows.groupby("cluster")["n"].sum(), rows.groupby("cluster")["name"].first()
+    draw_heat_map(axes, shares, UNSIGNED, 1, cell)
+    lines = [f"{shorten(names[i], 44, placeholder='…')}, {sizes[i]} texts" for i in shares.index]
+    if not short:
+        lines = [f"{wrapped(names[i], 26)}\n{sizes[i]} texts" for i in shares.index]
+    axes.set_aspect("auto")
+    axes.set_yticks(range(len(shares)), lines, fontsize=8 if short else 9)
+    axes.set_xticks(range(len(labels)), labels, fontsize=9, rotation=45, ha="right", rotation_mode="anchor")
+
+
 @STYLE
 def draw_dendrogram(folder: Path, merges: pd.DataFrame, k: int, title: str) -> None:
-    """Draw the dendrogram of each network, a colour for each of k clusters; merges: as `merges.py` lists them."""
+    """Draw the dendrogram of each network, cut into k clusters; merges: as `merges.py` lists them."""
     panels = dict(list(merges.groupby("model", sort=False)))
     n_leaves = max((nodes["leaves"] == 1).sum() for nodes in panels.values())
+    n_clusters = min(k, n_leaves)
     figure = Figure(figsize=(WIDTH, 0.21 * n_leaves + 2), layout="constrained")
     for axes, (model, nodes) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         draw_tree(axes, nodes.set_index("node"), k)
         axes.set(title=str(model), xlabel="distance of what is joined (Ward)")
     caption = (
-        f"The last merges by Ward's method; a leaf is a group of texts that are joined already, with its most frequent "
-        f"class. Cut into {k} clusters, each in its colour; grey: joins them. Heights of two networks do not compare."
+        "The last merges by Ward's method; a leaf is a group of texts that are joined already, with its most frequent "
+        f"class, behind the number of its cluster: there are {n_clusters}, in {min(n_clusters, len(COLOURS))} colours; "
+        "grey: joins them. Heights of two networks do not compare."
     )
     add_heading(figure, f"{title}\nwhich groups of texts are nearest to each other", caption)
     save_twice(figure, folder, "dendrogram")
@@ -88,39 +105,47 @@ def draw_dendrogram(folder: Path, merges: pd.DataFrame, k: int, title: str) -> N
 def draw_tree(axes: Axes, nodes: pd.DataFrame, k: int) -> None:
     """Draw one dendrogram from left (the root) to right."""
     leaves, joins = nodes[nodes["left"].isna()], nodes[nodes["left"].notna()]
-    colours = colour_nodes(nodes, k)
-    names = [f"{label} {share:.0%} of {size}" for label, share, size in leaves[["label", "share", "size"]].to_numpy()]
-    places = np.zeros(1, dtype=int)
+    clusters = number_clusters(nodes, k)
+    colours = {node: COLOURS[(cluster - 1) % len(COLOURS)] if cluster else GREY for node, cluster in clusters.items()}
+    names = [
+        f"{clusters[int(node)]}: {label} {share:.0%} of {size}"
+        for node, label, share, size in leaves[["label", "share", "size"]].itertuples()
+    ]
+    order, places = [0], np.array([5])
     if len(joins):
         table = joins[["left", "right", "height", "leaves"]].to_numpy(float)
         tree = dendrogram(table, no_plot=True, link_color_func=lambda node: colours[node])
         for y, x, colour in zip(tree["icoord"], tree["dcoord"], tree["color_list"], strict=True):
             axes.plot(x, y, color=colour, linewidth=1.4)
-        names, places = [names[int(i)] for i in tree["ivl"]], 10 * np.arange(len(leaves)) + 5
-    axes.set_yticks(places, names, fontsize=8)
+        order, places = [int(i) for i in tree["ivl"]], 10 * np.arange(len(leaves)) + 5
+    ends = [colours[i] for i in order]  # a cluster of one leaf has no line but this
+    axes.scatter(np.zeros(len(order)), places, c=ends, marker="s", s=26, clip_on=False, zorder=3)
+    axes.set_yticks(places, [names[i] for i in order], fontsize=8)
     axes.yaxis.tick_right()
     axes.set_xlim(nodes["height"].max() * 1.03 or 1, 0)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=6)
     axes.spines[["left", "right"]].set_visible(False)
     axes.grid(axis="y", visible=False)
 
 
-def colour_nodes(nodes: pd.DataFrame, k: int) -> dict[int, str]:
-    """Return the colour of each node: one for each of k clusters, grey above the cut. nodes: by number, as `merges.py`
-    lists them; the last one is the root."""
-    pairs = nodes[["left", "right"]].dropna().astype(int)
+def number_clusters(nodes: pd.DataFrame, k: int) -> dict[int, int]:
+    """Return the cluster of each node: 1 .. k from top to bottom of the picture, 0 above the cut.
+
+    nodes: by number, as `merges.py` lists them; the last one is the root."""
+    pairs = nodes[["right", "left"]].dropna().astype(int)  # the left one is drawn below
     joined = dict(zip(pairs.index.tolist(), pairs.to_numpy().tolist(), strict=True))
-    tops = {len(nodes) - 1}
+    tops = [len(nodes) - 1]
     while len(tops) < k and max(tops) in joined:  # the highest has the largest number
-        tops = (tops - {max(tops)}) | set(joined[max(tops)])
-    colours = dict.fromkeys(range(len(nodes)), GREY)
-    for i, top in enumerate(sorted(tops)):
+        at = tops.index(max(tops))
+        tops[at : at + 1] = joined[tops[at]]
+    clusters = dict.fromkeys(range(len(nodes)), 0)
+    for cluster, top in enumerate(tops, 1):
         below = [top]
         while below:
             node = below.pop()
-            colours[node] = COLOURS[i % len(COLOURS)]
+            clusters[node] = cluster
             below += joined.get(node, ())
-    return colours
+    return clusters
 
 
 @STYLE
@@ -150,8 +175,8 @@ def draw_scores(folder: Path, clusters: pd.DataFrame, title: str) -> None:
     figure.legend(list(marks.values()), list(marks), loc="outside right upper", fontsize=9)
     caption = (
         "Silhouette: of the texts in clusters; no mark where there are no two. AMI: 0 by chance, 1 for the same "
-        "groups; noise counts as one class. Stability: adjusted Rand index between 80 % subsamples. Permuted and "
-        "gaussian vectors have no groups; their marks are means over draws."
+        "groups; noise counts as one class. Stability: adjusted Rand index between 80 % subsamples. Permuted "
+        "vectors and those of one cloud have no groups; marks are means over the draws with two clusters at least."
     )
     add_heading(figure, f"{title}\nclusters by six methods, beside chance", caption)
     save_twice(figure, folder, "clusters")

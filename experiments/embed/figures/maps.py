@@ -1,4 +1,4 @@
-"""The same texts from layer to layer: t-SNE at every site, one network above the other.
+"""The same texts from layer to layer: t-SNE at the sites, one network above the other.
 
 `title` names the run and its texts."""
 
@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 from lab.figures import STYLE, add_heading, save_twice
 
+from ..reductions import PERPLEXITY
+from .names import name_layer, name_vectors
 from .reductions import add_classes, draw_points
 
 SHOWN = 8  # layers at most
@@ -28,8 +30,8 @@ def draw_layers(
 ) -> None:
     """Draw the maps of one pooling, a row for each network; classes: that of each text, by its index."""
     rows = maps[maps["pooling"] == pooling]
-    networks, n_layers = list(rows["model"].unique()), rows["layer"].max() + 1
-    shown = np.unique(np.linspace(0, n_layers - 1, min(n_layers, SHOWN)).round().astype(int))
+    networks, last = list(rows["model"].unique()), rows["layer"].max()
+    shown = np.unique(np.linspace(0, last, min(last + 1, SHOWN)).round().astype(int))
     figure = Figure(figsize=(CELL * len(shown) + 1.8, CELL * len(networks) + 1.5), layout="constrained")
     grid = figure.subplots(len(networks), len(shown), squeeze=False)
     for of_network, network in zip(grid, networks, strict=True):
@@ -38,12 +40,12 @@ def draw_layers(
             draw_points(axes, points, classes, labels, size=3)
         of_network[0].set_ylabel(network)
     for axes, layer in zip(grid[0], shown, strict=True):
-        axes.set_title("after ln_f" if layer == n_layers - 1 else f"layer {layer}", fontsize=10)
+        axes.set_title(name_layer(layer, last), fontsize=10)
     add_classes(figure, labels)
-    place = f"{pooling}, {rows['correction'].iloc[0]}".replace("_", " ")
     caption = (
-        f"{rows['parameters'].iloc[0].split(',')[0].capitalize()}. Each map starts from that of the layer before. "
-        "Distances between groups and their sizes mean nothing in t-SNE."
+        f"Perplexity {PERPLEXITY:g}, less where fewer than {3 * PERPLEXITY + 1:g} texts differ. Each map starts from "
+        "that of the layer before. Distances between groups and their sizes mean nothing in t-SNE."
     )
-    add_heading(figure, f"{title}\nt-SNE of the same texts at every layer: {place}", caption)
+    at = "at some layers" if len(shown) <= last else "at every layer"
+    add_heading(figure, f"{title}\nt-SNE of the same texts {at}: {name_vectors(rows)}", caption)
     save_twice(figure, folder, "maps")

@@ -14,6 +14,8 @@ from matplotlib.lines import Line2D
 
 from lab.figures import COLOURS, STYLE, add_heading, make_panels, save_twice
 
+from .names import NETWORKS, name_layer, name_vectors
+
 NAMES = {
     "pca": "PCA",
     "random_projection": "random projection",
@@ -58,13 +60,14 @@ def draw_reductions(
             draw_points(axes, points, classes, labels)
             axes.set_title(describe_map(row), fontsize=9)
         add_classes(figure, labels)
-        about = f"{title}\n{network} network, {name_place(scores)}: the same texts reduced by each method"
+        place = f"{name_layer(scores['layer'].iloc[0], coordinates['layer'].max())}, {name_vectors(scores)}"
+        about = f"{title}\n{network} network, {place}: the same texts reduced by each method"
         caption = (
             "Beside each score, in brackets: the same method on permuted columns, which have no structure. Trust, "
             "cont.: trustworthiness and continuity at 15 neighbours; recall: share of the 15 nearest texts kept; "
             f"class: accuracy of the 15 nearest texts, {write_number(scores['class_knn_full'].max())} in all "
-            "dimensions. R²: share of the variance that can be restored. Distances between groups and their sizes mean "
-            "nothing in t-SNE and UMAP."
+            "dimensions. R²: share of the variance that can be restored, of the texts that the method was fitted on. "
+            "Distances between groups and their sizes mean nothing in t-SNE and UMAP."
         )
         add_heading(figure, about, caption)
         save_twice(figure, folder, f"reductions-{network}")
@@ -113,12 +116,6 @@ def write_number(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.2f}"
 
 
-def name_place(rows: pd.DataFrame) -> str:
-    """Return where in the network the vectors of these rows are, and their correction."""
-    layer, pooling, correction = rows[["layer", "pooling", "correction"]].iloc[0]
-    return f"layer {layer}, {pooling}, {correction}".replace("_", " ")
-
-
 @STYLE
 def draw_quality(folder: Path, reductions: pd.DataFrame, title: str) -> None:
     """Draw the scores of all methods as bars, a colour for each network, with a mark where the null is."""
@@ -127,18 +124,19 @@ def draw_quality(folder: Path, reductions: pd.DataFrame, title: str) -> None:
     figure = Figure(figsize=(WIDTH, 0.22 * len(methods) * len(networks) + 2.6), layout="constrained")
     grid = list(figure.subplots(1, len(SCORES), sharey=True))
     for axes, (score, heading) in zip(grid, SCORES.items(), strict=True):
-        for k, (network, rows) in enumerate(reductions.groupby("model", sort=False)):
-            height = 0.8 / len(networks)
+        for k, network in enumerate(networks):
+            rows = reductions[reductions["model"] == network]
+            height, (colour, _) = 0.8 / len(networks), NETWORKS[network]
             y = (
                 np.array([methods.index(name_method(row)) for row in rows.to_dict("records")])
                 + (k + 0.5) * height
                 - 0.4
             )
-            axes.barh(y, rows[score], height * 0.9, color=COLOURS[k], label=str(network))
+            axes.barh(y, rows[score], height * 0.9, color=colour, label=network)
             axes.plot(rows[f"null_{score}"], y, "|", color="black", markersize=9, markeredgewidth=2, label="null")
             if score == "class_knn":
                 full = rows["class_knn_full"].max()
-                axes.axvline(full, color=COLOURS[k], linestyle=":", label=f"{network},\nall dimensions")
+                axes.axvline(full, color=colour, linestyle=":", label=f"{network},\nall dimensions")
         axes.set_title(heading, fontsize=10)
         axes.set_xlim(min(0, axes.get_xlim()[0]), 1)
         axes.grid(axis="y", visible=False)
@@ -150,7 +148,8 @@ def draw_quality(folder: Path, reductions: pd.DataFrame, title: str) -> None:
         "Bars: what is left of the space in each map. Black marks: the same method on permuted columns, which have no "
         "structure: what is not beyond them is the method's, not the texts'."
     )
-    add_heading(figure, f"{title}\nscores of the reductions, {name_place(reductions)}", caption)
+    place = f"layer {reductions['layer'].iloc[0]}, {name_vectors(reductions)}"
+    add_heading(figure, f"{title}\nscores of the reductions, {place}", caption)
     save_twice(figure, folder, "quality")
 
 

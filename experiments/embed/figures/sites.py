@@ -9,17 +9,16 @@ from textwrap import fill as wrapped
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from lab.figures import COLOURS, GREY, STYLE, add_heading, save_twice
+from lab.figures import STYLE, add_heading, save_twice
 
 from ..clustering import DIMS
-from ..sites import TOKEN
-from ..spaces import PRETRAINED, RANDOM, TUNED
+from ..corrections import STANDARD
+from ..sites import LABEL_DRAWS, TOKEN
+from .names import NETWORKS, POOLINGS, name_layer
 
 WIDTH = 10.5  # inches of a picture, so that it can be read at 1,000 pixels
-NETWORKS = {PRETRAINED: (COLOURS[0], "o"), TUNED: (COLOURS[3], "s"), RANDOM: (GREY, "^")}  # colour and mark
-SHOWN = {"last": "last token", "mean_without_first": "mean without the first token"}  # poolings
+SHOWN = ("last", "mean_without_first")  # poolings
 
 
 @STYLE
@@ -29,24 +28,24 @@ def draw_classes(folder: Path, sites: pd.DataFrame, title: str) -> None:
     sites: see `tabulate_sites`."""
     figure = Figure(figsize=(WIDTH, 6.9), layout="constrained")
     grid = figure.subplots(2, len(SHOWN), sharex=True, sharey="row")
-    for (above, below), (pooling, shown) in zip(grid.T, SHOWN.items(), strict=True):
+    for (above, below), pooling in zip(grid.T, SHOWN, strict=True):
         of_pooling = sites[sites["pooling"] == pooling]
-        null = of_pooling.groupby("layer")["null_ami"].agg(["min", "max"])
-        above.fill_between(null.index, null["min"], null["max"], color="#BBBBBB", label="columns permuted")
-        rows = of_pooling[of_pooling["correction"] == "standardise"]
+        rows = of_pooling[of_pooling["correction"] == STANDARD]
+        null = rows.groupby("layer")["null_ami"].max()
+        above.fill_between(null.index, 0, null, color="#BBBBBB", label="classes permuted")
         draw_networks(above, rows, "ami")
         draw_networks(below, rows, "probe_auc")
         below.axhline(0.5, color="black", linestyle=":", linewidth=1.2, label="AUC of chance")
-        above.set_title(shown)
+        above.set_title(POOLINGS[pooling])
         name_layers(below, sites)
     grid[0, 0].set_ylabel("clusters: AMI with the classes")
     grid[1, 0].set_ylabel("probe: macro ROC AUC")
     add_legend(figure, [grid[0, 0], grid[1, 0]])
     caption = (
         f"Vectors are standardised. Clusters: k-means with as many clusters as classes, in {DIMS} principal "
-        "components of the test texts; AMI is 0 by chance and 1 for the classes themselves. Grey: of permuted columns, "
-        "the range over all networks and corrections. Probe: logistic regression on train, measured on test. Layer 0 "
-        "is the sum of the embeddings."
+        "components of the test texts; AMI is 0 by chance and 1 for the classes themselves. Grey: of permuted "
+        f"classes, at most, in {LABEL_DRAWS} draws for each network. Probe: logistic regression on train, measured on "
+        "test. Layer 0 is the sum of the embeddings."
     )
     add_heading(figure, f"{title}\nwhat stands out without labels, and what can be read with them", caption)
     save_twice(figure, folder, "classes")
@@ -98,11 +97,11 @@ def draw_networks(axes: Axes, rows: pd.DataFrame, column: str, label: str = "{}"
 
 
 def name_layers(axes: Axes, sites: pd.DataFrame) -> None:
-    """Write the layers below a panel; the last one is ln_f."""
+    """Write the layers below a panel; of many, some and the last two."""
     last = sites["layer"].max()
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.set_xticks([*range(0, last, max(1, -(-last // 8))), last])
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda layer, _: "ln_f" if layer == last else f"{layer:.0f}"))
+    shown = [*range(0, last - 1, max(1, -(-last // 8))), last - 1, last]
+    names = [name_layer(layer, last).removeprefix("layer ").replace(" ", "\n") for layer in shown]
+    axes.set_xticks(shown, names)
     axes.set_xlabel("layer")
 
 

@@ -6,6 +6,7 @@
 //   of(text)        the number of its entry, null where texts are not in groups
 //   colour(text, theme)
 //   grouped         whether the entries are groups, or steps of a scale
+// markClass(k)                {shape, colour(theme)} of class k
 // findTopics(data, wanted)    the lists of words of a group, one of each method
 // spell(name)                 a name of a table as people write it: "t-SNE perplexity 30"
 // namePooling(name)
@@ -14,6 +15,7 @@ import { showToken } from "./tokens.js";
 import { classColour, sequential } from "./colours.js";
 
 const COLOURS = 8; // of classes; the next eight have another shape
+const GREY = { shape: 0, colour: (theme) => classColour(COLOURS, theme) };
 const MOST_TOKENS = 12;
 const POOLINGS = { last: "last token", mean: "mean of all tokens", mean_without_first: "mean without the first token" };
 
@@ -26,14 +28,19 @@ export function namePooling(name) {
   return POOLINGS[name] ?? spell(name);
 }
 
+export function markClass(k) {
+  return { shape: Math.floor(k / COLOURS), colour: (theme) => classColour(k % COLOURS, theme) };
+}
+
 export function findTopics(data, wanted) {
   return data.topics.filter((topic) => Object.keys(wanted).every((name) => topic[name] === wanted[name]));
 }
 
 export function buildColouring(data, name, network) {
-  const classes = { nameOf: (k) => data.labels[k], wanted: (k) => ({ grouping: "class", cluster: data.labels[k] }) };
-  if (name === "label") return groupTexts(data.label, classes);
-  if (name === "prediction") return groupTexts(data.predicted, classes);
+  const nameOf = (k) => data.labels[k];
+  const wanted = (k) => ({ grouping: "class", cluster: data.labels[k] });
+  if (name === "label") return groupTexts(data.label, { nameOf, wanted });
+  if (name === "prediction") return groupTexts(data.predicted, { nameOf }); // the words are of labels
   if (name === "right or wrong") {
     const of = data.label.map((label, text) => (label === data.predicted[text] ? 0 : 1));
     return groupTexts(of, { nameOf: (k) => ["right", "wrong"][k], colour: (k) => [5, 4][k] });
@@ -49,8 +56,7 @@ function groupTexts(of, { nameOf, colour = (k) => k, wanted = () => null, rest =
   const entries = numbers.map((k) => ({
     name: k < 0 ? rest : nameOf(k),
     count: counts.get(k),
-    shape: k < 0 ? 0 : Math.floor(colour(k) / COLOURS),
-    colour: (theme) => classColour(k < 0 ? COLOURS : colour(k) % COLOURS, theme),
+    ...(k < 0 ? GREY : markClass(colour(k))),
     wanted: k < 0 ? null : wanted(k),
   }));
   const entryOf = of.map((k) => numbers.indexOf(k));
@@ -85,7 +91,7 @@ function nameTopic(data, wanted) {
 function scaleLengths(lengths) {
   const [least, most] = [Math.min(...lengths), Math.max(...lengths)];
   const part = (length) => Math.log(length / least) / (Math.log(most / least) || 1);
-  const shade = (length, theme) => sequential(0.25 + 0.75 * part(length), theme); // the ground of the page is no colour
+  const shade = (length, theme) => sequential(0.4 + 0.6 * part(length), theme); // the ground of the page is no colour
   const steps = [...new Set([0, 0.25, 0.5, 0.75, 1].map((step) => Math.round(least * (most / least) ** step)))];
   const entries = steps.map((step) => ({ name: `${step} tokens`, shape: 0, colour: (theme) => shade(step, theme) }));
   return { entries, of: () => null, colour: (text, theme) => shade(lengths[text], theme), grouped: false, note: "" };

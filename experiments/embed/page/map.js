@@ -7,16 +7,17 @@
 
 import { announce, moveCursor, node, roveFocus, svgNode } from "./nodes.js";
 import { showToken, shorten, tokenElement } from "./tokens.js";
-import { classColour, onTheme, palette } from "./colours.js";
+import { onTheme, palette } from "./colours.js";
 import { savePng } from "./exports.js";
 import { drawPicture, Scatter, shapePath } from "./scatter.js";
-import { buildColouring, findTopics, namePooling, spell } from "./colourings.js";
+import { buildColouring, findTopics, markClass, namePooling, spell } from "./colourings.js";
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const { labels, texts, maps, clusters } = data;
 const place = (id) => document.getElementById(id);
 const all = texts.map((_, text) => text);
 const unique = (name) => [...new Set(maps.map((each) => each[name]))];
+const countMaps = (method) => maps.filter((each) => each.method === method).length;
 const layers = unique("layer").sort((a, b) => a - b);
 const searched = texts.map((text) => text.toLowerCase());
 // map, places: the map that is shown; group, text: what is chosen; pointed: the text under the pointer or the keys;
@@ -36,7 +37,7 @@ NOTES.variational_autoencoder = NOTES.autoencoder;
 let colouring;
 let legend = []; // the buttons, one for each entry that can be chosen
 
-const scatter = new Scatter(place("map"), { onPoint: (text) => point(text), onChoose: choose });
+const scatter = new Scatter(place("map"), { onPoint: (text) => point(text), onChoose: choose, onDraw: placeTip });
 
 // Maps
 
@@ -92,6 +93,7 @@ function count(n) {
 
 function nameLayer(layer) {
   if (layer === layers.at(-1)) return `${layer}, after ln_f`;
+  if (layer === layers.at(-2)) return `${layer}, before ln_f`;
   return layer === 0 ? "0, embeddings" : String(layer);
 }
 
@@ -151,15 +153,21 @@ function paint() {
   const shape = (text) => colouring.entries[colouring.of(text)]?.shape ?? 0;
   scatter.paint({ colour: colouring.colour, shape, bright });
   announce(place("matches"), place("search").value && `${count(fits.size)} of ${count(texts.length)} texts`);
-  point(null);
+  point(state.pointed);
   fillDetails();
 }
 
 function choose(text) {
-  state.text = text;
-  state.group = text === null ? null : colouring.of(text);
+  Object.assign(state, { text, pointed: text, group: text === null ? null : colouring.of(text) });
   fillLegend();
   paint();
+  const group = state.group === null ? "" : ` Group ${nameGroup()}.`;
+  announce(place("spoken"), text === null ? "Nothing is chosen." : `Chosen: ${readText(text)}.${group}`);
+}
+
+function nameGroup() {
+  const { name, count: n } = colouring.entries[state.group];
+  return `${name}, ${count(n)} texts`;
 }
 
 function chooseGroup(k) {
@@ -168,20 +176,29 @@ function chooseGroup(k) {
   paint();
 }
 
-// Show the text under the pointer beside it, or let go of it.
+// Show the text under the pointer, or let go of it.
 function point(text, aloud = false) {
   state.pointed = text;
   scatter.mark(text ?? state.text);
-  const tip = place("tip");
-  const at = text === null ? null : scatter.find(text);
-  tip.hidden = !at;
-  if (!at) return;
-  tip.replaceChildren(node("bdi", { class: "text" }, shorten(texts[text], 240)), describeText(text));
-  const { clientWidth: width, clientHeight: height } = place("field");
+  if (text === null) return;
+  place("tip").replaceChildren(node("bdi", { class: "text" }, shorten(texts[text], 240)), describeText(text));
+  placeTip(); // it may have another size now
+  if (aloud) announce(place("spoken"), readText(text));
+}
+
+// Put what is shown of a text beside its point; away where the point is out of sight.
+function placeTip() {
+  const [tip, { clientWidth: width, clientHeight: height }] = [place("tip"), place("field")];
+  const at = state.pointed === null ? null : scatter.find(state.pointed);
+  tip.hidden = !at || at[0] < 0 || at[0] > width || at[1] < 0 || at[1] > height;
+  if (tip.hidden) return;
   const beyond = (start, size, end) => (start + 14 + size > end ? Math.max(start - 14 - size, 0) : start + 14);
   tip.style.left = `${beyond(at[0], tip.offsetWidth, width)}px`;
   tip.style.top = `${beyond(at[1], tip.offsetHeight, height)}px`;
-  if (aloud) announce(place("spoken"), `${shorten(texts[text], 240)} ${describeText(text).textContent}`);
+}
+
+function readText(text) {
+  return `${shorten(texts[text], 240)} ${describeText(text).textContent}`;
 }
 
 function describeText(text) {
@@ -253,15 +270,16 @@ function buildShares(numbers) {
     const n = numbers.filter((number) => number === k).length;
     const bar = node("span", { class: "bar", "aria-hidden": "true" });
     bar.style.width = `${(100 * n) / numbers.length}%`;
-    bar.style.background = classColour(k);
-    return n ? [node("bdi", {}, label), bar, node("span", { class: "number" }, count(n))] : [];
+    bar.style.background = markClass(k).colour();
+    const name = node("span", { class: "name" }, buildChip(markClass(k)), node("bdi", {}, label));
+    return n ? [name, bar, node("span", { class: "number" }, count(n))] : [];
   });
   return node("div", { class: "shares" }, ...rows);
 }
 
 function buildWords(wanted) {
   const lists = wanted ? findTopics(data, wanted) : [];
-  const named = `Words are listed for classes and for the clusters of ${spell(data.named_by)}.`;
+  const named = `Words are listed for labels and for the clusters of ${spell(data.named_by)}.`;
   if (!lists.length) return [node("p", { class: "quiet" }, named)];
   const shown = lists.find(({ method }) => method === state.words) ?? lists[0];
   const methods = lists.map(({ method }) => method).sort((a, b) => (b === "log_odds") - (a === "log_odds"));
@@ -273,8 +291,9 @@ function buildWords(wanted) {
   const select = node("select", { id: "words", change }, ...methods.map(buildOption));
   select.value = shown.method;
   const write = (number) => (number === null ? "unknown" : number.toFixed(2));
+  const weigh = (number) => (number === null ? "unknown" : String(Number(number.toPrecision(3)))); // some are small
   const items = shown.words.map((word, at) =>
-    node("li", {}, node("bdi", {}, word), " ", node("span", { class: "number" }, write(shown.scores[at]))),
+    node("li", {}, node("bdi", {}, word), " ", node("span", { class: "number" }, weigh(shown.scores[at]))),
   );
   const coherence = `Coherence (NPMI) ${write(shown.npmi)}; of random words ${write(shown.null_npmi)}.`;
   const parts = [node("label", {}, "by ", select), node("ol", {}, ...items), node("p", { class: "quiet" }, coherence)];
@@ -288,7 +307,8 @@ function fillControls() {
     place("networks").append(node("button", { type: "button", click: () => switchTo("network", network) }, network));
   }
   place("pooling").append(...unique("pooling").map((value) => node("option", { value }, namePooling(value))));
-  place("method").append(...unique("method").map(buildOption));
+  const common = unique("method").sort((a, b) => countMaps(b) - countMaps(a));
+  place("method").append(...common.map(buildOption));
   const methods = [...new Set(clusters.map(({ method }) => method))];
   const kinds = ["label", "prediction", "right or wrong", "last token", "length"].map(buildOption);
   const clusterings = methods.map((value) => node("option", { value }, `clusters: ${spell(value)}`));
@@ -352,7 +372,9 @@ function walk(step) {
   const shown = all.filter((text) => scatter.look.bright(text) && scatter.find(text));
   const at = shown.indexOf(state.pointed ?? state.text);
   const next = shown[at < 0 ? 0 : Math.min(Math.max(at + step, 0), shown.length - 1)];
-  if (next !== undefined) point(next, true);
+  if (next === undefined) return;
+  scatter.reveal(next);
+  point(next, true);
 }
 
 window.headgate = { data, state, scatter, decodePlaces }; // for the curious, in the browser's console

@@ -1,11 +1,13 @@
 // Points on a canvas that can be zoomed, dragged and pointed at.
 //
-// new Scatter(canvas, {onPoint, onChoose})   onPoint(point or null), onChoose(point or null): points by number
+// new Scatter(canvas, {onPoint, onChoose, onDraw})   onPoint(point or null), onChoose(point or null): points by number;
+//                             onDraw(): points may have other places
 // scatter.move(places)        x, y, x, y .. of 0 .. 1, NaN: nowhere; the points travel there, unless the reader wants
 //                             no motion
 // scatter.paint(look)         look: {colour(point, theme), shape(point), bright(point)}; the others fade
 // scatter.mark(point)         ring a point; null: none
 // scatter.zoom(factor, at), scatter.reset()
+// scatter.reveal(point)       drag a point that is beyond the canvas to its middle
 // scatter.find(point)         [x, y] on the canvas, null where it is nowhere
 // drawPicture(scatter, {title, entries})     a canvas for a file: the map as it is shown, and its legend
 // shapePath(k)                the outline of shape k, 2 wide around 0, as in the attribute `d` of a path
@@ -33,8 +35,8 @@ export function shapePath(k) {
 const outlines = SHAPES.map((shape) => new Path2D(shape));
 
 export class Scatter {
-  constructor(canvas, { onPoint, onChoose }) {
-    Object.assign(this, { canvas, onPoint, onChoose, places: new Float32Array(), marked: null });
+  constructor(canvas, { onPoint, onChoose, onDraw }) {
+    Object.assign(this, { canvas, onPoint, onChoose, onDraw, places: new Float32Array(), marked: null });
     this.view = { zoom: 1, x: 0, y: 0 };
     this.look = { colour: () => "#000000", shape: () => 0, bright: () => true };
     this.listen();
@@ -86,6 +88,13 @@ export class Scatter {
     this.draw();
   }
 
+  reveal(point) {
+    const place = this.find(point);
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    if (!place || (place[0] >= 0 && place[0] <= width && place[1] >= 0 && place[1] <= height)) return;
+    this.drag(width / 2 - place[0], height / 2 - place[1]);
+  }
+
   find(point, width = this.canvas.clientWidth, height = this.canvas.clientHeight) {
     const side = (Math.min(width, height) - 2 * MARGIN) * this.view.zoom;
     const [x, y] = [this.places[2 * point], this.places[2 * point + 1]];
@@ -116,6 +125,7 @@ export class Scatter {
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, width, height);
     this.drawPoints(pen, width, height);
+    this.onDraw();
   }
 
   // In the order of the texts, so that no class covers the others; faded ones lie below.
@@ -167,7 +177,8 @@ export class Scatter {
       down.delete(event.pointerId);
     });
     canvas.addEventListener("pointercancel", (event) => down.delete(event.pointerId));
-    canvas.addEventListener("pointerleave", () => this.onPoint(null));
+    // A finger leaves when it is lifted: what it chose stays to be read.
+    canvas.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && this.onPoint(null));
     const turn = (event) => {
       event.preventDefault();
       this.zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.002)), placeOf(event));

@@ -30,13 +30,13 @@ def make_scores():
     return pd.concat([table, table[table["noise"] == "one class"].assign(noise="singletons", ami=9)])
 
 
-def make_crosstab():
+def make_crosstab(labels=LABELS, n_clusters=3):
     rows = [
         {"model": model, "method": "kmeans", "cluster": c, "name": "anxious, nervous, uncomfortable", "class": label}
         | {"n": 7 * (c + 1), "share": c / 10 + k / 20}
         for model in (PRETRAINED, TUNED)
-        for c in range(3)
-        for k, label in enumerate(LABELS)
+        for c in range(n_clusters)
+        for k, label in enumerate(labels)
     ]
     return pd.DataFrame(rows)
 
@@ -84,6 +84,50 @@ def test_the_heat_map_has_the_shares(unsaved, tmp_path):
     assert np.asarray(second.images[0].get_array()) == pytest.approx(np.add.outer(np.arange(3) / 10, np.arange(3) / 20))
     assert [label.get_text() for label in first.get_xticklabels()] == LABELS
     assert first.get_yticklabels()[1].get_text() == "anxious, nervous,\nuncomfortable\n42 texts"
+
+
+@pytest.mark.slow
+def test_many_classes_and_clusters_are_legible_and_what_is_left_out_is_said(tmp_path, legible):
+    draw = [(28, 28, ""), (35, 35, "The 30 largest of 35 clusters. ")]
+    for n_labels, n_clusters, said in draw:
+        labels = [f"disappointment {k}" for k in range(n_labels)]
+        drawn.draw_crosstab(tmp_path, make_crosstab(labels, n_clusters), TITLE)
+        figure = legible["crosstab.png"]
+        first, second = figure.axes[:2]
+        assert len(second.get_yticklabels()) == min(n_clusters, 30)
+        assert second.get_yticklabels()[1].get_text() == f"anxious, nervous, uncomfortable, {14 * n_labels} texts"
+        assert first.get_position().y0 > second.get_position().y1  # one below the other
+        assert figure.get_supxlabel().startswith(f"{said}A cell is")
+        legible.clear()
+
+
+def test_a_cluster_of_one_leaf_has_its_colour_and_number(unsaved, tmp_path):
+    """One text lies far from all others, and is the first that the cut leaves alone."""
+    x = np.concatenate([make_blobs(20, n_features=5, centers=1, random_state=0)[0], np.full((1, 5), 90.0)])
+    merges = list_merges(x, ["joy"] * 20 + ["fear"]).assign(model=TUNED)
+    drawn.draw_dendrogram(tmp_path, merges, 2, TITLE)
+    axes = unsaved["dendrogram.png"].axes[0]
+    labels = {round(label.get_position()[1]): label.get_text() for label in axes.get_yticklabels()}
+    [alone] = [y for y, text in labels.items() if "fear" in text]
+    ends = {
+        round(y): to_hex(c).upper()
+        for (_, y), c in zip(axes.collections[0].get_offsets(), axes.collections[0].get_facecolors(), strict=True)
+    }
+    number = 1 if alone == max(labels) else 2
+    assert labels[alone] == f"{number}: fear 100% of 1"
+    assert ends[alone] == COLOURS[number - 1]
+    assert {ends[y] for y in ends if y != alone} == {COLOURS[2 - number]}
+    assert {text[:2] for y, text in labels.items() if y != alone} == {f"{3 - number}:"}
+
+
+def test_clusters_are_numbered_from_top_to_bottom(unsaved, tmp_path):
+    drawn.draw_dendrogram(tmp_path, make_merges(), 9, TITLE)  # colours repeat
+    axes = unsaved["dendrogram.png"].axes[0]
+    labels = sorted(axes.get_yticklabels(), key=lambda label: -label.get_position()[1])
+    numbers = [int(label.get_text().split(":")[0]) for label in labels]
+    assert numbers == sorted(numbers)
+    assert set(numbers) == set(range(1, 10))
+    assert "there are 9, in 7 colours" in unsaved["dendrogram.png"].get_supxlabel().replace("\n", " ")
 
 
 def test_the_dendrogram_is_cut_into_k_clusters(unsaved, tmp_path):

@@ -55,7 +55,9 @@ def read_data(path: Path) -> dict:
     return json.loads(data)
 
 
-def select_map(coordinates, network, layer, pooling="last", method="tsne", parameters="perplexity 30") -> pd.DataFrame:
+def select_map(
+    coordinates, network, layer, pooling="last", method="tsne", parameters="through the layers"
+) -> pd.DataFrame:
     chosen = (coordinates["model"] == network) & (coordinates["layer"] == layer) & (coordinates["pooling"] == pooling)
     return coordinates[chosen & (coordinates["method"] == method) & (coordinates["parameters"] == parameters)]
 
@@ -106,7 +108,7 @@ def test_the_page_holds_every_map_in_steps_of_a_65534th(path, documents, coordin
     assert len(maps) == 2 * 2 * 5 + 2 * 3
     shown = {(each["network"], each["layer"], each["pooling"], each["method"]): each["places"] for each in maps}
     for layer in range(5):
-        places = shown["fine-tuned", layer, "mean_without_first", "tsne perplexity 30"]
+        places = shown["fine-tuned", layer, "mean_without_first", "tsne through the layers"]
         steps = np.frombuffer(base64.b64decode(places), "<u2").reshape(N, 2)
         check_places(steps / 65534, select_map(coordinates, "fine-tuned", layer, "mean_without_first"), documents)
     mds = np.frombuffer(base64.b64decode(shown["pretrained", 4, "last", "mds"]), "<u2").reshape(N, 2)
@@ -141,7 +143,17 @@ def test_texts_keep_what_the_tables_say_of_them(path, documents):
 def test_it_begins_where_most_maps_are_in_the_fine_tuned_network(path):
     data = read_data(path)
     start = {name: value for name, value in data["maps"][data["start"]].items() if name != "places"}
-    assert start == {"network": "fine-tuned", "layer": 4, "pooling": "last", "method": "tsne perplexity 30"}
+    assert start == {"network": "fine-tuned", "layer": 4, "pooling": "last", "method": "tsne through the layers"}
+
+
+def test_it_begins_with_t_sne_where_no_map_goes_through_the_layers(documents, coordinates, tmp_path):
+    """Texts are reduced at a pooling that has no maps of all layers."""
+    elsewhere = coordinates["method"].ne("tsne") | coordinates["parameters"].eq("perplexity 30")
+    coordinates = coordinates.assign(pooling=coordinates["pooling"].mask(elsewhere, "mean"))
+    write_map(tmp_path / "x.html", documents, coordinates, make_topics(documents), LABELS, [])
+    data = read_data(tmp_path / "x.html")
+    start = data["maps"][data["start"]]
+    assert (start["network"], start["pooling"], start["method"]) == ("fine-tuned", "mean", "tsne perplexity 30")
 
 
 def test_words_of_topics_stand_in_the_order_of_their_ranks(documents, coordinates, tmp_path):
@@ -187,6 +199,13 @@ def test_two_thousand_long_texts_in_56_maps_take_less_than_3_mb(tmp_path, capsys
     assert data["texts"][-1].startswith("2099 ")  # drawn from all of them
 
 
+def test_a_page_that_cannot_be_small_says_so(documents, coordinates, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(embed_page, "MOST_BYTES", 50_000)
+    write_map(tmp_path / "x.html", documents, coordinates, make_topics(documents), LABELS, [])
+    assert max(map(len, read_data(tmp_path / "x.html")["texts"])) == 40
+    assert f"map.html has {(tmp_path / 'x.html').stat().st_size / 1e6:.1f} MB" in capsys.readouterr().out
+
+
 # In a browser
 
 
@@ -203,13 +222,13 @@ def test_the_map_shows_the_places_of_the_tables(path, documents, coordinates, br
 
 @slow
 def test_network_layer_pooling_and_method_are_switched(path, browser):
-    heading = "fine-tuned, layer {}: t-SNE perplexity 30"
+    heading = "fine-tuned, layer {}: t-SNE through the layers"
     with open_page(browser, path.as_uri(), viewport=WIDE) as page:
         title = page.locator("#heading")
         assert title.text_content() == heading.format("4, after ln_f, last token")
         page.focus("#layer")
         page.keyboard.press("ArrowLeft")
-        assert title.text_content() == heading.format("3, last token")
+        assert title.text_content() == heading.format("3, before ln_f, last token")
         page.focus("#reset")
         for _ in range(5):
             page.keyboard.press("ArrowLeft")
@@ -225,7 +244,7 @@ def test_network_layer_pooling_and_method_are_switched(path, browser):
         assert page.locator("#note").text_content().endswith(f"{N // 2} of {N} texts are in this map.")
         page.focus("#reset")
         page.keyboard.press("ArrowLeft")
-        assert title.text_content() == "pretrained, layer 3, last token: t-SNE perplexity 30"
+        assert title.text_content() == "pretrained, layer 3, before ln_f, last token: t-SNE through the layers"
         assert "means nothing" in page.locator("#note").text_content()
 
 
@@ -285,6 +304,7 @@ def test_a_group_of_the_legend_shows_its_words_sizes_and_classes(path, documents
         assert details.locator(".shares bdi").all_text_contents() == ["fear"]
         assert details.locator("li bdi").all_text_contents() == list(embedded.WORDS["fear"])
         assert "Coherence (NPMI) 0.25; of random words -0.10" in details.text_content()
+        assert details.locator("li .number").all_text_contents() == ["10", "5", "3.33", "2.5", "2"]
         page.select_option("#words", "c_tfidf")
         assert details.locator("li bdi").all_text_contents() == list(embedded.REST[:5])
         assert list_bright(page) == members.tolist()
@@ -293,10 +313,12 @@ def test_a_group_of_the_legend_shows_its_words_sizes_and_classes(path, documents
         assert details.locator("li").count() == 0
         sizes = documents["pretrained_cluster_kmeans"].value_counts().sort_index()
         assert page.locator("#legend .number").all_text_contents() == [str(size) for size in sizes]
-        page.select_option("#colour", "hdbscan")
-        assert page.locator("#legend bdi").all_text_contents() == ["noise"]
-        entries.first.click()
-        assert "Words are listed for classes and for the clusters of k-means" in details.text_content()
+        for kind, first in (("hdbscan", "noise"), ("prediction", "anger")):  # words are not of what is predicted
+            page.select_option("#colour", kind)
+            assert page.locator("#legend bdi").first.text_content() == first
+            entries.first.click()
+            assert "Words are listed for labels and for the clusters of k-means" in details.text_content()
+            assert details.locator("li").count() == 0
 
 
 @slow
@@ -388,15 +410,93 @@ def test_the_keyboard_reaches_everything(path, documents, browser):
             assert page.locator("#spoken").text_content().startswith(documents["text"][text])
         page.keyboard.press("Enter")
         assert page.evaluate("headgate.state.text") == matching[-1]
+        spoken, label = page.locator("#spoken").text_content(), documents["label"][matching[-1]]
+        assert spoken.startswith(f"Chosen: {documents['text'][matching[-1]]}")
+        assert spoken.endswith(f"Group {label}, {sum(documents['label'] == label)} texts.")
         page.keyboard.press("+")
         assert page.evaluate("headgate.scatter.view.zoom") == 1.5
         page.keyboard.press("Escape")
         assert page.evaluate("[headgate.state.text, headgate.state.group]") == [None, None]
+        assert page.locator("#spoken").text_content() == "Nothing is chosen."
         page.focus("#legend button >> nth=0")
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
         assert page.locator("#legend button[aria-pressed=true] bdi").text_content() == "fear"
         assert page.evaluate("document.activeElement.textContent").startswith("fear")
+
+
+@slow
+def test_keys_stay_at_a_text_through_the_layers_and_bring_it_into_view(path, browser):
+    inside = "(([x, y]) => x >= 0 && y >= 0 && x <= scatter.canvas.clientWidth && y <= scatter.canvas.clientHeight)"
+    inside = f"(({{ scatter }}) => {inside}(scatter.find(headgate.state.pointed)))(headgate)"
+    with open_page(browser, path.as_uri(), viewport=WIDE) as page:
+        page.focus("#map")
+        for key in [*["ArrowDown"] * 3, "ArrowLeft", "ArrowDown"]:
+            page.keyboard.press(key)
+        assert page.evaluate("headgate.state.pointed") == 3
+        wait_until(page, "headgate.scatter.frame === null")
+        tip, field = page.locator("#tip"), page.locator("#field").bounding_box()
+        page.evaluate("headgate.scatter.zoom(30, [0, 0])")
+        assert not tip.is_visible()  # its point is out of sight
+        for _ in range(5):
+            page.keyboard.press("ArrowDown")
+            assert page.evaluate(inside)
+            box = tip.bounding_box()
+            assert box["x"] >= field["x"]
+            assert box["x"] + box["width"] <= field["x"] + field["width"]
+
+
+@slow
+def test_a_finger_chooses_a_text_that_can_be_read_beside_it(path, documents, browser):
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with open_page(browser, path.as_uri(), **phone) as page:
+        text = find_lonely(page, range(N))
+        page.evaluate("headgate.scatter.canvas.scrollIntoView()")
+        (x, y), box = page.evaluate("text => headgate.scatter.find(text)", text), page.locator("#map").bounding_box()
+        page.touchscreen.tap(box["x"] + x, box["y"] + y)
+        wait_until(page, "headgate.state.text !== null")
+        tip = page.locator("#tip")
+        assert tip.is_visible()
+        assert tip.locator(".text").text_content() == documents["text"][text]
+        assert tip.bounding_box()["width"] > 150 or len(documents["text"][text]) < 20
+
+
+@slow
+def test_what_is_not_in_the_group_fades(path, documents, browser):
+    """The alpha of the pixels in the middle of two points."""
+    read = """(texts => {
+        const { canvas } = headgate.scatter;
+        const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        const places = texts.map((text) => headgate.scatter.find(text).map(Math.round));
+        return places.map(([x, y]) => data[4 * (y * width + x) + 3]);
+    })"""
+    with open_page(browser, path.as_uri(), viewport=WIDE) as page:
+        page.locator("#legend button", has_text="fear").click()
+        fear = documents["label"] == "fear"
+        texts = [find_lonely(page, documents.index[chosen]) for chosen in (fear, ~fear)]
+        bright, faded = page.evaluate(f"{read}({texts})")
+        assert bright > 200
+        assert 0 < faded < 100
+
+
+@slow
+def test_many_classes_have_the_same_marks_everywhere(tmp_path, browser):
+    labels = [f"class {k}" for k in range(20)]
+    documents = make_documents(200, labels)
+    write_map(tmp_path / "x.html", documents, make_coordinates(documents), make_topics(documents), labels, [])
+    read = "(rows => Array.from(document.querySelectorAll(rows), (row) => [row.querySelector('bdi').textContent,"
+    read += " row.querySelector('path').getAttribute('fill'), row.querySelector('path').getAttribute('d')]))"
+    with open_page(browser, (tmp_path / "x.html").as_uri(), viewport=WIDE) as page:
+        legend = page.evaluate(f"{read}('#legend button')")
+        assert len({(colour, shape) for _, colour, shape in legend}) == 20
+        page.select_option("#colour", "hdbscan")
+        page.locator("#legend button").last.click()  # noise: of many classes
+        shares = page.evaluate(f"{read}('.shares .name')")
+        assert len(shares) > 8
+        assert all(row in legend for row in shares)
+        bars = page.evaluate("Array.from(document.querySelectorAll('.bar'), (bar) => bar.style.background)")
+        colours = [tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for _, colour, _ in shares]
+        assert bars == [f"rgb{colour}" for colour in colours]
 
 
 @slow
@@ -471,6 +571,10 @@ def test_the_page_fits_a_screen_and_a_phone(path, browser):
             page.locator("#legend button").first.click()
             assert not scrolls(page)[0]
             assert page.evaluate("headgate.scatter.canvas.width === headgate.scatter.canvas.clientWidth")
+    for width, height in ((390, 844), (640, 400)):  # the map can be looked at while the layer is switched
+        with open_page(browser, path.as_uri(), viewport={"width": width, "height": height}) as page:
+            field, layer = page.locator("#field").bounding_box(), page.locator("#layer").bounding_box()
+            assert 0 < layer["y"] + layer["height"] - field["y"] < height
     phone = {"viewport": {"width": 390, "height": 800}, "device_scale_factor": 3}
     with open_page(browser, path.as_uri(), **phone) as page:  # sharp
         assert page.evaluate("headgate.scatter.canvas.width === 3 * headgate.scatter.canvas.clientWidth")

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_hex
 
 from experiments.embed.figures.maps import draw_layers
+from experiments.embed.figures.names import NETWORKS
 from experiments.embed.figures.reductions import draw_quality, draw_reductions
 from experiments.embed.reductions import COLUMNS, tabulate_coordinates
 from experiments.embed.spaces import PRETRAINED, TUNED
@@ -52,6 +54,7 @@ def test_each_method_has_a_panel_with_all_texts_and_its_scores(tmp_path, legible
     panels = legible[f"reductions-{PRETRAINED}.png"].axes
     assert [count_points(axes) for axes in panels] == [N, N, N - 3, N, N, N, N]
     assert panels[0].get_title().startswith("PCA")
+    assert "after ln_f, last token, standardised" in legible[f"reductions-{PRETRAINED}.png"].get_suptitle()
     assert panels[2].get_title().startswith("MDS, metric\ntrust 0.12 (–)")
 
 
@@ -72,6 +75,8 @@ def test_bars_and_marks_are_at_the_scores(tmp_path, legible):
     assert len(axes) == 6
     widths = [bar.get_width() for bar in axes[0].patches]
     assert np.allclose(widths, reductions["trustworthiness"])
+    colours = [to_hex(bar.get_facecolor()).upper() for bar in axes[0].patches]
+    assert colours == [NETWORKS[network][0] for network in reductions["model"]]  # as in all pictures
     nulls = np.concatenate([line.get_xdata() for line in axes[0].lines])
     assert np.allclose(nulls, reductions["null_trustworthiness"])
     assert "PCA, 50 dims" in [text.get_text() for text in axes[0].get_yticklabels()]
@@ -79,7 +84,7 @@ def test_bars_and_marks_are_at_the_scores(tmp_path, legible):
 
 def test_every_layer_has_a_map_and_many_layers_a_choice_with_both_ends(tmp_path, legible):
     rng = np.random.default_rng(0)
-    for n_layers, headings in ((3, ["layer 0", "layer 1", "after ln_f"]), (14, None)):
+    for n_layers, headings in ((3, ["layer 0", "before ln_f", "after ln_f"]), (14, None)):
         tables = [
             pd.DataFrame(
                 {**place(network, layer, pooling), **tabulate_coordinates("tsne", "p", rng.normal(size=(N, 2)))}
