@@ -7,7 +7,7 @@ import pytest
 from pretended import SETTINGS, measured
 
 from experiments.paper import results
-from experiments.paper.report import report
+from experiments.paper.report import compare_with_bag, report
 
 
 def page(*runs, prompts=None):
@@ -168,8 +168,8 @@ def test_rows_stand_in_order_and_say_over_how_many_seeds():
         ["tiny, last two blocks tuned", "2"],
         ["tiny, all weights tuned", "2"],
         ["tiny, label words, all weights tuned", "1"],
-        ["the bag_of_words", ""],
-        ["the majority", ""],
+        ["best bag of words: the bag_of_words", ""],
+        ["most frequent class", ""],
     ]
     area, (low, high) = metrics["test"]["macro_roc_auc"], metrics["test"]["intervals"]["macro_roc_auc"]
     assert rows[2][-1] == f"{area:.3f} [{low:.3f}, {high:.3f}] |"
@@ -178,13 +178,36 @@ def test_rows_stand_in_order_and_say_over_how_many_seeds():
     assert "- words: no row of label words" in page(measured())
 
 
-def test_a_sentence_says_where_a_bag_of_words_is_better():
-    runs = [measured(settings=SETTINGS | {"tune": tune}) for tune in ("all", "head")]
-    for run, f1 in zip(runs, (0.7, 0.5), strict=True):
-        run.metrics["test"]["macro_f1"] = f1
-        run.metrics["baselines"]["bag_of_words"]["test"]["macro_f1"] = 0.6
-    sentence = "- words: a bag of words (the bag_of_words; 0.600) is better than tiny, head alone tuned (0.500)\n"
-    assert sentence in page(*runs)
-    for run in runs:
-        run.metrics["baselines"]["bag_of_words"]["test"]["macro_f1"] = 0.4
-    assert "- words: a bag of words (the bag_of_words; 0.400) is better than none of the networks\n" in page(*runs)
+INTERVALS = {"frozen": [(0.3, 0.5)], "head": [(0.3, 0.49), (0.2, 0.4)], "2": [(0.3, 0.49), (0.4, 0.5)]}
+INTERVALS |= {"all": [(0.71, 0.8), (0.8, 0.9)], "words": [(0.7, 0.8)]}
+
+
+def test_a_sentence_says_what_a_bag_of_words_beats_only_where_no_intervals_overlap():
+    bag = {"model": "bag_of_words", "init": "", "tune": "", "value": 0.6, "ci_low": 0.5, "ci_high": 0.7}
+    rows = [bag | {"chosen": "one-grams"}] + [
+        {"model": "tiny", "init": "pretrained", "tune": tune, "value": (low + high) / 2, "ci_low": low, "ci_high": high}
+        for tune, intervals in INTERVALS.items()
+        for low, high in intervals
+    ]
+    others = [row | {"metric": "accuracy", "ci_low": 0, "ci_high": 1} for row in rows]
+    table = pd.DataFrame([row | {"metric": "macro_f1"} for row in rows] + others).assign(split="test")
+    assert compare_with_bag("my_words", table) == (
+        "my\\_words: the best bag of words, 0.600 [0.500, 0.700], is better than tiny, head alone tuned (0.348); worse "
+        "than tiny, all weights tuned (0.802); not told apart by these texts from tiny, frozen features + logistic "
+        "regression (0.400) or tiny, last two blocks tuned (0.422) or tiny, label words, all weights tuned (0.750)"
+    )
+
+
+def test_the_page_compares_the_networks_with_the_bag_of_words():
+    run = measured()
+    of_bag = run.metrics["baselines"]["bag_of_words"]["test"]
+    for value, low, high, verdict in (
+        (0.98, 0.95, 0.99, "better than"),
+        (0.2, 0.1, 0.3, "worse than"),
+        (0.6, 0.1, 0.95, "not told apart by these texts from"),
+    ):
+        of_bag["macro_f1"], of_bag["intervals"]["macro_f1"] = value, (low, high)
+        score = f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        f1 = run.metrics["test"]["macro_f1"]
+        sentence = f"- words: the best bag of words, {score}, is {verdict} tiny, all weights tuned ({f1:.3f})\n"
+        assert sentence in page(run)
