@@ -12,7 +12,7 @@ from model.config import PRESETS
 
 from .prompts import HEADER as PROMPT_HEADER
 from .prompts import choose_prompt, describe_prompt, describe_way, list_prompts, list_published
-from .results import BASELINES, COMPARED, TUNED, MeasuredRun, Pair, pairs, published, start_of
+from .results import BASELINES, COMPARED, TUNED, MeasuredRun, Pair, name_kind, pairs, published, start_of
 
 T = TypeVar("T")
 COLUMNS = {  # of the table of scores: split and metric
@@ -55,7 +55,7 @@ def report(
         without_label_words=[
             corpus for corpus, rows in groups if "pretrained" in set(rows["init"]) and "words" not in set(rows["tune"])
         ],
-        settings=settings_rows(matched),
+        settings=settings_rows(records),
         prompts=list(list_prompts(prompts)) if len(prompts) else [],
         prompt_header=PROMPT_HEADER,
         published_prompts=list_published(
@@ -152,7 +152,8 @@ def compare_with_bag(corpus: str, results: pd.DataFrame) -> str:
     for kind, of_seeds in scores[scores["tune"] != ""].groupby(["model", "init", "tune"], sort=False):
         below, above = of_seeds["ci_high"] < bag["ci_low"], of_seeds["ci_low"] > bag["ci_high"]
         verdict = better if below.all() else worse if above.all() else neither
-        verdict.append(f"{name_classifier(*map(str, kind))} ({of_seeds['value'].mean():.3f})")
+        start = " from random weights" if kind[1] == "random" else ""
+        verdict.append(f"{TUNED[str(kind[2])]}{start} ({of_seeds['value'].mean():.3f})")
     said = "; ".join(f"{verdict} {' or '.join(names)}" for verdict, names in verdicts.items() if names)
     score = with_limits(bag["value"], bag["ci_low"], bag["ci_high"])
     return f"{label(corpus)}: the best bag of words, {score}, is {said}"
@@ -178,15 +179,14 @@ def with_limits(value: float, low: float, high: float) -> str:
     return f"{value:.3f}" if math.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def settings_rows(matched: dict[tuple[str, str], list[Pair]]) -> list[list[str]]:
-    """Return the table of the settings that follow from what is tuned and from the start."""
-    rows = []
-    for (_, tune), same in matched.items():
-        for run in (same[0].pretrained, same[0].random):
-            settings = run.record["settings"]
-            rates = [f"{settings[name]:g}" for name in ("epochs", "lr", "dropout")]
-            rows.append([TUNED[tune], settings["init"], *rates])
-    return distinct(rows)
+def settings_rows(records: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return the table of the settings that follow from what is tuned and from the start, in the order of TUNED."""
+    rows = {}
+    for settings in (record["settings"] for record in records):
+        kind = name_kind(settings.get("head", "classifier"), settings["tune"])
+        rates = [f"{settings[name]:g}" for name in ("epochs", "lr", "dropout")]
+        rows[kind, settings["init"]] = [TUNED[kind], settings["init"], *rates]
+    return [rows[kind, init] for kind in TUNED for init in ("pretrained", "random") if (kind, init) in rows]
 
 
 def difference_row(row: pd.Series, matched: Sequence[Pair]) -> list[str]:

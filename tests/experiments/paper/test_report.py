@@ -159,7 +159,7 @@ def test_rows_stand_in_order_and_say_over_how_many_seeds():
     ]
     runs = [*of_seeds, answers]
     text = report(runs, results.tidy(runs, fitted), results.differences(runs), pd.DataFrame(), "python paper.py")
-    rows = [row.split(" | ") for row in text.splitlines() if row.startswith("|")]
+    rows = [row.split(" | ") for row in text.split("The runs were")[0].splitlines() if row.startswith("|")]
     assert rows[0][:3] == ["| corpus (texts: train / val / test)", "classifier", "seeds"]
     assert [row[1:3] for row in rows[2:]] == [
         ["tiny, frozen features + logistic regression: after ln_f, last, C = 1", ""],
@@ -189,12 +189,14 @@ def test_a_sentence_says_what_a_bag_of_words_beats_only_where_no_intervals_overl
         for tune, intervals in INTERVALS.items()
         for low, high in intervals
     ]
+    rows.append(rows[2] | {"init": "random", "value": 0.85, "ci_low": 0.8, "ci_high": 0.9})
     others = [row | {"metric": "accuracy", "ci_low": 0, "ci_high": 1} for row in rows]
     table = pd.DataFrame([row | {"metric": "macro_f1"} for row in rows] + others).assign(split="test")
     assert compare_with_bag("my_words", table) == (
-        "my\\_words: the best bag of words, 0.600 [0.500, 0.700], is better than tiny, head alone tuned (0.348); worse "
-        "than tiny, all weights tuned (0.802); not told apart by these texts from tiny, frozen features + logistic "
-        "regression (0.400) or tiny, last two blocks tuned (0.422) or tiny, label words, all weights tuned (0.750)"
+        "my\\_words: the best bag of words, 0.600 [0.500, 0.700], is better than head alone tuned (0.348); worse than "
+        "all weights tuned (0.802) or head alone tuned from random weights (0.850); not told apart by these texts from "
+        "frozen features + logistic regression (0.400) or last two blocks tuned (0.422) or label words, all weights "
+        "tuned (0.750)"
     )
 
 
@@ -209,5 +211,21 @@ def test_the_page_compares_the_networks_with_the_bag_of_words():
         of_bag["macro_f1"], of_bag["intervals"]["macro_f1"] = value, (low, high)
         score = f"{value:.3f} [{low:.3f}, {high:.3f}]"
         f1 = run.metrics["test"]["macro_f1"]
-        sentence = f"- words: the best bag of words, {score}, is {verdict} tiny, all weights tuned ({f1:.3f})\n"
+        sentence = f"- words: the best bag of words, {score}, is {verdict} all weights tuned ({f1:.3f})\n"
         assert sentence in page(run)
+
+
+def test_the_page_says_how_long_each_kind_was_trained():
+    settings = [
+        {"tune": "all", "init": "random", "epochs": 6, "lr": 1e-3, "dropout": 0.3},
+        {"tune": "all", "seed": 0},
+        {"tune": "all", "seed": 1},
+        {"tune": "head", "epochs": 10, "lr": 3e-3, "dropout": 0.0},
+    ]
+    text = page(*(measured(settings=SETTINGS | each) for each in settings))
+    table = text.split("The runs were trained with these settings:\n\n")[1].split("\n\n")[0].splitlines()
+    assert table[2:] == [
+        "| head alone tuned | pretrained | 10 | 0.003 | 0 |",
+        "| all weights tuned | pretrained | 2 | 0.02 | 0.1 |",
+        "| all weights tuned | random | 6 | 0.001 | 0.3 |",
+    ]
