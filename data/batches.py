@@ -30,7 +30,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """Copy the batch to `device`, see `copy_to`."""
-        return Batch(*(copy_to(device, tensor) for tensor in (self.ids, self.lengths, self.targets)), self.index)
+        ids, lengths, targets = (copy_to(device, tensor) for tensor in (self.ids, self.lengths, self.targets))
+        return Batch(ids, lengths, targets, self.index)
 
     def rows(self, chosen: slice) -> "Batch":
         """Return some of its texts, without the padding that only the others need."""
