@@ -20,7 +20,7 @@ class Batch:
     ids: torch.Tensor  # int64 (B, T)
     lengths: torch.Tensor  # int64 (B,), real tokens per row
     targets: torch.Tensor  # int64 (B,), class numbers
-    index: torch.Tensor  # int64 (B,), positions in the split
+    index: torch.Tensor  # int64 (B,), positions in the split; always on the CPU, where the texts are
 
     def __post_init__(self) -> None:
         if self.lengths.device.type == "cpu":  # anywhere else the check would wait for the device
@@ -29,11 +29,9 @@ class Batch:
                 raise ValueError(f"lengths: expected 1..{self.ids.shape[1]}, got {int(low)}..{int(high)}")
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Copy the batch to `device`; the copy to a GPU runs while the program goes on."""
-        tensors = [self.ids, self.lengths, self.targets, self.index]
-        if torch.device(device).type == "cuda" and self.ids.device.type == "cpu":  # back to the CPU is not safe
-            return Batch(*(tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors))
-        return Batch(*(tensor.to(device) for tensor in tensors))
+        """Copy the batch to `device`, see `copy_to`."""
+        ids, lengths, targets = (copy_to(device, tensor) for tensor in (self.ids, self.lengths, self.targets))
+        return Batch(ids, lengths, targets, self.index)
 
     def rows(self, chosen: slice) -> "Batch":
         """Return some of its texts, without the padding that only the others need."""
@@ -44,6 +42,13 @@ class Batch:
         """Split it into batches of at most `tokens` tokens, padding included, or of a single text."""
         size = max(1, tokens // self.ids.shape[1])
         return [self.rows(slice(start, start + size)) for start in range(0, len(self.ids), size)]
+
+
+def copy_to(device: torch.device | str, tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor to `device`; the copy to a GPU runs while the program goes on."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":  # back to the CPU is not safe
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def encode(

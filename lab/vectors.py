@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.batches import Batch
-from model import GPT2, InputError, Trace
+from model import GPT2, GPT2Config, InputError, Trace
 
 from .device import Device
 from .kept import Identity, open_array
@@ -83,7 +83,7 @@ def record_vectors(
     texts = hashlib.sha256(repr(sequences).encode()).hexdigest()
     about = {**about, "texts": texts, "poolings": list(poolings)}
     config, n, lengths = trunk.config, len(sequences), np.array([len(ids) for ids in sequences])
-    check_space(folder, name, (config.n_layer + 2) * len(poolings) * n * config.n_embd * 4)
+    check_space(folder, f"{name}-*.npy", count_bytes(config, len(poolings), n))
     files = tuple(folder / f"{name}-{site}.npy" for site in range(config.n_layer + 2))
     arrays = [open_array(file, about, (len(poolings), n, config.n_embd), device) for file in files]
     norms = open_array(folder / f"{name}-norms.npy", about, (len(files), 2, n), device)
@@ -144,11 +144,16 @@ def draw_tokens(lengths: NDArray[np.integer], seed: int) -> NDArray[np.integer]:
     return np.stack([among_all, np.minimum(others + 1, lengths - 1)])
 
 
-def check_space(folder: Path, name: str, needed: int) -> None:
-    """Raise InputError where the folder has too little space for new files of `needed` bytes: a mapped file that finds
-    no room ends the process without a word."""
-    held = sum(file.stat().st_blocks * 512 for file in folder.glob(f"{name}-*.npy"))
+def count_bytes(config: GPT2Config, poolings: int, n: int) -> int:
+    """Return how many bytes the vectors of n texts take at all sites, by that many poolings."""
+    return (config.n_layer + 2) * poolings * n * config.n_embd * 4
+
+
+def check_space(folder: Path, pattern: str, needed: int) -> None:
+    """Raise InputError where the folder has too little space for new files of `needed` bytes, which replace those that
+    fit the pattern: a mapped file that finds no room ends the process without a word."""
+    held = sum(file.stat().st_blocks * 512 for file in folder.glob(pattern))
     free = shutil.disk_usage(folder).free
     if needed - held > free:
         missing = f"expected {needed / 2**30:.1f} GiB of free space for vectors, got {free / 2**30:.1f}"
-        raise InputError(f"{folder}: {missing}; make room, or take fewer --texts")
+        raise InputError(f"{folder}: {missing}; make room, or take fewer texts")

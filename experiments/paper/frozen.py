@@ -6,6 +6,7 @@ probe (Alain & Bengio 2017, 1610.01644). Place, pooling of the tokens and penalt
 
 Beside it stands the same classifier on the mean of the tokens' rows of `wte`, which has read nothing of their order."""
 
+import hashlib
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,14 +22,14 @@ from sklearn.metrics import f1_score
 from sklearn.preprocessing import StandardScaler
 
 from data import SPLITS, Corpus
-from lab.baselines import baselines, measure_on_train
+from lab.baselines import baselines, make_candidates, measure_on_train
 from lab.device import Device
 from lab.kept import Identity, read_result, write_result
 from lab.metrics import Floats, Ints, classification_metrics
 from lab.networks import draw_random_trunk
 from lab.progress import console, progress_bar
 from lab.texts import Texts, read_texts
-from lab.vectors import POOLINGS, Vectors, record_vectors
+from lab.vectors import POOLINGS, Vectors, check_space, count_bytes, record_vectors
 from model import GPT2, Tokenizer, load_lm
 from model.checkpoint import read_config
 
@@ -55,13 +56,12 @@ def fit_features(run: Run, folder: Path, device: Device) -> list[Fitted]:
     constants = [*POOLINGS, *STRENGTHS, STRENGTH_OF_PLACES]
     identity = about | {"texts": [texts[split].sha256 for split in SPLITS]}
     identity |= {"classes": list(run.corpus.labels), "constants": constants}
-    kept = read_result(folder / f"{name}.json", identity)
+    kept, held = read_result(folder / f"{name}.json", identity), folder / f"vectors-{name}"
     if kept is None:
-        held = folder / f"vectors-{name}"
         held.mkdir(parents=True, exist_ok=True)
         kept = measure_features(load_trunk(run, device), texts, run.corpus.labels, held, about, device)
         write_result(folder / f"{name}.json", identity, kept)
-        shutil.rmtree(held)
+    shutil.rmtree(held, ignore_errors=True)  # a call that was killed may have kept its result and left them
     seed = SEED if settings.init == "random" else None
     return [
         Fitted(settings.model, settings.init, run.corpus.name, kind, seed, of_kind["chosen"], of_kind)
@@ -82,6 +82,7 @@ def measure_features(
     trunk: GPT2, texts: Mapping[str, Texts], labels: Sequence[str], folder: Path, about: Identity, device: Device
 ) -> dict[str, dict[str, Any]]:
     """Return `measure_best` by kind: `frozen` at the place that is best on val, and `wte`. JSON-able."""
+    check_space(folder, "*.npy", count_bytes(trunk.config, len(POOLINGS), sum(map(len, texts.values()))))
     vectors = {
         split: record_vectors(trunk, each.sequences, tuple(POOLINGS), folder, split, about, device)
         for split, each in texts.items()
@@ -133,9 +134,7 @@ def measure_best(features: Features, targets: Targets, labels: Sequence[str]) ->
     Return `chosen`, `train` of `measure_on_train`, and `val` and `test` of `classification_metrics`."""
     models = [fit(features, targets, strength) for strength in STRENGTHS]
     best = int(np.argmax([score_on_val(model, features, targets) for model in models]))
-    probabilities = {split: np.zeros((len(x), len(labels))) for split, x in features.items()}
-    for split, p in probabilities.items():
-        p[:, models[best].classes_] = models[best].predict_proba(features[split])
+    probabilities = {split: models[best].predict_proba(x) for split, x in features.items()}
     return {
         "chosen": f"C = {STRENGTHS[best]:g}",
         "train": measure_on_train(targets["train"], probabilities["train"]),
@@ -153,7 +152,9 @@ def describe_site(site: int, n_layer: int) -> str:
 def fit_bag(corpus: Corpus, folder: Path) -> Fitted:
     """Return the bag of words that is best on val; what it measures is kept in `folder`."""
     train, val, test = ((corpus.split(split)["text"].tolist(), corpus.targets(split)) for split in SPLITS)
-    path, identity = folder / f"{short_name(corpus)}-bag.json", {"files": sorted(corpus.files.values())}
+    texts = [hashlib.sha256(repr((of_split, k.tolist())).encode()).hexdigest() for of_split, k in (train, val, test)]
+    identity = {"texts": texts, "classes": list(corpus.labels), "candidates": list(make_candidates(train[0]))}
+    path = folder / f"{short_name(corpus)}-bag.json"
     bag = read_result(path, identity)
     if bag is None:
         with console.status("fitting the bags of words"):

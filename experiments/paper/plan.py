@@ -36,18 +36,8 @@ from . import results
 KINDS: dict[str, dict[str, Any]] = {"all": {}, "head": {"tune": "head"}, "2": {"tune": 2}, "words": {"head": "words"}}
 FROM_EITHER_START = ("all", "head")  # the others are trained from pretrained weights alone
 TRAIN = Path(__file__).parents[2] / "train.py"
-PASSED_ON = (
-    "model",
-    "init",
-    "corpus",
-    "tune",
-    "seed",
-    "epochs",
-    "device",
-    "precision",
-    "head",
-    "run",
-)  # options of train.py
+# Options of train.py.
+PASSED_ON = ("model", "init", "corpus", "tune", "seed", "epochs", "device", "precision", "head", "run")
 CODES = {1: "an error in the program", 2: "a mistake", -9: "killed, often for want of memory"}
 
 

@@ -12,7 +12,7 @@ from model.config import PRESETS
 
 from .prompts import HEADER as PROMPT_HEADER
 from .prompts import choose_prompt, describe_prompt, describe_way, list_prompts, list_published
-from .results import COMPARED, TUNED, MeasuredRun, Pair, pairs, published, start_of
+from .results import BASELINES, COMPARED, TUNED, MeasuredRun, Pair, name_kind, pairs, published, start_of
 
 T = TypeVar("T")
 COLUMNS = {  # of the table of scores: split and metric
@@ -55,7 +55,7 @@ def report(
         without_label_words=[
             corpus for corpus, rows in groups if "pretrained" in set(rows["init"]) and "words" not in set(rows["tune"])
         ],
-        settings=settings_rows(matched),
+        settings=settings_rows(records),
         prompts=list(list_prompts(prompts)) if len(prompts) else [],
         prompt_header=PROMPT_HEADER,
         published_prompts=list_published(
@@ -121,8 +121,8 @@ def classifier_rows(results: pd.DataFrame) -> Iterator[list[str]]:
 
 
 def name_classifier(model: str, init: str, tune: str) -> str:
-    """Return what the page calls a classifier: nothing of a baseline, which is called what was chosen."""
-    return f"{label(start_of(model, init))}, {TUNED[tune]}" if tune else ""
+    """Return what the page calls a classifier."""
+    return f"{label(start_of(model, init))}, {TUNED[tune]}" if tune else BASELINES[model]
 
 
 def prompt_rows(prompts: pd.DataFrame) -> list[list[str]]:
@@ -143,17 +143,20 @@ def prompt_rows(prompts: pd.DataFrame) -> list[list[str]]:
 
 
 def compare_with_bag(corpus: str, results: pd.DataFrame) -> str:
-    """Return a sentence that says what the bag of words beats. results: `tidy`, of this corpus."""
+    """Return a sentence that says what the bag of words beats by macro-F1 on test, and what beats it: where their
+    intervals do not overlap, whatever the seed. results: `tidy`, of this corpus."""
     scores = results[(results["split"] == "test") & (results["metric"] == "macro_f1")]
     bag = scores[scores["model"] == "bag_of_words"].iloc[0]
-    networks = scores[scores["tune"] != ""].groupby(["model", "init", "tune"], sort=False)["value"].mean()
-    beaten = [
-        f"{name_classifier(*kind)} ({value:.3f})"
-        for kind, value in zip(networks.index, networks, strict=True)
-        if value < bag["value"]
-    ]
-    whom = "; ".join(beaten) or "none of the networks"
-    return f"{label(corpus)}: a bag of words ({bag['chosen']}; {bag['value']:.3f}) is better than {whom}"
+    verdicts: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart by these texts from": []}
+    better, worse, neither = verdicts.values()
+    for kind, of_seeds in scores[scores["tune"] != ""].groupby(["model", "init", "tune"], sort=False):
+        below, above = of_seeds["ci_high"] < bag["ci_low"], of_seeds["ci_low"] > bag["ci_high"]
+        verdict = better if below.all() else worse if above.all() else neither
+        start = " from random weights" if kind[1] == "random" else ""
+        verdict.append(f"{TUNED[str(kind[2])]}{start} ({of_seeds['value'].mean():.3f})")
+    said = "; ".join(f"{verdict} {' or '.join(names)}" for verdict, names in verdicts.items() if names)
+    score = with_limits(bag["value"], bag["ci_low"], bag["ci_high"])
+    return f"{label(corpus)}: the best bag of words, {score}, is {said}"
 
 
 def score_cell(results: pd.DataFrame, column: str) -> str:
@@ -176,15 +179,14 @@ def with_limits(value: float, low: float, high: float) -> str:
     return f"{value:.3f}" if math.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def settings_rows(matched: dict[tuple[str, str], list[Pair]]) -> list[list[str]]:
-    """Return the table of the settings that follow from what is tuned and from the start."""
-    rows = []
-    for (_, tune), same in matched.items():
-        for run in (same[0].pretrained, same[0].random):
-            settings = run.record["settings"]
-            rates = [f"{settings[name]:g}" for name in ("epochs", "lr", "dropout")]
-            rows.append([TUNED[tune], settings["init"], *rates])
-    return distinct(rows)
+def settings_rows(records: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return the table of the settings that follow from what is tuned and from the start, in the order of TUNED."""
+    rows = {}
+    for settings in (record["settings"] for record in records):
+        kind = name_kind(settings.get("head", "classifier"), settings["tune"])
+        rates = [f"{settings[name]:g}" for name in ("epochs", "lr", "dropout")]
+        rows[kind, settings["init"]] = [TUNED[kind], settings["init"], *rates]
+    return [rows[kind, init] for kind in TUNED for init in ("pretrained", "random") if (kind, init) in rows]
 
 
 def difference_row(row: pd.Series, matched: Sequence[Pair]) -> list[str]:

@@ -140,7 +140,8 @@ def tidy(runs: Sequence[MeasuredRun], fitted: Sequence[Fitted] = ()) -> pd.DataF
         described = {each.model for each in classifiers}
         for name in BASELINES.keys() - described:
             metrics = of_corpus[0].metrics["baselines"][name]
-            classifiers.append(Fitted(name, "", str(corpus), "", None, metrics["name"], metrics))
+            chosen = "" if name == "majority" else metrics["name"]
+            classifiers.append(Fitted(name, "", str(corpus), "", None, chosen, metrics))
         starts = [run.record["settings"]["init"] for run in of_corpus]
         for each in sorted(classifiers, key=partial(_rank, starts=starts)):
             rows += _scores(each)

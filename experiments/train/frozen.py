@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from data.batches import Batch, token_batches
+from data.batches import Batch, copy_to, token_batches
 from lab.defaults import TrainOptions
 from lab.device import Device
 from lab.memory import map_batches
@@ -101,14 +101,14 @@ def make_forward_from(
         return model.read(model.trunk.norm(x))
 
     rest = torch.compile(run_rest, dynamic=True) if compiled else run_rest
-    return lambda batch: rest(*(tensor.to(batch.ids.device) for tensor in stream.read(batch.index)))
+    return lambda batch: rest(*(copy_to(batch.ids.device, tensor) for tensor in stream.read(batch.index)))
 
 
 @torch.inference_mode()
 def record_stream(trunk: GPT2, sequences: list[list[int]], start: int, path: Path, device: Device) -> Stream:
     """Collective. Run the first `start` blocks on N texts, once, into a file that all processes see, and open it.
 
-    A whole file of an earlier call is taken as it is. Raises InputError where there is too little space."""
+    It replaces what a call that was killed has left. Raises InputError where there is too little space."""
     last, C = start == trunk.config.n_layer, trunk.config.n_embd
     offsets = np.cumsum([0, *(1 if last else len(ids) for ids in sequences)])
     shape = (int(offsets[-1]), C)
@@ -120,26 +120,32 @@ def record_stream(trunk: GPT2, sequences: list[list[int]], start: int, path: Pat
             x = trunk.run(x, stop=start, query=on_device.lengths - 1 if last else None)  # (B, T, C), or (B, 1, C)
         return x.float().cpu().numpy()
 
-    if device.run_on_first(lambda: is_missing(path, 4 * shape[0] * C)):
-        batches = token_batches(sequences, np.zeros(len(sequences), np.int64), device.tokens, np.arange(len(sequences)))
-        computed = map_batches(run_frozen, device.share(batches), device)
-        rounds = device.gather_rounds((batch.index.numpy(), x) for batch, x in computed)
-        if device.first:
+    device.run_on_first(lambda: make_room(path, 4 * shape[0] * C))
+    batches = token_batches(sequences, np.zeros(len(sequences), np.int64), device.tokens, np.arange(len(sequences)))
+    computed = map_batches(run_frozen, device.share(batches), device)
+    rounds = device.gather_rounds((batch.index.numpy(), x) for batch, x in computed)
+
+    def write() -> None:
+        try:
             write_rows(path, rounds, offsets)
-        for _ in rounds:  # which the other processes send to it
+        except Exception:
+            list(device.gather_rounds([]))  # the others are still sending
+            raise
+
+    if not device.first:
+        for _ in rounds:  # which it sends to the first process
             pass
-        device.run_on_first(lambda: None)  # the others wait until the file is whole
+    device.run_on_first(write)  # the others wait until the file is whole
     return Stream(start, np.asarray(np.memmap(path, np.float32, "r", shape=shape)), offsets)
 
 
-def is_missing(path: Path, size: int) -> bool:
-    """Return whether there is no file of this size, in bytes. Raises InputError where it would not fit."""
-    if path.is_file() and path.stat().st_size == size:
-        return False
+def make_room(path: Path, size: int) -> None:
+    """Remove an old file. Raises InputError where a new one, of `size` bytes, would not fit."""
+    path.unlink(missing_ok=True)
     if size > (free := shutil.disk_usage(path.parent).free):
         missing = f"expected {size / 2**30:.1f} GiB of free space, for what frozen blocks give, got {free / 2**30:.1f}"
-        raise InputError(f"{path.parent}: {missing}; make room, or run them in each epoch: --dropout 0.1")
-    return True
+        way_out = "make room, or run them in each epoch by --dropout 0.1, which is another training"
+        raise InputError(f"{path.parent}: {missing}; {way_out}")
 
 
 def write_rows(

@@ -48,9 +48,11 @@ def test_batch_refuses_impossible_lengths(lengths):
         one_batch(lengths)
 
 
-def test_batch_moves_whole():
+def test_batch_moves_but_for_the_positions_of_its_texts():
     moved = one_batch([1, 3]).to("meta")
-    assert {tensor.device.type for tensor in vars(moved).values()} == {"meta"}
+    assert {name: tensor.device.type for name, tensor in vars(moved).items()} == {
+        "ids": "meta", "lengths": "meta", "targets": "meta", "index": "cpu"
+    }  # fmt: skip
     assert moved.ids.shape == (2, 3)
     assert torch.equal(one_batch([1, 3]).to("cpu").lengths, torch.tensor([1, 3]))
 

@@ -1,5 +1,6 @@
 """Classifiers on frozen features, against scikit-learn step by step, on vectors that are planted."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from experiments.paper import frozen
 from lab.device import Device
 from lab.texts import Texts
 from lab.vectors import POOLINGS, Vectors
-from model import GPT2, GPT2LM, GPT2Config, Tokenizer, save
+from model import GPT2, GPT2LM, GPT2Config, InputError, Tokenizer, save
 
 LABELS = ["anger", "fear", "joy"]
 N = {"train": 97, "val": 43, "test": 53}
@@ -175,3 +176,37 @@ def test_an_interrupted_fit_takes_up_its_vectors(run, tmp_path, monkeypatch):
     monkeypatch.setattr(frozen, "choose_place", choose)
     monkeypatch.setattr("lab.vectors.map_texts", lambda *given: pytest.fail("read again"))
     assert len(frozen.fit_features(run("pretrained"), folder, CPU)) == 2
+
+
+def test_vectors_that_a_killed_call_left_are_removed(run, tmp_path, monkeypatch):
+    folder = tmp_path / "fitted"
+    frozen.fit_features(run("pretrained"), folder, CPU)
+    (folder / "vectors-words-pretrained").mkdir()
+    (folder / "vectors-words-pretrained" / "train-0.npy").touch()
+    monkeypatch.setattr(frozen, "record_vectors", lambda *given: pytest.fail("computed again"))
+    frozen.fit_features(run("pretrained"), folder, CPU)
+    assert [path.name for path in folder.iterdir()] == ["words-pretrained.json"]
+
+
+def test_space_for_the_vectors_of_all_splits_is_checked_first(run, tmp_path, monkeypatch):
+    """4 sites, 4 poolings, 72 texts, 10 numbers of 4 bytes; of train alone there are 36."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=4 * 4 * 72 * 10 * 4 - 1))
+    monkeypatch.setattr(frozen, "record_vectors", lambda *given: pytest.fail("too late"))
+    with pytest.raises(InputError, match="make room, or take fewer texts"):
+        frozen.fit_features(run("pretrained"), tmp_path / "fitted", CPU)
+
+
+def test_a_bag_of_words_is_kept_for_its_texts_labels_and_candidates(run, tmp_path, monkeypatch):
+    folder, corpus, fitted = tmp_path / "fitted", run("pretrained").corpus, []
+
+    def fit_bags(train, val, test, labels):
+        fitted.append(len(fitted))
+        return {"bag_of_words": {"name": "bag", "n": len(fitted)}}
+
+    monkeypatch.setattr(frozen, "baselines", fit_bags)
+    swapped = corpus.examples.replace({"split": {"train": "test", "test": "train"}})
+    other_labels = corpus.examples.assign(label=corpus.examples["label"].to_numpy()[::-1])
+    for n, each in enumerate((corpus, replace(corpus, examples=swapped), replace(corpus, examples=other_labels))):
+        assert [frozen.fit_bag(each, folder).metrics["n"] for _ in range(2)] == [n + 1] * 2
+    monkeypatch.setattr(frozen, "make_candidates", lambda texts: {"one": None})
+    assert frozen.fit_bag(each, folder).metrics["n"] == 4

@@ -7,7 +7,7 @@ import pytest
 from pretended import SETTINGS, measured
 
 from experiments.paper import results
-from experiments.paper.report import report
+from experiments.paper.report import compare_with_bag, report
 
 
 def page(*runs, prompts=None):
@@ -159,7 +159,7 @@ def test_rows_stand_in_order_and_say_over_how_many_seeds():
     ]
     runs = [*of_seeds, answers]
     text = report(runs, results.tidy(runs, fitted), results.differences(runs), pd.DataFrame(), "python paper.py")
-    rows = [row.split(" | ") for row in text.splitlines() if row.startswith("|")]
+    rows = [row.split(" | ") for row in text.split("The runs were")[0].splitlines() if row.startswith("|")]
     assert rows[0][:3] == ["| corpus (texts: train / val / test)", "classifier", "seeds"]
     assert [row[1:3] for row in rows[2:]] == [
         ["tiny, frozen features + logistic regression: after ln_f, last, C = 1", ""],
@@ -168,8 +168,8 @@ def test_rows_stand_in_order_and_say_over_how_many_seeds():
         ["tiny, last two blocks tuned", "2"],
         ["tiny, all weights tuned", "2"],
         ["tiny, label words, all weights tuned", "1"],
-        ["the bag_of_words", ""],
-        ["the majority", ""],
+        ["best bag of words: the bag_of_words", ""],
+        ["most frequent class", ""],
     ]
     area, (low, high) = metrics["test"]["macro_roc_auc"], metrics["test"]["intervals"]["macro_roc_auc"]
     assert rows[2][-1] == f"{area:.3f} [{low:.3f}, {high:.3f}] |"
@@ -178,13 +178,54 @@ def test_rows_stand_in_order_and_say_over_how_many_seeds():
     assert "- words: no row of label words" in page(measured())
 
 
-def test_a_sentence_says_where_a_bag_of_words_is_better():
-    runs = [measured(settings=SETTINGS | {"tune": tune}) for tune in ("all", "head")]
-    for run, f1 in zip(runs, (0.7, 0.5), strict=True):
-        run.metrics["test"]["macro_f1"] = f1
-        run.metrics["baselines"]["bag_of_words"]["test"]["macro_f1"] = 0.6
-    sentence = "- words: a bag of words (the bag_of_words; 0.600) is better than tiny, head alone tuned (0.500)\n"
-    assert sentence in page(*runs)
-    for run in runs:
-        run.metrics["baselines"]["bag_of_words"]["test"]["macro_f1"] = 0.4
-    assert "- words: a bag of words (the bag_of_words; 0.400) is better than none of the networks\n" in page(*runs)
+INTERVALS = {"frozen": [(0.3, 0.5)], "head": [(0.3, 0.49), (0.2, 0.4)], "2": [(0.3, 0.49), (0.4, 0.5)]}
+INTERVALS |= {"all": [(0.71, 0.8), (0.8, 0.9)], "words": [(0.7, 0.8)]}
+
+
+def test_a_sentence_says_what_a_bag_of_words_beats_only_where_no_intervals_overlap():
+    bag = {"model": "bag_of_words", "init": "", "tune": "", "value": 0.6, "ci_low": 0.5, "ci_high": 0.7}
+    rows = [bag | {"chosen": "one-grams"}] + [
+        {"model": "tiny", "init": "pretrained", "tune": tune, "value": (low + high) / 2, "ci_low": low, "ci_high": high}
+        for tune, intervals in INTERVALS.items()
+        for low, high in intervals
+    ]
+    rows.append(rows[2] | {"init": "random", "value": 0.85, "ci_low": 0.8, "ci_high": 0.9})
+    others = [row | {"metric": "accuracy", "ci_low": 0, "ci_high": 1} for row in rows]
+    table = pd.DataFrame([row | {"metric": "macro_f1"} for row in rows] + others).assign(split="test")
+    assert compare_with_bag("my_words", table) == (
+        "my\\_words: the best bag of words, 0.600 [0.500, 0.700], is better than head alone tuned (0.348); worse than "
+        "all weights tuned (0.802) or head alone tuned from random weights (0.850); not told apart by these texts from "
+        "frozen features + logistic regression (0.400) or last two blocks tuned (0.422) or label words, all weights "
+        "tuned (0.750)"
+    )
+
+
+def test_the_page_compares_the_networks_with_the_bag_of_words():
+    run = measured()
+    of_bag = run.metrics["baselines"]["bag_of_words"]["test"]
+    for value, low, high, verdict in (
+        (0.98, 0.95, 0.99, "better than"),
+        (0.2, 0.1, 0.3, "worse than"),
+        (0.6, 0.1, 0.95, "not told apart by these texts from"),
+    ):
+        of_bag["macro_f1"], of_bag["intervals"]["macro_f1"] = value, (low, high)
+        score = f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        f1 = run.metrics["test"]["macro_f1"]
+        sentence = f"- words: the best bag of words, {score}, is {verdict} all weights tuned ({f1:.3f})\n"
+        assert sentence in page(run)
+
+
+def test_the_page_says_how_long_each_kind_was_trained():
+    settings = [
+        {"tune": "all", "init": "random", "epochs": 6, "lr": 1e-3, "dropout": 0.3},
+        {"tune": "all", "seed": 0},
+        {"tune": "all", "seed": 1},
+        {"tune": "head", "epochs": 10, "lr": 3e-3, "dropout": 0.0},
+    ]
+    text = page(*(measured(settings=SETTINGS | each) for each in settings))
+    table = text.split("The runs were trained with these settings:\n\n")[1].split("\n\n")[0].splitlines()
+    assert table[2:] == [
+        "| head alone tuned | pretrained | 10 | 0.003 | 0 |",
+        "| all weights tuned | pretrained | 2 | 0.02 | 0.1 |",
+        "| all weights tuned | random | 6 | 0.001 | 0.3 |",
+    ]

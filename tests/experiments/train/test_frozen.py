@@ -1,6 +1,7 @@
 """Blocks that run once, against a network that runs whole in each step."""
 
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from commands import line_of
 from planted import texts_of
 from two_processes import in_two
 
+import model.gpt2
 from experiments.train.frozen import FROZEN, count_frozen, make_forwards, open_forwards, record_stream
 from experiments.train.start import start_model
 from experiments.train.training import Training
@@ -140,18 +142,32 @@ def test_it_reads_what_enters_a_block(clf, tmp_path, start):
         assert not rows[n:].any()
 
 
-def test_a_whole_file_is_taken_and_a_part_of_one_is_not(clf, tmp_path, monkeypatch):
+def test_what_was_left_is_made_anew(clf, tmp_path):
     sequences, path = TEXTS["val"].sequences, tmp_path / FROZEN
-    first = record_stream(clf.trunk, sequences, 2, path, CPU)
-    with monkeypatch.context() as patch:
-        patch.setattr(clf.trunk, "run", None)
-        again = record_stream(clf.trunk, sequences, 2, path, CPU)
-    np.testing.assert_array_equal(first.rows, again.rows)
+    record_stream(clf.trunk, sequences, 2, path, CPU)
     content = path.read_bytes()
-    path.unlink()  # rather than cut it: the first stream is mapped
-    path.write_bytes(content[:-4])
+    path.unlink()  # rather than change it: the stream is mapped
+    path.write_bytes(bytes(len(content)))
     record_stream(clf.trunk, sequences, 2, path, CPU)
     assert path.read_bytes() == content
+
+
+def test_in_bf16_blocks_compute_as_in_the_whole_network(clf, tmp_path):
+    bf16, sequences = Device(torch.device("cpu"), "bf16"), TEXTS["train"].sequences
+    rows = torch.from_numpy(record_stream(clf.trunk, sequences, 2, tmp_path / FROZEN, bf16).rows.copy())
+    with bf16.autocast():
+        expected = torch.cat(plain_rows(clf, sequences, 2))
+    in_fp32 = torch.cat(plain_rows(clf, sequences, 2))
+    assert (rows - expected).abs().mean() < (rows - in_fp32).abs().mean() / 5
+
+
+def test_the_trained_blocks_are_recomputed(folder, tmp_path, monkeypatch):
+    checkpoint, recomputed = model.gpt2.checkpoint, []
+    monkeypatch.setattr(
+        "model.gpt2.checkpoint", lambda *given, **how: recomputed.append(0) or checkpoint(*given, **how)
+    )
+    start_training(folder, tmp_path, tune=1, recompute=True)
+    assert len(recomputed) == 2 * 3  # steps
 
 
 @pytest.mark.parametrize(
@@ -180,6 +196,7 @@ def test_too_little_space_is_said_before_anything_runs(clf, tmp_path, monkeypatc
     sequences = [[1] * 13] * 600_000
     said = line_of(record_stream, clf.trunk, sequences, 1, tmp_path / FROZEN, CPU)
     assert "expected 1.0 GiB of free space, for what frozen blocks give, got 0.5; make room" in said
+    assert "another training" in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -198,16 +215,39 @@ def test_nothing_is_left_where_training_fails(clf, tmp_path):
 
 
 def record_and_read(checkpoint, path, start):
-    """What this process reads of all texts."""
-    trunk = load_classifier(checkpoint).trunk
-    stream = record_stream(trunk, TEXTS["train"].sequences, start, path, Device.choose("cpu", "fp32"))
-    return stream.read(torch.arange(len(TEXTS["train"])))[0].numpy()
+    """What this process reads of all texts, and how many of them it has run through block 0."""
+    trunk, through = load_classifier(checkpoint).trunk, []
+    trunk.h[0].register_forward_hook(lambda block, inputs, x: through.append(len(x)))
+    with mock.patch("lab.device.TOKENS", 30):
+        stream = record_stream(trunk, TEXTS["train"].sequences, start, path, Device.choose("cpu", "fp32"))
+    return stream.read(torch.arange(len(TEXTS["train"])))[0].numpy(), sum(through)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [2, 3])
 def test_two_processes_share_the_blocks_and_read_all(clf_reference, tmp_path, start):
-    first, second = in_two(record_and_read, clf_reference.folder, tmp_path / "two", start)
+    (first, n_first), (second, n_second) = in_two(record_and_read, clf_reference.folder, tmp_path / "two", start)
     np.testing.assert_array_equal(first, second)
-    alone = record_and_read(clf_reference.folder, tmp_path / "one", start)
+    assert n_first + n_second == len(TEXTS["train"])
+    assert 0 < n_first < len(TEXTS["train"])
+    alone, _ = record_and_read(clf_reference.folder, tmp_path / "one", start)
     np.testing.assert_allclose(first, alone, atol=1e-5)
+
+
+def record_on_a_full_disk(checkpoint, path):
+    """How this process ends."""
+
+    def fail(path, rounds, offsets):
+        next(rounds)
+        raise OSError("no space left")
+
+    with mock.patch("experiments.train.frozen.write_rows", fail):
+        try:
+            record_and_read(checkpoint, path, 2)
+        except (OSError, SystemExit) as error:
+            return str(error)
+
+
+@pytest.mark.slow
+def test_where_the_disk_is_full_the_first_process_says_so_and_the_others_end(clf_reference, tmp_path):
+    assert in_two(record_on_a_full_disk, clf_reference.folder, tmp_path / FROZEN) == ["no space left", "2"]
