@@ -109,17 +109,20 @@ def fit_topics(counts: csr_matrix, k: int, seed: int) -> tuple[Floats, Groups]:
     return normalize(lda.components_, "l1"), main
 
 
-def measure_npmi(has: csr_matrix, words: Sequence[int] | NDArray[np.integer]) -> float:
+def measure_npmi(has: csr_matrix, words: Sequence[int] | NDArray[np.integer], names: Sequence[str] = ()) -> float:
     """Return the coherence of words: normalised pointwise mutual information, mean over pairs (Bouma 2009).
 
     has: 1 where a text has a word, (N, V). A pair that is always together has 1, an independent one 0, one that is
-    never together -1. NaN for fewer than two words."""
+    never together -1. names: of these words, where some are two in a row; a pair of which one holds a word of the other
+    ("feel sad" and "sad") is left out, for it stands together whatever the texts say. NaN where no pair is left."""
+    parts = [set(name.split()) for name in names] or [set()] * len(words)
     some = np.asarray(has[:, list(words)].todense(), dtype=np.float64)
     together, n = some.T @ some, len(some)
     values = []
     for i, j in combinations(range(len(words)), 2):
-        p, p_i, p_j = together[i, j] / n, together[i, i] / n, together[j, j] / n
-        values.append(-1.0 if p == 0 else 1.0 if p == 1 else np.log(p / (p_i * p_j)) / -np.log(p))
+        if parts[i].isdisjoint(parts[j]):
+            p, p_i, p_j = together[i, j] / n, together[i, i] / n, together[j, j] / n
+            values.append(-1.0 if p == 0 else 1.0 if p == 1 else np.log(p / (p_i * p_j)) / -np.log(p))
     return float(np.mean(values)) if values else np.nan
 
 

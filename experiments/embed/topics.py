@@ -221,11 +221,16 @@ def rank_words(cluster: str, size: int, method: str, words: Iterable[str], score
 
 
 def judge(rows: Sequence[Row], candidates: Candidates, seed: int) -> pd.DataFrame:
-    """Add how well words belong together, and how much the lists of a grouping and method differ: COLUMNS."""
+    """Add how well words belong together, and how much the lists of a grouping and method differ: COLUMNS.
+
+    `npmi` leaves out pairs of candidates of which one holds a word of the other, so that the lists of `keybert` can be
+    compared with those of single words; to `diversity`, a candidate of two words is one word."""
     table, has = pd.DataFrame(rows), (candidates.counts > 0).astype(float)
     number = {name: i for i, name in enumerate(candidates.names.tolist())}
     lists = ["grouping", "model", "method"]
-    npmi = table.groupby([*lists, "cluster"])["word"].agg(lambda each: measure_npmi(has, [number[w] for w in each]))
+    npmi = table.groupby([*lists, "cluster"])["word"].agg(
+        lambda each: measure_npmi(has, [number[name] for name in each], list(each))
+    )
     diversity = table.groupby(lists)["word"].agg(lambda each: measure_diversity([list(each)]))
     table = table.join(npmi.rename("npmi"), on=[*lists, "cluster"]).join(diversity.rename("diversity"), on=lists)
     rng = np.random.default_rng((seed, *b"words by frequency"))

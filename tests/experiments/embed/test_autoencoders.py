@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from experiments.embed.autoencoders import encode
+from experiments.embed.autoencoders import PATIENCE, Autoencoder, encode, train
 from experiments.embed.corrections import standardise
 
 
@@ -58,3 +58,24 @@ def test_the_numbers_of_a_variational_one_spread_as_the_prior_does():
     numbers = encode(draw(), 2, True, 0).numbers
     assert np.abs(numbers.mean(axis=0)).max() < 0.3
     assert 0.6 < numbers.std() < 1.2
+
+
+def test_training_ends_with_the_weights_that_restore_the_held_out_texts_best():
+    held_out, losses = [], []
+
+    class Watched(Autoencoder):
+        def loss(self, x, beta):
+            loss = super().loss(x, beta)
+            if not torch.is_grad_enabled():
+                held_out.append(x)
+                losses.append(loss.item())
+            return loss
+
+    generator = torch.Generator().manual_seed(0)
+    network = Watched([7, 16, 2], False, generator)
+    train(network, torch.randn(40, 7, generator=generator), 0.0)
+    best = int(np.argmin(losses))
+    assert best == len(losses) - 1 - PATIENCE
+    with torch.no_grad():
+        assert network.loss(held_out[0], 0.0).item() == pytest.approx(losses[best], rel=1e-6)
+    assert losses[best] < 0.99 * losses[-2]  # the last weights restore them worse

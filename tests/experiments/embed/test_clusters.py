@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.cluster.hierarchy import linkage
 from sklearn.datasets import load_iris, make_blobs
-from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
+from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, silhouette_samples
 
 from experiments.embed import clusters as tables
 from experiments.embed.cluster_scores import (
@@ -20,7 +20,17 @@ from experiments.embed.cluster_scores import (
     score_inside,
     treat_noise,
 )
-from experiments.embed.clustering import BY_DENSITY, METHODS, MIN_SIZES, cluster, order_by_size, project, sweep
+from experiments.embed.clustering import (
+    BY_DENSITY,
+    METHODS,
+    MIN_SIZES,
+    choose_min_size,
+    cluster,
+    measure_validity,
+    order_by_size,
+    project,
+    sweep,
+)
 from experiments.embed.merges import LEAVES, list_merges
 from experiments.embed.spaces import Site
 
@@ -100,6 +110,18 @@ def test_noise_has_no_part_in_the_silhouette():
     labels = np.where(kept, CLASSES, NOISE)
     assert score_inside(BLOBS, labels, "euclidean") == score_inside(BLOBS[kept], CLASSES[kept], "euclidean")
     assert np.isnan(score_inside(BLOBS, np.zeros(len(BLOBS), int), "euclidean")["silhouette"])
+
+
+def test_validity_is_the_mean_silhouette_where_that_of_noise_is_0():
+    silhouettes = silhouette_samples(BLOBS, CLASSES)
+    tight = np.where(silhouettes > np.median(silhouettes), CLASSES, NOISE)
+    kept = tight != NOISE
+    of_kept = silhouette_samples(BLOBS[kept], CLASSES[kept])
+    validity = measure_validity(score_inside(BLOBS, tight, "euclidean")["silhouette"], tight)
+    assert validity == pytest.approx(np.concatenate([of_kept, np.zeros((~kept).sum())]).mean())
+    assert measure_validity(np.nan, tight) == 0
+    assert of_kept.mean() > silhouettes.mean()
+    assert choose_min_size(BLOBS, {5: tight, 10: CLASSES}) == 10  # a few tight texts are not preferred
 
 
 def test_stability_is_the_mean_over_pairs_on_shared_texts():
@@ -190,9 +212,36 @@ def test_one_cloud_with_correlated_dimensions_and_texts_far_out_is_no_structure(
     assert row["p_structure"] > 0.05
 
 
+<<<<<<< HEAD
 def test_p_of_structure_counts_draws_of_the_kind_with_most():
     assert tables.measure_structure_p(9.0, [[1.0, 2.0, 3.0], [8.0, 9.0, 10.0]]) == 3 / 4
     assert tables.measure_structure_p(0.1, [[0.0] * 19, [0.0] * 9]) == 1 / 10
+=======
+def test_texts_are_clustered_again_with_other_seeds_in_other_orders_and_parts(monkeypatch):
+    calls, n = [], 20
+
+    def record(x, method, k, seed):
+        calls.append((tuple(x[:, 0].tolist()), seed))
+        return np.zeros(len(x), dtype=int)
+
+    monkeypatch.setattr(tables, "cluster", record)
+    tables.measure_refound(tables.Space(np.arange(n)[:, None], 3, CLASSES[:n], CLASSES[:n], {}, 0), "kmeans")
+    whole, parts = ([call for call in calls if (len(call[0]) == n) is is_whole] for is_whole in (True, False))
+    assert {tuple(sorted(rows)) for rows, _ in whole} == {tuple(range(n))}
+    assert len({rows for rows, _ in whole}) == len({seed for _, seed in whole}) == len(whole) == tables.SEEDS
+    assert {len(set(rows)) for rows, _ in parts} == {16}
+    assert len({frozenset(rows) for rows, _ in parts}) == len(parts) == tables.SUBSAMPLES
+    assert len({seed for _, seed in parts}) == len(parts)
+
+
+def test_p_of_structure_is_that_of_one_more_draw():
+    rng = np.random.default_rng(0)
+    draws = rng.normal(3, 2, size=(2000, 21))  # the last is one more
+    p = np.array([tables.measure_structure_p(each[-1], [each[:-1]]) for each in draws])
+    assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.015)
+    assert tables.measure_structure_p(9.0, [[1.0, 2.0, 3.0], [8.0, 9.0, 10.0]]) == pytest.approx(0.5)
+    assert tables.measure_structure_p(0.1, [[0.0] * 19]) == 1 / 20
+>>>>>>> w-tests
     assert tables.measure_structure_p(0.0, [[-1.0] * 19]) == 1
 
 

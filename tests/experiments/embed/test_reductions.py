@@ -10,10 +10,13 @@ import pytest
 from experiments.embed import reductions
 from experiments.embed.reductions import (
     COLUMNS,
+    Method,
+    Reduced,
     drop_duplicates,
     embed_by_tsne,
     limit_perplexity,
     list_methods,
+    measure,
     permute_columns,
     project_on_axes,
     reduce_sites,
@@ -69,6 +72,17 @@ def test_blobs_are_found_and_permuted_columns_are_not(blobs):
         assert (scored[score] > scored[f"null_{score}"]).all(), score
     by_distance = table.loc[["pca", "mds"]]
     assert (by_distance["stress1"] < by_distance["null_stress1"]).all()
+
+
+def test_classes_are_read_in_the_whole_space_beside_the_map():
+    x, targets = plant_blobs()
+    nowhere = np.random.default_rng(5).normal(size=(N, 2))
+    scores = measure(Method("nowhere", "", lambda x, seed: Reduced(nowhere)), x, targets, 0).scores
+    for name, places in {"class_knn": nowhere, "class_knn_full": x}.items():
+        nearest = [np.linalg.norm(places - each, axis=1).argsort()[1:16] for each in places]  # the text itself is first
+        votes = [np.bincount(targets[rows]).argmax() for rows in nearest]
+        assert scores[name] == pytest.approx(np.mean(votes == targets))
+    assert scores["class_knn_full"] > scores["class_knn"] + 0.3
 
 
 def test_all_dimensions_restore_all(blobs):

@@ -1,6 +1,7 @@
 """Words of planted topics, of counts by hand, and of clusters in a tiny run; vectors against a plain loop."""
 
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from experiments.embed.keywords import (
     SCORES,
     choose_diverse,
     choose_top,
+    draw_null_npmi,
     fit_topics,
     measure_diversity,
     measure_npmi,
@@ -32,6 +34,7 @@ from experiments.embed.topics import (
     average_occurrences,
     count_candidates,
     find_candidates,
+    find_directions,
     judge,
     list_topics,
     list_words,
@@ -144,6 +147,36 @@ def test_coherence_of_pairs():
     assert measure_diversity([["a", "b"], ["b", "c"]]) == 3 / 4
 
 
+def test_coherence_leaves_out_pairs_that_have_a_word_in_common():
+    texts = [["feel sad", "feel", "sad", "sad day", "day", "rain"], ["feel", "rain"], ["sad"], ["sun"]]
+    candidates = count_candidates([[(name, ()) for name in text] for text in texts])
+    names = candidates.names.tolist()
+    shared = [
+        {"feel sad", "feel"},
+        {"feel sad", "sad"},
+        {"feel sad", "sad day"},
+        {"sad day", "sad"},
+        {"sad day", "day"},
+    ]
+    pairs = [pair for pair in combinations(names, 2) if set(pair) not in shared]
+    assert len(pairs) == 7 * 6 / 2 - len(shared)
+    expected = np.mean([measure_npmi(candidates.counts, [names.index(name) for name in pair]) for pair in pairs])
+    about = {"cluster": "0", "size": 4, "method": "keybert", "score": 1.0, "grouping": "class", "model": ""}
+    table = judge([about | {"rank": i, "word": name} for i, name in enumerate(names, 1)], candidates, seed=0)
+    assert table["npmi"].to_numpy() == pytest.approx(np.full(7, expected))
+    assert (table["diversity"] == 1).all()
+    assert np.isnan(measure_npmi(candidates.counts, [0, 1], ["feel", "feel sad"]))
+
+
+def test_words_of_the_null_are_drawn_by_how_many_texts_have_them():
+    rng, common, rare = np.random.default_rng(0), 12, 40
+    has = np.hstack([rng.random((rare, common)) < 0.9, np.eye(rare, dtype=bool)]).astype(float)
+    urn = np.nonzero(has)[1]  # a word is in it once for each text that has it
+    draws = [list(dict.fromkeys(rng.permutation(urn).tolist()))[: keywords.TOP] for _ in range(400)]
+    expected = np.mean([measure_npmi(csr_matrix(has), words) for words in draws])
+    assert draw_null_npmi(csr_matrix(has), rng, 400) == pytest.approx(expected, abs=0.03)
+
+
 def test_planted_topics_are_more_coherent_than_words_by_frequency():
     candidates, groups = plant(n=20)
     rows = [row | {"grouping": "class", "model": ""} for row in list_words(candidates, groups, list("xyz"), None)]
@@ -213,6 +246,19 @@ def test_candidates_have_the_mean_of_their_occurrences(spaces, layer):
     for mean, each in zip(means, vectors, strict=True):
         expected = np.mean(each, axis=0) if each else np.full(mean.shape, np.nan)
         assert mean == pytest.approx(expected, abs=1e-5, nan_ok=True)
+
+
+def test_directions_of_texts_and_candidates_are_corrected_by_train(spaces):
+    texts, trunk = spaces.texts["test"], spaces.networks[TUNED].trunk
+    candidates = find_candidates(texts, spaces.study, frozenset())
+    directions = find_directions(spaces, Site(TUNED, 1, "mean", "standardise"), candidates)
+    train, test = (spaces.vectors(TUNED, split).read(1, "mean").astype(float) for split in ("train", "test"))
+    means = average_occurrences(trunk, texts, candidates, 1, spaces.study.device)
+    for raw, unit in ((test, directions.texts), (means, directions.candidates)):
+        expected = (raw - train.mean(axis=0)) / train.std(axis=0)
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        assert unit == pytest.approx(expected, abs=1e-5, nan_ok=True)
+    assert not np.isnan(directions.candidates).all()
 
 
 def test_a_candidate_at_position_0_has_no_vector(spaces):
