@@ -11,7 +11,7 @@ import pandas as pd
 from lab.report import render
 from lab.stats import LEVEL
 
-from .clusters import MAIN, SWEEP, state_structure
+from .clusters import MAIN, NULLS, SWEEP, state_structure
 from .corrections import STANDARD
 from .spaces import Site
 from .topics import CLASS, CLUSTER, NAMES
@@ -59,6 +59,7 @@ def report(
         level=LEVEL,
         large=LEAST_LARGE,
         small=SMALL_AMI,
+        least_p=1 / (1 + NULLS),
         same=1 - SAME,
     )
 

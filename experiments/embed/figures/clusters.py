@@ -31,7 +31,7 @@ from ..clusters import NULL_COLUMNS, SWEEP
 from .names import NETWORKS
 
 WIDTH = 11  # inches
-NULL_MARKS = {"permuted": "|", "cloud": "x"}
+NULL_MARKS = {"permuted": ("permuted vectors", "|"), "cloud": ("one cloud", "x")}  # name and mark
 SCORES = {  # columns of the scores
     "silhouette": "silhouette",
     "ami": "AMI with the classes",
@@ -162,8 +162,8 @@ def draw_scores(folder: Path, clusters: pd.DataFrame, title: str) -> None:
             axes.plot(of_model[column], y, mark, color=colour, label=model)
             nulls = {"silhouette": NULL_COLUMNS, "ami": {"permuted": "null_ami"}}.get(column, {})
             for kind, null in nulls.items():
-                about = f"{model},\n{kind} vectors"
-                axes.plot(of_model[null], y, NULL_MARKS[kind], color=colour, markersize=9, label=about)
+                about, null_mark = NULL_MARKS[kind]
+                axes.plot(of_model[null], y, null_mark, color=colour, markersize=9, label=f"{model},\n{about}")
         axes.set_xlabel(name)
         axes.set_xlim(min(-0.05, *axes.get_xlim()), max(1.05, *axes.get_xlim()))
         axes.grid(axis="y", visible=False)

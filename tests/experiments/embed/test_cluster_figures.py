@@ -72,7 +72,7 @@ def test_marks_stand_at_the_scores_where_noise_is_one_class(unsaved, tmp_path):
     lines = {(axes.get_xlabel(), line.get_label()): line for axes in grid for line in axes.get_lines()}
     rows = scores[(scores["model"] == TUNED) & (scores["noise"] != "singletons")].set_index("method").loc[list(METHODS)]
     assert lines["AMI with the classes", TUNED].get_xdata().tolist() == rows["ami"].tolist()
-    assert (lines["silhouette", f"{TUNED},\ncloud vectors"].get_xdata() == rows["cloud_silhouette"]).all()
+    assert (lines["silhouette", f"{TUNED},\none cloud"].get_xdata() == rows["cloud_silhouette"]).all()
     assert (lines["AMI with the classes", f"{TUNED},\npermuted vectors"].get_xdata() == rows["null_ami"]).all()
     assert [label.get_text() for label in grid[0].get_yticklabels()][1] == "agglomerative ward"
 
