@@ -318,7 +318,12 @@ WRITERS = {  # the call that writes the files of a page's table
     "docs/paper.md": f"paper --corpus corpus.txt {NEW} --init pretrained random --model tiny --run new --seeds 1",
     "docs/pretrain.md": f"pretrain --compile off --corpus novels.txt {NEW} --model tiny --run new",
 }
-LONG = {"docs/ablate.md", "docs/embed.md", "docs/paper.md", "docs/prompt.md"}  # pages whose call takes 15 seconds or more
+LONG = {
+    "docs/ablate.md",
+    "docs/embed.md",
+    "docs/paper.md",
+    "docs/prompt.md",
+}  # pages whose call takes 15 seconds or more
 OTHER_CALLS = [call for call in SMALL_CALLS if call[0] != "verify" and " ".join(call) not in WRITERS.values()]
 
 

@@ -163,6 +163,7 @@ def found():
         return {name: tables.find_clusters(pretend(x, CLASSES), [site]) for name, x in vectors.items()}
 
 
+@pytest.mark.slow
 def test_the_tables_have_their_columns_and_rows(found):
     scores, members = found["blobs"]
     assert list(scores) == tables.COLUMNS
@@ -179,6 +180,7 @@ def test_the_tables_have_their_columns_and_rows(found):
     assert kmeans["ami_last_token"] < 0.1
 
 
+@pytest.mark.slow
 def test_structure_is_found_in_blobs_and_not_in_permuted_columns(found):
     scores, _ = found["blobs"]
     p = scores[scores["method"] != tables.SWEEP].groupby("method")["p_structure"].max()
@@ -194,6 +196,7 @@ def test_structure_is_found_in_blobs_and_not_in_permuted_columns(found):
     assert line.startswith("fine-tuned: **no structure found**")
 
 
+@pytest.mark.slow
 def test_groups_that_are_not_the_classes_are_said_to_be_so(found):
     scores, _ = found["blobs"]
     [line] = tables.state_structure(scores.assign(p=0.5))
