@@ -82,18 +82,17 @@ def record_vectors(
     sets eval mode. Raises InputError where the folder has too little space."""
     texts = hashlib.sha256(repr(sequences).encode()).hexdigest()
     about = {**about, "texts": texts, "poolings": list(poolings)}
-    config, n, lengths = trunk.config, len(sequences), np.array([len(ids) for ids in sequences])
+    config, lengths = trunk.config, np.array([len(ids) for ids in sequences])
+    n, drawn = len(lengths), draw_tokens(lengths, about["seed"])
     check_space(folder, f"{name}-*.npy", count_bytes(config, len(poolings), n))
     files = tuple(folder / f"{name}-{site}.npy" for site in range(config.n_layer + 2))
     arrays = [open_array(file, about, (len(poolings), n, config.n_embd), device) for file in files]
     norms = open_array(folder / f"{name}-norms.npy", about, (len(files), 2, n), device)
-    drawn = draw_tokens(lengths, about["seed"])
 
     def pool_batch(batch: Batch) -> tuple[Floats, Floats]:
         """Return vectors (S, poolings, B, C) and norms (S, 2, B)."""
         on_device, sites = read_sites(trunk, batch, device)
-        chosen = drawn[:, batch.index.numpy()]
-        pooled = [pool_site(x, on_device.lengths, poolings, chosen) for x in sites]
+        pooled = [pool_site(x, on_device.lengths, poolings, drawn[:, batch.index.numpy()]) for x in sites]
         vectors, norms = (torch.stack(each).cpu().numpy() for each in zip(*pooled, strict=True))
         return vectors, norms
 
