@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from textwrap import fill as wrapped
-from typing import cast
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
@@ -164,6 +164,11 @@ def label_token(piece: str) -> str:
 def panel_title(label: str, n: int) -> str:
     """Return the title of one of n panels, on as many lines as it takes."""
     return wrapped("all texts" if label == OVERALL else label, 28 if n <= MANY else 20)
+
+
+def collect_marks(grid: Iterable[Axes]) -> dict[str, Any]:
+    """Return what any of the panels shows, by the name that a legend gives it."""
+    return {name: mark for axes in grid for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
 
 
 def add_heading(figure: Figure, title: str, caption: str) -> None:

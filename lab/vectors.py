@@ -80,8 +80,7 @@ def record_vectors(
     sequences: token ids of each text. poolings: some of POOLINGS and TOKENS. about: what the vectors depend on besides
     the texts: the weights, the precision, and the seed of random tokens. The caller moves the trunk to `device` and
     sets eval mode. Raises InputError where the folder has too little space."""
-    texts = hashlib.sha256(repr(sequences).encode()).hexdigest()
-    about = {**about, "texts": texts, "poolings": list(poolings)}
+    about = {**about, "texts": hashlib.sha256(repr(sequences).encode()).hexdigest(), "poolings": list(poolings)}
     config, lengths = trunk.config, np.array([len(ids) for ids in sequences])
     n, drawn = len(lengths), draw_tokens(lengths, about["seed"])
     check_space(folder, f"{name}-*.npy", count_bytes(config, len(poolings), n))

@@ -78,10 +78,10 @@ def find_clusters(spaces: Spaces, sites: Sequence[Site]) -> tuple[pd.DataFrame, 
     scores, members = [], []
     for site in sites:
         about = {"site": asdict(site), "methods": METHODS, "constants": CONSTANTS}
-        found = spaces.keep(f"members-{site.network}", partial(assign_texts, spaces, site), **about)
-        scored = spaces.keep(f"clusters-{site.network}", partial(score_site, spaces, site, found), **about)
+        assigned = spaces.keep(f"members-{site.network}", partial(assign_texts, spaces, site), **about)
+        scored = spaces.keep(f"clusters-{site.network}", partial(score_site, spaces, site, assigned), **about)
         scores.append(scored)
-        members.append(found)
+        members.append(assigned)
     return pd.concat(scores, ignore_index=True), pd.concat(members, ignore_index=True)
 
 
@@ -149,13 +149,15 @@ def score_method(space: Space, method: str, labels: Labels) -> list[Row]:
     x, metric = space.x, METRICS[method]
     of_nulls = {kind: [cluster(x, method, space.k, space.seed) for x in draws] for kind, draws in space.nulls.items()}
     silhouettes = {
-        kind: [score_inside(x, found, metric)["silhouette"] for x, found in zip(space.nulls[kind], each, strict=True)]
+        kind: [
+            score_inside(x, of_draw, metric)["silhouette"] for x, of_draw in zip(space.nulls[kind], each, strict=True)
+        ]
         for kind, each in of_nulls.items()
     }
     shared = describe(x, method, labels) | measure_refound(space, method)
     shared |= {NULL_COLUMNS[kind]: average(values) for kind, values in silhouettes.items()}
     null_validities = [
-        [measure_validity(value, found) for value, found in zip(silhouettes[kind], each, strict=True)]
+        [measure_validity(value, of_draw) for value, of_draw in zip(silhouettes[kind], each, strict=True)]
         for kind, each in of_nulls.items()
     ]
     validity = measure_validity(shared["silhouette"], labels)
@@ -163,7 +165,7 @@ def score_method(space: Space, method: str, labels: Labels) -> list[Row]:
     rows = []
     for treatment in TREATMENTS if method in BY_DENSITY else (NO_NOISE,):
         treated, kept = treat_noise(labels, treatment)
-        null_amis = [score_classes(found, space.targets, treatment)["ami"] for found in of_nulls["permuted"]]
+        null_amis = [score_classes(of_draw, space.targets, treatment)["ami"] for of_draw in of_nulls["permuted"]]
         rows.append(
             shared
             | score_classes(labels, space.targets, treatment)
@@ -199,8 +201,8 @@ def measure_refound(space: Space, method: str) -> Row:
     seeds = rng.integers(2**31, size=SUBSAMPLES)
     stability = {}
     for name, chosen in draws.items():
-        found = [cluster(space.x[rows], method, space.k, int(s)) for rows, s in zip(chosen, seeds, strict=False)]
-        stability[name] = measure_stability(list(zip(chosen, found, strict=True)))
+        again = [cluster(space.x[rows], method, space.k, int(s)) for rows, s in zip(chosen, seeds, strict=False)]
+        stability[name] = measure_stability(list(zip(chosen, again, strict=True)))
     return stability
 
 

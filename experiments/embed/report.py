@@ -74,8 +74,8 @@ def summarise_classes(sites: pd.DataFrame, chosen: Site) -> Row:
     """Return what is read at the chosen place of a network, and the largest AMI over all sites and poolings beside the
     largest of permuted classes."""
     standard = sites[(sites["correction"] == STANDARD) & sites["ami"].notna()]
-    here = (standard["layer"] == chosen.layer) & (standard["pooling"] == chosen.pooling)
-    row: Row = standard[here].iloc[0].to_dict()
+    at_place = (standard["layer"] == chosen.layer) & (standard["pooling"] == chosen.pooling)
+    row: Row = standard[at_place].iloc[0].to_dict()
     best = standard.iloc[standard["ami"].argmax()]
     return row | {
         "best_ami": best["ami"],

@@ -23,7 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import adjusted_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 from threadpoolctl import threadpool_limits
 
 from lab.metrics import ranking_metrics
@@ -124,22 +124,15 @@ def describe_spread(x: Floats) -> dict[str, float]:
     }
 
 
-def scale_to_unit(x: Floats) -> Floats:
-    """Return x (N, C) at length 1, float64; a vector of zeros stays."""
-    x = x.astype(np.float64)
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(norms > 0, norms, 1)
-
-
 def find_contributions(x: Floats) -> Floats:
     """Return what each dimension adds to the mean cosine of all pairs of different rows of x (N, C): float64 (C,).
 
     A cosine is the sum over dimensions of the products of two unit vectors' values (Timkey & van Schijndel 2021, eq.
     4). Over all pairs, a dimension's products sum to the square of its sum, less the squares. NaN for less than two
     rows."""
-    unit, n = scale_to_unit(x), len(x)
-    if n < 2:
+    if (n := len(x)) < 2:
         return np.full(x.shape[1], np.nan)
+    unit = normalize(x.astype(np.float64))
     return (unit.sum(axis=0) ** 2 - (unit**2).sum(axis=0)) / (n * (n - 1))
 
 
@@ -185,6 +178,6 @@ def probe(train: Floats, test: Floats, y_train: Ints, y_test: Ints, K: int) -> d
 def score_clusters(x: Floats, targets: Ints, K: int, seed: int) -> dict[str, float]:
     """Return `ami`, how far K clusters of x (N, C) agree with the classes int (N,), and `null_ami`, the largest AMI of
     LABEL_DRAWS draws in which the classes were dealt out to the texts at random: so p <= 0.05 where AMI is above it."""
-    found, rng = cluster(project(x), "kmeans", K, seed), np.random.default_rng((seed, *b"permuted classes"))
-    nulls = [adjusted_mutual_info_score(rng.permutation(targets), found) for _ in range(LABEL_DRAWS)]
-    return {"ami": float(adjusted_mutual_info_score(targets, found)), "null_ami": float(max(nulls))}
+    clusters, rng = cluster(project(x), "kmeans", K, seed), np.random.default_rng((seed, *b"permuted classes"))
+    nulls = [adjusted_mutual_info_score(rng.permutation(targets), clusters) for _ in range(LABEL_DRAWS)]
+    return {"ami": float(adjusted_mutual_info_score(targets, clusters)), "null_ami": float(max(nulls))}

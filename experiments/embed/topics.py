@@ -63,7 +63,7 @@ class Candidates:
 def find_candidates(texts: Texts, study: Study, stop_words: frozenset[str]) -> Candidates:
     """Find the words of the texts that have a letter, are no single Latin letter and no stop word, and the pairs of
     them that stand side by side; in MIN_TEXTS texts at least, if any is. A prompt's other words are left out."""
-    found: list[list[tuple[str, tuple[int, ...]]]] = []
+    words_of_texts: list[list[tuple[str, tuple[int, ...]]]] = []
     for string, ids, of_text in zip(texts.strings, texts.sequences, study.find_text(texts), strict=True):
         truncated, of_this, before = len(study.tokenizer.encode(string)) - len(ids), [], None
         for word in words(string, study.tokenizer):
@@ -80,23 +80,24 @@ def find_candidates(texts: Texts, study: Study, stop_words: frozenset[str]) -> C
             if before:
                 of_this.append((f"{before[0]} {name}", (*before[1], *tokens)))
             before = name, tokens
-        found.append(of_this)
-    return count_candidates(found)
+        words_of_texts.append(of_this)
+    return count_candidates(words_of_texts)
 
 
-def count_candidates(found: Sequence[Sequence[tuple[str, tuple[int, ...]]]]) -> Candidates:
+def count_candidates(words_of_texts: Sequence[Sequence[tuple[str, tuple[int, ...]]]]) -> Candidates:
     """Count the candidates of each text, given with the tokens of each occurrence; rare ones are left out."""
     texts_of: dict[str, int] = {}
-    for of_text in found:
+    for of_text in words_of_texts:
         for name in {name for name, _ in of_text}:
             texts_of[name] = texts_of.get(name, 0) + 1
     fewest = MIN_TEXTS if any(n >= MIN_TEXTS for n in texts_of.values()) else 1
     names = sorted(name for name, n in texts_of.items() if n >= fewest)
     number = {name: i for i, name in enumerate(names)}
-    occurrences = [[(number[name], tokens) for name, tokens in of_text if name in number] for of_text in found]
+    occurrences = [[(number[name], tokens) for name, tokens in of_text if name in number] for of_text in words_of_texts]
     rows = [i for i, of_text in enumerate(occurrences) for _ in of_text]
     columns = [candidate for of_text in occurrences for candidate, _ in of_text]
-    counts = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(found), len(names)))  # sums what is twice
+    shape = len(occurrences), len(names)
+    counts = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=shape)  # sums what is twice
     single = np.array([" " not in name for name in names], dtype=bool)
     return Candidates(np.array(names, dtype=str), single, counts, occurrences)
 

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from data.batches import Batch
@@ -36,7 +37,7 @@ from lab.vectors import read_sites
 from model import GPT2, Tokenizer
 
 from .corrections import Floats
-from .sites import measure_anisotropy, scale_to_unit
+from .sites import measure_anisotropy
 from .spaces import Spaces
 
 MOST_WORDS, FEWEST, MOST = 30, 20, 200  # words of the corpus; texts that one must stand in; occurrences that are read
@@ -212,12 +213,13 @@ def describe_context(x: Floats, static: Floats, texts: Sequence[tuple[int, ...]]
 
     static (n, C): its rows of `wte`. texts (n,): pairs in the same text are no pairs of self-similarity. The mean is
     that of all other occurrences."""
-    unit, x = scale_to_unit(x), x.astype(np.float64)
-    others = scale_to_unit((x.sum(axis=0) - x) / max(len(x) - 1, 1))
+    x = x.astype(np.float64)
+    unit = normalize(x)
+    others = normalize((x.sum(axis=0) - x) / max(len(x) - 1, 1))
     return {
         "self_similarity": measure_self_similarity(x, texts),
         "mev": find_first_share(x),
-        "similarity_to_wte": float((unit * scale_to_unit(static)).sum(axis=1).mean()),
+        "similarity_to_wte": float((unit * normalize(static.astype(np.float64))).sum(axis=1).mean()),
         "similarity_to_mean": float((unit * others).sum(axis=1).mean()) if len(x) > 1 else np.nan,
     }
 
@@ -226,7 +228,7 @@ def measure_self_similarity(x: Floats, texts: Sequence[Any]) -> float:
     """Return the mean cosine of all pairs of rows of x (n, C) that are of different texts (n,); NaN without any."""
     text, _ = pd.factorize(pd.Series(list(texts)))
     sums = np.zeros((text.max() + 1, x.shape[1]))
-    np.add.at(sums, text, scale_to_unit(x))
+    np.add.at(sums, text, normalize(x.astype(np.float64)))
     pairs = len(x) ** 2 - (np.bincount(text) ** 2).sum()
     return float(((sums.sum(axis=0) ** 2).sum() - (sums**2).sum()) / pairs) if pairs else np.nan
 

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.figures import COLOURS, GREY, STYLE, add_heading, label_token, panel_title, save_twice
+from lab.figures import COLOURS, GREY, STYLE, add_heading, collect_marks, label_token, panel_title, save_twice
 from lab.removals import REMOVALS
 from lab.texts import OVERALL
 
@@ -57,7 +57,7 @@ def make_grid(n: int, height: float, most: int = 4) -> tuple[Figure, list[Axes]]
 
 def add_legend(figure: Figure, grid: Sequence[Axes]) -> None:
     """Add one legend of everything that any of the panels shows, beside them."""
-    marks = {name: mark for axes in grid for mark, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    marks = collect_marks(grid)
     names = [wrapped(name, 15) for name in marks]
     figure.legend(list(marks.values()), names, loc="outside right center", fontsize=10, handlelength=1.6)
 

@@ -21,6 +21,7 @@ from lab.figures import (
     STYLE,
     UNSIGNED,
     add_heading,
+    collect_marks,
     draw_heat_map,
     draw_scale,
     save_twice,
@@ -171,7 +172,7 @@ def draw_scores(folder: Path, clusters: pd.DataFrame, title: str) -> None:
         range(len(METHODS)), [method.replace("_", " ").replace("kmeans", "k-means") for method in METHODS]
     )
     grid[0].set_ylim(len(METHODS) - 0.5, -0.5)
-    marks = {text: mark for axes in grid for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    marks = collect_marks(grid)
     figure.legend(list(marks.values()), list(marks), loc="outside right upper", fontsize=9)
     caption = (
         "Silhouette: of the texts in clusters; no mark where there are no two. AMI: 0 by chance, 1 for the same "

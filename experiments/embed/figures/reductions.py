@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lab.figures import COLOURS, STYLE, add_heading, make_panels, save_twice
+from lab.figures import COLOURS, STYLE, add_heading, collect_marks, make_panels, save_twice
 
 from .names import NETWORKS, name_layer, name_vectors
 
@@ -142,7 +142,7 @@ def draw_quality(folder: Path, reductions: pd.DataFrame, title: str) -> None:
         axes.grid(axis="y", visible=False)
     grid[0].set_yticks(range(len(methods)), methods)
     grid[0].set_ylim(len(methods) - 0.5, -0.5)
-    marks = {text: mark for axes in grid for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    marks = collect_marks(grid)
     figure.legend(list(marks.values()), list(marks), loc="outside right center", fontsize=10)
     caption = (
         "Bars: what is left of the space in each map. Black marks: the same method on permuted columns, which have no "

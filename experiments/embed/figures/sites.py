@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.figures import STYLE, add_heading, save_twice
+from lab.figures import STYLE, add_heading, collect_marks, save_twice
 
 from ..clustering import DIMS
 from ..corrections import STANDARD
@@ -107,6 +107,6 @@ def name_layers(axes: Axes, sites: pd.DataFrame) -> None:
 
 def add_legend(figure: Figure, grid: Sequence[Axes]) -> None:
     """Add one legend of what any of the panels shows, beside them."""
-    marks = {text: mark for axes in grid for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    marks = collect_marks(grid)
     names = [wrapped(text, 16) for text in marks]
     figure.legend(list(marks.values()), names, loc="outside right center", fontsize=10, handlelength=2.4)
