@@ -3,6 +3,17 @@
 from .batches import Batch, bucketed, encode
 from .corpus import Corpus, read_corpus
 from .description import describe_corpus, render_description
+from .reading import ReadOptions
 from .splits import SPLITS
 
-__all__ = ["SPLITS", "Batch", "Corpus", "bucketed", "describe_corpus", "encode", "read_corpus", "render_description"]
+__all__ = [
+    "SPLITS",
+    "Batch",
+    "Corpus",
+    "ReadOptions",
+    "bucketed",
+    "describe_corpus",
+    "encode",
+    "read_corpus",
+    "render_description",
+]

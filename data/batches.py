@@ -59,17 +59,15 @@ def encode(
     `examples` has the columns text, file and line. A text of more than `n_ctx` tokens raises InputError; with
     `truncate` its last `n_ctx` tokens are kept, because the class is read at the end.
     """
-    sequences, truncated = [], 0
-    for text, file, line in zip(examples["text"], examples["file"], examples["line"], strict=True):
-        ids = tokenizer.encode(text)
-        if len(ids) > n_ctx:
-            if not truncate:
-                limit = f"expected at most {n_ctx} tokens, got {len(ids)}"
-                raise InputError(f"{file}:{line}: {limit}; shorten the text, or pass --truncate to keep its end")
-            ids = ids[-n_ctx:]
-            truncated += 1
-        sequences.append(ids)
-    return sequences, truncated
+    sequences = [tokenizer.encode(text) for text in examples["text"]]
+    long = [i for i, ids in enumerate(sequences) if len(ids) > n_ctx]
+    if long and not truncate:
+        first = examples.iloc[long[0]]
+        limit = f"expected at most {n_ctx} tokens, got {len(sequences[long[0]])}"
+        them = f"the text, the first of {len(long):,}" if len(long) > 1 else "the text"
+        advice = f"shorten {them}, or pass --truncate to keep the end"
+        raise InputError(f"{first['file']}:{first['line']}: {limit}; {advice}")
+    return [ids[-n_ctx:] for ids in sequences], len(long)
 
 
 def bucket(lengths: Sequence[int], batch_size: int, seed: int | None = None, epoch: int = 0) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """Books for language modelling: reads a text file, splits it into books, and cuts them into blocks of tokens."""
 
+import codecs
 import lzma
 import re
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch import Tensor
 from model import InputError, Tokenizer
 from model.config import END_OF_TEXT
 
-from .formats import decode
+from .formats import guess_encoding
 
 BETWEEN_BOOKS = re.compile(rf"^{re.escape(END_OF_TEXT)}(?:\n|\Z)", re.MULTILINE)
 HELD_OUT = 20  # one book in 20, or the last 20th of a single one
@@ -53,6 +54,17 @@ def read_books(path: str | Path, tokenizer: Tokenizer) -> Books:
         "held_out": [book.strip().partition("\n")[0] for book in held_out],  # first lines
     }
     return Books(train_tokens, held_out_tokens, description)
+
+
+def decode(raw: bytes, path: Path) -> str:
+    """Return the text in these bytes. Raises InputError with the line of the first that is not UTF-8."""
+    raw = raw.removeprefix(codecs.BOM_UTF8)
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        advice = f"convert it with iconv, probably from {guess_encoding(raw)}"
+        raise InputError(f"{path}:{line}: expected UTF-8, got another encoding; {advice}") from None
 
 
 def _encode(books: list[str], tokenizer: Tokenizer, end: int) -> Tensor:

@@ -1,8 +1,9 @@
 """A labelled corpus: reads files from a folder or the hub, and returns three splits of checked texts."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,9 @@ from model import InputError, hub
 from model.readout import are_names
 
 from .formats import READERS, Table, read_polarity, read_table
+from .labels import Names
+from .reading import USUAL, ReadOptions
+from .rows import NAME_COLUMNS, BadRow, refuse_bad_rows
 from .splits import group_by_split, is_whole, set_val_aside, split_by_class, split_polarity
 
 POLARITY = {"rt-polarity.pos": "pos", "rt-polarity.neg": "neg"}  # in the order of the hub's rows
@@ -20,6 +24,7 @@ CARDS = [("sadness", "joy", "love", "anger", "fear", "surprise")]  # class order
 SAMPLE = Path(__file__).parent / "sample"
 HUB = {"emotion": "dair-ai/emotion", "rotten_tomatoes": "cornell-movie-review-data/rotten_tomatoes"}
 ON_HUB = re.compile(rf"({hub.NAME.pattern})(?:/(.+))?")  # owner/name, or owner/name/folder
+FEW = 20  # labels, which a corpus may have however few its texts
 ADVICE = "give one as CORPUS=path/to/folder with train, val and test files, or as one file, " + ", ".join(READERS)
 
 
@@ -30,6 +35,7 @@ class Corpus:
     `labels` are the classes in the order of their numbers. `examples` has one row per text and the columns split
     (train, val, test), index (from 0 within the split), text, label, file (all else str) and line (from 1; in a
     .parquet file the row). `files` maps each file read to its SHA-256. `revision` is the commit of one from the hub.
+    `skipped` has the rows that could not be used: file, line, kind, reason, content.
     """
 
     name: str
@@ -37,6 +43,7 @@ class Corpus:
     examples: pd.DataFrame
     files: dict[str, str]
     revision: str | None = None
+    skipped: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["file", *BadRow._fields]))
 
     def split(self, name: str) -> pd.DataFrame:
         """Return the examples of `train`, `val` or `test`, in the order of `index`."""
@@ -47,30 +54,30 @@ class Corpus:
         return pd.Categorical(self.split(name)["label"], categories=self.labels).codes.astype(np.int64)
 
 
-def read_corpus(source: str | Path, text_column: str = "text", label_column: str = "label", seed: int = 0) -> Corpus:
+def read_corpus(source: str | Path, options: ReadOptions = USUAL, seed: int = 0) -> Corpus:
     """Read the corpus in a folder, in a single file, or on the Hugging Face hub; `read_table` lists the formats.
 
     A folder has files for train, val (or validation, valid, dev) and test, each split one file or numbered shards.
     Without val, a tenth of train becomes val. Or the folder has the raw pair rt-polarity.pos and rt-polarity.neg, which
     is split as on the hub. A single file is split 80/10/10. `seed` decides the splits made here, which keep the shares
     of the classes and put all copies of a text into one split. `sample` is the embedded corpus; `emotion`,
-    `rotten_tomatoes` and owner/name[/folder] are parquet files on the hub, kept in its cache. The columns matter where
-    the format names them. Labels are in the hub's order, else sorted, numbers by value. Raises InputError.
-    """
+    `rotten_tomatoes` and owner/name[/folder] are parquet files on the hub, kept in its cache. Labels are in the hub's
+    order, else sorted, numbers by value. Rows that cannot be used raise InputError, all of them in one message, unless
+    `options` skip them. Raises InputError."""
     path = SAMPLE if str(source) == "sample" and not Path(source).exists() else Path(source)
     revision = None
     if path.is_dir():
         name = path.resolve().name
-        tables, examples = _read_folder(path, text_column, label_column, seed)
+        tables, examples = _read_folder(path, options, seed)
     elif path.exists():
         name = path.name
-        tables = [read_table(path, text_column, label_column)]
+        tables = _check_tables([read_table(path, options)], options)
         examples = split_by_class(tables[0].rows, path, seed)
     else:
         repository, path, folder = fetch(str(source))
         name, revision = str(PurePath(repository, folder)), path.name
-        classes = _read_card_classes(path / "README.md", label_column)
-        tables, examples = _read_folder(path / folder, text_column, label_column, seed, classes)
+        names = _read_card_classes(path / "README.md", options.label_column)
+        tables, examples = _read_folder(path / folder, options, seed, names)
     examples["index"] = examples.groupby("split").cumcount()
     _check_classes(examples, path)
     return Corpus(
@@ -79,7 +86,27 @@ def read_corpus(source: str | Path, text_column: str = "text", label_column: str
         examples=examples[["split", "index", "text", "label", "file", "line"]].reset_index(drop=True),
         files={table.file: table.sha256 for table in tables},
         revision=revision,
+        skipped=pd.concat([table.bad_rows for table in tables], ignore_index=True),
     )
+
+
+def _check_tables(tables: list[Table], options: ReadOptions) -> list[Table]:
+    """Return the tables. Raises InputError for their bad rows, unless `options` skip them, and where nothing is left or
+    the labels are texts."""
+    bad, usable = pd.concat([table.bad_rows for table in tables]), pd.concat([table.rows for table in tables])
+    if not options.skip_bad_rows:
+        refuse_bad_rows(bad, len(bad) + len(usable))
+    for table in tables:
+        if table.rows.empty:
+            raise InputError(f"{table.file}: expected labelled texts, every row was skipped; give another file")
+    different = usable["label"].nunique()
+    if different > max(FEW, len(usable) / 2):
+        example = usable["label"].iloc[0][:40]
+        raise InputError(
+            f"{tables[0].file}: expected a few classes, the {len(usable):,} rows have {different:,} different labels, "
+            f"such as {example!r}; if these are the texts, {NAME_COLUMNS}"
+        )
+    return tables
 
 
 def fetch(source: str) -> tuple[str, Path, str]:
@@ -125,16 +152,21 @@ def _choose_parquet_files(names: list[str], only: str | None) -> list[str]:
     return [str(file) for split in usable.values() for files in split.values() for file in files]
 
 
-def _read_card_classes(readme: Path, column: str) -> tuple[str, ...]:
+def _read_card_classes(readme: Path, column: str) -> Names:
     """Return the class names that a dataset's card on the hub gives for a column, if all its configurations agree."""
     try:
         infos = (metadata_load(readme) or {})["dataset_info"]
         features = [feature for info in ([infos] if isinstance(infos, dict) else infos) for feature in info["features"]]
-        types = [feature["dtype"] for feature in features if feature["name"] == column]
+        types = [_find_type(feature) for feature in features if feature["name"] == column]
         (names,) = {_order_by_number(type_["class_label"]["names"]) for type_ in types}
-        return names if are_names(names) else ()
+        return dict(enumerate(names)) if are_names(names) else {}
     except (OSError, YAMLError, LookupError, TypeError, ValueError, RecursionError):  # cards follow no strict format
-        return ()
+        return {}
+
+
+def _find_type(feature: dict[str, Any]) -> dict[str, Any]:
+    """Return the type of a column, or of the members of its lists, as a card writes it."""
+    return next(feature[key] for key in ("dtype", "list", "sequence") if key in feature)
 
 
 def _order_by_number(names: list[str] | dict[str, str]) -> tuple[str, ...]:
@@ -143,21 +175,42 @@ def _order_by_number(names: list[str] | dict[str, str]) -> tuple[str, ...]:
 
 
 def _read_folder(
-    folder: Path, text_column: str, label_column: str, seed: int, classes: tuple[str, ...] = ()
+    folder: Path, options: ReadOptions, seed: int, names: Names | None = None
 ) -> tuple[list[Table], pd.DataFrame]:
     """Return the tables of a folder's files, and all their rows with the column `split`."""
     if all((folder / name).is_file() for name in POLARITY):
         tables = [read_polarity(folder / name, label) for name, label in POLARITY.items()]
-        return tables, pd.concat([split_polarity(table) for table in tables])
-    tables, rows = [], []
+        return _check_tables(tables, options), pd.concat([split_polarity(table) for table in tables])
     files_by_split = _find_split_files(folder)
-    for split, files in files_by_split.items():
-        for file in files:
-            table = read_table(file, text_column, label_column, classes)
-            tables.append(table)
-            rows.append(table.rows.assign(split=split))
-    examples = pd.concat(rows)
+    splits = [split for split, files in files_by_split.items() for _ in files]
+    tables = [read_table(file, options, names) for files in files_by_split.values() for file in files]
+    tables = _check_tables(_set_headers_aside(tables), options)
+    examples = pd.concat([table.rows.assign(split=split) for split, table in zip(splits, tables, strict=True)])
     return tables, examples if files_by_split["val"] else set_val_aside(examples, folder, seed)
+
+
+def _set_headers_aside(tables: list[Table]) -> list[Table]:
+    """Count the first line of each .txt file as a bad row where it is a header: the same in all files, with a label
+    that no other line has."""
+    rows = pd.concat([table.rows for table in tables])
+    firsts = rows[(rows["line"] == 1) & rows["file"].str.lower().str.endswith(".txt")]
+    in_all = len(firsts) == len(tables) and len(firsts[["text", "label"]].drop_duplicates()) == 1
+    # By chance, only files of a few lines begin alike with a class that has no other text.
+    if (
+        len(rows) < 10 * len(tables)
+        or not in_all
+        or firsts["label"].iloc[0] in set(rows.loc[rows["line"] > 1, "label"])
+    ):
+        return tables
+    content = ";".join(firsts[["text", "label"]].iloc[0])
+    bad = BadRow(1, "headers", f"expected text;label, got what looks like a header: {content!r}", content)
+    return [
+        table._replace(
+            rows=table.rows[table.rows["line"] > 1],
+            bad_rows=pd.concat([pd.DataFrame([bad]).assign(file=table.file), table.bad_rows]),
+        )
+        for table in tables
+    ]
 
 
 def _find_split_files(folder: Path) -> dict[str, list[Path]]:
@@ -185,7 +238,8 @@ def _check_classes(examples: pd.DataFrame, path: Path) -> None:
     if len(unseen):
         row = unseen.iloc[0]
         expected = f"expected the classes of train, got {row['label']!r} in {row['split']}"
-        raise InputError(f"{row['file']}:{row['line']}: {expected}; correct the label or add such texts to train")
+        more = f" (the first of {len(unseen):,} such rows)" if len(unseen) > 1 else ""
+        raise InputError(f"{row['file']}:{row['line']}: {expected}{more}; correct the label or add such texts to train")
 
 
 def _order_labels(labels: set[str], declared: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,15 +1,13 @@
-"""Labelled texts from one file: a reader for each format, and checks of every row."""
+"""Labelled texts from one file: a reader for each format."""
 
 import codecs
-import csv
 import hashlib
 import io
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -19,45 +17,78 @@ from model import InputError
 from model.files import parse_json
 from model.readout import are_names
 
-Row = tuple[int, Any, Any]  # line, text, label
+from .delimited import read_delimited
+from .labels import Names, name_labels, read_label_names, take_single_labels
+from .reading import USUAL, ReadOptions
+from .rows import BLANK, OTHER_ENCODING, BadRow, Row, check_encoding, check_rows, describe_columns
+
+WESTERN = 0.2  # largest share of bytes beyond ASCII in texts of Western languages
 
 
 class Table(NamedTuple):
-    """The content of one file. `rows` has the columns text, label, file (all str) and line (int, counted from 1)."""
+    """The content of one file. `rows` has the columns line (int, counted from 1), text, label and file (all else str);
+    `bad_rows`, those that cannot be used, has file, line, kind, reason and content."""
 
     rows: pd.DataFrame
+    bad_rows: pd.DataFrame
     file: str
     sha256: str
-    labels: tuple[str, ...]  # in the order that the file declares; empty if it declares none
+    labels: tuple[str, ...]  # in the order that the file or the user declares; empty if neither does
 
 
-def read_table(path: Path, text_column: str, label_column: str, classes: tuple[str, ...] = ()) -> Table:
+def read_table(path: Path, options: ReadOptions = USUAL, names: Names | None = None) -> Table:
     """Read every row of a .txt, .csv, .tsv, .jsonl, .json or .parquet file.
 
     Texts and labels stay unchanged, white space included; whole numbers as labels become their digits. A label with
-    white space around it is refused, because it would silently be a class of its own. `line` is where the row starts,
-    in a .parquet file the number of the row. `classes` names the numbered labels of a .parquet file without names.
-    Raises InputError.
-    """
+    white space around it is a bad row, because it would silently be a class of its own. `line` is where the row starts,
+    in a .parquet file the number of the row. `names` are those of the numbered labels of a .parquet file that has none.
+    Raises InputError."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: cannot read files ending in {path.suffix!r}; use one of {', '.join(READERS)}")
-    data = _read_bytes(path)
-    rows = list(reader(data, path, (text_column, label_column)))
-    if reader is _read_parquet:
-        classes = _read_class_names(pq.read_schema(io.BytesIO(data)), label_column, path) or classes
-        rows = _name_classes(rows, path, classes)
-    return Table(_check_rows(rows, path), str(path), hashlib.sha256(data).hexdigest(), classes)
+    if not options.header and reader is not read_csv:
+        raise InputError(f"{path}: --no-header is for .csv and .tsv; leave it out")
+    data = read_bytes(path)
+    rows = reader(data, path, options)
+    given = read_label_names(options.label_names) if options.label_names else {}
+    if reader is read_parquet and not given:
+        names = read_class_names(data, options.label_column, path) or names
+    names = given or names or {}
+    if options.single_label:
+        rows = take_single_labels(rows)
+    if names:
+        rows = name_labels(rows, names, bool(given))
+    labels = tuple(names[number] for number in sorted(names))
+    return make_table(rows, data, path, labels, options.encoding)
+
+
+def make_table(
+    rows: Iterable[Row | BadRow], data: bytes, path: Path, labels: tuple[str, ...], encoding: str | None
+) -> Table:
+    """Check the rows of a file. Raises InputError where there are none at all."""
+    usable, bad_rows = check_rows(rows, path)
+    if usable.empty and bad_rows.empty:
+        raise InputError(f"{path}: expected labelled texts, there are no rows; give another file")
+    elsewhere = bad_rows["kind"] == OTHER_ENCODING
+    if elsewhere.any():
+        expected = (
+            f"expected {encoding or 'UTF-8'}, got another encoding; read it with --encoding {guess_encoding(data)}"
+        )
+        bad_rows.loc[elsewhere, "reason"] = expected
+    return Table(usable, bad_rows, str(path), hashlib.sha256(data).hexdigest(), labels)
 
 
 def read_polarity(path: Path, label: str) -> Table:
     """Read one of the two raw Rotten Tomatoes files: latin-1, a text per line, stripped as in the hub's copy."""
-    data = _read_bytes(path)
-    rows = ((line, text.strip(), label) for line, text in _split_lines(data, path, "latin-1"))
-    return Table(_check_rows(rows, path), str(path), hashlib.sha256(data).hexdigest(), ("neg", "pos"))
+    data = read_bytes(path)
+    rows = (
+        row if isinstance(row, BadRow) else Row(row[0], row[1].strip(), label)
+        for row in split_lines(decode(data, path, "latin-1"))
+    )
+    return make_table(rows, data, path, ("neg", "pos"), "latin-1")
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     """Return the content of a file; InputError if it is empty or cannot be read."""
     if not path.is_file():  # reading a pipe or a device may never end
         raise InputError(f"{path}: expected a file, got something else; save its content in a file")
@@ -70,165 +101,140 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _check_rows(rows: Iterable[Row], path: Path) -> pd.DataFrame:
-    """Return the rows of `Table`; InputError for the first bad one, or if there are none."""
-    checked = [_check_row(row, path) for row in rows]
-    if not checked:
-        raise InputError(f"{path}: expected labelled texts, there are no rows; give another file")
-    return pd.DataFrame(checked, columns=["line", "text", "label"]).assign(file=str(path))
+def decode(data: bytes, path: Path, encoding: str | None) -> str:
+    """Decode a file's content, by default as UTF-8. Raises InputError where it is UTF-16.
+
+    Bytes of another encoding become halves of surrogate pairs, by which `check_encoding` finds their rows."""
+    if encoding is None and (unicode := name_utf16(data)):
+        raise InputError(f"{path}:1: expected UTF-8, got another encoding; read it with --encoding {unicode}")
+    try:
+        return data.decode(encoding or "utf-8", errors="surrogateescape").removeprefix("\ufeff")
+    except (UnicodeError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read with --encoding {encoding}: {error}; give another") from None
 
 
-def _check_row(row: Row, path: Path) -> Row:
-    line, text, label = row
-    label = str(label) if type(label) is int else label
-    for name, value in (("text", text), ("label", label)):
-        if problem := _find_problem(value):
-            raise InputError(f"{path}:{line}: the {name} {problem}; correct or remove this row")
-    if label != label.strip():
-        raise InputError(f"{path}:{line}: the label {label!r} has white space around it; remove that")
-    if not are_names([label]):
-        raise InputError(f"{path}:{line}: the label {label!r} has control characters in it; remove them")
-    return line, text, label
-
-
-def _find_problem(value: Any) -> str | None:
-    """Say in a clause what is wrong with a text or label, None if nothing is."""
-    if value is None:
-        return "is null"
-    if not isinstance(value, str):
-        return f"should be a string, it is of type {type(value).__name__}"
-    if not value.strip():
-        return "is empty"
-    if "\0" in value:
-        return "holds a NUL character"
-    if re.search("[\ud800-\udfff]", value):
-        return "is not valid Unicode: it holds one half of a surrogate pair"
+def name_utf16(data: bytes) -> str | None:
+    """Return the name of the UTF-16 in which a file is written; None where it is not."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    even, odd = data[:1000:2], data[1:1000:2]  # in ASCII, one of the two is NUL throughout
+    for name, zeros, others in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
+        if zeros.count(0) > 0.9 * len(zeros) > 0 == others.count(0):
+            return name
     return None
 
 
-def decode(data: bytes, path: Path, encoding: str = "utf-8") -> str:
-    """Decode a file's content; InputError with the line of the first byte in another encoding."""
-    body = data.removeprefix(codecs.BOM_UTF8)
-    try:
-        return body.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = body.count(b"\n", 0, error.start) + 1
-        likely = "utf16" if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin1"
-        advice = f"iconv -f {likely} -t utf8 {path} > converted{path.suffix}"
-        raise InputError(f"{path}:{line}: expected UTF-8, got another encoding; convert it, e.g. {advice}") from error
+def guess_encoding(data: bytes) -> str:
+    """Return the likely encoding of a file that is not UTF-8, or several that one has to choose from."""
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if sum(data.count(byte) for byte in range(0x80, 0x100)) > WESTERN * len(data):
+        return "cp1251 (Russian), gb18030 (Chinese), shift_jis, euc_kr or another"
+    # Where latin-1 has control characters, Windows-1252 has quotation marks and dashes.
+    return "cp1252" if any(byte in data for byte in range(0x80, 0xA0)) else "latin-1"
 
 
-def _split_lines(data: bytes, path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """Yield (line number, line); InputError for a blank line."""
+def split_lines(text: str) -> Iterator[tuple[int, str] | BadRow]:
+    """Yield (line number, line), and a bad row for a line that is blank or of another encoding."""
     # str.splitlines would also cut at U+2028, U+0085 and other characters that occur within texts
-    lines = re.split(r"\r?\n", decode(data, path, encoding))
+    lines = re.split(r"\r?\n", text)
     if not lines[-1]:
         lines.pop()
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise InputError(f"{path}:{number}: expected a labelled text, got a blank line; remove it")
-        yield number, line
+            yield BadRow(number, BLANK, "expected a labelled text, got a blank line")
+        else:
+            yield check_encoding(number, line) or (number, line)
 
 
-def _check_columns(wanted: tuple[str, str], columns: list[str], where: str) -> None:
-    """Raise InputError unless each wanted column comes once."""
-    for column in wanted:
-        if columns.count(column) != 1:
-            listed = ", ".join(repr(name[:40]) for name in columns[:20]) or "none"
-            advice = "name yours with --text-column and --label-column"
-            raise InputError(f"{where}: expected one column {column!r}, there are {listed}; {advice}")
-
-
-def _read_txt(data: bytes, path: Path, columns: tuple[str, str]) -> Iterator[Row]:
-    for number, line in _split_lines(data, path):
+def read_txt(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
+    """Read a file with one `text;label` on each line."""
+    for found in split_lines(decode(data, path, options.encoding)):
+        if isinstance(found, BadRow):
+            yield found
+            continue
+        number, line = found
         text, semicolon, label = line.rpartition(";")
-        if not semicolon:
-            raise InputError(
-                f"{path}:{number}: expected text;label, got {line[:40]!r}; add the semicolon and the label"
-            )
-        yield number, text, label
+        if semicolon:
+            yield Row(number, text, label)
+        else:
+            reason = f"expected text;label, got {line[:40]!r}; add the semicolon and the label"
+            yield BadRow(number, "lines without a semicolon", reason, line)
 
 
-def _read_csv(data: bytes, path: Path, columns: tuple[str, str], delimiter: str) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(decode(data, path), newline="\n"), delimiter=delimiter, strict=True)
-    start = 1  # of the row: after the end of the row before, because a quoted field may span lines
+def read_csv(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
+    """Read a .csv or .tsv file, see `read_delimited`."""
+    yield from read_delimited(decode(data, path, options.encoding), path, options)
+
+
+def read_jsonl(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
+    """Read a file with one JSON object on each line."""
+    for found in split_lines(decode(data, path, options.encoding)):
+        yield found if isinstance(found, BadRow) else parse_line(*found, options)
+
+
+def parse_line(number: int, line: str, options: ReadOptions) -> Row | BadRow:
+    """Return the row in a line of JSON."""
     try:
-        header = next(reader)
-        _check_columns(columns, header, f"{path}:1")
-        text, label = (header.index(column) for column in columns)
-        start = reader.line_num + 1
-        for fields in reader:
-            if not fields:
-                raise InputError(f"{path}:{start}: expected a labelled text, got a blank line; remove it")
-            if len(fields) != len(header):
-                expected = f"expected {len(header)} fields as in the header, got {len(fields)}"
-                raise InputError(f"{path}:{start}: {expected}; quote a field that holds {delimiter!r}")
-            yield start, fields[text], fields[label]
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{path}:{start}: not a valid row: {error}; check the quotes") from error
+        row = parse_json(line)
+    except ValueError as error:
+        reason = f"expected one JSON object per line: {error}; correct this line"
+        return BadRow(number, "lines that are not JSON", reason, line)
+    if not isinstance(row, dict):
+        reason = f"expected a JSON object, got {line[:40]!r}; put one object on each line"
+        return BadRow(number, "lines that are no JSON object", reason, line)
+    if problem := describe_columns(options.columns, list(row)):
+        return BadRow(number, "rows without the columns", problem, line)
+    return Row(number, row[options.text_column], row[options.label_column])
 
 
-def _read_jsonl(data: bytes, path: Path, columns: tuple[str, str]) -> Iterator[Row]:
-    for number, line in _split_lines(data, path):
-        try:
-            row = parse_json(line)
-        except ValueError as error:
-            raise InputError(
-                f"{path}:{number}: expected one JSON object per line: {error}; correct this line"
-            ) from error
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{number}: expected a JSON object, got {line[:40]!r}; put one object on each line")
-        _check_columns(columns, list(row), f"{path}:{number}")
-        yield number, row[columns[0]], row[columns[1]]
-
-
-def _read_parquet(data: bytes, path: Path, columns: tuple[str, str]) -> Iterator[Row]:
-    try:
+def read_parquet(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
+    """Read a .parquet file."""
+    if options.encoding:
+        raise InputError(f"{path}: --encoding is for text files, and .parquet holds UTF-8; leave it out")
+    with refused(path):
         # Without threads, because pyarrow's may outlive the program and abort its end.
         file = pq.ParquetFile(io.BytesIO(data), pre_buffer=False)
-        _check_columns(columns, file.schema_arrow.names, str(path))
-        table = file.read(columns=list(columns), use_threads=False)
+        if problem := describe_columns(options.columns, file.schema_arrow.names):
+            raise InputError(f"{path}: {problem}")
+        table = file.read(columns=list(options.columns), use_threads=False)
         table.validate(full=True)  # or strings that are not UTF-8 pass until they are used
-        texts, labels = (table[column].to_pylist() for column in columns)
+        texts, labels = (table[column].to_pylist() for column in options.columns)
+    yield from map(Row, range(1, len(texts) + 1), texts, labels)
+
+
+@contextmanager
+def refused(path: Path) -> Iterator[None]:
+    """Raise InputError for what pyarrow raises where a file is damaged."""
+    try:
+        yield
     except InputError:
         raise
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two: dates beyond Python's
         problem = str(error).partition("\n")[0]
         raise InputError(f"{path}: not a readable parquet file: {problem}; write it anew") from error
-    yield from zip(range(1, len(texts) + 1), texts, labels, strict=True)
 
 
-def _name_classes(rows: list[Row], path: Path, classes: tuple[str, ...]) -> list[Row]:
-    """Replace the numbers of classes by their names, if there are names."""
-    named: list[Row] = []
-    for number, text, label in rows:
-        if classes and type(label) is int:
-            if not 0 <= label < len(classes):
-                raise InputError(f"{path}:{number}: class number {label} has no name; there are {', '.join(classes)}")
-            label = classes[label]
-        named.append((number, text, label))
-    return named
-
-
-def _read_class_names(schema: pa.Schema, column: str, path: Path) -> tuple[str, ...]:
-    """Return the names that the hub's `datasets` writes beside a ClassLabel column; without them, none."""
+def read_class_names(data: bytes, column: str, path: Path) -> Names:
+    """Return the names that the hub's `datasets` writes beside a column of ClassLabels, or of lists of them, in a
+    .parquet file; without them, none."""
+    with refused(path):
+        metadata = pq.read_schema(io.BytesIO(data)).metadata or {}
     try:
-        names = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
-    except (ValueError, LookupError, TypeError):  # another program wrote the file
-        return ()
+        feature = parse_json(metadata[b"huggingface"])["info"]["features"][column]
+        feature = feature[0] if isinstance(feature, list) else feature  # earlier versions wrote lists so
+        names = feature.get("feature", feature)["names"]
+    except (ValueError, LookupError, TypeError, AttributeError):  # another program wrote the file
+        return {}
     if not isinstance(names, list) or not are_names(names):
         raise InputError(f"{path}: its classes are called {names!r}; expected a list of different names; write it anew")
-    return tuple(names)
+    return dict(enumerate(names))
 
 
-csv.field_size_limit(sys.maxsize)  # `encode` refuses texts that are too long
-
-READERS: dict[str, Callable[[bytes, Path, tuple[str, str]], Iterator[Row]]] = {
-    ".txt": _read_txt,
-    ".csv": partial(_read_csv, delimiter=","),
-    ".tsv": partial(_read_csv, delimiter="\t"),
-    ".jsonl": _read_jsonl,
-    ".json": _read_jsonl,
-    ".parquet": _read_parquet,
+READERS: dict[str, Callable[[bytes, Path, ReadOptions], Iterator[Row | BadRow]]] = {
+    ".txt": read_txt,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".jsonl": read_jsonl,
+    ".json": read_jsonl,
+    ".parquet": read_parquet,
 }

@@ -16,9 +16,9 @@ from .formats import Table
 
 log = logging.getLogger("headgate")
 
-SPLITS = {"train": ["train"], "val": ["val", "validation", "valid", "dev"], "test": ["test"]}
+SPLITS = {"train": ["train", "training"], "val": ["val", "validation", "valid", "dev"], "test": ["test"]}
 P = TypeVar("P", bound=PurePath)
-SHARD = re.compile(r"-(\d+)-of-(\d+)$")
+SHARD = re.compile(r"-(\d+)-of-(\d+)(?:-[0-9a-f]{8,64})?$")  # some carry a hash
 
 
 def group_by_split(files: Sequence[P]) -> dict[str, list[P]]:
@@ -67,7 +67,9 @@ def _distinct_texts(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     counts = texts["label"].value_counts().reindex(rows["label"].unique(), fill_value=0)
     if counts.min() < 10:  # with 10, 80/10/10 still puts a text of the class into each split
         few = f"only {counts.min()} different texts are labelled {counts.idxmin()!r}"
+        line = rows.loc[rows["label"] == counts.idxmin(), "line"].iloc[0]
         raise InputError(
-            f"{path}: expected at least 10 per class to split it, {few}; add some, or give all three splits"
+            f"{path}: expected at least 10 per class to split it, {few} (line {line}); add some, or give all three "
+            "splits"
         )
     return texts

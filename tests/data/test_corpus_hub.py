@@ -12,7 +12,7 @@ import pytest
 from commands import line_of
 from huggingface_hub import constants
 
-from data import read_corpus
+from data import ReadOptions, read_corpus
 from model import InputError
 
 SPLITS = {"train": 40, "validation": 10, "test": 10}
@@ -119,7 +119,7 @@ def test_the_names_of_a_card_go_by_their_numbers(hub, tmp_path, names):
 
 def test_other_column_names(hub, tmp_path):
     publish(hub, tmp_path, "someone/said", columns=("sentence", "mood"), names=EMOTIONS)
-    assert read_corpus("someone/said", "sentence", "mood").labels == tuple(EMOTIONS)
+    assert read_corpus("someone/said", ReadOptions("sentence", "mood")).labels == tuple(EMOTIONS)
     with pytest.raises(InputError, match=r"one column 'text', there are 'sentence', 'mood'; name yours with --text-co"):
         read_corpus("someone/said")
 

@@ -164,7 +164,7 @@ ENDLESS = {
 def test_a_line_of_100_mb_is_read(tmp_path, ending):
     path = tmp_path / f"long{ending}"
     path.write_bytes(LONG_ROWS[ending]())
-    rows = read_table(path, "text", "label").rows
+    rows = read_table(path).rows
     assert rows["label"].tolist() == ["x"]
     assert rows["text"][0].count("a") == len(rows["text"][0]) == LARGE
 
@@ -174,13 +174,13 @@ def test_an_endless_line_is_refused_without_printing_it(tmp_path, ending):
     start, message = ENDLESS[ending]
     path = tmp_path / f"long{ending}"
     path.write_bytes(start + b"a" * LARGE)
-    assert message in line_of(read_table, path, "text", "label")
+    assert message in line_of(read_corpus, path)
 
 
 def test_a_header_of_a_million_columns_is_refused_without_printing_it(tmp_path):
     path = tmp_path / "wide.csv"
     path.write_bytes(b"," * 1_000_000)
-    assert "expected one column 'text', there are '', ''" in line_of(read_table, path, "text", "label")
+    assert "expected one column 'text', there are '', ''" in line_of(read_corpus, path)
 
 
 # What parses, and is no corpus
@@ -203,14 +203,14 @@ COLUMNS = {
 def test_a_parquet_column_of_another_type_is_refused(tmp_path, kind, column):
     path = tmp_path / "odd.parquet"
     path.write_bytes(parquet(pa.table({"text": ["a"], "label": ["x"]} | {column: COLUMNS[kind]})))
-    assert line_of(read_table, path, "text", "label").startswith(str(path))
+    assert line_of(read_corpus, path).startswith(str(path))
 
 
 @pytest.mark.parametrize("type_", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())], ids=str)
 def test_parquet_strings_of_any_kind_are_read(tmp_path, type_):
     path = tmp_path / "odd.parquet"
     path.write_bytes(parquet(pa.table({"text": pa.array(["a"], type_), "label": pa.array(["x"], type_)})))
-    assert read_table(path, "text", "label").rows[["text", "label"]].values.tolist() == [["a", "x"]]
+    assert read_table(path).rows[["text", "label"]].values.tolist() == [["a", "x"]]
 
 
 def numbered(path, metadata):
@@ -224,7 +224,7 @@ METADATA = ["", "3", "null", "[1]", '{"info": 3}', '{"info": {"features": []}}',
 
 @pytest.mark.parametrize("metadata", METADATA, ids=range(len(METADATA)))
 def test_metadata_of_others_say_nothing(tmp_path, metadata):
-    assert read_table(numbered(tmp_path / "a.parquet", metadata), "text", "label").labels == ()
+    assert read_table(numbered(tmp_path / "a.parquet", metadata)).labels == ()
 
 
 NO_NAMES = [3, None, "ab", ["a", 1], ["a", "a"], [["a"], ["b"]], {"0": "a"}, ["a", "b\0"], ["a", "\ud800"], ["a", ""]]
@@ -234,4 +234,4 @@ NO_NAMES = [3, None, "ab", ["a", 1], ["a", "a"], [["a"], ["b"]], {"0": "a"}, ["a
 def test_names_that_are_none_are_refused(tmp_path, names):
     metadata = json.dumps({"info": {"features": {"label": {"names": names}}}})
     path = numbered(tmp_path / "a.parquet", metadata)
-    assert "expected a list of different names" in line_of(read_table, path, "text", "label")
+    assert "expected a list of different names" in line_of(read_corpus, path)

@@ -1,0 +1,125 @@
+"""The rows of a corpus: what is asked of each, and what happens to those that cannot be used."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from model import InputError
+from model.readout import are_names
+
+SHOWN = 3  # bad rows that a message shows
+MOST = 1_000_000  # bad rows of a file
+CONTENT = 200  # characters of a bad row that are kept
+NAME_COLUMNS = "name yours with --text-column and --label-column"
+BLANK = "blank lines"
+OTHER_ENCODING = "rows in another encoding"
+ESCAPED_BYTES = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are not of the encoding
+
+
+class Row(NamedTuple):
+    """A row as a reader finds it; `line` is where it starts, counted from 1."""
+
+    line: int
+    text: Any
+    label: Any
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used. `kind` names what is wrong with it in the plural, `reason` says it of this row."""
+
+    line: int
+    kind: str
+    reason: str
+    content: str = ""
+
+
+def check_rows(rows: Iterable[Row | BadRow], path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the usable rows, with the columns line, text, label, file, and the others: file, line, kind, reason,
+    content."""
+    good, bad = list[Row](), list[BadRow]()
+    for row in rows:
+        checked = check_row(row) if isinstance(row, Row) else row
+        if isinstance(checked, Row):
+            good.append(checked)
+        else:
+            bad.append(checked._replace(content=escape(checked.content[:CONTENT])))
+        if len(bad) > MOST:
+            raise InputError(f"{path}:{bad[0].line}: {bad[0].reason}; and so are over {MOST:,} more; correct the file")
+    usable = pd.DataFrame(good, columns=[*Row._fields]).assign(file=str(path))
+    unusable = pd.DataFrame(bad, columns=[*BadRow._fields])
+    unusable.insert(0, "file", str(path))
+    return usable, unusable
+
+
+def check_row(row: Row) -> Row | BadRow:
+    """Return the row with its label as a string, or what is wrong with it."""
+    line, text, label = row
+    label = str(label) if type(label) is int else label
+    for name, value in (("text", text), ("label", label)):
+        if problem := find_problem(name, value):
+            return BadRow(line, *problem, f"{str(text)[:CONTENT]!r}, {str(label)[:CONTENT]!r}")
+    if label != label.strip():
+        reason = f"the label {label!r} has white space around it; remove that"
+        return BadRow(line, "labels with white space around them", reason, text)
+    if not are_names([label]):
+        reason = f"the label {label!r} has control characters in it; remove them"
+        return BadRow(line, "labels with control characters", reason, text)
+    return Row(line, text, label)
+
+
+def check_encoding(line: int, content: str) -> BadRow | None:
+    """Return the bad row where this content holds bytes that are not of the file's encoding."""
+    return BadRow(line, OTHER_ENCODING, "", content) if ESCAPED_BYTES.search(content) else None
+
+
+def describe_columns(wanted: tuple[str, str], columns: list[str]) -> str | None:
+    """Say in a clause which of the wanted columns does not come once; None if both do."""
+    for column in wanted:
+        if columns.count(column) != 1:
+            listed = ", ".join(repr(name[:40]) for name in columns[:20]) or "none"
+            return f"expected one column {column!r}, there are {listed}; {NAME_COLUMNS}"
+    return None
+
+
+def find_problem(name: str, value: Any) -> tuple[str, str] | None:
+    """Return the kind and the reason for which a text or label, as `name` says, cannot be used; None if it can."""
+    if value is None:
+        return f"{name}s that are null", f"the {name} is null"
+    if not isinstance(value, str):
+        expected = "a string or a whole number" if name == "label" else "a string"
+        several = "; of several labels, --single-label takes the rows with one" if isinstance(value, list) else ""
+        reason = f"the {name} should be {expected}, it is of type {type(value).__name__}{several}"
+        return f"{name}s of another type", reason
+    if not value.strip():
+        return f"empty {name}s", f"the {name} is empty"
+    if "\0" in value:
+        return f"{name}s with NUL characters", f"the {name} holds a NUL character"
+    if re.search("[\ud800-\udfff]", value):
+        reason = f"the {name} is not valid Unicode: it holds one half of a surrogate pair"
+        return f"{name}s that are not valid Unicode", reason
+    return None
+
+
+def escape(text: str) -> str:
+    """Write halves of characters, which no file can hold, as escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def refuse_bad_rows(bad: pd.DataFrame, total: int) -> None:
+    """Raise InputError where there are bad rows among `total`: it counts them by kind and shows the first."""
+    if bad.empty:
+        return
+    places = [f"{row.file}:{row.line}: {row.reason}" for row in bad.head(SHOWN).itertuples()]
+    them = "it" if len(bad) == 1 else "them"
+    counts = f"; {describe_bad_rows(bad, total)}" if len(bad) > 1 else ""
+    ways_out = f"correct or remove {them}, or pass --skip-bad-rows to go on without {them}"
+    raise InputError(f"{'; '.join(places)}{counts}; {ways_out}")
+
+
+def describe_bad_rows(bad: pd.DataFrame, total: int) -> str:
+    """Count the bad rows among `total` by kind, in words."""
+    kinds = ", ".join(f"{n:,} {kind}" for kind, n in bad["kind"].value_counts().items())
+    return f"{len(bad):,} of {total:,} rows cannot be used: {kinds}"
