@@ -112,7 +112,8 @@ def refuse_bad_rows(bad: pd.DataFrame, total: int) -> None:
     """Raise InputError where there are bad rows among `total`: it counts them by kind and shows the first."""
     if bad.empty:
         return
-    places = [f"{row.file}:{row.line}: {row.reason}" for row in bad.head(SHOWN).itertuples()]
+    shown = bad.head(SHOWN).groupby("reason", sort=False)
+    places = [f"{', '.join(rows['file'] + ':' + rows['line'].astype(str))}: {reason}" for reason, rows in shown]
     them = "it" if len(bad) == 1 else "them"
     counts = f"; {describe_bad_rows(bad, total)}" if len(bad) > 1 else ""
     ways_out = f"correct or remove {them}, or pass --skip-bad-rows to go on without {them}"
