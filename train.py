@@ -26,7 +26,7 @@ from lab.defaults import TrainOptions as Options
 from lab.device import Device
 from lab.progress import announce_training, console
 from lab.state import STATE
-from lab.texts import Texts, describe_texts
+from lab.texts import SKIPPED, Texts, describe_texts, write_skipped
 from lab.word_head import WordHead
 from model import GPT2Config, InputError, Tokenizer
 from model.checkpoint import read_config
@@ -38,7 +38,7 @@ def main(options: Options) -> int:
     options.check()
     device = Device.choose(options.device, options.precision)
     options = device.run_on_first(lambda: fill_in(options))
-    corpus = read_corpus(options.corpus, options.text_column, options.label_column, options.split_seed)
+    corpus = read_corpus(options.corpus, options.read, options.split_seed)
     head = choose_head(options, corpus.labels)
     for each in device.run_on_first(lambda: choose_runs(options, corpus, head, device)):
         if code := train(each, corpus, head, device, started):
@@ -63,6 +63,7 @@ def train(options: Options, corpus: Corpus, head: WordHead | None, device: Devic
     with runs.open_run(record, options.resume, device) as (run, record):
         console.print(f"{run}: {options.model}, {options.init} weights, on {device}")
         announce(model.config, texts, options, device)
+        device.run_on_first(lambda: write_skipped(corpus, run / SKIPPED))
         with tidy_up(run, corpus, device), open_forwards(model, texts, options, run, device) as forwards:
             training = Training(model, texts, options, device, forwards)
             training.fit(run, tokenizer)

@@ -4,7 +4,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tyro.conf import OmitArgPrefixes
+
 from data.corpus import fetch
+from data.reading import USUAL, ReadOptions
 from model import InputError, hub
 from model.names import find
 
@@ -64,8 +67,7 @@ class TrainOptions:
     dropout: float | None = None  # None: 0.3 from random weights, 0 for the head, else 0.1; --tune N is faster with 0
     shuffle_labels: bool = False  # give the labels of train to its texts at random: a control, see explain.py
     truncate: bool = False  # keep the end of texts that are too long for the model, instead of refusing them
-    text_column: str = "text"  # column of the texts, in files that name columns
-    label_column: str = "label"  # column of the labels, in files that name columns
+    labels: tuple[str, ...] = ()  # of a classifier to go on with: its classes as the corpus calls them, in its order
     seed: int = 0  # of fresh weights, dropout, the order of texts and --shuffle-labels
     seeds: tuple[int, ...] = ()  # one run for each, called RUN-SEED; the same command goes on where it stopped
     split_seed: int = 0  # of the split of a single file, and of what is set aside for val
@@ -73,6 +75,7 @@ class TrainOptions:
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
     compile: Compile = "auto"  # torch.compile; auto: on CUDA
     recompute: bool = False  # hold less in memory for the backward pass and compute it twice; a third slower
+    read: OmitArgPrefixes[ReadOptions] = USUAL
 
     def check(self) -> None:
         """Raise InputError for a number out of its range."""
@@ -80,6 +83,8 @@ class TrainOptions:
             raise InputError(f"--tune {self.tune}: expected all, head, or at least 1 block")
         if self.head == "words" and self.tune == "head":
             raise InputError("--tune head: --head words adds no head to train alone; take --tune all, or blocks")
+        if self.labels and (self.head == "words" or self.init == "random"):
+            raise InputError("--labels: these are of a classifier to go on with, not of --head words or --init random")
         if self.head == "classifier" and (self.words or self.template != TEMPLATE):
             raise InputError("--template and --words: a classifier reads no prompt; add --head words")
         share, any_, some = (0, 1), (0, math.inf), (1, math.inf)

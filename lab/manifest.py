@@ -4,13 +4,13 @@ import platform
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from data import SPLITS, Corpus
+from data import SPLITS, Corpus, ReadOptions
 from model import InputError, hub
 from model.checkpoint import read_config
 from model.names import WEIGHTS, find
@@ -36,17 +36,27 @@ def make_manifest(options: Any, model: dict[str, Any], corpus: dict[str, Any], d
 
 def describe_settings(options: Any) -> dict[str, Any]:
     """Return all options but `resume`, which does not change the result, and `seeds`, of which each run has one."""
-    settings = {name: value for name, value in asdict(options).items() if name not in ("resume", "seeds")}
+    settings = asdict(options)
+    settings |= settings.pop("read", {})
+    settings = {name: value for name, value in settings.items() if name not in ("resume", "seeds")}
     return {name: [*value] if isinstance(value, tuple) else value for name, value in settings.items()}  # as JSON
 
 
+def restore_reading(settings: dict[str, Any]) -> ReadOptions:
+    """Return how the corpus of a run was read, as its settings say."""
+    named = {field.name: settings[field.name] for field in fields(ReadOptions) if field.name in settings}
+    return ReadOptions(**{name: tuple(value) if isinstance(value, list) else value for name, value in named.items()})
+
+
 def describe_corpus(corpus: Corpus) -> dict[str, Any]:
-    """Return the corpus's name, revision, labels in order, number of texts per split and SHA-256 per file."""
+    """Return the corpus's name, revision, labels in order, number of texts per split, of rows that were skipped by what
+    was wrong with them, and SHA-256 per file."""
     return {
         "name": corpus.name,
         "revision": corpus.revision,
         "labels": corpus.labels,
         "texts": {split: len(corpus.split(split)) for split in SPLITS},
+        "skipped": corpus.skipped["kind"].value_counts().to_dict(),
         "sha256": corpus.files,
     }
 

@@ -26,6 +26,12 @@ EARLIER = {
     "head": "classifier",
     "template": "feeling",
     "words": [],
+    "labels": [],
+    "header": True,
+    "encoding": None,
+    "label_names": [],
+    "single_label": False,
+    "skip_bad_rows": False,
 }  # settings of runs that are older than these options
 UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)|\.\w{8}\.tmp")  # of `written_whole`, `replace_outputs` and tempfile
 

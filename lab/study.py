@@ -1,15 +1,17 @@
 """A finished run, opened for an experiment: its classifier, its corpus, and the texts to look at."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tyro.conf import OmitArgPrefixes
 
-from data import Corpus, read_corpus
+from data import Corpus, ReadOptions, read_corpus
 from data.prompts import TEXT, Template
+from data.reading import USUAL
 from model import GPT2Classifier, InputError, Tokenizer, hub
 from model.checkpoint import read_config, read_labels
 from model.files import read_json
@@ -18,8 +20,27 @@ from model.names import WEIGHTS, find
 from . import manifest, runs
 from .device import Device
 from .progress import console
-from .texts import OVERALL, Texts, describe_texts, read_texts
+from .texts import OVERALL, Texts, describe_skipped, describe_texts, read_texts, write_skipped
 from .word_head import load_network, read_word_head
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """The texts that are studied, and how to read them, where these are not the run's own."""
+
+    corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
+    labels: tuple[str, ...] = ()  # of a --model: its classes as the corpus calls them, in the order of its head
+    truncate: bool = False  # keep the end of texts that are too long for the model, instead of refusing them
+    read: OmitArgPrefixes[ReadOptions] = USUAL
+
+    def check(self, model: str | None) -> None:
+        """Raise InputError for options of a corpus or a model that is not given."""
+        given = [field.name for field in fields(ReadOptions) if getattr(self.read, field.name) != field.default]
+        named = [f"--{name.replace('_', '-')}" for name in given if name != "skip_bad_rows"]
+        if named and not self.corpus:
+            raise InputError(f"{named[0]}: expected a --corpus, for the run's own is read as in its training")
+        if self.labels and not model:
+            raise InputError("--labels: expected a --model, whose classes these are")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,42 +129,71 @@ class Study:
         revision = f"revision {self.corpus.revision}" if self.corpus.revision else "local files"
         words = ", ".join(self.record["prompt"]["words"].values()) if self.template else ""
         asked = f"the network reads each text in the prompt {self.fill(TEXT)!r} and answers in label words: {words}"
+        skipped = [f"{describe_skipped(self.corpus)}; they were skipped"] if len(self.corpus.skipped) else []
         return [
             f"run: {self.run}, from {self.record['model']['name']} ({self.record['settings']['init']} weights)",
             f"SHA-256 of the weights: {self.weights}",
             *([asked] if self.template else []),
             f"corpus: {self.corpus.name}, {revision}: {texts} (SHA-256: {files})",
+            *skipped,
             *manifest.describe_call(seed, self.device),
         ]
 
 
-def open_study(run: str, device: Device, corpus: str | None = None, model: str | None = None) -> Study:
+def open_study(
+    run: str, device: Device, options: StudyOptions = StudyOptions(), model: str | None = None
+) -> Study:
     """Open the run of this name, with the corpus it was trained on or another one of the same classes.
 
-    `model` puts another checkpoint in the place of the run's; one without a classifier gets a fresh score layer of
-    random weights or, where the run answers in label words, is asked for these in the run's prompts. Raises InputError
-    where there is no finished run, or its corpus has changed since."""
+    With `model` and a corpus, the run is that model as it is, see `open_as_run`. `model` alone puts another checkpoint
+    in the place of the run's; one without a classifier gets a fresh score layer of random weights or, where the run
+    answers in label words, is asked for these in the run's prompts. Raises InputError where there is no finished run,
+    or its corpus has changed since."""
+    options.check(model)
     folder, record = read_run(run)
     settings = record["settings"]
-    split_seed = settings.get("split_seed", settings["seed"])  # one seed did both in earlier runs
-    source = corpus or settings["corpus"]
-    data = read_corpus(source, settings["text_column"], settings["label_column"], split_seed)
-    if not corpus and sorted(data.files.values()) != sorted(record["corpus"]["sha256"].values()):
-        raise InputError(f"{data.name} is no longer what {folder} was trained on; give the former one with --corpus")
-    checkpoint = find(model) if model else folder
+    data = read_study_corpus(folder, record, options)
+    checkpoint = find(model) if model else find_checkpoint(folder, record)
     tokenizer = Tokenizer.load(checkpoint)
     head = read_word_head(record, tokenizer)
-    labels = head.words.labels if head else read_labels(checkpoint)
-    if labels and set(data.labels) != set(labels):
-        raise InputError(f"{data.name}: expected the classes {', '.join(labels)}, got {', '.join(data.labels)}")
+    names = options.labels or tuple(settings.get("labels", ()))
+    labels = head.words.labels if head else match_labels(checkpoint, names, data)
     data = replace(data, labels=labels or data.labels)  # in the order of the logits
-    template = head.template if head else None
-    texts = read_texts(data, tokenizer, read_config(checkpoint), settings["truncate"], template)
+    template, truncate = head.template if head else None, settings["truncate"] or options.truncate
+    texts = read_texts(data, tokenizer, read_config(checkpoint), truncate, template)
     describe_texts(data, texts)
-    clf = load_network(checkpoint, head, data.labels).to(device.device).eval().requires_grad_(False)
+    clf = load_network(checkpoint, head, data.labels, names).to(device.device).eval().requires_grad_(False)
     clf.labels = rename_overall(data.labels)
-    weights, has_classifier = hub.content_hash(checkpoint / WEIGHTS), labels is not None
+    weights, has_classifier = hash_weights(checkpoint), labels is not None
     return Study(folder, record, clf, tokenizer, data, texts, device, weights, has_classifier, template)
+
+
+def read_study_corpus(folder: Path, record: dict[str, Any], options: StudyOptions) -> Corpus:
+    """Read the corpus that is studied. Raises InputError where it is the run's and has changed since the training."""
+    settings = record["settings"]
+    split_seed = settings.get("split_seed", settings["seed"])  # one seed did both in earlier runs
+    if options.corpus:
+        data = read_corpus(options.corpus, options.read, split_seed)
+        write_skipped(data, folder / f"skipped_{Path(data.name).stem}.csv")
+        return data
+    reading = manifest.restore_reading(settings)
+    data = read_corpus(settings["corpus"], reading, split_seed)
+    if sorted(data.files.values()) != sorted(record["corpus"]["sha256"].values()):
+        raise InputError(f"{data.name} is no longer what {folder} was trained on; give the former one with --corpus")
+    return data
+
+
+def match_labels(checkpoint: Path, names: Sequence[str], corpus: Corpus) -> tuple[str, ...] | None:
+    """Return the classes of a checkpoint in its order, as the corpus calls them; None without a classifier.
+
+    names: what they are called in the place of its own names. Raises InputError where the corpus has other classes."""
+    stored = read_labels(checkpoint)
+    if stored is None:
+        return None
+    labels = tuple(names) or stored
+    if len(labels) != len(stored) or set(corpus.labels) != set(labels):
+        raise InputError(f"{corpus.name}: expected the classes {', '.join(labels)}, got {', '.join(corpus.labels)}")
+    return labels
 
 
 def read_run(name: str) -> tuple[Path, dict[str, Any]]:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ from numpy.typing import NDArray
 
 from data import SPLITS, Corpus, describe_corpus, encode, render_description
 from data.prompts import Template
+from data.rows import describe_bad_rows
 from data.words import tokens_of_class, words
 from model import GPT2Config, InputError, Tokenizer
 
+from .output import write_csv
 from .progress import console
 
 OVERALL = "all"  # the class that stands for all texts
+SKIPPED = "skipped.csv"  # in the folder of a run: the rows of its corpus that could not be used
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +72,22 @@ def describe_texts(corpus: Corpus, texts: dict[str, Texts]) -> dict[str, Any]:
         if missing := ", ".join(label for label, n in description["splits"][split]["classes"].items() if not n):
             line = f"{split} has no text of {missing}: recall, ROC AUC and the like are undefined there"
             console.print(line, markup=False)  # a label may look like it
+    if len(corpus.skipped):
+        console.print(f"{describe_skipped(corpus)}; {SKIPPED} in the run's folder lists them", soft_wrap=True)
     if truncated := sum(texts[split].truncated for split in SPLITS):
         console.print(f"{truncated} texts are longer than the model's context: only their end is read")
     return description | {"truncated": truncated}
+
+
+def describe_skipped(corpus: Corpus) -> str:
+    """Count the rows of a corpus that were skipped, by what is wrong with them, in words."""
+    return describe_bad_rows(corpus.skipped, len(corpus.skipped) + len(corpus.examples))
+
+
+def write_skipped(corpus: Corpus, path: Path) -> None:
+    """Write the rows that were skipped to a table: file, line, kind, reason, content. Without any, nothing is written."""
+    if len(corpus.skipped):
+        write_csv(path, corpus.skipped)
 
 
 def check_pair(tokenizer: Tokenizer, config: GPT2Config) -> None:
