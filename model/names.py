@@ -49,7 +49,7 @@ def checkpoint_files(names: list[str]) -> list[str]:
 
 
 def list_weights(names: Sequence[str]) -> list[str]:
-    """Return the names of the files with weights: the one file or, without it, an index and shards, none of them missing.
+    """Return the names of the files with weights: the one file, or an index and all its shards; none if one is missing.
 
     Shards are called model-00001-of-0000n.safetensors, as `transformers` calls them."""
     if WEIGHTS in names:
