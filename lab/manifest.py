@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from data import SPLITS, Corpus, ReadOptions
-from model import InputError, hub
+from model import InputError
 from model.checkpoint import read_config
 from model.names import WEIGHTS, find
+from model.weights import find_files, has_weights, hash_weights
 
 from .device import Device
 
@@ -62,20 +63,19 @@ def describe_corpus(corpus: Corpus) -> dict[str, Any]:
 
 
 def describe_weights(name: str, init: str) -> dict[str, Any]:
-    """Return the name and shape of a model and, unless its weights are random, their revision, file, bytes and SHA-256.
+    """Return the name and shape of a model and, unless its weights are random, revision, file, bytes and SHA-256.
 
     Raises InputError where a checkpoint has no weights."""
     description = {"name": name, "init": init, "shape": asdict(read_config(name))}
     if init == "random":
         return description
-    path = find(name) / WEIGHTS
-    if not path.is_file():
-        raise InputError(
-            f"{path.parent}: expected {WEIGHTS}, found no weights; start from its shape with --init random"
-        )
-    sha256 = hub.content_hash(path)
-    revision = path.parent.name if path.parent.parent.name == "snapshots" else None  # the layout of the hub's cache
-    return description | {"revision": revision, "file": str(path), "bytes": path.stat().st_size, "sha256": sha256}
+    folder = find(name)
+    if not has_weights(folder):
+        raise InputError(f"{folder}: expected {WEIGHTS}, found no weights; start from its shape with --init random")
+    files = find_files(folder)
+    revision = folder.name if folder.parent.name == "snapshots" else None  # the layout of the hub's cache
+    named, size = ", ".join(map(str, files)), sum(path.stat().st_size for path in files)
+    return description | {"revision": revision, "file": named, "bytes": size, "sha256": hash_weights(folder)}
 
 
 def describe_call(seed: int, device: Device) -> list[str]:

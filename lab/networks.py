@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from model import GPT2, GPT2Config, InputError, hub, load_lm
-from model.names import WEIGHTS, find
+from model import GPT2, GPT2Config, InputError, load_lm
+from model.names import find
+from model.weights import hash_weights
 
 from .study import Study
 
@@ -26,7 +27,7 @@ def load_start(study: Study) -> tuple[GPT2, str]:
     if study.record["settings"]["init"] == "random":
         raise InputError(f"{study.run} began with random weights")
     folder = find(record["name"])
-    weights = hub.content_hash(folder / WEIGHTS)
+    weights = hash_weights(folder)
     if weights != record["sha256"]:
         raise InputError(f"{record['name']} is no longer the network that {study.run} began with")
     return load_lm(folder).trunk.requires_grad_(False), weights

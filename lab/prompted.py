@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.prompts import TEXT, Template
-from model import GPT2LM, InputError, Tokenizer, hub, load_lm
+from model import GPT2LM, InputError, Tokenizer, load_lm
 from model.checkpoint import read_labels
-from model.names import WEIGHTS, find
+from model.names import find
+from model.weights import hash_weights
 
 from .device import Device
 from .label_words import LabelWords, choose_words, read_with_words
@@ -32,7 +33,7 @@ class Prompted:
     tokenizer: Tokenizer
     words: LabelWords
     device: Device
-    weights: str  # SHA-256 of its model.safetensors
+    weights: str  # SHA-256 of its weights
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of prompts. Raises InputError as `encode_prompts` does."""
@@ -64,7 +65,7 @@ def open_prompted(study: Study, model: str | None, words: Sequence[str]) -> Prom
     pairs = [f"{label}={word}" for label, word in learnt.items() if not any(w.startswith(f"{label}=") for w in words)]
     chosen = choose_words(study.corpus.labels, [*pairs, *words], tokenizer)
     named = replace(chosen, labels=study.clf.labels)  # which may call a class otherwise
-    return Prompted(name, lm, tokenizer, named, study.device, hub.content_hash(folder / WEIGHTS))
+    return Prompted(name, lm, tokenizer, named, study.device, hash_weights(folder))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

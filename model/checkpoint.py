@@ -1,22 +1,20 @@
 """Checkpoints in the Hugging Face layout, read and written: a folder with config.json and model.safetensors.
 
 HF's GPT-2 has its projections as Conv1D, [in, out], ours are nn.Linear, [out, in]: this file transposes them both ways.
-It never unpickles anything.
 """
 
 import hashlib
 import json
 import logging
-import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -24,17 +22,15 @@ from torch.overrides import TorchFunctionMode
 from . import hub
 from .config import END_OF_TEXT, PRESETS, GPT2Config, InputError
 from .files import read_json, written_whole
-from .names import WEIGHTS, config_alone, find
+from .names import WEIGHTS, config_alone, describe_files, find
 from .readout import GPT2LM, GPT2Classifier, are_names, fresh_head
 from .tokenizer import Tokenizer
+from .weights import LM_HEAD, SCORE, TRANSPOSED, StoredTensor, check_fit, find_files, list_tensors, read_metadata
 
 log = logging.getLogger("headgate")
 
 DIGEST = "headgate_sha256"  # our keys in the safetensors metadata: of the tensors,
 CONFIG_DIGEST = "headgate_config_sha256"  # and of the config.json
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
-MASK_BUFFERS = re.compile(r"(^|\.)h\.\d+\.attn\.(bias|masked_bias)$")  # old transformers saved its causal mask
 
 
 def read_config(folder_or_name: str | Path, dropout: float | None = None) -> GPT2Config:
@@ -43,19 +39,11 @@ def read_config(folder_or_name: str | Path, dropout: float | None = None) -> GPT
         config = GPT2Config.preset(str(folder_or_name))
     else:
         folder = find(folder_or_name, config_alone)
+        if not (folder / "config.json").is_file():
+            there = sorted(path.name for path in folder.iterdir() if path.is_file())
+            raise InputError(f"{folder}: expected config.json, {describe_files(there)}")
         config = GPT2Config.from_hf(read_json(folder / "config.json"), str(folder_or_name))
     return config if dropout is None else replace(config, dropout=dropout, attn_dropout=dropout)
-
-
-def read_plausible_config(folder: Path, dropout: float | None = None) -> GPT2Config:
-    """Return the shape of a checkpoint; InputError if it has more layers than the weights have tensors, for a damaged
-    config may ask for more than memory can hold."""
-    config = read_config(folder, dropout)
-    with open_weights(folder) as file:
-        tensors = len(file.keys())
-    if config.n_layer > tensors:
-        raise InputError(f"{folder / WEIGHTS} does not fit its config: {config.n_layer} layers, {tensors} tensors")
-    return config
 
 
 def load_lm(folder_or_name: str | Path, dropout: float | None = None) -> GPT2LM:
@@ -63,35 +51,55 @@ def load_lm(folder_or_name: str | Path, dropout: float | None = None) -> GPT2LM:
 
     `dropout` replaces both rates of its config."""
     folder = find(folder_or_name)
-    config = read_plausible_config(folder, dropout)
+    tensors = list_tensors(folder)
+    config = read_plausible_config(folder, tensors, dropout)
     with uninitialised():
         model = GPT2LM(config)
-    read_weights(model, folder, unused={"score.weight"})
+    read_weights(model, folder, tensors, unused={SCORE})
     return model.eval()
 
 
 def load_classifier(
-    folder_or_name: str | Path, labels: Sequence[str] | None = None, dropout: float | None = None
+    folder_or_name: str | Path,
+    labels: Sequence[str] | None = None,
+    dropout: float | None = None,
+    *,
+    names: Sequence[str] | None = None,
 ) -> GPT2Classifier:
     """Load a classifier from a folder or a name, in fp32 and eval mode. InputError lists what does not fit.
 
-    A checkpoint without a head needs `labels`, and gets a fresh head, N(0, 0.02). With a head, `labels` must be the
-    checkpoint's own. `dropout` replaces both rates of its config."""
+    A checkpoint without a head needs `labels`, and gets a fresh head, N(0, 0.02). With a head, `labels` are its classes
+    in any order, and the logits come in that order. `names` say what the rows of the head are called, in their order,
+    in the place of config.json. `dropout` replaces both rates of its config."""
     folder = find(folder_or_name)
-    stored_labels = read_labels(folder)
-    if stored_labels is None and labels is None:
+    tensors = list_tensors(folder)
+    rows = name_rows(folder, tensors, names)
+    if rows is None and labels is None:
         raise InputError(f"{folder}: this checkpoint has no classification head; say which labels a fresh one is for")
-    if stored_labels is not None and labels is not None and stored_labels != tuple(labels):
-        expected = f"expected {', '.join(labels)}; its language model, or --init random, can start on these"
-        raise InputError(f"{folder}: its classes are {', '.join(stored_labels)}; {expected}")
-    names = stored_labels or labels or ()
-    config = read_plausible_config(folder, dropout)
+    if rows is not None and labels is not None and {*rows} != {*labels}:
+        difference = f"its classes are {', '.join(rows)}; expected {', '.join(labels)}"
+        raise InputError(f"{folder}: {difference}: labels must name its classes, and names may say what these are")
+    config = read_plausible_config(folder, tensors, dropout)
     with uninitialised():
-        model = GPT2Classifier(config, names)
-    if stored_labels is None:
-        model.score = fresh_head(config, len(names))
-    read_weights(model, folder, fresh={"score.weight"} if stored_labels is None else set())
+        model = GPT2Classifier(config, labels or rows or ())
+    if rows is None:
+        model.score = fresh_head(config, len(model.labels))
+    read_weights(model, folder, tensors, fresh={SCORE} if rows is None else set())
+    if rows and rows != model.labels:
+        order = [rows.index(label) for label in model.labels]
+        model.score.weight = nn.Parameter(model.score.weight.detach()[order])
     return model.eval()
+
+
+def read_plausible_config(folder: Path, tensors: Mapping[str, StoredTensor], dropout: float | None) -> GPT2Config:
+    """Return the shape of a checkpoint; InputError if it has more layers than tensors, for a damaged config may ask for
+    more than memory can hold."""
+    config = read_config(folder, dropout)
+    if config.n_layer > len(tensors):
+        raise InputError(
+            f"{folder}: config.json has {config.n_layer} layers, and the weights have {len(tensors)} tensors"
+        )
+    return config
 
 
 @contextmanager
@@ -158,53 +166,49 @@ def sort_metadata(path: Path) -> None:
         file.write(json.dumps(header, separators=(",", ":")).encode().ljust(size))
 
 
-def read_weights(model: nn.Module, folder: Path, unused: set[str] | None = None, fresh: set[str] | None = None) -> None:
-    """Fill `model` from the folder's safetensors, tensor by tensor, so that memory never holds a second copy.
+def read_weights(
+    model: nn.Module,
+    folder: Path,
+    tensors: dict[str, StoredTensor],
+    unused: set[str] | None = None,
+    fresh: set[str] | None = None,
+) -> None:
+    """Fill `model` with a folder's tensors, one by one, so that memory never holds a second copy.
 
-    Only the file may have the tensors in `unused`, only the model those in `fresh`. Any other difference in names or
-    shapes raises InputError, and so do damaged weights."""
-    path = folder / WEIGHTS
+    Only the folder may have those in `unused`, only the model those in `fresh`. Any other difference in names or shapes
+    raises InputError, and so do damaged weights."""
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in (fresh or set())}
-    keys, metadata = match_keys(folder, wanted, unused or set())
-    stored_digest, stored_config_digest = metadata.get(DIGEST), metadata.get(CONFIG_DIGEST)
-    sha = hashlib.sha256()
-    order = sorted(keys.items(), key=lambda pair: pair[1])
+    check_fit(folder, wanted, tensors, unused or set())
+    metadata = read_metadata(folder)
+    stored_digest, sha = metadata.get(DIGEST), hashlib.sha256()
+    order = sorted(tensors.items(), key=lambda pair: pair[1].key)
     if not stored_digest:  # largest first, for a copy needs twice a tensor's memory
         order.sort(key=lambda pair: -wanted.get(pair[0], torch.Size([0])).numel())
-    for name, key in order:
-        with open_weights(folder) as file:  # for each, because the pages read of a mapped file count as memory
-            tensor = read_tensor(file, key, path)
-            if stored_digest:
-                update_hash(sha, key, tensor)
-            if name in wanted:
-                set_parameter(model, name, tensor.T if name.endswith(TRANSPOSED) else tensor)
+    for name, stored in order:
+        tensor = stored.read()
+        if stored_digest:
+            update_hash(sha, stored.key, tensor)
+        if name in wanted:
+            set_parameter(model, name, tensor.T if name.endswith(TRANSPOSED) else tensor)
     if stored_digest and stored_digest != sha.hexdigest():
-        raise InputError(f"{path} is damaged: its tensors do not match the SHA-256 stored with them")
+        raise InputError(f"{folder / WEIGHTS} is damaged: its tensors do not match the SHA-256 stored with them")
+    if LM_HEAD in tensors:
+        head, wte = tensors[LM_HEAD], model.get_parameter("trunk.wte.weight")
+        if not torch.equal(head.read().float(), wte):
+            raise InputError(f"{head.path}: {head.key} differs from wte.weight, and headgate ties the two")
+    warn_of_doubts(folder, metadata)
+
+
+def warn_of_doubts(folder: Path, metadata: dict[str, str]) -> None:
+    """Warn where config.json is not the one of the weights, or nothing vouches for these. InputError if a file from the
+    hub is damaged."""
     config_digest = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
-    if stored_config_digest and stored_config_digest != config_digest:
+    if metadata.get(CONFIG_DIGEST, config_digest) != config_digest:
         log.warning("%s: config.json was changed since %s was saved with it", folder, WEIGHTS)
-    if not stored_digest and not hub.is_verified(path):
-        log.warning("%s was not saved by headgate: there is no SHA-256 to check its tensors against", path)
-    if "lm_head.weight" in keys:
-        with open_weights(folder) as file:
-            tied = torch.equal(file.get_tensor("lm_head.weight").float(), model.get_parameter("trunk.wte.weight"))
-        if not tied:
-            raise InputError(f"{path}: lm_head.weight differs from wte.weight, and headgate ties the two")
-
-
-def match_keys(folder: Path, wanted: dict[str, torch.Size], unused: set[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the file's key of each tensor by our name, and its metadata; InputError if names or shapes differ."""
-    with open_weights(folder) as file:
-        keys = {our_name(key): key for key in file.keys()}  # noqa: SIM118  (safe_open is no dict)
-        droppable = {name for name in keys if MASK_BUFFERS.search(name)} | {"lm_head.weight"} | unused
-        shapes = {name: tuple(file.get_slice(key).get_shape()) for name, key in keys.items()}
-        shapes = {name: shape[::-1] if name.endswith(TRANSPOSED) else shape for name, shape in shapes.items()}
-        differences = compare(wanted, shapes, droppable)
-        if len(keys) < len(file.keys()):
-            differences.append("some tensors are there with and without the prefix `transformer.`")
-        if differences:
-            raise InputError(f"{folder / WEIGHTS} does not fit its config: {'; '.join(differences)}")
-        return keys, file.metadata() or {}
+    if DIGEST not in metadata:
+        for path in find_files(folder):
+            if not hub.is_verified(path):
+                log.warning("%s was not saved by headgate: there is no SHA-256 to check its tensors against", path)
 
 
 def set_parameter(model: nn.Module, name: str, value: Tensor) -> None:
@@ -212,57 +216,6 @@ def set_parameter(model: nn.Module, name: str, value: Tensor) -> None:
     owner, _, attribute = name.rpartition(".")
     copy = torch.empty(value.shape, dtype=torch.float32).copy_(value)
     setattr(model.get_submodule(owner), attribute, nn.Parameter(copy))
-
-
-def compare(wanted: dict[str, torch.Size], stored: dict[str, tuple[int, ...]], droppable: set[str]) -> list[str]:
-    """Say in words how the stored names and shapes differ from those wanted."""
-    missing = sorted(wanted.keys() - stored.keys())
-    unexpected = sorted(stored.keys() - wanted.keys() - droppable)
-    mismatched = [
-        f"{name} expected {tuple(shape)} got {stored[name]}"
-        for name, shape in wanted.items()
-        if name in stored and stored[name] != shape
-    ]
-    empty = sorted(name for name in stored.keys() & droppable if 0 in stored[name])  # their other sizes may be absurd
-    shapes = ("wrong shape (as [out, in])", mismatched)
-    kinds = (("missing", missing), ("unexpected", unexpected), shapes, ("without numbers", empty))
-    return [f"{kind}: {', '.join(names)}" for kind, names in kinds if names]
-
-
-def our_name(key: str) -> str:
-    """Return our name of HF's tensor: `transformer.h.0.ln_1.bias` and `h.0.ln_1.bias` -> `trunk.h.0.ln_1.bias`."""
-    return key if key in ("lm_head.weight", "score.weight") else "trunk." + key.removeprefix("transformer.")
-
-
-@contextmanager
-def open_weights(folder: Path) -> Iterator[Any]:
-    """Open the folder's safetensors file; InputError if it is missing or damaged."""
-    path = folder / WEIGHTS
-    if not path.is_file():
-        pickled = (folder / "pytorch_model.bin").is_file()
-        reason = "only a pytorch_model.bin, whose unpickling could run any code" if pickled else "no weights"
-        advice = "convert it to safetensors" if pickled else "start from its shape with --init random"
-        raise InputError(f"{folder}: expected {WEIGHTS}, found {reason}; {advice}")
-    try:
-        with safe_open(path, "pt") as file:
-            yield file
-    except SafetensorError as error:
-        raise InputError(f"{path} is truncated or damaged ({path.stat().st_size:,} bytes): {error}") from None
-
-
-def read_tensor(file: Any, key: str, path: Path) -> Tensor:
-    """Return a tensor of the file, unchanged; InputError unless it holds finite floating-point numbers."""
-    tensor = file.get_tensor(key)
-    if MASK_BUFFERS.search(key):
-        return tensor
-    if tensor.dtype not in FLOATS:
-        raise InputError(f"{path}: {key}: expected floating-point numbers of at least 16 bits, got {tensor.dtype}")
-    # A sum needs no memory, but may overflow. In fp32, because fp32 cannot hold every number in fp64.
-    if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.float().isfinite().all():
-        raise InputError(
-            f"{path}: {key} holds numbers that are not finite; this checkpoint comes from a failed training"
-        )
-    return tensor
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
@@ -283,15 +236,43 @@ def read_labels(folder: Path) -> tuple[str, ...] | None:
     """Return a checkpoint's class names, in the order of its head's rows; None without a head.
 
     Raises InputError if the names do not fit the head."""
-    with open_weights(folder) as file:
-        if "score.weight" not in file.keys():  # noqa: SIM118
-            return None
-        shape = file.get_slice("score.weight").get_shape()
+    return name_rows(folder, list_tensors(folder))
+
+
+def name_rows(
+    folder: Path, tensors: Mapping[str, StoredTensor], names: Sequence[str] | None = None
+) -> tuple[str, ...] | None:
+    """Return what the rows of a checkpoint's head are called: `names`, None what its config.json says; None without a
+    head. Raises InputError if the names do not fit the head."""
+    if SCORE not in tensors:
+        if names is not None:
+            raise InputError(
+                f"{folder}: this checkpoint has no classification head, so there are no rows to give names"
+            )
+        return None
+    path, key, shape = tensors[SCORE]
     if len(shape) != 2 or 0 in shape:
-        raise InputError(f"{folder / WEIGHTS}: score.weight expected (classes, width), got {tuple(shape)}")
-    numbers = [str(i) for i in range(shape[0])]
-    id2label = read_json(folder / "config.json").get("id2label") or {i: f"LABEL_{i}" for i in numbers}
+        raise InputError(f"{path}: {key} expected (classes, width), got {shape}")
+    if shape[0] == 1:
+        raise InputError(f"{path}: {key} has one row, for a regression; headgate tells at least two classes apart")
+    if names is None:
+        return read_id2label(folder, shape[0])
+    if isinstance(names, str) or len(names) != shape[0] or not are_names(names):
+        raise InputError(f"{folder}: names: expected one of its own for each of {shape[0]} classes, got {names!r}")
+    return tuple(names)
+
+
+def read_id2label(folder: Path, classes: int) -> tuple[str, ...]:
+    """Return the names of so many classes, in their order, from config.json; InputError unless each has its own."""
+    raw = read_json(folder / "config.json")
+    numbers = [str(i) for i in range(classes)]
+    id2label = raw.get("id2label") or {i: f"LABEL_{i}" for i in numbers}
     if not isinstance(id2label, dict) or id2label.keys() != {*numbers} or not are_names([*id2label.values()]):
-        expected = f"expected a name of its own for each of {shape[0]} classes, without control characters"
+        expected = f"expected a name of its own for each of {classes} classes, without control characters"
         raise InputError(f"{folder}: config.json has id2label {id2label}; {expected}")
+    label2id = raw.get("label2id")
+    inverse = {str(i): label for label, i in label2id.items()} if isinstance(label2id, dict) else {}
+    if inverse != id2label and {*inverse.values()} == {*id2label.values()}:  # many leave LABEL_0 ... in label2id
+        both = f"id2label {id2label} and label2id {label2id}"
+        raise InputError(f"{folder}: config.json has {both}, which contradict each other; correct one of them")
     return tuple(id2label[i] for i in numbers)

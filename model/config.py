@@ -40,6 +40,7 @@ HF_NAMES = {
     "dropout": "embd_pdrop",
     "attn_dropout": "attn_pdrop",
 }
+TANH_GELU = ("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh")  # all the same function
 IMPLEMENTED = {
     "model_type": "gpt2",
     "activation_function": "gelu_new",
@@ -99,6 +100,11 @@ class GPT2Config:
     @classmethod
     def from_hf(cls, raw: dict[str, Any], source: str) -> "GPT2Config":
         """Return the config in HF's config.json; InputError if it asks for what this code does not implement."""
+        architectures = raw.get("architectures")
+        if isinstance(architectures, list) and any(str(name).startswith("GPT2") for name in architectures):
+            raw = {"model_type": "gpt2"} | raw
+        if raw.get("activation_function") in TANH_GELU:
+            raw = raw | {"activation_function": IMPLEMENTED["activation_function"]}
         if missing := [name for name in ("model_type", "n_layer", "n_head", "n_embd") if name not in raw]:
             raise InputError(f"{source}: config.json does not say {', '.join(missing)}")
         try:

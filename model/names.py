@@ -1,11 +1,30 @@
-"""Names of checkpoints, and the folder of each: on this machine or from the hub."""
+"""Names of checkpoints and of their files, and the folder of each checkpoint: on this machine or from the hub."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import hub
 from .config import PRESETS, InputError
 
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"  # says which shard holds which tensor
+SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+ADAPTER = "adapter_config.json"
+RESAVE = "then save_pretrained, which writes model.safetensors"
+OTHER_WEIGHTS = {  # patterns of names, and the way from there to model.safetensors
+    r"adapter_config\.json": "an adapter is part of a model; merge the two with peft, merge_and_unload(), and save all",
+    r"model-.*\.safetensors|.*\.safetensors\.index\.json": f"shards need {INDEX} and all files that it names",
+    r"pytorch_model.*\.bin|(model|ckpt).*\.pth?|.*\.ckpt": (
+        "a pickle is never opened here, for it could run any code; where you trust it, from_pretrained of transformers "
+        f"opens it, {RESAVE}"
+    ),
+    r".*\.gguf": f"GGUF is not read; from_pretrained of transformers opens it with gguf_file=..., {RESAVE}",
+    r"tf_model.*\.h5": f"TensorFlow's weights are not read; transformers 4 opens them with from_tf=True, {RESAVE}",
+    r"flax_model.*\.msgpack": f"Flax's weights are not read; transformers 4 opens them with from_flax=True, {RESAVE}",
+    r".*\.onnx": "an ONNX file is not read; take the model that it was made of",
+    r".*\.safetensors": f"where one of these is the whole model, call it {WEIGHTS}",
+}
 EMBEDDED = Path(__file__).parent.parent / "data" / "gpt2-mini"
 HUB = {  # repository and commit; None: the cached one, else the newest
     "gpt2": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e"),
@@ -23,18 +42,43 @@ OFFICIAL = {  # files of gpt2 as published: size in bytes (None: any) and SHA-25
 
 def checkpoint_files(names: list[str]) -> list[str]:
     """Return the names of a checkpoint's files among those in a repository; InputError if one is missing."""
-    if "config.json" not in names or WEIGHTS not in names:
-        pickled = "; a pickle is never opened here, for it could run any code" if "pytorch_model.bin" in names else ""
-        listed = ", ".join(names[:20]) or "no files"
-        raise InputError(f"expected config.json and {WEIGHTS}, there are {listed}{pickled}")
-    return [name for name in ("config.json", WEIGHTS, "vocab.json", "merges.txt", "tokenizer.json") if name in names]
+    weights = list_weights(names)
+    if "config.json" not in names or not weights or ADAPTER in names:
+        raise InputError(f"expected config.json and {WEIGHTS}, {describe_files(names)}")
+    return ["config.json", *weights, *(n for n in ("vocab.json", "merges.txt", "tokenizer.json") if n in names)]
+
+
+def list_weights(names: Sequence[str]) -> list[str]:
+    """Return the names of the files with weights: the one file, or an index and all its shards; none if one is missing.
+
+    Shards are called model-00001-of-0000n.safetensors, as `transformers` calls them."""
+    if WEIGHTS in names:
+        return [WEIGHTS]
+    there = {*names}
+    totals = {match[2] for match in map(SHARD.fullmatch, names) if match}
+    sets = [[f"model-{i:05}-of-{total}.safetensors" for i in range(1, int(total) + 1)] for total in sorted(totals)]
+    complete = [name for shards in sets if there.issuperset(shards) for name in shards]
+    return [INDEX, *complete] if INDEX in names and complete else []
 
 
 def config_alone(names: list[str]) -> list[str]:
     """Return the name of the file with a checkpoint's shape; InputError if the repository lacks it."""
     if "config.json" not in names:
-        raise InputError(f"expected config.json, there are {', '.join(names[:20]) or 'no files'}")
+        raise InputError(f"expected config.json, {describe_files(names)}")
     return ["config.json"]
+
+
+def describe_files(names: Sequence[str]) -> str:
+    """Say which files there are, in the place of those expected, and what to do with weights in another form."""
+    advice = advise(names)
+    return f"there are {', '.join(names[:20]) or 'no files'}" + (f"; {advice}" if advice else "")
+
+
+def advise(names: Sequence[str]) -> str | None:
+    """Return what to do with the weights that are among these files in another form; None without any."""
+    others = {ADAPTER} & {*names} if list_weights(names) else names
+    fits = (advice for pattern, advice in OTHER_WEIGHTS.items() if any(re.fullmatch(pattern, name) for name in others))
+    return next(fits, None)
 
 
 def find(folder_or_name: str | Path, choose: hub.Choice = checkpoint_files) -> Path:

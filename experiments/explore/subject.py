@@ -18,8 +18,9 @@ from lab.predict import predict
 from lab.study import open_study
 from lab.sweep import Fill
 from lab.texts import Texts, read_texts
-from model import GPT2LM, GPT2Classifier, Interventions, Tokenizer, hub, load_lm
-from model.names import WEIGHTS, find
+from model import GPT2LM, GPT2Classifier, Interventions, Tokenizer, load_lm
+from model.names import find
+from model.weights import hash_weights
 
 DONORS = 512  # training texts that means are taken of, and whose outputs are resampled
 EXAMPLES = 400  # test texts among which examples are chosen
@@ -53,7 +54,7 @@ class Subject:
     donors: Texts
     examples: Sequence[Example]
     corpus: str
-    weights: str  # SHA-256 of its model.safetensors
+    weights: str  # SHA-256 of its weights
     run: Path | None = None
     prompt: str = ""  # with {text}, of a run of train.py --head words: what all texts here have to look like
 
@@ -139,7 +140,7 @@ def open_language_model(model: str, device: Device | None = None) -> Subject:
     train = read_texts(corpus, tokenizer, lm.config, truncate=True)["train"]
     donors = train.select(np.arange(min(DONORS, len(train))))
     examples = [{"text": text, "label": None, "predicted": None} for text in PROMPTS]
-    weights = hub.content_hash(checkpoint / WEIGHTS)
+    weights = hash_weights(checkpoint)
     return Subject(Path(model).name, model, lm, tokenizer, device, donors, examples, corpus.name, weights)
 
 

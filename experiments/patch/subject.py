@@ -11,8 +11,9 @@ from lab import manifest, runs
 from lab.device import Device
 from lab.kept import Identity
 from lab.study import Study, open_study
-from model import GPT2LM, GPT2Classifier, GPT2Config, InputError, Tokenizer, hub, load_lm
-from model.names import WEIGHTS, find
+from model import GPT2LM, GPT2Classifier, GPT2Config, InputError, Tokenizer, load_lm
+from model.names import find
+from model.weights import hash_weights
 
 from .pairs import Answers, Pair, check_texts, pair_ioi_prompts, pair_prompts, pair_test_texts, pair_texts
 
@@ -116,7 +117,7 @@ def open_language_model(
             f"{folder}: expected a free name or a folder of make patch, got a run of train.py; name another with --run"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    weights = hub.content_hash(checkpoint / WEIGHTS)
+    weights = hash_weights(checkpoint)
     identity = {"weights": weights, "seed": seed, "precision": device.precision, "shape": asdict(lm.config)}
     about = [
         f"language model: {model}",
