@@ -13,6 +13,7 @@ from typing import Annotated, Literal, get_args
 import numpy as np
 import pandas as pd
 import tyro
+from tyro.conf import OmitArgPrefixes
 
 from experiments.ablate import figures, findings, seeds
 from experiments.ablate.findings import Tables
@@ -29,7 +30,7 @@ from lab.kept import open_analysis
 from lab.progress import console, forecast
 from lab.prompted import PromptStudy
 from lab.shares import LEAST
-from lab.study import open_study
+from lab.study import ITS_OWN, StudyOptions, open_study
 from lab.sweeps import Sweeps
 from model import InputError
 
@@ -46,7 +47,7 @@ class Options:
 
     run: tuple[str, ...] = ("latest",)  # name of the run; or of several that differ in their seed, to be compared
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
+    model: str | None = None  # a classifier of others as it is, in the place of a run; with --corpus
     units: tuple[UnitName, ...] = ("heads", "layers", "regions", "words", "curves")  # what to close, see docs/ablate.md
     fill: tuple[FillName, ...] = ("mean", "zero")  # what closed heads and MLPs emit; the first is the main one
     prompt: str | None = None  # template: close parts of the language model that answers it, not of the classifier
@@ -62,14 +63,19 @@ class Options:
     seed: int = 0  # of texts, donors, controls and random orders
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
+    study: OmitArgPrefixes[StudyOptions] = ITS_OWN
 
     def resolved(self) -> "Options":
         """Check the options, and fill in what `all` and the units that need others stand for."""
         check_ranges(self, texts=(0, np.inf), seed=(0, 2**32), controls=(0, 10_000), least=(1e-9, 1), shots=(0, 1000))
         if not self.run or len(set(self.run)) < len(self.run):
             raise InputError(f"--run {' '.join(self.run) or '(nothing)'}: expected a run, or several different ones")
-        if self.prompt and len(self.run) > 1:
-            raise InputError("--prompt: expected one --run, for the language model that answers is the same for all")
+        if self.prompt and (self.model or len(self.run) > 1):
+            raise InputError(
+                "--prompt: expected one --run and no --model, for the model that the run began with answers"
+            )
+        if self.model and len(self.run) > 1:
+            raise InputError("--model: expected one --run, which names it")
         if not self.prompt and (self.shots or self.correction):
             raise InputError("--shots and --correction: expected a --prompt, such as feeling")
         if not self.units or not self.fill:
@@ -85,7 +91,7 @@ class Options:
 
 def main(options: Options) -> int:
     options, device = options.resolved(), Device.choose(options.device, options.precision)
-    studies = [open_study(run, device, options.corpus) for run in options.run]
+    studies = [open_study(run, device, options.study, options.model) for run in options.run]
     seeds.check_alike(studies)
     if options.prompt:
         studies = [ask(study, options.prompt, options.shots, options.seed) for study in studies]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from torch import Tensor
+from tyro.conf import OmitArgPrefixes
 
 from data.batches import Batch
 from data.words import word_classes
@@ -32,7 +33,7 @@ from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName
 from lab.kept import open_analysis
 from lab.progress import console
-from lab.study import Study, open_study
+from lab.study import ITS_OWN, Study, StudyOptions, open_study
 from lab.texts import Texts, find_words
 from lab.units import Head, head_name
 
@@ -53,18 +54,19 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
+    model: str | None = None  # a classifier of others as it is, in the place of a run; with --corpus
     text: tuple[str, ...] = ()  # texts of your own, which come first in the page; pictures are drawn of up to 6
     head: str | None = None  # of the pictures, as 3.1; None: the one that looks around most
     texts: int = 0  # at most so many test texts; 0: all
     seed: int = 0  # of the choice of texts, and of random tokens
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
+    study: OmitArgPrefixes[StudyOptions] = ITS_OWN
 
 
 def main(options: Options) -> int:
     check_ranges(options, texts=(0, np.inf), seed=(0, 2**32))
     device = Device.choose(options.device, "fp32")
-    study = open_study(options.run, device, options.corpus)
+    study = open_study(options.run, device, options.study, options.model)
     shown = [record_text(study.clf, study.tokenizer, study.fill(text)) for text in options.text]
     head = choose.find_head(options.head, study.clf.config) if options.head else None
     texts = study.draw_texts("test", options.texts, options.seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+from tyro.conf import OmitArgPrefixes
 
 from experiments.embed.clusters import find_clusters
 from experiments.embed.corrections import STANDARD
@@ -34,7 +35,7 @@ from lab.device import Device, DeviceName, Precision
 from lab.kept import open_analysis
 from lab.predict import predict
 from lab.progress import console
-from lab.study import open_study
+from lab.study import ITS_OWN, StudyOptions, open_study
 from model import InputError
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
@@ -50,19 +51,20 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
+    model: str | None = None  # a classifier of others as it is, in the place of a run; with --corpus
     texts: int = 1000  # at most so many of train and of test, drawn at random
     layer: int | None = None  # whose vectors are reduced and clustered: 0 .. L, or L + 1 after ln_f; None: L + 1
     pooling: Literal["last", "mean", "mean_without_first", "weighted"] = "last"  # how tokens become one vector there
     seed: int = 0  # of texts, random weights, reductions and clusters
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
+    study: OmitArgPrefixes[StudyOptions] = ITS_OWN
 
 
 def main(options: Options) -> int:
     check_ranges(options, texts=(20, MOST_TEXTS + 1), seed=(0, 2**32))
     device = Device.choose(options.device, options.precision)
-    study = open_study(options.run, device, options.corpus)
+    study = open_study(options.run, device, options.study, options.model)
     with open_analysis(study.run / "embed", "results", options.resume, device) as folder:
         spaces = Spaces(study, folder / "results", options.texts, options.seed)
         sites = choose_sites(spaces, options)

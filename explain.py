@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tyro.conf import OmitArgPrefixes
 
 from experiments.explain import choose, figures
 from experiments.explain.attributions import SETTINGS
@@ -30,7 +31,7 @@ from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName
 from lab.kept import open_analysis, read_result, write_result
 from lab.progress import console, progress_bar
-from lab.study import Study, open_study
+from lab.study import ITS_OWN, Study, StudyOptions, open_study
 from model import GPT2Classifier
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
@@ -44,18 +45,19 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
+    model: str | None = None  # a classifier of others as it is, in the place of a run; with --corpus
     text: tuple[str, ...] = ()  # texts of your own, which are explained besides and count in no average
     texts: int = 48  # how many test texts are explained, balanced over classes and over right and wrong
     shuffled_run: str | None = None  # a run of train.py --shuffle-labels, whose explanations must differ
     seed: int = 0  # of the choice of texts, and of all that is drawn
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
+    study: OmitArgPrefixes[StudyOptions] = ITS_OWN
 
 
 def main(options: Options) -> int:
     check_ranges(options, texts=(1, np.inf), seed=(0, 2**32))
     device = Device.choose(options.device, "fp32")
-    study = open_study(options.run, device, options.corpus)
+    study = open_study(options.run, device, options.study, options.model)
     users = choose.parse_users(study, options.text)
     shuffled = open_shuffled(options.shuffled_run, study) if options.shuffled_run else None
     chosen = choose.choose_texts(study, options.texts, options.seed)

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tyro.conf import OmitArgPrefixes
+
 from experiments.explore.check import TOLERANCE, compare, find_run, read_export
 from experiments.explore.server import create_app
 from experiments.explore.subject import Subject, open_language_model, open_run
@@ -15,6 +17,7 @@ from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName
 from lab.progress import console
 from lab.server import listen, serve
+from lab.study import ITS_OWN, StudyOptions
 from model import InputError
 
 
@@ -23,18 +26,19 @@ class Options:
     """Switch heads, MLPs and words off in a page of your browser, and see the prediction move."""
 
     run: str | None = None  # name of the run; None: latest
-    model: str | None = None  # a language model instead of a run's classifier: next tokens instead of classes
+    model: str | None = None  # in the place of a run: a language model or, with --corpus, a classifier of others
     port: int = 8642  # of the page's address; 0: any free one
     open: bool = True  # open the page in the browser, where a person started this; --no-open: only print its address
     host: str = "127.0.0.1"  # address to listen on; any other lets every machine in that reaches it
     allow_host: tuple[str, ...] = ()  # names by which browsers elsewhere call this machine, as "name" or "name:port"
     check: Path | None = None  # run an exported experiment again and compare, instead of serving the page
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU; fp32 on each
+    study: OmitArgPrefixes[StudyOptions] = ITS_OWN
 
 
 def main(options: Options) -> int:
     check_ranges(options, port=(0, 65536))
-    if options.run and options.model:
+    if options.run and options.model and not options.study.corpus:
         raise InputError(f"--run {options.run}: a language model belongs to no run; give either --run or --model")
     device = Device.choose(options.device, "fp32")
     if options.check:
@@ -48,7 +52,9 @@ def main(options: Options) -> int:
 
 
 def open_subject(options: Options, device: Device) -> Subject:
-    return open_language_model(options.model, device) if options.model else open_run(options.run or "latest", device)
+    if options.model and not options.study.corpus:
+        return open_language_model(options.model, device)
+    return open_run(options.run or "latest", device, options.study, options.model)
 
 
 def check(subject: Subject, export: dict[str, Any], path: Path) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from tyro.conf import OmitArgPrefixes
 
 from experiments.patch import circuit, classes, figures, tables
 from experiments.patch.cells import KINDS, STREAM_KINDS, Kind
@@ -31,6 +32,7 @@ from lab.device import Device, DeviceName
 from lab.kept import open_analysis
 from lab.progress import console
 from lab.shares import LEAST
+from lab.study import ITS_OWN, StudyOptions, open_study
 from lab.units import random_subspaces
 from model import InputError
 
@@ -45,8 +47,7 @@ class Options:
 
     run: str | None = None  # the run, None: latest; with --model, a folder in runs/, None: called like the model
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
-    model: str | None = None  # a language model instead of a run's classifier: next tokens instead of classes
+    model: str | None = None  # in the place of a run: a language model or, with --corpus, a classifier of others
     clean: str | None = None  # a text of your own; None: test texts (for a language model: prompts with two names)
     corrupt: str | None = None  # a text of as many tokens, which differs from it
     answers: tuple[str, str] | None = None  # of the two texts: classes, or next tokens as " Mary" " John"
@@ -62,6 +63,7 @@ class Options:
     texts: int = 20  # test texts of each class, as predicted, in which heads emit means of other classes; 0: none
     seed: int = 0  # of the choice of pairs and texts, and of controls
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU; fp32 on each, for effects are small differences
+    study: OmitArgPrefixes[StudyOptions] = ITS_OWN
 
     def check(self) -> None:
         """Raise InputError for options that cannot be."""
@@ -69,10 +71,6 @@ class Options:
         check_ranges(self, seed=(0, 2**32))
         if not self.kinds or len(set(self.kinds)) < len(self.kinds):
             raise InputError(f"--kinds: expected at least one of {', '.join(KINDS)}, and none twice")
-        if self.model and self.corpus:
-            raise InputError(
-                "--corpus: a language model reads no corpus here; take --clean and --corrupt, or no --model"
-            )
 
     @property
     def directions(self) -> list[Direction]:
@@ -83,11 +81,12 @@ def main(options: Options) -> int:
     options.check()
     device = Device.choose(options.device, "fp32")
     texts: dict[str, Any] = {"clean": options.clean, "corrupt": options.corrupt, "answers": options.answers}
-    if options.model:
+    if options.model and not options.study.corpus:
         subject = open_language_model(options.model, options.run, device, options.seed, **texts)
     else:
         run = options.run or "latest"
-        subject = open_classifier(run, options.corpus, device, options.seed, most=options.pairs, **texts)
+        opened = open_study(run, device, options.study, options.model)
+        subject = open_classifier(opened, options.seed, most=options.pairs, **texts)
     for names, kinds in ((options.sender, circuit.SENDERS), (options.receiver, circuit.RECEIVERS)):
         for name in names:
             find_node(name, subject.config, kinds)

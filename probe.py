@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tyro.conf import OmitArgPrefixes
 
 from experiments.probe import figures, lens, tables
 from experiments.probe.report import report
@@ -23,7 +24,7 @@ from lab.device import Device, DeviceName, Precision
 from lab.effects import read_effects
 from lab.kept import open_analysis
 from lab.progress import console
-from lab.study import Study, open_study
+from lab.study import ITS_OWN, Study, StudyOptions, open_study
 from lab.texts import Texts
 from model.files import read_json
 
@@ -40,20 +41,21 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = None  # None: the run's network; else another on its texts, e.g. gpt2-mini itself
-    corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
+    model: str | None = None  # another network on the run's texts, e.g. gpt2-mini; with --corpus: in place of the run
     texts: int = 4000  # at most so many: 60 % to train probes, 20 % to choose their strength, 20 % to test
     words: int = 20000  # at most so many of the texts, and of the Brown corpus
     seed: int = 0  # of texts, words, control tasks and the network with random weights
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
+    study: OmitArgPrefixes[StudyOptions] = ITS_OWN
 
 
 def main(options: Options) -> int:
     check_ranges(options, texts=(100, np.inf), words=(500, np.inf), seed=(0, 2**32))
     device = Device.choose(options.device, options.precision)
-    study = open_study(options.run, device, options.corpus, options.model)
-    name = f"probe-{Path(options.model).name}" if options.model else "probe"
+    study = open_study(options.run, device, options.study, options.model, any_network=True)
+    other = None if options.study.corpus else options.model  # in the place of the run's network
+    name = f"probe-{Path(other).name}" if other else "probe"
     splits = [study.draw_texts(split, round(share * options.texts), options.seed) for split, share in SHARES.items()]
     with open_analysis(study.run / name, "tasks", options.resume, device) as folder:
         results, shown = fit_probes(study, splits, folder, options), list[Shown]()
@@ -62,7 +64,7 @@ def main(options: Options) -> int:
             results |= readings
         else:
             console.print(f"{options.model} has no head of its own: no class lens and no direct contributions")
-        agreement = read_ablation(study, bool(options.model))
+        agreement = read_ablation(study, bool(other))
         if isinstance(agreement, pd.DataFrame):
             agreement = results["agreement"] = tables.agreement(results["probes"], agreement)
         else:
@@ -151,7 +153,8 @@ def read_ablation(study: Study, other_network: bool) -> pd.DataFrame | str:
 def describe(study: Study, splits: list[Texts], options: Options) -> list[str]:
     """Return the lines of the report that say what was probed."""
     rows = f"at most {options.texts:,} texts and {options.words:,} words, of which the probes learn from 60 %"
-    about = [f"network: {options.model}, in the place of the run's"] if options.model else []
+    in_place = options.model and not options.study.corpus
+    about = [f"network: {options.model}, in the place of the run's"] if in_place else []
     return about + study.provenance(rows, options.seed) + study.absent_classes(*splits)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tyro.conf import OmitArgPrefixes
 
 from data.prompts import Template, read_templates
 from experiments.prompt import figures
@@ -29,7 +30,7 @@ from lab.device import Device, DeviceName, Precision
 from lab.kept import open_analysis
 from lab.progress import console
 from lab.prompted import open_prompted
-from lab.study import Study, open_study
+from lab.study import ITS_OWN, Study, StudyOptions, open_study
 from model import InputError
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
@@ -49,7 +50,6 @@ class Options:
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
     model: str | None = None  # another language model to ask; None: the one that the run began with
-    corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
     template: tuple[str, ...] = ()  # names in data/prompts.toml, or files of its form; empty: all of data/prompts.toml
     words: tuple[str, ...] = ()  # label words, as joy=happy,glad; else those of data/prompts.toml, else the label
     shots: tuple[int, ...] | None = None  # examples of each class, besides none; None: 1 and 4, as far as they fit
@@ -59,6 +59,7 @@ class Options:
     seed: int = 0  # of texts, examples and their orders
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
+    study: OmitArgPrefixes[StudyOptions] = ITS_OWN
 
     def check(self) -> None:
         """Raise InputError for a number out of its range."""
@@ -71,7 +72,7 @@ class Options:
 def main(options: Options) -> int:
     options.check()
     device = Device.choose(options.device, options.precision)
-    study = open_study(options.run, device, options.corpus)
+    study = open_study(options.run, device, options.study, any_network=True)
     prompted = open_prompted(study, options.model, options.words)
     console.print(prompted.words.describe(prompted.tokenizer), soft_wrap=True)
     templates, pool = choose_templates(options.template, study), make_pool(study.without_template())

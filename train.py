@@ -54,7 +54,7 @@ def train(options: Options, corpus: Corpus, head: WordHead | None, device: Devic
     config, tokenizer = read_config(options.model), Tokenizer.load(options.model)
     texts = read_inputs(corpus, tokenizer, config, options.truncate, head)
     torch.manual_seed(options.seed)
-    model = start_model(options, corpus.labels, head).to(device.device)
+    model = start_model(options, corpus, head).to(device.device)
     memory = {"loading": device.peak_memory()}
     record = describe(options, corpus, head, device)
     record["texts"] = describe_texts(corpus, texts)

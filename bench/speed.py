@@ -33,8 +33,10 @@ from typing import Any
 import pandas as pd
 import torch
 from scipy.stats import spearmanr
+from tyro.conf import OmitArgPrefixes
 
-from data import read_corpus
+from data import ReadOptions, read_corpus
+from data.reading import USUAL
 from lab import output, runs
 from lab.cli import command
 from lab.device import Device, DeviceName
@@ -86,18 +88,20 @@ class Options:
     corpus: str = "sample"  # source of the texts: sample, emotion, a file or a folder
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU; bf16 on CUDA, else fp32
     quick: bool = False  # fewer and shorter chunks, for a first impression
+    truncate: bool = False  # keep the end of texts that are too long for the model, instead of refusing them
+    read: OmitArgPrefixes[ReadOptions] = USUAL
 
 
 def main(options: Options) -> int:
     device = Device.choose(options.device, "auto")
-    corpus, tokenizer = read_corpus(options.corpus), Tokenizer.load("gpt2-mini")
+    corpus, tokenizer = read_corpus(options.corpus, options.read), Tokenizer.load("gpt2-mini")
     shapes = options.model or (("gpt2-mini",) if options.quick else ("gpt2-mini", "gpt2"))
     rows: list[dict[str, Any]] = []
     latency = []
     with tempfile.TemporaryDirectory() as folder:
         for name in shapes:
             config, path = GPT2Config.preset(name), f"{folder}/{name}"
-            texts = read_texts(corpus, tokenizer, config, truncate=False)
+            texts = read_texts(corpus, tokenizer, config, options.truncate)
             torch.manual_seed(0)
             save(GPT2Classifier(config, corpus.labels), path, tokenizer)
             amount = Amount.choose(config, device, options.quick)

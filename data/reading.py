@@ -8,9 +8,7 @@ from model import InputError
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read the files of a corpus, where they differ from a table with the columns text and label in UTF-8.
-
-    Raises InputError for an encoding that Python does not know."""
+    """How to read the files of a corpus, where they are no tables in UTF-8 with the columns text and label."""
 
     text_column: str = "text"  # column of the texts: its name, or its number, counted from 1, in .csv and .tsv
     label_column: str = "label"  # column of the labels, likewise
@@ -21,6 +19,7 @@ class ReadOptions:
     skip_bad_rows: bool = False  # go on without the rows that cannot be used; skipped.csv lists them
 
     def __post_init__(self) -> None:
+        """Raise InputError for an encoding that Python does not know, and for one column that is both."""
         if self.encoding is not None:
             try:
                 known = codecs.lookup(self.encoding)._is_text_encoding

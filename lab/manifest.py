@@ -45,8 +45,11 @@ def describe_settings(options: Any) -> dict[str, Any]:
 
 def restore_reading(settings: dict[str, Any]) -> ReadOptions:
     """Return how the corpus of a run was read, as its settings say."""
-    named = {field.name: settings[field.name] for field in fields(ReadOptions) if field.name in settings}
-    return ReadOptions(**{name: tuple(value) if isinstance(value, list) else value for name, value in named.items()})
+    reading: dict[str, Any] = {}
+    for field in fields(ReadOptions):
+        value = settings.get(field.name, field.default)  # runs of earlier versions have fewer settings
+        reading[field.name] = tuple(value) if isinstance(value, list) else value
+    return ReadOptions(**reading)
 
 
 def describe_corpus(corpus: Corpus) -> dict[str, Any]:

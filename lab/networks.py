@@ -22,8 +22,11 @@ def draw_random_trunk(config: GPT2Config, seed: int) -> GPT2:
 def load_start(study: Study) -> tuple[GPT2, str]:
     """Return the network that a run began with, on the CPU, in eval mode, and the SHA-256 of its weights.
 
-    Raises InputError where the run began with random weights, or with weights that are no longer what they were."""
+    Raises InputError where the run began with random weights or elsewhere, or with weights that are no longer what they
+    were."""
     record = study.record["model"]
+    if not study.record.get("trained", True):
+        raise InputError(f"{record['name']} was trained elsewhere, and its start is not known")
     if study.record["settings"]["init"] == "random":
         raise InputError(f"{study.run} began with random weights")
     folder = find(record["name"])

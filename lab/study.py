@@ -12,13 +12,16 @@ from tyro.conf import OmitArgPrefixes
 from data import Corpus, ReadOptions, read_corpus
 from data.prompts import TEXT, Template
 from data.reading import USUAL
-from model import GPT2Classifier, InputError, Tokenizer, hub
+from model import GPT2Classifier, InputError, Tokenizer
 from model.checkpoint import read_config, read_labels
 from model.files import read_json
-from model.names import WEIGHTS, find
+from model.names import find
+from model.weights import hash_weights
 
 from . import manifest, runs
+from .defaults import TrainOptions
 from .device import Device
+from .foreign import find_checkpoint, open_as_run
 from .progress import console
 from .texts import OVERALL, Texts, describe_skipped, describe_texts, read_texts, write_skipped
 from .word_head import load_network, read_word_head
@@ -41,6 +44,9 @@ class StudyOptions:
             raise InputError(f"{named[0]}: expected a --corpus, for the run's own is read as in its training")
         if self.labels and not model:
             raise InputError("--labels: expected a --model, whose classes these are")
+
+
+ITS_OWN = StudyOptions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +136,11 @@ class Study:
         words = ", ".join(self.record["prompt"]["words"].values()) if self.template else ""
         asked = f"the network reads each text in the prompt {self.fill(TEXT)!r} and answers in label words: {words}"
         skipped = [f"{describe_skipped(self.corpus)}; they were skipped"] if len(self.corpus.skipped) else []
+        origin = f"from {self.record['model']['name']} ({self.record['settings']['init']} weights)"
+        if not self.record.get("trained", True):
+            origin = f"which is {self.record['model']['name']} as it is, trained elsewhere"
         return [
-            f"run: {self.run}, from {self.record['model']['name']} ({self.record['settings']['init']} weights)",
+            f"run: {self.run}, {origin}",
             f"SHA-256 of the weights: {self.weights}",
             *([asked] if self.template else []),
             f"corpus: {self.corpus.name}, {revision}: {texts} (SHA-256: {files})",
@@ -141,31 +150,59 @@ class Study:
 
 
 def open_study(
-    run: str, device: Device, options: StudyOptions = StudyOptions(), model: str | None = None
+    run: str,
+    device: Device,
+    options: StudyOptions = ITS_OWN,
+    model: str | None = None,
+    *,
+    any_network: bool = False,
 ) -> Study:
     """Open the run of this name, with the corpus it was trained on or another one of the same classes.
 
-    With `model` and a corpus, the run is that model as it is, see `open_as_run`. `model` alone puts another checkpoint
-    in the place of the run's; one without a classifier gets a fresh score layer of random weights or, where the run
-    answers in label words, is asked for these in the run's prompts. Raises InputError where there is no finished run,
-    or its corpus has changed since."""
+    With `model` and a corpus, open that classifier as it is, see `open_as_run`. any_network: `model` alone puts another
+    checkpoint in the place of the run's, and it may lack a classifier: it gets a fresh score layer of random weights
+    or, where the run answers in label words, is asked for these in the run's prompts. Raises InputError where there is
+    no finished run, or its corpus has changed since."""
     options.check(model)
-    folder, record = read_run(run)
-    settings = record["settings"]
-    data = read_study_corpus(folder, record, options)
+    if model and options.corpus:
+        folder, record, data = open_foreign(run, device, options, model)
+        model = None
+    elif model and not any_network:
+        raise InputError(f"--model {model}: expected a --corpus beside it, of texts that it classifies")
+    else:
+        folder, record = read_run(run)
+        data = read_study_corpus(folder, record, options)
     checkpoint = find(model) if model else find_checkpoint(folder, record)
     tokenizer = Tokenizer.load(checkpoint)
-    head = read_word_head(record, tokenizer)
-    names = options.labels or tuple(settings.get("labels", ()))
+    head, ours = read_word_head(record, tokenizer), record.get("trained", True) and not model
+    names = None if ours else options.labels or record["settings"].get("labels")
     labels = head.words.labels if head else match_labels(checkpoint, names, data)
+    if labels is None and not any_network:
+        raise InputError(f"{checkpoint}: expected a classifier, got a language model; train it with `make train`")
     data = replace(data, labels=labels or data.labels)  # in the order of the logits
-    template, truncate = head.template if head else None, settings["truncate"] or options.truncate
+    template, truncate = head.template if head else None, record["settings"]["truncate"] or options.truncate
     texts = read_texts(data, tokenizer, read_config(checkpoint), truncate, template)
     describe_texts(data, texts)
-    clf = load_network(checkpoint, head, data.labels, names).to(device.device).eval().requires_grad_(False)
+    clf = load_network(checkpoint, head, data.labels, names or ()).to(device.device).eval().requires_grad_(False)
     clf.labels = rename_overall(data.labels)
     weights, has_classifier = hash_weights(checkpoint), labels is not None
     return Study(folder, record, clf, tokenizer, data, texts, device, weights, has_classifier, template)
+
+
+def open_foreign(run: str, device: Device, options: StudyOptions, model: str) -> tuple[Path, dict[str, Any], Corpus]:
+    """Open a model that others trained as a run without a training; `run` names it, but `latest` is no name."""
+    assert options.corpus, "open_study has seen to it"
+    data = read_corpus(options.corpus, options.read)
+    described = TrainOptions(
+        model=model,
+        corpus=options.corpus,
+        run=None if run == "latest" else run,
+        labels=options.labels,
+        truncate=options.truncate,
+        read=options.read,
+    )
+    folder, record = device.run_on_first(lambda: open_as_run(described, data, device))
+    return folder, record, data
 
 
 def read_study_corpus(folder: Path, record: dict[str, Any], options: StudyOptions) -> Corpus:
@@ -183,16 +220,21 @@ def read_study_corpus(folder: Path, record: dict[str, Any], options: StudyOption
     return data
 
 
-def match_labels(checkpoint: Path, names: Sequence[str], corpus: Corpus) -> tuple[str, ...] | None:
+def match_labels(checkpoint: Path, names: Sequence[str] | None, corpus: Corpus) -> tuple[str, ...] | None:
     """Return the classes of a checkpoint in its order, as the corpus calls them; None without a classifier.
 
-    names: what they are called in the place of its own names. Raises InputError where the corpus has other classes."""
+    names: what they are called in the place of its own names, where there are such; None: those of a run of ours.
+    Raises InputError where the corpus has other classes."""
     stored = read_labels(checkpoint)
     if stored is None:
+        if names:
+            raise InputError(f"--labels: {checkpoint} has no classifier, whose classes these would be; leave it out")
         return None
-    labels = tuple(names) or stored
+    labels = tuple(names or stored)
     if len(labels) != len(stored) or set(corpus.labels) != set(labels):
-        raise InputError(f"{corpus.name}: expected the classes {', '.join(labels)}, got {', '.join(corpus.labels)}")
+        way_out = "; if they mean the same, name them with --labels, in this order" if names is not None else ""
+        difference = f"expected the classes {', '.join(stored)} of {checkpoint}, got {', '.join(corpus.labels)}"
+        raise InputError(f"{corpus.name}: {difference}{way_out}")
     return labels
 
 

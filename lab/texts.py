@@ -85,7 +85,7 @@ def describe_skipped(corpus: Corpus) -> str:
 
 
 def write_skipped(corpus: Corpus, path: Path) -> None:
-    """Write the rows that were skipped to a table: file, line, kind, reason, content. Without any, nothing is written."""
+    """Write the rows that were skipped, if any, to a table: file, line, kind, reason, content."""
     if len(corpus.skipped):
         write_csv(path, corpus.skipped)
 

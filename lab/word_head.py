@@ -58,16 +58,18 @@ def read_word_head(record: dict[str, Any], tokenizer: Tokenizer) -> WordHead | N
     )
 
 
-def load_network(folder: Path, head: WordHead | None, labels: Sequence[str] | None = None) -> GPT2Classifier:
+def load_network(
+    folder: Path, head: WordHead | None, labels: Sequence[str] | None = None, names: Sequence[str] = ()
+) -> GPT2Classifier:
     """Load the classifier of a checkpoint: one with a head of its own as `load_classifier` does, else a language model
     that is read with label words. In fp32 and eval mode.
 
     Raises InputError where label words shall be read from a classifier."""
     if head is None:
-        return load_classifier(folder, labels)
-    if names := read_labels(folder):
+        return load_classifier(folder, labels, names=names or None)
+    if classes := read_labels(folder):
         raise InputError(
             f"{folder}: expected a language model, for the run answers in label words, got a classifier of "
-            f"{', '.join(names)}"
+            f"{', '.join(classes)}"
         )
     return read_with_words(load_lm(folder), head.words)

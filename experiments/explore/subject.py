@@ -15,7 +15,7 @@ from data import Batch, read_corpus
 from lab import fills
 from lab.device import Device
 from lab.predict import predict
-from lab.study import open_study
+from lab.study import ITS_OWN, StudyOptions, open_study
 from lab.sweep import Fill
 from lab.texts import Texts, read_texts
 from model import GPT2LM, GPT2Classifier, Interventions, Tokenizer, load_lm
@@ -107,10 +107,14 @@ class Subject:
         return self.model(torch.tensor([ids], device=self.device.device)).argmax(dim=1).cpu().numpy()
 
 
-def open_run(run: str = "latest", device: Device | None = None) -> Subject:
-    """Open the network of a run of train.py. Raises InputError where there is none."""
+def open_run(
+    run: str = "latest", device: Device | None = None, options: StudyOptions = ITS_OWN, model: str | None = None
+) -> Subject:
+    """Open the network of a run of train.py or, with a corpus in `options`, a classifier of others as it is.
+
+    Raises InputError where there is none."""
     device = device or Device.choose("auto", "fp32")
-    study = open_study(run, device)
+    study = open_study(run, device, options, model)
     donors, candidates = study.draw_texts("train", DONORS), study.draw_texts("test", EXAMPLES)
     examples = choose_examples(study.clf, candidates, device)
     return Subject(

@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.panel import Panel
+from tyro.conf import OmitArgPrefixes
 
-from data import Corpus, read_corpus
+from data import Corpus, ReadOptions, read_corpus
+from data.reading import USUAL
 from lab import manifest, output, runs
 from lab.baselines import measure_on_train
 from lab.cli import check_ranges
@@ -58,6 +60,8 @@ class Options:
     epochs: int | None = None  # passes over the texts; None: 6 from random weights, 10 for the head alone, else 4
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
+    truncate: bool = False  # keep the end of texts that are too long for the model, instead of refusing them
+    read: OmitArgPrefixes[ReadOptions] = USUAL
 
     def check(self) -> None:
         """Raise InputError for a number out of its range, a missing choice, or a name that is none."""
@@ -112,6 +116,7 @@ class Run:
     def train(self) -> None:
         """Train in another process. Raises InputError where that fails, KeyboardInterrupt where it was interrupted."""
         options = [word for name in PASSED_ON for word in (f"--{name}", str(getattr(self.settings, name)))]
+        options += write_options(self.settings.read) + ["--truncate"] * self.settings.truncate
         run_script(TRAIN, [*options, *["--resume"] * (self.folder / "run.json").is_file()], self.folder)
 
     def measure(self, device: Device) -> results.MeasuredRun:
@@ -124,7 +129,7 @@ class Run:
             head = read_word_head(read_json(self.folder / "run.json"), tokenizer)
             model = load_network(self.folder, head).to(device.device)
             template = head.template if head else None
-            texts = read_texts(self.corpus, tokenizer, model.config, False, template)["train"]
+            texts = read_texts(self.corpus, tokenizer, model.config, self.settings.truncate, template)["train"]
             output.write_json(path, measure_on_train(texts.targets, predict(model, texts.sequences, device)))
         metrics = read_json(self.folder / "metrics.json") | {"train": read_json(path)}
         predicted = results.read_predicted(self.folder / "predictions.csv", self.corpus)
@@ -145,6 +150,17 @@ def run_script(script: Path, options: Sequence[str], folder: Path) -> None:
         raise InputError(f"{folder}: {script.name} failed with exit code {code}, {meaning}; {way_out}")
 
 
+def write_options(reading: ReadOptions) -> list[str]:
+    """Return the words of a command line that say how a corpus is read, as far as it is not the usual way."""
+    words = []
+    for field in fields(reading):
+        value, name = getattr(reading, field.name), field.name.replace("_", "-")
+        if value != field.default:
+            values = [*map(str, value)] if isinstance(value, tuple) else [] if isinstance(value, bool) else [str(value)]
+            words += [f"--no-{name}" if value is False else f"--{name}", *values]
+    return words
+
+
 def plan(options: Options) -> list[Run]:
     """Return the runs in their order. Weights and corpora that are not in the cache are fetched.
 
@@ -154,11 +170,18 @@ def plan(options: Options) -> list[Run]:
         console.print(Panel(notice, style="bold yellow"))
     config = read_config(model)
     weights = {init: manifest.describe_weights(model, init).get("sha256") for init in options.init}
-    shared = TrainOptions(model=model, epochs=options.epochs, device=options.device, precision=options.precision)
+    shared = TrainOptions(
+        model=model,
+        epochs=options.epochs,
+        device=options.device,
+        precision=options.precision,
+        truncate=options.truncate,
+        read=options.read,
+    )
     planned = []
-    for source, corpus in read_corpora(options.corpus).items():
+    for source, corpus in read_corpora(options.corpus, options.read).items():
         for init in options.init:
-            kinds = choose_kinds(model, corpus) if init == "pretrained" else FROM_EITHER_START
+            kinds = choose_kinds(model, corpus, options.truncate) if init == "pretrained" else FROM_EITHER_START
             for kind, seed in product(kinds, range(options.seeds)):
                 name = f"{options.run}-{short_name(corpus)}-{init}-{kind}-{seed}"
                 settings = replace(shared, run=name, corpus=source, init=init, seed=seed, **KINDS[kind])
@@ -166,7 +189,7 @@ def plan(options: Options) -> list[Run]:
     return planned
 
 
-def choose_kinds(model: str, corpus: Corpus) -> list[str]:
+def choose_kinds(model: str, corpus: Corpus, truncate: bool) -> list[str]:
     """Return what is trained of a pretrained network on a corpus; say so where it cannot answer in label words."""
     config, tokenizer, kinds = read_config(model), Tokenizer.load(model), [*FROM_EITHER_START]
     if config.n_layer > KINDS["2"]["tune"]:
@@ -175,18 +198,18 @@ def choose_kinds(model: str, corpus: Corpus) -> list[str]:
         head = choose_word_head(TEMPLATE, (), corpus.labels, tokenizer)
         if long := ", ".join(head.words.find_long()):
             raise InputError(f"label words of several tokens: {long}")
-        head.check(read_texts(corpus, tokenizer, config, False, head.template), tokenizer)
+        head.check(read_texts(corpus, tokenizer, config, truncate, head.template), tokenizer)
     except InputError as error:
         console.print(f"{corpus.name}: no row of label words: {error}", soft_wrap=True, markup=False)
         return kinds
     return [*kinds, "words"]
 
 
-def read_corpora(sources: Sequence[str]) -> dict[str, Corpus]:
+def read_corpora(sources: Sequence[str], reading: ReadOptions) -> dict[str, Corpus]:
     """Read the corpus of each source. Raises InputError where runs on two of them would have the same names."""
     corpora: dict[str, Corpus] = {}
     for source in sources:
-        corpus = read_corpus(source)
+        corpus = read_corpus(source, reading)
         for other in corpora:
             if short_name(corpora[other]) == short_name(corpus):
                 raise InputError(f"--corpus {source}: {other} is called {short_name(corpus)} too; rename one of them")

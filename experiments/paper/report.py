@@ -43,6 +43,7 @@ def report(
         Path(__file__).with_name("report.md.jinja"),
         starts=distinct(map(describe_start, records)),
         revisions={corpus: run.record["corpus"].get("revision") for corpus, run in first.items()},
+        skipped={corpus: run.record["corpus"].get("skipped", {}) for corpus, run in first.items()},
         devices=distinct(record["device"] for record in records),
         commits=distinct(record["git"] or "unknown" for record in records),
         versions=distinct(", ".join(map(" ".join, record["versions"].items())) for record in records),

@@ -10,7 +10,7 @@ import pandas as pd
 from lab import manifest, runs
 from lab.device import Device
 from lab.kept import Identity
-from lab.study import Study, open_study
+from lab.study import Study
 from model import GPT2LM, GPT2Classifier, GPT2Config, InputError, Tokenizer, load_lm
 from model.names import find
 from model.weights import hash_weights
@@ -61,9 +61,7 @@ class Subject:
 
 
 def open_classifier(
-    run: str,
-    corpus: str | None,
-    device: Device,
+    study: Study,
     seed: int,
     *,
     most: int,
@@ -71,9 +69,8 @@ def open_classifier(
     corrupt: str | None,
     answers: Answers | None,
 ) -> Subject:
-    """Open a run of train.py, and pair its test texts (at most `most` pairs) or the two texts of the user."""
+    """Pair the test texts of a study (at most `most` pairs), or the two texts of the user."""
     check_texts(clean, corrupt, answers)
-    study = open_study(run, device, corpus)
     if clean is not None and corrupt is not None:
         pairs, table = pair_texts(study, clean, corrupt, answers)
         about = study.provenance("none of its texts, but two from the command line", seed)
@@ -83,10 +80,10 @@ def open_classifier(
     identity = {
         "weights": study.weights,
         "seed": seed,
-        "precision": device.precision,
+        "precision": study.device.precision,
         "shape": asdict(study.clf.config),
     }
-    return Subject(study.run, study.clf, study.tokenizer, pairs, table, device, identity, about, study)
+    return Subject(study.run, study.clf, study.tokenizer, pairs, table, study.device, identity, about, study)
 
 
 def open_language_model(

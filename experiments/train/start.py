@@ -6,10 +6,12 @@ from torch import nn
 
 from data import Corpus
 from lab.defaults import TrainOptions
+from lab.study import match_labels
 from lab.texts import Texts, check_pair, read_texts
 from lab.word_head import WordHead, choose_word_head
 from model import GPT2LM, GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier, load_lm
 from model.checkpoint import read_config
+from model.names import find
 
 from .words import read_words_and_rest
 
@@ -38,7 +40,7 @@ def read_inputs(
     return texts
 
 
-def start_model(options: TrainOptions, labels: Sequence[str], head: WordHead | None) -> GPT2Classifier:
+def start_model(options: TrainOptions, corpus: Corpus, head: WordHead | None) -> GPT2Classifier:
     """Load or make the classifier, or the language model with its label words; only the parts that `tune` names are
     trainable."""
     is_random = options.init == "random"
@@ -47,9 +49,10 @@ def start_model(options: TrainOptions, labels: Sequence[str], head: WordHead | N
         lm = GPT2LM(config) if is_random else load_lm(options.model, options.dropout)
         model = read_words_and_rest(lm, head.words)
     elif is_random:
-        model = GPT2Classifier(config, labels)
+        model = GPT2Classifier(config, corpus.labels)
     else:
-        model = load_classifier(options.model, labels, options.dropout)
+        match_labels(find(options.model), options.labels, corpus)  # says more of classes that differ
+        model = load_classifier(options.model, corpus.labels, options.dropout, names=options.labels or None)
     if options.tune == "all":
         return model
     parts: list[nn.Module] = [] if head else [model.score]

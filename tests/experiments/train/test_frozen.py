@@ -60,7 +60,7 @@ def start_training(folder, run=None, **settings):
     the rows of the log, the weights, and how many texts went through block 0."""
     options = TrainOptions(**{"epochs": 2, "lr": 0.1, "batch_size": 4, "dropout": 0.0, "compile": "off"} | settings)
     options = replace(options, model=str(folder[options.head])).resolved(C)
-    model = start_model(options, LABELS, WORDS if options.head == "words" else None)
+    model = start_model(options, CORPUS, WORDS if options.head == "words" else None)
     through = []
     model.trunk.h[0].register_forward_hook(lambda block, inputs, x: through.append(len(x)))
     if run is None:

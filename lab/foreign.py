@@ -1,0 +1,52 @@
+"""A model that others trained, studied as it is: it becomes a run without a training."""
+
+from pathlib import Path
+from typing import Any
+
+from data import Corpus
+from model import InputError
+from model.files import read_json
+from model.names import find
+from model.weights import hash_weights
+
+from . import manifest, runs
+from .defaults import TrainOptions
+from .device import Device
+from .output import write_json
+from .texts import SKIPPED, write_skipped
+
+
+def open_as_run(options: TrainOptions, corpus: Corpus, device: Device) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and the manifest of the run that stands for a model and its corpus: of this name or, without
+    one, called like the model.
+
+    It is made where it is not there. Raises InputError where something else has its name."""
+    name = options.run or Path(options.model).resolve().name
+    runs.check_name(name)
+    folder = runs.RUNS / name
+    weights = manifest.describe_weights(options.model, "pretrained")
+    settings = manifest.describe_settings(options) | {"run": name}
+    record = manifest.make_manifest(options, weights, manifest.describe_corpus(corpus), device)
+    record |= {"settings": settings, "status": "finished", "trained": False}
+    if (folder / "run.json").is_file():
+        there = read_json(folder / "run.json")
+        if there.get("trained", True):
+            raise InputError(f"{folder}: expected a free name, got a run of train.py; choose another with --run")
+        runs.check_identity(folder, there, record)
+        return folder, there
+    folder.mkdir(parents=True, exist_ok=True)
+    write_skipped(corpus, folder / SKIPPED)
+    write_json(folder / "run.json", record)
+    return folder, record
+
+
+def find_checkpoint(folder: Path, record: dict[str, Any]) -> Path:
+    """Return the folder of a run's weights: its own or, of a model that others trained, the model's.
+
+    Raises InputError where that has changed since."""
+    if record.get("trained", True):
+        return folder
+    checkpoint = find(record["model"]["name"])
+    if hash_weights(checkpoint) != record["model"]["sha256"]:
+        raise InputError(f"{checkpoint} is no longer what {folder} stands for; choose another --run")
+    return checkpoint
