@@ -12,8 +12,7 @@ from typing import Annotated, Literal, get_args
 
 import numpy as np
 import pandas as pd
-import tyro
-from tyro.conf import OmitArgPrefixes
+from tyro.conf import OmitArgPrefixes, arg
 
 from experiments.ablate import figures, findings, seeds
 from experiments.ablate.findings import Tables
@@ -55,7 +54,7 @@ class Options:
     correction: Correction | None = None  # of a prompt: the label prior that is taken out; None: batch
     all: bool = False  # all units, fills and controls
     texts: int = 0  # at most so many of val and of test, drawn at random; 0: all
-    class_: Annotated[str | None, tyro.conf.arg(name="class")] = None  # test and report this class alone; None: each
+    class_: Annotated[str | None, arg(name="class")] = None  # test and report this class alone; None: each
     pairs: tuple[str, ...] = ()  # heads whose pairs are closed, as 0.3 1.5; empty: the 8 that do most on val
     rows: tuple[int, ...] = ()  # queries that may attend to nothing, besides the last; -2 is the last but one
     controls: int = 24  # random subspaces of each layer that its heads are compared with; 0: no controls
@@ -70,12 +69,10 @@ class Options:
         check_ranges(self, texts=(0, np.inf), seed=(0, 2**32), controls=(0, 10_000), least=(1e-9, 1), shots=(0, 1000))
         if not self.run or len(set(self.run)) < len(self.run):
             raise InputError(f"--run {' '.join(self.run) or '(nothing)'}: expected a run, or several different ones")
-        if self.prompt and (self.model or len(self.run) > 1):
+        if bool(self.prompt) + bool(self.model) + (len(self.run) > 1) > 1:
             raise InputError(
-                "--prompt: expected one --run and no --model, for the model that the run began with answers"
+                "--prompt, --model, --run: expected a prompt, or a model, or several runs, not two of these"
             )
-        if self.model and len(self.run) > 1:
-            raise InputError("--model: expected one --run, which names it")
         if not self.prompt and (self.shots or self.correction):
             raise InputError("--shots and --correction: expected a --prompt, such as feeling")
         if not self.units or not self.fill:

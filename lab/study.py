@@ -193,6 +193,7 @@ def open_foreign(run: str, device: Device, options: StudyOptions, model: str) ->
     """Open a model that others trained as a run without a training; `run` names it, but `latest` is no name."""
     assert options.corpus, "open_study has seen to it"
     data = read_corpus(options.corpus, options.read)
+    match_labels(find(model), options.labels, data)  # before anything is written
     described = TrainOptions(
         model=model,
         corpus=options.corpus,
