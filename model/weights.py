@@ -31,12 +31,13 @@ WRAPPERS = {  # parts of a name that say which module was inside which
     "base_model",  # peft
     "model",  # peft and Lightning
 }
-QUANTISED = "quantised weights are not read; save the model in 16 or 32 bits"
 STRANGERS = {  # patterns of names that no GPT-2 of ours has, and what they mean
     r"lora_|\.base_layer\.|\.original_module\.|\.modules_to_save\.": (
         "belongs to an adapter; merge it into the model with peft, merge_and_unload(), and save the result"
     ),
-    r"\.(qweight|qzeros|scales|g_idx|SCB|weight_format|absmax|quant_map|nested_absmax|quant_state\..*)$": QUANTISED,
+    r"\.(qweight|qzeros|scales|g_idx|SCB|weight_format|absmax|quant_map|nested_absmax|quant_state\..*)$": (
+        "is of quantised weights, which are not read; save the model in 16 or 32 bits"
+    ),
     r"(^|\.)classifier\.": "is the head of a model that classifies tokens; headgate classifies texts",
     r"(^|\.)qa_outputs\.": "is the head of a model that marks answers in a text; headgate classifies texts",
     r"(^|\.)multiple_choice_head\.": "is the head of a model that chooses between texts; headgate classifies texts",
@@ -65,7 +66,7 @@ class StoredTensor(NamedTuple):
             return tensor
         if tensor.dtype not in FLOATS:
             expected = f"expected floating-point numbers of at least 16 bits, got {tensor.dtype}"
-            raise InputError(f"{self.path}: {self.key}: {expected}; {QUANTISED}")
+            raise InputError(f"{self.path}: {self.key}: {expected}; save a quantised model in 16 or 32 bits")
         # A sum needs no memory, but may overflow. In fp32, because fp32 cannot hold every number in fp64.
         if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.float().isfinite().all():
             reason = "holds numbers that are not finite; this checkpoint comes from a failed training"
@@ -120,9 +121,8 @@ def list_tensors(folder: Path) -> dict[str, StoredTensor]:
     for path in find_files(folder):
         with open_file(path) as file:
             for key in file.keys():  # noqa: SIM118  (safe_open is no dict)
+                check_key(key, path)
                 stored = StoredTensor(path, key, tuple(file.get_slice(key).get_shape()))
-                if reason := next((reason for pattern, reason in STRANGERS.items() if re.search(pattern, key)), None):
-                    raise InputError(f"{path}: {key}: {reason}" if reason == QUANTISED else f"{path}: {key} {reason}")
                 other = tensors.setdefault(our_name(key), stored)
                 if other is not stored:
                     where = f"{other.key} in {other.path.name} and {key} in {path.name}"
@@ -132,6 +132,13 @@ def list_tensors(folder: Path) -> dict[str, StoredTensor]:
         places = ", ".join(f"{key} in {name}" for key, name in absent)
         raise InputError(f"{folder / INDEX} promises what is not there: {places}; fetch index and shards anew")
     return tensors
+
+
+def check_key(key: str, path: Path) -> None:
+    """Raise InputError where a name shows that this is another kind of model."""
+    for pattern, meaning in STRANGERS.items():
+        if re.search(pattern, key):
+            raise InputError(f"{path}: {key} {meaning}")
 
 
 def check_fit(folder: Path, wanted: dict[str, torch.Size], tensors: dict[str, StoredTensor], unused: set[str]) -> None:

@@ -127,9 +127,21 @@ def test_a_repository_with_a_shard_too_few_is_refused_before_any_download(hub, p
     assert not hub.sent
 
 
+def test_a_repository_with_an_adapter_beside_the_model_is_refused(hub, published):
+    (published / "adapter_config.json").write_text("{}")
+    assert "merge_and_unload" in line_of(load_lm, SOMEONE)
+
+
+def test_whole_weights_need_no_advice_where_the_config_is_missing(hub, published):
+    (published / "config.json").unlink()
+    assert line_of(load_lm, SOMEONE).endswith(f"{INDEX}, pytorch_model.bin")
+
+
 def test_shards_from_nowhere_are_said_to_be_unchecked(sharded, caplog):
     load_lm(sharded)
-    assert caplog.text.count("there is no SHA-256 to check its tensors against") == len(shards_of(sharded)) > 1
+    assert [record.message for record in caplog.records] == [
+        f"{sharded} was not saved by headgate: there is no SHA-256 to check its tensors against"
+    ]
 
 
 def test_one_file_goes_before_shards_whose_index_nobody_reads(sharded, lm_reference, tmp_path):
