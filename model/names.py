@@ -11,6 +11,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # says which shard holds which tensor
 SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 ADAPTER = "adapter_config.json"
+SHAPE_ALONE = "train.py --init random needs no weights, only its shape"
 RESAVE = "then save_pretrained, which writes model.safetensors"
 OTHER_WEIGHTS = {  # patterns of names, and the way from there to model.safetensors
     r"adapter_config\.json": "an adapter is half a model; merge it with peft, merge_and_unload(), and save the whole",
@@ -100,8 +101,7 @@ def find(folder_or_name: str | Path, choose: hub.Choice = checkpoint_files) -> P
     try:
         folder = cached or hub.fetch("model", repository, choose, revision)
     except hub.UnavailableError as error:
-        shape_alone = "train.py --init random needs no weights, only its shape"
-        advice = shape_alone if name in HUB else f"there is no folder {name} either"
+        advice = SHAPE_ALONE if name in HUB else f"there is no folder {name} either"
         raise hub.UnavailableError(f"{error}; {advice}") from None
     if name == "gpt2":
         check_official(folder)

@@ -16,7 +16,7 @@ from torch import Tensor
 from . import hub
 from .config import InputError
 from .files import read_json
-from .names import ADAPTER, INDEX, WEIGHTS, advise, describe_files, list_weights
+from .names import ADAPTER, INDEX, SHAPE_ALONE, WEIGHTS, advise, describe_files
 
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 LM_HEAD, SCORE = "lm_head.weight", "score.weight"
@@ -83,7 +83,9 @@ def find_files(folder: Path) -> list[Path]:
     if missing := [name for name in names if name not in there]:
         raise InputError(f"{folder}: {INDEX} names {', '.join(missing)}, and there is no such file; fetch it too")
     if not names and WEIGHTS not in there:
-        raise InputError(f"{folder}: expected {WEIGHTS}, {describe_files(sorted(there))}")
+        only_shape = "config.json" in there and not advise([*there])
+        advice = f", no weights; {SHAPE_ALONE}" if only_shape else ""
+        raise InputError(f"{folder}: expected {WEIGHTS}, {describe_files(sorted(there))}{advice}")
     return [folder / name for name in names or [WEIGHTS]]
 
 
@@ -99,12 +101,6 @@ def read_index(folder: Path) -> dict[str, str]:
         if not isinstance(name, str) or not name.endswith(".safetensors") or "/" in name or "\\" in name:
             raise InputError(f"{path}: {key}: expected a safetensors file in the same folder, got {name!r}")
     return weight_map
-
-
-def has_weights(folder: Path) -> bool:
-    """Return whether a folder holds weights of any kind, also those that headgate does not read."""
-    names = [path.name for path in folder.iterdir()]
-    return bool(list_weights(names)) or advise(names) is not None
 
 
 def hash_weights(folder: Path) -> str:

@@ -165,7 +165,10 @@ def test_git_state_is_the_commit_of_this_code(monkeypatch):
 def test_a_shape_without_weights_says_what_to_do(here):
     (here / "shape").mkdir()
     shutil.copy(EMBEDDED / "config.json", here / "shape")
-    with pytest.raises(InputError, match=r"shape: expected model.safetensors, found no weights; .*--init random"):
+    with pytest.raises(
+        InputError,
+        match=r"shape: expected model.safetensors, there are config.json, no weights; train.py --init random",
+    ):
         manifest.describe_weights("shape", "pretrained")
 
 
