@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from data import SPLITS, Corpus, ReadOptions
-from model import InputError
 from model.checkpoint import read_config
-from model.names import WEIGHTS, find
-from model.weights import find_files, has_weights, hash_weights
+from model.names import find
+from model.weights import find_files, hash_weights
 
 from .device import Device
 
@@ -73,8 +72,6 @@ def describe_weights(name: str, init: str) -> dict[str, Any]:
     if init == "random":
         return description
     folder = find(name)
-    if not has_weights(folder):
-        raise InputError(f"{folder}: expected {WEIGHTS}, found no weights; start from its shape with --init random")
     files = find_files(folder)
     revision = folder.name if folder.parent.name == "snapshots" else None  # the layout of the hub's cache
     named, size = ", ".join(map(str, files)), sum(path.stat().st_size for path in files)

@@ -205,10 +205,10 @@ def warn_of_doubts(folder: Path, metadata: dict[str, str]) -> None:
     config_digest = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
     if metadata.get(CONFIG_DIGEST, config_digest) != config_digest:
         log.warning("%s: config.json was changed since %s was saved with it", folder, WEIGHTS)
-    if DIGEST not in metadata:
-        for path in find_files(folder):
-            if not hub.is_verified(path):
-                log.warning("%s was not saved by headgate: there is no SHA-256 to check its tensors against", path)
+    files = find_files(folder)
+    if DIGEST not in metadata and not all([hub.is_verified(path) for path in files]):
+        place = files[0] if len(files) == 1 else folder
+        log.warning("%s was not saved by headgate: there is no SHA-256 to check its tensors against", place)
 
 
 def set_parameter(model: nn.Module, name: str, value: Tensor) -> None:

@@ -11,9 +11,10 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # says which shard holds which tensor
 SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 ADAPTER = "adapter_config.json"
+SHAPE_ALONE = "train.py --init random needs no weights, only its shape"
 RESAVE = "then save_pretrained, which writes model.safetensors"
 OTHER_WEIGHTS = {  # patterns of names, and the way from there to model.safetensors
-    r"adapter_config\.json": "an adapter is part of a model; merge the two with peft, merge_and_unload(), and save all",
+    r"adapter_config\.json": "an adapter is half a model; merge it with peft, merge_and_unload(), and save the whole",
     r"model-.*\.safetensors|.*\.safetensors\.index\.json": f"shards need {INDEX} and all files that it names",
     r"pytorch_model.*\.bin|(model|ckpt).*\.pth?|.*\.ckpt": (
         "a pickle is never opened here, for it could run any code; where you trust it, from_pretrained of transformers "
@@ -45,7 +46,7 @@ def checkpoint_files(names: list[str]) -> list[str]:
     weights = list_weights(names)
     if "config.json" not in names or not weights or ADAPTER in names:
         raise InputError(f"expected config.json and {WEIGHTS}, {describe_files(names)}")
-    return ["config.json", *weights, *(n for n in ("vocab.json", "merges.txt", "tokenizer.json") if n in names)]
+    return [name for name in ("config.json", *weights, "vocab.json", "merges.txt", "tokenizer.json") if name in names]
 
 
 def list_weights(names: Sequence[str]) -> list[str]:
@@ -100,8 +101,7 @@ def find(folder_or_name: str | Path, choose: hub.Choice = checkpoint_files) -> P
     try:
         folder = cached or hub.fetch("model", repository, choose, revision)
     except hub.UnavailableError as error:
-        shape_alone = "train.py --init random needs no weights, only its shape"
-        advice = shape_alone if name in HUB else f"there is no folder {name} either"
+        advice = SHAPE_ALONE if name in HUB else f"there is no folder {name} either"
         raise hub.UnavailableError(f"{error}; {advice}") from None
     if name == "gpt2":
         check_official(folder)

@@ -16,7 +16,7 @@ from torch import Tensor
 from . import hub
 from .config import InputError
 from .files import read_json
-from .names import ADAPTER, INDEX, WEIGHTS, advise, describe_files, list_weights
+from .names import ADAPTER, INDEX, SHAPE_ALONE, WEIGHTS, advise, describe_files
 
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 LM_HEAD, SCORE = "lm_head.weight", "score.weight"
@@ -31,12 +31,13 @@ WRAPPERS = {  # parts of a name that say which module was inside which
     "base_model",  # peft
     "model",  # peft and Lightning
 }
-QUANTISED = "quantised weights are not read; save the model in 16 or 32 bits"
 STRANGERS = {  # patterns of names that no GPT-2 of ours has, and what they mean
     r"lora_|\.base_layer\.|\.original_module\.|\.modules_to_save\.": (
         "belongs to an adapter; merge it into the model with peft, merge_and_unload(), and save the result"
     ),
-    r"\.(qweight|qzeros|scales|g_idx|SCB|weight_format|absmax|quant_map|nested_absmax|quant_state\..*)$": QUANTISED,
+    r"\.(qweight|qzeros|scales|g_idx|SCB|weight_format|absmax|quant_map|nested_absmax|quant_state\..*)$": (
+        "is of quantised weights, which are not read; save the model in 16 or 32 bits"
+    ),
     r"(^|\.)classifier\.": "is the head of a model that classifies tokens; headgate classifies texts",
     r"(^|\.)qa_outputs\.": "is the head of a model that marks answers in a text; headgate classifies texts",
     r"(^|\.)multiple_choice_head\.": "is the head of a model that chooses between texts; headgate classifies texts",
@@ -65,7 +66,7 @@ class StoredTensor(NamedTuple):
             return tensor
         if tensor.dtype not in FLOATS:
             expected = f"expected floating-point numbers of at least 16 bits, got {tensor.dtype}"
-            raise InputError(f"{self.path}: {self.key}: {expected}; {QUANTISED}")
+            raise InputError(f"{self.path}: {self.key}: {expected}; save a quantised model in 16 or 32 bits")
         # A sum needs no memory, but may overflow. In fp32, because fp32 cannot hold every number in fp64.
         if not tensor.sum(dtype=torch.float32).isfinite() and not tensor.float().isfinite().all():
             reason = "holds numbers that are not finite; this checkpoint comes from a failed training"
@@ -82,7 +83,9 @@ def find_files(folder: Path) -> list[Path]:
     if missing := [name for name in names if name not in there]:
         raise InputError(f"{folder}: {INDEX} names {', '.join(missing)}, and there is no such file; fetch it too")
     if not names and WEIGHTS not in there:
-        raise InputError(f"{folder}: expected {WEIGHTS}, {describe_files(sorted(there))}")
+        only_shape = "config.json" in there and not advise([*there])
+        advice = f", no weights; {SHAPE_ALONE}" if only_shape else ""
+        raise InputError(f"{folder}: expected {WEIGHTS}, {describe_files(sorted(there))}{advice}")
     return [folder / name for name in names or [WEIGHTS]]
 
 
@@ -100,12 +103,6 @@ def read_index(folder: Path) -> dict[str, str]:
     return weight_map
 
 
-def has_weights(folder: Path) -> bool:
-    """Return whether a folder holds weights of any kind, also those that headgate does not read."""
-    names = [path.name for path in folder.iterdir()]
-    return bool(list_weights(names)) or advise(names) is not None
-
-
 def hash_weights(folder: Path) -> str:
     """Return the SHA-256 of the weights: of the one file, or of the SHA-256s of all shards, in hex digits."""
     hashes = [hub.content_hash(path) for path in find_files(folder)]
@@ -120,9 +117,8 @@ def list_tensors(folder: Path) -> dict[str, StoredTensor]:
     for path in find_files(folder):
         with open_file(path) as file:
             for key in file.keys():  # noqa: SIM118  (safe_open is no dict)
+                check_key(key, path)
                 stored = StoredTensor(path, key, tuple(file.get_slice(key).get_shape()))
-                if reason := next((reason for pattern, reason in STRANGERS.items() if re.search(pattern, key)), None):
-                    raise InputError(f"{path}: {key}: {reason}" if reason == QUANTISED else f"{path}: {key} {reason}")
                 other = tensors.setdefault(our_name(key), stored)
                 if other is not stored:
                     where = f"{other.key} in {other.path.name} and {key} in {path.name}"
@@ -132,6 +128,13 @@ def list_tensors(folder: Path) -> dict[str, StoredTensor]:
         places = ", ".join(f"{key} in {name}" for key, name in absent)
         raise InputError(f"{folder / INDEX} promises what is not there: {places}; fetch index and shards anew")
     return tensors
+
+
+def check_key(key: str, path: Path) -> None:
+    """Raise InputError where a name shows that this is another kind of model."""
+    for pattern, meaning in STRANGERS.items():
+        if re.search(pattern, key):
+            raise InputError(f"{path}: {key} {meaning}")
 
 
 def check_fit(folder: Path, wanted: dict[str, torch.Size], tensors: dict[str, StoredTensor], unused: set[str]) -> None:

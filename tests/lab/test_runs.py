@@ -17,6 +17,7 @@ import pytest
 from lab import manifest, output, runs
 from model import InputError
 from model.names import EMBEDDED
+from model.weights import hash_weights
 
 
 @pytest.fixture(autouse=True)
@@ -164,8 +165,35 @@ def test_git_state_is_the_commit_of_this_code(monkeypatch):
 def test_a_shape_without_weights_says_what_to_do(here):
     (here / "shape").mkdir()
     shutil.copy(EMBEDDED / "config.json", here / "shape")
-    with pytest.raises(InputError, match=r"shape: expected model.safetensors, found no weights; .*--init random"):
+    with pytest.raises(
+        InputError,
+        match=r"shape: expected model.safetensors, there are config.json, no weights; train.py --init random",
+    ):
         manifest.describe_weights("shape", "pretrained")
+
+
+def test_weights_in_a_pickle_are_not_called_none(here):
+    """Who starts from random ones instead throws them away."""
+    (here / "pickled").mkdir()
+    shutil.copy(EMBEDDED / "config.json", here / "pickled")
+    (here / "pickled" / "pytorch_model.bin").touch()
+    with pytest.raises(InputError, match=r"pytorch_model.bin; a pickle is never opened here") as caught:
+        manifest.describe_weights("pickled", "pretrained")
+    assert "--init" not in str(caught.value)
+
+
+def test_shards_are_described_as_one(here):
+    (here / "sharded").mkdir()
+    shutil.copy(EMBEDDED / "config.json", here / "sharded")
+    shards = {f"model-0000{i}-of-00002.safetensors": content for i, content in ((1, b"a"), (2, b"bc"))}
+    for name, content in shards.items():
+        (here / "sharded" / name).write_bytes(content)
+    index = {"weight_map": {str(i): name for i, name in enumerate(shards)}}
+    (here / "sharded" / "model.safetensors.index.json").write_text(json.dumps(index))
+    told = manifest.describe_weights("sharded", "pretrained")
+    assert told["sha256"] == hash_weights(here / "sharded")
+    assert told["bytes"] == 3
+    assert told["file"] == ", ".join(f"sharded/{name}" for name in shards)
 
 
 def test_a_folder_whose_run_was_killed_before_its_first_file_is_as_good_as_new():

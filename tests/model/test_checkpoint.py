@@ -304,7 +304,10 @@ def test_a_config_that_cannot_be_read_is_refused(foreign, raw, message):
 
 def test_a_folder_without_weights_is_refused(foreign):
     (foreign / WEIGHTS).unlink()
-    with pytest.raises(InputError, match=f"expected {WEIGHTS}, there are config.json, generation_config.json$"):
+    with pytest.raises(
+        InputError,
+        match=f"expected {WEIGHTS}, there are config.json, generation_config.json, no weights; train.py --init",
+    ):
         load_lm(foreign)
 
 

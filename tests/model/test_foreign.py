@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny import C, K, V, difference, set_config, texts
 
 from model import load_classifier, load_lm
+from model.checkpoint import read_config
 from model.names import INDEX, WEIGHTS
 
 ROOT = Path(__file__).parents[2]
@@ -251,10 +252,10 @@ REFUSED = {
         (CLF, renamed(lambda key: key.replace("score.", "score.modules_to_save.default.")), f"belongs.*{MERGE}"),
     ],
     "quantised weights (GPTQ, bitsandbytes, fp8, int8)": [
-        (LM, added(**{f"{BLOCK}.qweight": torch.ones(3, dtype=torch.int32)}), "qweight: quantised weights are not"),
-        (LM, added(**{f"{BLOCK}.weight.absmax": torch.ones(3)}), "absmax: quantised weights are not read"),
-        (LM, reshaped(lambda weight: weight.to(torch.int8), "c_fc.weight"), "got torch.int8; quantised weights"),
-        (LM, cast(torch.float8_e4m3fn), "got torch.float8_e4m3fn; quantised weights are not read"),
+        (LM, added(**{f"{BLOCK}.qweight": torch.ones(3, dtype=torch.int32)}), "qweight is of quantised weights"),
+        (LM, added(**{f"{BLOCK}.weight.absmax": torch.ones(3)}), "absmax is of quantised weights"),
+        (LM, reshaped(lambda weight: weight.to(torch.int8), "c_fc.weight"), "got torch.int8; save a quantised model"),
+        (LM, cast(torch.float8_e4m3fn), "got torch.float8_e4m3fn; save a quantised model in"),
     ],
     "a pickle: `pytorch_model.bin`, `.pt`, `.pth` or `.ckpt`": [
         (LM, replaced(*names), "a pickle is never opened here")
@@ -266,8 +267,8 @@ REFUSED = {
     ],
     "safetensors under another name": [(LM, replaced("model.fp16.safetensors"), f"the whole model, call it {WEIGHTS}")],
     "no weights": [
-        (LM, replaced(), f"expected {WEIGHTS}, there are config.json, generation_config.json$"),
-        (LM, replaced("training_args.bin", "optimizer.pt"), "optimizer.pt, training_args.bin$"),
+        (LM, replaced(), f"expected {WEIGHTS}, there are config.json, generation_config.json, no weights; tr"),
+        (LM, replaced("training_args.bin", "optimizer.pt"), "training_args.bin, no weights; train.py --init random"),
     ],
     "no `config.json`": [(LM, lambda folder: (folder / "config.json").unlink(), "expected config.json, there are")],
     "a file cut short, or numbers that are not finite": [
@@ -332,7 +333,7 @@ def test_a_folder_of_the_table_is_refused_with_the_reason(foreign, kind, change,
     line = line_of(load_lm if kind == LM else load_classifier, folder)
     assert line.startswith(str(folder))
     assert re.search(said, line)
-    assert "--" not in line  # of which command?
+    assert ("--" in line) is ("no weights" in line)  # to advise random ones would throw away those that there are
 
 
 def test_the_table_of_the_page_has_these_rows():
@@ -349,6 +350,10 @@ def test_transformers_finds_nothing_under_the_prefixes_of_wrappers(foreign, pref
     """As the table says."""
     theirs, missing = opened(LM, foreign(LM, renamed(f"{prefix}{{}}".format)))
     assert missing >= {name for name, _ in theirs.named_parameters()}
+
+
+def test_the_shape_of_an_adapter_is_refused_with_the_same_reason(foreign):
+    assert MERGE in line_of(read_config, foreign(LM, lone_adapter))
 
 
 # A classifier's classes.

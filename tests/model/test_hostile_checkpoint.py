@@ -28,7 +28,7 @@ from model.tokenizer import BYTE_OF
 ROOT = Path(__file__).parents[2]
 LABELS = ("joy", "très 🙂", "غضب")
 TINY = GPT2Config(n_layer=2, n_head=1, n_embd=3, n_ctx=5, vocab_size=261, dropout=0.0, attn_dropout=0.0)
-WEIGHTS = "model.safetensors"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def classifier(seed=0, labels=LABELS):
@@ -142,6 +142,48 @@ def test_a_mutated_file_is_read_right_or_refused_in_one_line(files, load, metada
         same_or_refused(load, folder, works)
         assert {path.name for path in Path(parent).iterdir()} == {"mutated"}
         assert {path.name for path in folder.iterdir()} == files.keys()
+
+
+def in_shards(folder):
+    """Put the weights into two shards, and return the text of their index."""
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    halves = {f"model-0000{i}-of-00002.safetensors": sorted(tensors)[i - 1 :: 2] for i in (1, 2)}
+    for name, keys in halves.items():
+        save_file({key: tensors[key] for key in keys}, folder / name)
+    index = json.dumps({"weight_map": {key: name for name, keys in halves.items() for key in keys}})
+    (folder / INDEX).write_text(index)
+    return index
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(changes=mutations())
+def test_a_mutated_index_of_shards_is_read_right_or_refused_in_one_line(files, changes):
+    with tempfile.TemporaryDirectory() as parent:
+        folder = written(Path(parent) / "mutated", files)
+        index = in_shards(folder)
+        assert is_saved_one(load_classifier(folder))
+        (folder / INDEX).write_bytes(mutated(index.encode(), changes))
+        same_or_refused(load_classifier, folder, is_saved_one)
+
+
+PLACES = ["../x.safetensors", "/etc/x.safetensors", "a\\x.safetensors", "\0.safetensors", "x" * 300 + ".safetensors",
+          "\ud800.safetensors", "", ".", "..", "config.json", INDEX, None, 7, ["x.safetensors"], {}]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES, ids=range(len(PLACES)))
+def test_an_index_that_leads_elsewhere_is_refused(ours, place):
+    index = json.loads(in_shards(ours))
+    index["weight_map"]["score.weight"] = place
+    (ours / INDEX).write_text(json.dumps(index))
+    assert str(ours) in line_of(load_classifier, ours)
+
+
+@pytest.mark.parametrize("weight_map", [None, {}, [], "x.safetensors", 3], ids=str)
+def test_an_index_that_names_no_file_is_refused(ours, weight_map):
+    in_shards(ours)
+    (ours / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    assert "expected a weight_map" in line_of(load_classifier, ours)
 
 
 # Headers and configs that promise too much

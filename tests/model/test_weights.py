@@ -14,7 +14,7 @@ from tiny import texts
 from model import hub as client
 from model import load_lm
 from model.names import INDEX, WEIGHTS, list_weights
-from model.weights import find_files, has_weights, hash_weights, our_name
+from model.weights import find_files, hash_weights, our_name
 
 SOMEONE = "someone/some-gpt2"
 IDS = texts(11, 11)[0]
@@ -53,15 +53,6 @@ def test_the_hash_of_shards_is_that_of_their_hashes_in_order(sharded):
     each = [hashlib.sha256(path.read_bytes()).hexdigest() for path in shards_of(sharded)]
     assert find_files(sharded) == shards_of(sharded)
     assert hash_weights(sharded) == hashlib.sha256("".join(each).encode()).hexdigest()
-
-
-def test_weights_in_any_form_are_weights(lm_reference, sharded, tmp_path):
-    assert has_weights(lm_reference.folder)
-    assert has_weights(sharded)
-    (tmp_path / "training_args.bin").touch()
-    assert not has_weights(tmp_path)
-    (tmp_path / "pytorch_model.bin").touch()
-    assert has_weights(tmp_path)
 
 
 A, B, C = (f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3))
@@ -127,9 +118,21 @@ def test_a_repository_with_a_shard_too_few_is_refused_before_any_download(hub, p
     assert not hub.sent
 
 
+def test_a_repository_with_an_adapter_beside_the_model_is_refused(hub, published):
+    (published / "adapter_config.json").write_text("{}")
+    assert "merge_and_unload" in line_of(load_lm, SOMEONE)
+
+
+def test_whole_weights_need_no_advice_where_the_config_is_missing(hub, published):
+    (published / "config.json").unlink()
+    assert line_of(load_lm, SOMEONE).endswith(f"{INDEX}, pytorch_model.bin")
+
+
 def test_shards_from_nowhere_are_said_to_be_unchecked(sharded, caplog):
     load_lm(sharded)
-    assert caplog.text.count("there is no SHA-256 to check its tensors against") == len(shards_of(sharded)) > 1
+    assert [record.message for record in caplog.records] == [
+        f"{sharded} was not saved by headgate: there is no SHA-256 to check its tensors against"
+    ]
 
 
 def test_one_file_goes_before_shards_whose_index_nobody_reads(sharded, lm_reference, tmp_path):
