@@ -27,7 +27,8 @@ def checkpoint_files(names: list[str]) -> list[str]:
         pickled = "; a pickle is never opened here, for it could run any code" if "pytorch_model.bin" in names else ""
         listed = ", ".join(names[:20]) or "no files"
         raise InputError(f"expected config.json and {WEIGHTS}, there are {listed}{pickled}")
-    return [name for name in ("config.json", WEIGHTS, "vocab.json", "merges.txt", "tokenizer.json") if name in names]
+    others = ("tokenizer.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
+    return [name for name in ("config.json", WEIGHTS, "vocab.json", "merges.txt", *others) if name in names]
 
 
 def config_alone(names: list[str]) -> list[str]:
