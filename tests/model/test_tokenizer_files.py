@@ -296,18 +296,15 @@ def test_any_list_of_merges_is_obeyed(data):
 
     tokens, merges = ["a", "b", "c"], []
     for _ in range(data.draw(st.integers(0, 9))):
-        merges.append(tuple(data.draw(st.sampled_from(tokens)) for _ in range(2)))
-        tokens.append("".join(merges[-1]))
+        pair = tuple(data.draw(st.sampled_from(tokens)) for _ in range(2))
+        if pair not in merges:  # else its last place counts, maybe behind one that needs it
+            merges.append(pair)
+            tokens.append("".join(pair))
     names = [*BYTE_OF, *dict.fromkeys(tokens[3:])]
     vocab = {token: i for i, token in enumerate(names)}
     reference = Reference(BPE(vocab=vocab, merges=merges))
     lines = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)])
-    try:
-        ours = Tokenizer({"vocab.json": json.dumps(vocab).encode(), "merges.txt": lines.encode()}, "any")
-    except InputError as error:  # a pair that comes twice, for its last place counts
-        assert "expected parts first" in str(error)
-        assert len({*merges}) < len(merges)
-        return
+    ours = Tokenizer({"vocab.json": json.dumps(vocab).encode(), "merges.txt": lines.encode()}, "any")
     for text in data.draw(st.lists(st.text("abc", min_size=1, max_size=150), min_size=9, max_size=9)):
         assert ours.encode(text) == reference.encode(text).ids
 
