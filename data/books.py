@@ -42,9 +42,9 @@ def read_books(path: str | Path, tokenizer: Tokenizer) -> Books:
     if not books:
         raise InputError(f"{path}: expected a text, there is no text between the lines {END_OF_TEXT}")
     train, held_out = set_aside(books)
-    if END_OF_TEXT not in tokenizer.encoding.special_tokens_set:
+    end = tokenizer.end_of_text
+    if end is None:
         raise InputError(f"the tokenizer has no {END_OF_TEXT} to close a book with; take the one of gpt2")
-    end = tokenizer.encoding.eot_token
     train_tokens, held_out_tokens = _encode(train, tokenizer, end), _encode(held_out, tokenizer, end)
     description = {
         "name": str(path),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from . import hub
-from .config import END_OF_TEXT, PRESETS, GPT2Config, InputError
+from .config import PRESETS, GPT2Config, InputError
 from .files import read_json, written_whole
 from .names import WEIGHTS, config_alone, describe_files, find
 from .readout import GPT2LM, GPT2Classifier, are_names, fresh_head
@@ -139,11 +139,13 @@ def save(
         id2label = dict(enumerate(model.labels))
         raw |= {"architectures": ["GPT2ForSequenceClassification"], "id2label": id2label}
         raw |= {"label2id": {label: i for i, label in id2label.items()}}
+    if tokenizer:
+        raw |= tokenizer.hf_ids()
     config = json.dumps(raw, indent=2).encode()
     metadata = {"format": "pt", DIGEST: digest(tensors), CONFIG_DIGEST: hashlib.sha256(config).hexdigest()}
     files = {"config.json": config}
-    if tokenizer:  # HF pads a batch only if the config names a token
-        hf = {"tokenizer_class": "GPT2Tokenizer", "pad_token": END_OF_TEXT, "model_max_length": model.config.n_ctx}
+    if tokenizer:
+        hf = tokenizer.hf_settings(model.config.n_ctx)
         files |= tokenizer.files | {"tokenizer_config.json": json.dumps(hf, indent=2).encode()}
     try:
         with written_whole(*(folder / name for name in (WEIGHTS, *files))) as (weights, *others):

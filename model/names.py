@@ -10,6 +10,14 @@ from .config import PRESETS, InputError
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # says which shard holds which tensor
 SHARD = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
+TOKENIZER_FILES = (
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
 ADAPTER = "adapter_config.json"
 SHAPE_ALONE = "train.py --init random needs no weights, only its shape"
 RESAVE = "then save_pretrained, which writes model.safetensors"
@@ -46,7 +54,7 @@ def checkpoint_files(names: list[str]) -> list[str]:
     weights = list_weights(names)
     if "config.json" not in names or not weights or ADAPTER in names:
         raise InputError(f"expected config.json and {WEIGHTS}, {describe_files(names)}")
-    return [name for name in ("config.json", *weights, "vocab.json", "merges.txt", "tokenizer.json") if name in names]
+    return ["config.json", *weights, *(name for name in TOKENIZER_FILES if name in names)]
 
 
 def list_weights(names: Sequence[str]) -> list[str]:

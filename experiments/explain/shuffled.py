@@ -31,7 +31,7 @@ def open_shuffled(name: str, study: Study) -> GPT2Classifier:
         "prompt": record.get("prompt") == study.record.get("prompt"),
         "shape": shape == expected_shape,
         "classes": (head.words.labels if head else read_labels(folder)) == study.corpus.labels,
-        "tokenizer": tokenizer.files == study.tokenizer.files,
+        "tokenizer": tokenizer.vocabulary == study.tokenizer.vocabulary,
         "corpus": files == expected_files,
     }
     if others := [aspect for aspect, equal in same.items() if not equal]:

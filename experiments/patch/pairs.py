@@ -23,6 +23,7 @@ from lab.memory import map_texts
 from lab.progress import console
 from lab.study import Study
 from model import GPT2LM, GPT2Classifier, InputError, Tokenizer
+from model.config import END_OF_TEXT
 
 GAP = 0.5  # nats: effects are divided by the gap, and a small one makes large numbers of nothing
 BOS = 50256  # <|endoftext|>, put before the text by hand: the tokenizer never makes it from text
@@ -161,8 +162,9 @@ def copy_case(word: str, new: str) -> str:
 
 def make_prompts(lm: GPT2LM, tokenizer: Tokenizer, clean: str, corrupt: str, answers: Answers, number: int = 0) -> Pair:
     """Return a pair of texts after BOS. Raises InputError where an answer is not one token, or the model has no BOS."""
-    if lm.config.vocab_size <= BOS:
-        raise InputError(f"--model: expected one with GPT-2's token {BOS}, got {lm.config.vocab_size} tokens")
+    if lm.config.vocab_size <= BOS or tokenizer.end_of_text != BOS:
+        came = f"{lm.config.vocab_size} tokens, and {END_OF_TEXT} has the id {tokenizer.end_of_text}"
+        raise InputError(f"--model: expected one with GPT-2's token {BOS}, got {came}")
     for answer in answers:
         if len(pieces := tokenizer.pieces(answer)) != 1:
             came = f"{answer!r}, which is {' '.join(repr(piece) for piece, _, _ in pieces) or 'none'}"

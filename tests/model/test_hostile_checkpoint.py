@@ -123,10 +123,13 @@ def test_a_flipped_bit_in_our_config_is_refused_or_told(ours, files, caplog):
 
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
 def test_a_flipped_bit_in_a_vocabulary_is_refused_or_changes_nothing(ours, files, name):
-    ranks = tiny_tokenizer().encoding._mergeable_ranks
+
+    def ids(tokenizer):
+        return tokenizer.encoding._mergeable_ranks, [*tokenizer.to_ids([*range(259)])]
+
     for content in flipped(files[name], 37):
         (ours / name).write_bytes(content)
-        same_or_refused(Tokenizer.load, ours, lambda loaded: loaded.encoding._mergeable_ranks == ranks)
+        same_or_refused(Tokenizer.load, ours, lambda loaded: ids(loaded) == ids(tiny_tokenizer()))
 
 
 @pytest.mark.parametrize("load", [load_lm, load_classifier, Tokenizer.load], ids=["lm", "classifier", "tokenizer"])
@@ -289,8 +292,6 @@ def test_sizes_that_no_memory_holds_are_refused_beforehand(foreign, change, load
 @pytest.mark.parametrize("name", ["config.json", "vocab.json", "tokenizer.json"])
 def test_json_that_is_none_for_us_is_refused(ours, name, text):
     (ours / name).write_text(text)
-    if name == "tokenizer.json":
-        (ours / "vocab.json").unlink()
     load = load_classifier if name == "config.json" else Tokenizer.load
     assert name in line_of(load, ours)
 

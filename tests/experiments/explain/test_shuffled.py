@@ -84,9 +84,8 @@ def test_another_shape_and_another_tokenizer_are_refused(here):
     study = open_study("one", CPU)
     set_config(copy_control("other"), n_layer=1)
     assert "expected the shape of runs/one, got another" in line_of(open_shuffled, "other", study)
-    with (copy_control("merged") / "merges.txt").open("a") as merges:
-        merges.write("\n")
-    assert "expected the tokenizer of runs/one, got another" in line_of(open_shuffled, "merged", study)
+    (copy_control("spaced") / "tokenizer_config.json").write_text('{"add_prefix_space": true}')
+    assert "expected the tokenizer of runs/one, got another" in line_of(open_shuffled, "spaced", study)
 
 
 def test_weights_that_are_not_finite_are_refused(here):
