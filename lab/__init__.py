@@ -17,8 +17,8 @@ import os
 import sys
 from contextlib import suppress
 
-# A notebook names its backend of matplotlib to all that it starts. Where that is missing, matplotlib cannot be imported,
-# though our pictures need none: import it without, and then let others who draw here have the backend where there is one.
+# A notebook names its backend of matplotlib to all that it starts. Where that is missing, matplotlib cannot be
+# imported, though our pictures need none: import it without, and then give others who draw here the backend they chose.
 if "MPLBACKEND" in os.environ and "matplotlib" not in sys.modules:
     backend = os.environ.pop("MPLBACKEND")
     import matplotlib
