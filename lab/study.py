@@ -17,6 +17,7 @@ from model.names import WEIGHTS, find
 
 from . import manifest, runs
 from .device import Device
+from .fonts import explain_names
 from .progress import console
 from .texts import OVERALL, Texts, describe_texts, read_texts
 from .word_head import load_network, read_word_head
@@ -114,6 +115,7 @@ class Study:
             *([asked] if self.template else []),
             f"corpus: {self.corpus.name}, {revision}: {texts} (SHA-256: {files})",
             *manifest.describe_call(seed, self.device),
+            *explain_names(self.clf.labels),
         ]
 
 
