@@ -36,7 +36,7 @@ OTHERS = (  # sans serif; of each script the first that is installed
         "Symbola",
     ),
 )
-LONGEST = 40  # characters of a name
+LONGEST, BEGINNING = 40, 25  # characters of a name, and of the first part of one from whose middle some are taken
 
 
 def list_families() -> list[str]:
@@ -59,10 +59,10 @@ def name_classes(labels: Sequence[str]) -> list[str]:
 
 
 def _shorten(label: str) -> str:
-    """Return as much of a name as can be drawn, on one line."""
+    """Return what can be drawn of a name, on one line, without the middle of a long one."""
     undrawable = find_undrawable(label)
     name = " ".join("".join(" " if letter in undrawable else letter for letter in label).split())
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1].rstrip()}…"
+    return name if len(name) <= LONGEST else f"{name[:BEGINNING].rstrip()}…{name[1 + BEGINNING - LONGEST :].lstrip()}"
 
 
 def find_undrawable(text: str) -> set[str]:
