@@ -104,11 +104,11 @@ def rename_classes(tables: Mapping[str, pd.DataFrame], labels: Sequence[str]) ->
 def explain_names(labels: Sequence[str]) -> list[str]:
     """Return a line for a report that says what the names in pictures stand for, where they are others."""
     pairs = [(name.strip(), " ".join(label.split())) for name, label in zip(name_classes(labels), labels, strict=True)]
-    others = ", ".join(f"{name} is {label}" for name, label in pairs if name != label)
+    others = "; ".join(f"{name} is {label}" for name, label in pairs if name != label)
     if not others:
         return []
-    line = f"in pictures, {others}"
+    line = f"in pictures: {others}"
     if any(letter.isprintable() for label in labels for letter in find_undrawable(label)):
-        line += ": no font here has all letters; install one that has, e.g. Noto Sans or Noto Sans CJK, and remove "
+        line += ". No font here has all letters; install one that has, e.g. Noto Sans or Noto Sans CJK, and remove "
         line += f"{matplotlib.get_cachedir()}/fontlist*.json, where matplotlib keeps which fonts there are"
     return [line]

@@ -103,7 +103,7 @@ def test_without_one_a_class_goes_by_its_number(plain):
     labels = ["喜悦", "joy", "愤怒", "기쁨", "ความสุข", "🥰"]
     assert fonts.name_classes(labels) == ["class 0", "joy", "class 2", "class 3", "class 4", "class 5"]
     [line] = fonts.explain_names(labels)
-    assert line.startswith("in pictures, class 0 is 喜悦, class 2 is 愤怒, class 3 is 기쁨, class 4 is ความสุข, class 5")
+    assert line.startswith("in pictures: class 0 is 喜悦; class 2 is 愤怒; class 3 is 기쁨; class 4 is ความสุข; class 5")
     assert "Noto Sans CJK" in line
     assert matplotlib.get_cachedir() in line
 
@@ -146,7 +146,7 @@ def test_names_in_pictures_are_legible_and_different(plain, labels, names):
 
 def test_only_letters_that_are_missing_ask_for_a_font(plain):
     [line] = fonts.explain_names(["x" * 41])
-    assert line == f"in pictures, {'x' * 25}…{'x' * 14} is {'x' * 41}"
+    assert line == f"in pictures: {'x' * 25}…{'x' * 14} is {'x' * 41}"
     assert fonts.explain_names(["_joy", "a\tb"]) == []
 
 
