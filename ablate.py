@@ -25,6 +25,7 @@ from lab import output
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName, Precision
 from lab.fills import FillName
+from lab.fonts import rename_classes
 from lab.kept import open_analysis
 from lab.progress import console, forecast
 from lab.prompted import PromptStudy
@@ -150,7 +151,6 @@ def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweep
     study, test = sweeps.study, sweeps.texts["test"]
     number = ", ".join(f"{len(texts):,} texts of {split}" for split, texts in sweeps.texts.items())
     about = study.provenance(number, options.seed) + study.absent_classes(*sweeps.texts.values())
-    asked = describe_prompt(study, options.correction)
     majority, identity = study.majority(test), study.identity(*sweeps.texts.values())
     if options.class_:
         identity["classes"] = [options.class_]
@@ -161,11 +161,11 @@ def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweep
             output.write_json(new / "smallest.json", {**smallest})
         title = f"run {study.run.name}: {len(test):,} test texts of {study.corpus.name}"
         title += f"\n{study.describe()}" if isinstance(study, PromptStudy) else ""
-        draw(new, tables, majority, options.least, title)
+        draw(new, rename_classes(tables, study.clf.labels), majority, options.least, title)
         page = report(
             about,
             tables,
-            asked=asked,
+            asked=describe_prompt(study, options.correction),
             pictures=figures.name_pictures(new, options.fill[0]),
             majority=majority,
             pretrained=study.record["settings"]["init"] == "pretrained",

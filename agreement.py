@@ -13,6 +13,7 @@ from experiments.rate.report import report
 from experiments.rate.tables import tabulate_agreement
 from lab import output
 from lab.cli import command
+from lab.fonts import explain_names, rename_classes
 from lab.manifest import find_commit
 from lab.progress import console
 from lab.study import read_run
@@ -36,7 +37,8 @@ def main(options: Options) -> int:
     about = describe(run, sessions)
     output.write_csv(folder / "agreement.csv", table)
     who = "simulated raters" if simulated else "raters"
-    draw_agreement(table, folder, f"run {run.name}: {len(sessions)} {who}")
+    [drawn] = rename_classes({"agreement": table}, sessions[0].items.labels).values()
+    draw_agreement(drawn, folder, f"run {run.name}: {len(sessions)} {who}")
     output.write_text(folder / "agreement.md", report(about, table, simulated))
     console.print(f"{folder}/agreement.md says what {len(sessions)} {who} found")
     return 0
@@ -63,7 +65,7 @@ def describe(run: Path, sessions: Sequence[Session]) -> list[str]:
         items = alike[0].items
         lines.append(f"{items.description}; {items.method} against {items.against}, seed {items.seed}")
         lines.append(f"raters of these items: {len(alike)}, of whom {finished} have answered all")
-    return [*lines, f"commit {find_commit() or 'unknown'}"]
+    return [*lines, *explain_names(sessions[0].items.labels), f"commit {find_commit() or 'unknown'}"]
 
 
 if __name__ == "__main__":

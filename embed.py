@@ -32,6 +32,7 @@ from experiments.embed.words import tabulate_words
 from lab import output
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName, Precision
+from lab.fonts import name_classes, rename_classes
 from lab.kept import open_analysis
 from lab.predict import predict
 from lab.progress import console
@@ -116,7 +117,8 @@ def write(folder: Path, spaces: Spaces, sites: Sequence[Site], tables: Tables) -
         for name, table in tables.items():
             output.write_csv(new / f"{name}.csv", table)
         with console.status("pictures"):
-            draw(new, tables, labels, f"run {study.run.name}, corpus {study.corpus.name}")
+            drawn, title = rename_classes(tables, labels), f"run {study.run.name}, corpus {study.corpus.name}"
+            draw(new, drawn, name_classes(labels), title)
         write_map(new / "map.html", tables["documents"], tables["coordinates"], tables["topics"], labels, about)
         output.write_text(new / "report.md", report(about, sites[-1], **used, left_out=spaces.left_out))
     names = ", ".join(tables)

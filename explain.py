@@ -29,6 +29,7 @@ from experiments.explain.words import compare_with_bag_of_words, measure_words
 from lab import output
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName
+from lab.fonts import rename_classes
 from lab.kept import open_analysis, read_result, write_result
 from lab.progress import console, progress_bar
 from lab.study import ITS_OWN, Study, StudyOptions, open_study
@@ -75,7 +76,8 @@ def main(options: Options) -> int:
             for name, table in {**results, "texts": tabulate_texts(texts, study.clf.labels)}.items():
                 output.write_csv(new / f"{name}.csv", table)
             with console.status("pictures"):
-                figures.draw(new, results, f"run {study.run.name}, corpus {study.corpus.name}")
+                title = f"run {study.run.name}, corpus {study.corpus.name}"
+                figures.draw(new, rename_classes(results, study.clf.labels), title)
             write_page(new / "texts.html", texts, study.clf.labels, about)
             output.write_text(new / "report.md", page)
     console.print(f"{folder}/texts.html shows which words decided; report.md beside it says which methods to believe")

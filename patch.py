@@ -4,6 +4,7 @@ Both texts run through the network. Then one place of one run is replaced by the
 of the logits is read: for every place, both ways round, exactly and by estimate. Tables, pictures and report.md land in
 runs/NAME/patch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from experiments.patch.subject import Subject, open_classifier, open_language_mo
 from lab import output
 from lab.cli import check_ranges, command
 from lab.device import Device, DeviceName
+from lab.fonts import name_classes, rename_classes
 from lab.kept import open_analysis
 from lab.progress import console
 from lab.shares import LEAST
@@ -144,7 +146,9 @@ def write(folder: Path, results: Tables, subject: Subject, options: Options) -> 
         strong = results["edges"][results["edges"]["strong"]]
         if len(strong):
             output.write_text(new / "paths.dot", figures.write_dot(strong))
-        draw(new, results, subject, strong)
+        labels = subject.study.clf.labels if subject.study else ()
+        names = dict(zip(labels, name_classes(labels), strict=True))
+        draw(new, rename_classes(results, labels), subject, strong, names)
         page = report(
             subject.about,
             results,
@@ -157,14 +161,14 @@ def write(folder: Path, results: Tables, subject: Subject, options: Options) -> 
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(results)}.csv and the pictures")
 
 
-def draw(folder: Path, results: Tables, subject: Subject, edges: pd.DataFrame) -> None:
-    """Draw what there is to draw."""
+def draw(folder: Path, results: Tables, subject: Subject, edges: pd.DataFrame, names: Mapping[str, str]) -> None:
+    """Draw what there is to draw; names: those of classes in pictures."""
     averages, title = results["averages"], subject.title
     by_position = averages["kind"].isin(STREAM_KINDS)
     for pair in subject.choose_examples() if by_position.any() else []:
         cells = results["patch"][results["patch"]["pair"] == pair.number]
         corrupt = [subject.tokenizer.decode([i]) for i in pair.corrupt_ids]
-        about = f"pair {pair.number}: {' - '.join(pair.names)}"
+        about = f"pair {pair.number}: {' - '.join(names.get(name, name) for name in pair.names)}"
         figures.draw_pair(cells, corrupt, folder / f"pair_{pair.number}.png", about)
     if averages["share"].notna().any():
         if by_position.any():

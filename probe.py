@@ -22,6 +22,7 @@ from lab.cli import check_ranges, command
 from lab.contributions import components, contributions
 from lab.device import Device, DeviceName, Precision
 from lab.effects import read_effects
+from lab.fonts import name_classes, rename_classes
 from lab.kept import open_analysis
 from lab.progress import console
 from lab.study import ITS_OWN, Study, StudyOptions, open_study
@@ -164,7 +165,9 @@ def write(folder: Path, results: Tables, shown: list[Shown], page: str, study: S
     with output.replace_outputs(folder) as new:
         for name, table in results.items():
             output.write_csv(new / f"{name}.csv", table)
-        draw(new, results, shown, study.clf.labels, title)
+        names = dict(zip(study.clf.labels, name_classes(study.clf.labels), strict=True))
+        shown = [(pieces, names[label], logits) for pieces, label, logits in shown]
+        draw(new, rename_classes(results, study.clf.labels), shown, [*names.values()], title)
         output.write_text(new / "report.md", page)
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(results)}.csv and the pictures")
 

@@ -27,6 +27,7 @@ from lab import output
 from lab.cli import check_ranges, command
 from lab.demonstrations import make_pool
 from lab.device import Device, DeviceName, Precision
+from lab.fonts import name_classes, rename_classes
 from lab.kept import open_analysis
 from lab.progress import console
 from lab.prompted import open_prompted
@@ -154,7 +155,8 @@ def write(folder: Path, tables: Tables, asking: Asking, first: dict[str, Any], l
         for name, table in tables.items():
             output.write_csv(new / f"{name}.csv", table)
         with console.status("pictures"):
-            figures.draw(new, f"{prompted.name} on {study.corpus.name}", labels, **shown)
+            title, drawn = f"{prompted.name} on {study.corpus.name}", rename_classes(shown, labels)
+            figures.draw(new, title, name_classes(labels), **drawn)
         output.write_text(new / "report.md", page)
     console.print(
         f"{folder}/report.md says what prompts can tell; beside it lie {', '.join(tables)}.csv and the pictures"

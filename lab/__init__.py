@@ -14,9 +14,15 @@ pages      guard (who may ask) server (a page and its addresses on this machine)
 """
 
 import os
-from importlib.util import find_spec
+import sys
+from contextlib import suppress
 
-# A notebook sets this for all that it starts. Elsewhere that module may be missing, and matplotlib cannot be imported.
-backend = os.environ.get("MPLBACKEND", "")
-if backend.startswith("module://") and find_spec(backend.removeprefix("module://").split(".")[0]) is None:
-    del os.environ["MPLBACKEND"]
+# A notebook names its backend of matplotlib to all that it starts. Where that is missing, matplotlib cannot be
+# imported, though our pictures need none: import it without, and then give others who draw here the backend they chose.
+if "MPLBACKEND" in os.environ and "matplotlib" not in sys.modules:
+    backend = os.environ.pop("MPLBACKEND")
+    import matplotlib
+
+    os.environ["MPLBACKEND"] = backend
+    with suppress(ValueError):
+        matplotlib.rcParams["backend"] = backend

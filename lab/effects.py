@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .metrics import Floats, Ints
+from .output import read_csv
 from .stats import benjamini_hochberg, holm, interval, mcnemar_p, permutation_p, resamples
 from .texts import OVERALL
 
@@ -90,10 +91,8 @@ def measure_effects(
 
 
 def read_effects(path: Path) -> pd.DataFrame:
-    """Read effects.csv. An empty number is NaN; text stays as it is written, also where a class is called nan or 1."""
-    empty = dict.fromkeys(pd.read_csv(path, nrows=0).columns.difference([*TEXT]), "")
-    table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), na_values=empty, keep_default_na=False)
-    return table.astype({"layer": "Int64", "head": "Int64"})
+    """Read effects.csv."""
+    return read_csv(path, TEXT).astype({"layer": "Int64", "head": "Int64"})
 
 
 def correct_p_values(table: pd.DataFrame) -> pd.DataFrame:

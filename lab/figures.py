@@ -3,7 +3,6 @@
 It goes without pyplot, so nothing is kept between two pictures."""
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from textwrap import fill as wrapped
@@ -18,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from model.files import written_whole
 
+from .fonts import list_families, without_complaints
 from .texts import OVERALL
 
 # Okabe & Ito's colours without the yellow, which is lost on white; classes beyond the seventh change the line style.
@@ -26,6 +26,7 @@ GREY = "#767676"
 SIGNED, UNSIGNED = "RdBu", "Blues"  # colour maps of heat maps: around 0, where losses are red, and from 0 on
 STYLE = matplotlib.rc_context(
     {
+        "font.family": list_families(),
         "font.size": 11,
         "axes.titlesize": 12,
         "axes.spines.top": False,
@@ -45,8 +46,7 @@ STYLE = matplotlib.rc_context(
 def save(figure: Figure, path: Path) -> None:
     """Save a picture as PNG or SVG, as its suffix says, whole or not at all."""
     form = path.suffix.removeprefix(".")
-    with warnings.catch_warnings(), written_whole(path) as [temporary]:
-        warnings.filterwarnings("ignore", "Glyph")  # an emoji that the font does not have is drawn as a box
+    with without_complaints(), written_whole(path) as [temporary]:
         if any(axes.get_aspect() != "auto" for axes in figure.axes):
             figure.draw_without_rendering()  # where cells are square, one pass of the layout lets texts overlap
         figure.savefig(temporary, format=form, metadata={"Date": None} if form == "svg" else None)

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,14 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table in UTF-8 with a header, whole or not at all."""
     with written_whole(path) as [temporary]:  # all strings quoted, or a lone \r in one would break its row
         table.to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+
+
+def read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
+    """Read what `write_csv` wrote. The columns `text` stay as they are written, also where a class is called nan or 1;
+    of the others an empty cell is NaN."""
+    empty = dict.fromkeys(pd.read_csv(path, nrows=0, lineterminator="\n").columns.difference([*text]), "")
+    types = dict.fromkeys(text, str)
+    return pd.read_csv(path, dtype=types, na_values=empty, keep_default_na=False, lineterminator="\n")
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:

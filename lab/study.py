@@ -21,6 +21,7 @@ from model.weights import hash_weights
 from . import manifest, runs
 from .defaults import TrainOptions
 from .device import Device
+from .fonts import explain_names
 from .foreign import find_checkpoint, open_as_run
 from .progress import console
 from .texts import OVERALL, Texts, describe_skipped, describe_texts, read_texts, write_skipped
@@ -146,6 +147,7 @@ class Study:
             f"corpus: {self.corpus.name}, {revision}: {texts} (SHA-256: {files})",
             *skipped,
             *manifest.describe_call(seed, self.device),
+            *explain_names(self.clf.labels),
         ]
 
 

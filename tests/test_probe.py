@@ -16,6 +16,7 @@ import ablate
 import probe
 from experiments.probe import tasks
 from experiments.probe.linear import Task, probe_sites
+from lab import figures
 from lab.activations import record, sites
 from lab.device import Device
 from lab.effects import read_effects
@@ -233,3 +234,30 @@ def test_a_property_that_is_planted_in_one_head_is_found_there(tmp_path):
             assert score.accuracy == 1
         else:
             assert score.accuracy < most + 0.05
+
+
+@pytest.mark.slow
+def test_classes_whose_letters_no_font_has_go_by_their_numbers_in_pictures_alone(tmp_path, monkeypatch, capsys):
+    """Tables have their names, and each report says which is which."""
+    labels, shown = ["no font 喜悦", "_joy", "愤怒", "기쁨"], ["no font", " _joy", "class 2", "class 3"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path / "nothing")])
+    monkeypatch.setattr("lab.fonts.list_families", lambda: ["DejaVu Sans"])
+    save, drawn = figures.save, {}
+    monkeypatch.setattr(figures, "save", lambda figure, path: (save(figure, path), drawn.update({path.name: figure})))
+    train_odd_in(tmp_path, labels)
+    said = "in pictures: no font is no font 喜悦; class 2 is 愤怒; class 3 is 기쁨. No font here has all letters;"
+    printed = capsys.readouterr()
+    assert printed.out.replace("\n", " ").replace("  ", " ").count(said) == 1
+    assert "Glyph" not in printed.err
+    assert run_ablate(monkeypatch, *HEADS) == 0
+    assert run_probe(monkeypatch) == 0
+    heads, lens = drawn["heads_zero.png"], drawn["lens.png"]
+    assert sorted(axes.get_title() for axes in heads.axes if axes.get_title()) == sorted(shown)
+    assert sorted(axes.get_title() for axes in lens.axes) == sorted(["all texts", *shown])
+    assert set(read_effects(Path("runs/one/ablate/effects.csv"))["class"]) == {"all", *labels}
+    assert set(table("lens")["class"]) == {"all", *labels}
+    for folder in ("ablate", "probe"):
+        assert f"- {said}" in Path(f"runs/one/{folder}/report.md").read_text(encoding="utf-8")
+    printed = capsys.readouterr()
+    assert "Warning" not in printed.out + printed.err

@@ -553,12 +553,15 @@ def test_a_mistake_is_one_line_and_exit_code_2(here, monkeypatch, capsys, mistak
     assert set(here.rglob("*")) - before <= {here / "runs"}
 
 
+INLINE = "module://matplotlib_inline.backend_inline"
+
+
 @pytest.mark.slow
 def test_the_script_itself_from_another_folder(here):
     """Its own process, with a plain-ASCII terminal, from a notebook whose module for pictures is not installed here:
     one line on stderr, nothing but the exit code besides."""
     script = [sys.executable, str(ROOT / "train.py"), "--model", "tiny", *FAST, "--epochs", "1"]
-    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "MPLBACKEND": "module://nothing.here"}
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "MPLBACKEND": INLINE}
     text = (here / "corpus.txt").read_text().replace("joy", "joy😀")
     (here / "corpus.txt").write_text(text, encoding="utf-8")
     cases = (("--corpus=nothing.txt", "nothing.txt"), ("--epochs=abc", "--epochs"), ("--corpus=corpus.txt", None))

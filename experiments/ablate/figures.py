@@ -140,7 +140,8 @@ def draw_layers(verdicts: pd.DataFrame, fill: str, least: float, path: Path, tit
             matters = part["share"][part["verdict"] == "matters"]
             axes.plot(matters.index, matters, "o", markersize=5, color=colour)
         _draw_least(axes, least)
-        axes.set(title=panel_title(label, len(labels)), xlabel="layer")
+        last = rows["layer"].max()  # of all classes: one without texts has no line
+        axes.set(title=panel_title(label, len(labels)), xlabel="layer", xlim=(-0.3, last + 0.3))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _share_limits(grid)
     figure.supylabel(SHARE, fontsize=11)

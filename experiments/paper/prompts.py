@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from lab.output import read_csv
 from lab.report import label
 
 from .plan import Run, run_script
@@ -25,6 +26,7 @@ HEADER = ["corpus (test texts)", "prompt", "chosen on val", "macro-F1", "over dr
 ASKED = ["shots", "template", "verbalizer", "correction", "prior"]  # columns of both: a way to ask
 MEANS = ["val_accuracy", "val_macro_f1", "test_roc_auc"]
 TEXT = ("way", "template", "verbalizer", "correction", "prior", "metric")  # columns of chosen.csv; others: numbers
+SCORES_TEXT = ("model", *TEXT[1:5], "draw", "order", "last_class", "split")  # of scores.csv
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def is_asked(run: Run) -> bool:
     many texts as `ask` wants."""
     if not all((run.folder / table).is_file() for table in (CHOSEN, SCORES)):
         return False
-    scores = pd.read_csv(run.folder / SCORES, dtype={"model": str})
+    scores = read_csv(run.folder / SCORES, SCORES_TEXT)
     wanted = {(run.settings.model, split, min(TEXTS, len(run.corpus.split(split)))) for split in ("val", "test")}
     return {*scores[["model", "split", "n"]].itertuples(index=False, name=None)} == wanted
 
@@ -92,7 +94,7 @@ def read_prompts(asked: Sequence[Run]) -> pd.DataFrame:
     Behind it `val_accuracy, val_macro_f1, test_roc_auc`, means over the draws; none of ensembles and references."""
     tables = []
     for run in asked:
-        chosen = pd.read_csv(run.folder / CHOSEN, dtype=dict.fromkeys(TEXT, str) | {"shots": "Int64"})
+        chosen = read_csv(run.folder / CHOSEN, TEXT).astype({"shots": "Int64"})
         chosen = chosen.assign(corpus=run.corpus.name).merge(average_scores(run), "left", on=ASKED)
         chosen.loc[~chosen["way"].isin(WAYS), MEANS] = math.nan  # an ensemble of draws is asked like its members
         tables.append(chosen)
@@ -102,7 +104,7 @@ def read_prompts(asked: Sequence[Run]) -> pd.DataFrame:
 
 def average_scores(run: Run) -> pd.DataFrame:
     """Return the MEANS of each way to ask, after the columns of ASKED: over its random draws where it has examples."""
-    scores = pd.read_csv(run.folder / SCORES, dtype={"draw": str}, keep_default_na=False, na_values={"auc": ""})
+    scores = read_csv(run.folder / SCORES, SCORES_TEXT)
     drawn_or_none = scores["draw"].str.isdigit() | (scores["draw"] == "")  # others: ensembles, orders of one draw
     means = scores[drawn_or_none].groupby([*ASKED, "split"])[["accuracy", "macro_f1", "auc"]].mean().unstack("split")
     columns = [means["accuracy", "val"], means["macro_f1", "val"], means["auc", "test"]]

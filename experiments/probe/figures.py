@@ -4,7 +4,6 @@ The tables are those of `tables.py`. `title` names the run and its texts; each f
 marks mean, so that each picture can be understood alone.
 """
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill as wrapped
@@ -186,9 +185,7 @@ def draw_texts(
         f"Layer {last}: after the last; its lowest row is the answer."
     )
     add_heading(figure, about, caption)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # an emoji that the font does not have is drawn as a box
-        figures.save(figure, path)
+    figures.save(figure, path)
 
 
 def _draw_text(axes: Axes, pieces: Sequence[str], logits: NDArray[np.floating], labels: Sequence[str]) -> None:

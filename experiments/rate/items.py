@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lab.output import read_csv
 from model import InputError
 
 RANDOM = "random"  # a method whose words have the values of `Items.method`, shuffled
@@ -145,7 +146,7 @@ def draw_pairs(texts: Sequence[RatedText], n: int, rng: np.random.Generator) -> 
 
 def read_texts(folder: Path) -> tuple[list[str], list[RatedText]]:
     """Return the labels, and the texts that are no user's. Raises InputError where files are missing or do not fit."""
-    table, attributions = (read_table(folder / f"{name}.csv") for name in ("texts", "attributions"))
+    table, attributions = (read_explained(folder / f"{name}.csv") for name in ("texts", "attributions"))
     labels = [name.removeprefix("p_") for name in map(str, table) if name.startswith("p_")]
     table = table[table["split"] != OF_USER]
     if table.empty or not labels:
@@ -162,12 +163,11 @@ def read_texts(folder: Path) -> tuple[list[str], list[RatedText]]:
     return labels, texts
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table; text stays as it is written, also where a class is called nan or 1."""
+def read_explained(path: Path) -> pd.DataFrame:
+    """Read a table of `explain.py`. Raises InputError where there is none."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; run `make explain` first")
-    types = dict.fromkeys(STRINGS, str)
-    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values={"value": ""}, lineterminator="\n")
+    return read_csv(path, STRINGS)
 
 
 def weigh_words(row: Mapping[Hashable, Any], rows: pd.DataFrame) -> RatedText:

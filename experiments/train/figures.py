@@ -64,7 +64,9 @@ def draw_roc_and_precision_recall(
     targets: NDArray[np.integer], probabilities: NDArray[np.floating], labels: Sequence[str], path: Path, title: str
 ) -> None:
     """Draw a curve per class against the rest, with its area: targets int (N,), probabilities float (N, K)."""
-    figure = Figure(figsize=(13, 5), layout="constrained")
+    many, longest = len(labels) > MANY_CURVES, max(map(len, labels))
+    size = (12 + 0.08 * longest, max(5, 0.21 * len(labels) + 1))  # inches: the legend has a line for each class
+    figure = Figure(figsize=size, layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="chance")
     for k, label in enumerate(labels):
@@ -87,7 +89,7 @@ def draw_roc_and_precision_recall(
         ylim=left.get_ylim(),
         aspect="equal",
     )
-    figure.legend(loc="outside right center")
+    figure.legend(loc="outside right center", fontsize=9 if many else 11)
     figure.suptitle(title)
     save(figure, path)
 
@@ -124,5 +126,6 @@ def _curves(axes: Axes, log: pd.DataFrame, metrics: dict[str, str]) -> None:
                 axes.plot(measured["epoch"], measured[metric], line, marker="o", color=colour, label=name)
 
 
-LINES = ("-", "--", ":")
+LINES = ("-", "--", ":", "-.")
+MANY_CURVES = 14  # classes; beyond, the legend is in smaller print
 MAX_ANNOTATED = 20  # classes; beyond, the cells of a confusion matrix are too small for text

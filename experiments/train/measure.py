@@ -11,6 +11,7 @@ from data import SPLITS, Corpus
 from lab import output
 from lab.baselines import baselines
 from lab.device import Device
+from lab.fonts import explain_names, name_classes
 from lab.metrics import classification_metrics
 from lab.predict import predict
 from lab.progress import console
@@ -31,13 +32,16 @@ def measure(run: Path, corpus: Corpus, texts: dict[str, Texts], device: Device) 
     probabilities = {split: predict(model, texts[split].sequences, device) for split in ("val", "test")}
     output.write_csv(run / "predictions.csv", predictions(corpus, probabilities))
     metrics: dict[str, Any] = {}
+    names = name_classes(model.labels)
     for split, p in probabilities.items():
         targets, title = texts[split].targets, f"{run.name}\n{corpus.name}, {split} ({len(p):,} texts)"
         metrics[split] = classification_metrics(targets, p, model.labels)
         matrix = metrics[split]["confusion_matrix"]
-        figures.draw_confusion_matrix(matrix, model.labels, run / f"confusion_{split}.png", title)
-        figures.draw_roc_and_precision_recall(targets, p, model.labels, run / f"roc_pr_{split}.png", title)
+        figures.draw_confusion_matrix(matrix, names, run / f"confusion_{split}.png", title)
+        figures.draw_roc_and_precision_recall(targets, p, names, run / f"roc_pr_{split}.png", title)
         figures.draw_calibration(targets, p, run / f"calibration_{split}.png", title)
+    for line in explain_names(model.labels):
+        console.print(line)
     train, val, test = ((list(corpus.split(split)["text"]), texts[split].targets) for split in SPLITS)
     with console.status("fitting the bag-of-words baselines"):
         metrics["baselines"] = baselines(train, val, test, model.labels)

@@ -90,12 +90,15 @@ def draw_points(
 
 
 def add_classes(figure: Figure, labels: Sequence[str]) -> None:
-    """Add the legend of `draw_points`, beside the panels."""
+    """Add the legend of `draw_points`, beside the panels, and make room for it where classes are many or long."""
     marks = [
         Line2D([], [], linestyle="", marker=MARKERS[k // len(COLOURS) % len(MARKERS)], color=COLOURS[k % len(COLOURS)])
         for k in range(len(labels))
     ]
-    figure.legend(marks, list(labels), loc="outside right center")
+    width, height = figure.get_size_inches()
+    wider = 0.08 * max(0, max(map(len, labels)) - 14)
+    figure.set_size_inches(width + wider, max(height, 0.22 * len(labels) + 1.8))
+    figure.legend(marks, list(labels), loc="outside right center", fontsize=9)
 
 
 def describe_map(row: Row) -> str:

@@ -296,6 +296,16 @@ def test_a_report_begins_with_the_pictures_of_heads_that_were_drawn(tmp_path):
     assert "random subspaces" in controls["text"]
 
 
+def test_a_class_without_texts_has_the_layers_of_the_others_and_no_lines(tmp_path, saved):
+    verdicts = judged(4, 2, ["no", "yes"])
+    shares = ["share", "share_low", "share_high"]
+    verdicts.loc[verdicts["class"] == "yes", shares] = np.nan
+    figures.draw_layers(verdicts, "zero", 0.025, tmp_path / "x.png", TITLE)
+    measured, empty = saved[0].axes
+    assert empty.get_xlim() == measured.get_xlim() == (-0.3, 3.3)
+    assert empty.get_ylim() == measured.get_ylim()
+
+
 def test_regions_stand_by_layer_after_all_layers_at_once(tmp_path, saved):
     effects = overall(3, 2)
     figures.draw_regions(effects, tmp_path / "x.png", TITLE)

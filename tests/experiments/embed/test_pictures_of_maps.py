@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib.colors import to_hex
 
 from experiments.embed.figures.maps import draw_layers
@@ -99,3 +100,19 @@ def test_every_layer_has_a_map_and_many_layers_a_choice_with_both_ends(tmp_path,
         shown = [each.get_title() for each in axes[: len(axes) // 2]]
         assert shown == headings if headings else (len(shown), shown[0], shown[-1]) == (8, "layer 0", "after ln_f")
         legible.clear()
+
+
+@pytest.mark.parametrize(("k", "longest"), [(13, 40), (28, 40), (28, 9)])
+def test_the_legend_of_many_classes_covers_nothing(tmp_path, legible, k, longest):
+    rng, labels = np.random.default_rng(0), [str(i).rjust(longest, "n") for i in range(k)]
+    classes = [labels[i % k] for i in range(2 * k)]
+    tables = [
+        pd.DataFrame({**place(TUNED, layer), **tabulate_coordinates("tsne", "p", rng.normal(size=(2 * k, 2)))})
+        for layer in range(7)
+    ]
+    draw_layers(tmp_path, pd.concat(tables), classes, labels, TITLE)
+    figure = legible["maps.png"]
+    legend, size = figure.legends[0].get_window_extent(), figure.bbox
+    assert min(legend.x0, legend.y0, size.x1 - legend.x1, size.y1 - legend.y1) > 0
+    covered = [each for each in (*figure.texts, *figure.axes) if legend.overlaps(each.get_window_extent())]
+    assert covered == []

@@ -51,14 +51,29 @@ def test_more_than_20_classes_go_without_numbers(tmp_path, saved):
     assert twenty.axes[0].images[0].get_clim() == (0, 1)
 
 
-def test_20_classes_have_20_styles_and_one_without_texts_has_no_curve(tmp_path, saved):
+def test_28_classes_have_28_styles_and_one_without_texts_has_no_curve(tmp_path, saved):
     rng = np.random.default_rng(0)
-    targets, labels = np.arange(400) % 20, [f"class {k}" for k in range(21)]
-    figures.draw_roc_and_precision_recall(targets, rng.dirichlet(np.ones(21), 400), labels, tmp_path / "x.png", "test")
+    targets, labels = np.arange(400) % 28, [f"class {k}" for k in range(29)]
+    figures.draw_roc_and_precision_recall(targets, rng.dirichlet(np.ones(29), 400), labels, tmp_path / "x.png", "test")
     chance, *curves = saved[0].axes[0].get_lines()
     assert chance.get_label() == "chance"
-    assert [curve.get_label().split("  ")[0] for curve in curves] == labels[:20]
-    assert len({(curve.get_color(), curve.get_linestyle()) for curve in curves}) == 20
+    assert [curve.get_label().split("  ")[0] for curve in curves] == labels[:28]
+    assert len({(curve.get_color(), curve.get_linestyle()) for curve in curves}) == 28
+
+
+@pytest.mark.parametrize(("k", "longest"), [(2, 40), (14, 8), (28, 40), (77, 20)])
+def test_the_legend_of_many_classes_is_whole_and_leaves_room(tmp_path, k, longest):
+    rng, drawn = np.random.default_rng(0), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "save", lambda figure, path: drawn.append(figure))
+        labels = [str(i).rjust(longest, "n") for i in range(k)]
+        targets, p = np.arange(4 * k) % k, rng.dirichlet(np.ones(k), 4 * k)
+        figures.draw_roc_and_precision_recall(targets, p, labels, tmp_path / "x.png", "test")
+    [figure] = drawn
+    figure.draw_without_rendering()
+    box, size = figure.legends[0].get_window_extent(), figure.bbox
+    assert min(box.x0, box.y0, size.x1 - box.x1, size.y1 - box.y1) > 0
+    assert all(axes.get_window_extent().width > 3 * figure.dpi for axes in figure.axes)
 
 
 def lines_of(axes):
