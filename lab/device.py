@@ -1,8 +1,8 @@
 """Where a model runs, in which precision, and in how many processes."""
 
+import logging
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,13 +11,21 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
 from statistics import median
-from typing import Literal, TypeVar
+from types import ModuleType
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import distributed
 
 from model import InputError
 
+resource: ModuleType | None
+try:
+    import resource
+except ModuleNotFoundError:  # on Windows
+    resource = None
+
+log = logging.getLogger("headgate")
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
@@ -115,9 +123,9 @@ class Device:
     def autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
-    def compiles(self, choice: Compile) -> bool:
-        """Whether to use torch.compile; `auto`: on CUDA."""
-        return choice == "on" or (choice == "auto" and self.device.type == "cuda")
+    def compiles(self, choice: Compile) -> Compile:
+        """Return how to use torch.compile, see `compile_function`: `auto` is off where there is no CUDA."""
+        return "off" if choice == "auto" and self.device.type != "cuda" else choice
 
     def __str__(self) -> str:
         if self.device.type == "cuda":
@@ -127,12 +135,14 @@ class Device:
             name = f"{self.device.type} ({platform.processor() or platform.machine()}, {cores})"
         return f"{name}, {self.precision}" + (f", {self.world} processes" if self.world > 1 else "")
 
-    def peak_memory(self) -> int:
-        """Return the most bytes held so far: by the GPU on CUDA, else by this process."""
+    def peak_memory(self) -> int | None:
+        """Return the most bytes held so far: by the GPU on CUDA, else by this process; None where that is not known."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
+        if resource is None:
+            return None
         unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
 
     def synchronize(self) -> None:
         """Wait until the device has finished: a GPU computes while the program goes on."""
@@ -153,3 +163,35 @@ class Device:
             self.synchronize()
             seconds.append(time.perf_counter() - started)
         return n**3 / median(seconds[3:])
+
+
+def compile_function(function: Callable[..., T], choice: Compile, **options: Any) -> Callable[..., T]:
+    """Return the function as torch.compile makes it, or unchanged where `choice` is off. options: of torch.compile.
+
+    What is compiled first runs when it is called. If that fails, as without a C compiler, `auto` goes on with the
+    function as it is and says so, and `on` raises InputError."""
+    if choice == "off":
+        return function
+    run: Callable[..., T] | None = None
+
+    def call(*arguments: Any, **named: Any) -> T:
+        nonlocal run
+        try:
+            run = run or torch.compile(function, **options)  # which refuses where Python is too new for it
+            return run(*arguments, **named)
+        except Exception as error:
+            if run is function or isinstance(error, torch.OutOfMemoryError | InputError):
+                raise
+            cause = getattr(error, "inner_exception", error)
+            reason = f"--compile {choice}: torch.compile failed ({type(cause).__name__}: {first_line(cause)})"
+            if choice == "on":
+                raise InputError(f"{reason}; install what it misses, or take --compile off") from error
+            log.warning("%s; going on without it, as with --compile off", reason)
+        run = function
+        return run(*arguments, **named)
+
+    return call
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "no reason given")
