@@ -24,6 +24,7 @@ from .progress import console
 RUNS = Path("runs")
 LATEST = RUNS / "latest"  # a link to the newest run or, on a file system without links, a file with its name
 LOCK = ".lock"
+SOFT_LOCK = ".lock.soft"  # on a file system without locks
 EARLIER = {
     "shuffle_labels": False,
     "head": "classifier",
@@ -176,7 +177,7 @@ def identity(run: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 def discard_run(run: Path) -> None:
     """Remove a run of which nothing was kept, but no file that somebody else put into its folder."""
-    for name in ("run.json", "log.jsonl", LOCK):
+    for name in ("run.json", "log.jsonl", LOCK, SOFT_LOCK):
         (run / name).unlink(missing_ok=True)
     if not any(run.iterdir()):
         run.rmdir()
@@ -195,10 +196,10 @@ def read_latest() -> str | None:
     """Return the name of the run that `runs/latest` leads to; None where it is missing, or not ours."""
     if LATEST.is_symlink():
         return Path(os.readlink(LATEST)).name
-    if not LATEST.is_file():
+    if not LATEST.is_file() or LATEST.stat().st_size > 255:  # bytes of a name
         return None
-    name = LATEST.read_bytes()[:256].decode(errors="replace").strip()  # no name of a file is longer
-    return name if name.isprintable() and Path(name).name == name else None
+    name = LATEST.read_bytes().decode(errors="replace").strip()
+    return name if name.isprintable() and Path(name).name == name != ".." else None
 
 
 def find_run(name: str) -> Path:
@@ -213,23 +214,23 @@ def find_run(name: str) -> Path:
 def lock_folder(folder: Path, advice: str) -> Iterator[None]:
     """Lock a folder against other processes. Raises InputError at once where another process holds the lock."""
     try:
-        with acquire_lock(folder / LOCK):
+        with acquire_lock(folder):
             remove_unfinished(folder)
             yield
     except Timeout:
         raise InputError(f"{folder}: another {Path(sys.argv[0]).name} is at work on it; {advice}") from None
 
 
-def acquire_lock(path: Path) -> AcquireReturnProxy:
-    """Return a lock that is held; on a file system without locks, one that only other calls of headgate respect.
+def acquire_lock(folder: Path) -> AcquireReturnProxy:
+    """Lock a folder and return the lock: on a file system without locks, a file that is there meanwhile.
 
     Raises Timeout at once where another process holds it."""
     try:
-        return FileLock(path, timeout=0).acquire()
+        return FileLock(folder / LOCK, timeout=0).acquire()
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # of NFS, and of some others
             raise
-    return SoftFileLock(path.with_name(f"{path.name}.soft"), timeout=0).acquire()
+    return SoftFileLock(folder / SOFT_LOCK, timeout=0).acquire()
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -96,7 +96,7 @@ def download(kind: Kind, repository: str, choose: Choice, revision: str | None) 
         if not revision and not (newest.is_file() and newest.read_bytes() == commit.encode()):
             newest.parent.mkdir(exist_ok=True)
             with written_whole(newest) as [temporary]:  # last, so that it names a snapshot with all files
-                temporary.write_text(commit)
+                temporary.write_text(commit, encoding="utf-8")
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
