@@ -1,6 +1,5 @@
 """Where a model runs, in which precision, and in how many processes."""
 
-import logging
 import os
 import platform
 import sys
@@ -12,7 +11,7 @@ from datetime import timedelta
 from itertools import islice
 from statistics import median
 from types import ModuleType
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import distributed
@@ -25,7 +24,6 @@ try:
 except ModuleNotFoundError:  # on Windows
     resource = None
 
-log = logging.getLogger("headgate")
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
@@ -124,7 +122,7 @@ class Device:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     def compiles(self, choice: Compile) -> Compile:
-        """Return how to use torch.compile, see `compile_function`: `auto` is off where there is no CUDA."""
+        """Return how to use torch.compile, see `lab.compiled`: `auto` is off where there is no CUDA."""
         return "off" if choice == "auto" and self.device.type != "cuda" else choice
 
     def __str__(self) -> str:
@@ -163,35 +161,3 @@ class Device:
             self.synchronize()
             seconds.append(time.perf_counter() - started)
         return n**3 / median(seconds[3:])
-
-
-def compile_function(function: Callable[..., T], choice: Compile, **options: Any) -> Callable[..., T]:
-    """Return the function as torch.compile makes it, or unchanged where `choice` is off. options: of torch.compile.
-
-    What is compiled first runs when it is called. If that fails, as without a C compiler, `auto` goes on with the
-    function as it is and says so, and `on` raises InputError."""
-    if choice == "off":
-        return function
-    run: Callable[..., T] | None = None
-
-    def call(*arguments: Any, **named: Any) -> T:
-        nonlocal run
-        try:
-            run = run or torch.compile(function, **options)  # which refuses where Python is too new for it
-            return run(*arguments, **named)
-        except Exception as error:
-            if run is function or isinstance(error, torch.OutOfMemoryError | InputError):
-                raise
-            cause = getattr(error, "inner_exception", error)
-            reason = f"--compile {choice}: torch.compile failed ({type(cause).__name__}: {first_line(cause)})"
-            if choice == "on":
-                raise InputError(f"{reason}; install what it misses, or take --compile off") from error
-            log.warning("%s; going on without it, as with --compile off", reason)
-        run = function
-        return run(*arguments, **named)
-
-    return call
-
-
-def first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "no reason given")

@@ -61,8 +61,6 @@ def find_fault_of_certificates(reason: str) -> str | None:
 
 
 def find_fault_of_proxies() -> str | None:
-    if "*" in map(str.strip, getproxies().get("no", "").split(",")):  # then no proxy is used
-        return None
     for scheme in ("https", "http", "all"):  # a client is made for each, though one is used
         names, value = read_proxy(scheme)
         if value and (fault := find_fault_of_proxy(value)):
@@ -82,7 +80,8 @@ def find_fault_of_token() -> str | None:
 
 def read_proxy(scheme: str) -> tuple[str, str | None]:
     """Return the names of the variables that hold the proxy of a scheme, and its address: None where there is none."""
-    value = getproxies().get(scheme)
+    proxies = getproxies()
+    value = None if "*" in map(str.strip, proxies.get("no", "").split(",")) else proxies.get(scheme)
     names = [name for name in os.environ if name.lower() == f"{scheme}_proxy" and os.environ[name] == value]
     return " and ".join(names) or f"the system's {scheme} proxy", value
 

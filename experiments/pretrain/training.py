@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from data.books import Books, block_batch, consecutive_blocks, steps_per_epoch
 from lab import heads, output
 from lab.cli import check_ranges
-from lab.device import Compile, Device, DeviceName, Precision, compile_function
+from lab.compiled import compile_function
+from lab.device import Compile, Device, DeviceName, Precision
 from lab.language import held_out_loss
 from lab.optim import cosine_schedule, muon
 from lab.progress import announce_training, console, progress_bar

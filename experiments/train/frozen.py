@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from data.batches import Batch, copy_to, token_batches
+from lab.compiled import compile_function
 from lab.defaults import TrainOptions
-from lab.device import Compile, Device, compile_function
+from lab.device import Compile, Device
 from lab.memory import map_batches
 from lab.progress import progress_bar
 from lab.texts import Texts

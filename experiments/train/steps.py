@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.batches import Batch
-from lab.device import Compile, Device, compile_function
+from lab.compiled import compile_function
+from lab.device import Compile, Device
 from lab.memory import halve_until_it_fits
 from lab.sweep import change_nothing
 from model import GPT2Classifier, Intervention
