@@ -106,7 +106,7 @@ class Clock:
 
 
 def peak_memory(device: Device) -> int:
-    """Return the most bytes in use so far: on the GPU with CUDA, else in this process."""
+    """Return the most bytes in use so far: on the GPU with CUDA, else in this process; 0 where that is not known."""
     if device.device.type == "cuda" or not Path("/proc/self/status").exists():
-        return device.peak_memory()
+        return device.peak_memory() or 0
     return read_peak()  # on Linux, the peak of `Device` would include the parent process's

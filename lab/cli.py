@@ -4,13 +4,15 @@ import inspect
 import logging
 import math
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from dataclasses import fields, replace
 from io import StringIO, TextIOWrapper
 from itertools import dropwhile, takewhile
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import tyro
@@ -18,7 +20,11 @@ from torch import distributed
 
 from model import InputError
 
+from .warned import gather_warnings
+
 Config = TypeVar("Config")
+PATHS = {"check", "corpus", "model", "prompt", "template"}  # options that may be paths
+VARIABLE = re.compile(r"\$\w+|\$\{\w+\}|%\w+%")  # of a shell
 CPU_IS_FULL = "DefaultCPUAllocator: can't allocate memory"  # what the RuntimeError of PyTorch says then
 
 
@@ -35,7 +41,10 @@ def command(main: Callable[[Config], int], config: type[Config], processes: bool
     try:
         if not processes and os.environ.get("WORLD_SIZE", "1") != "1":
             raise InputError(f"{Path(sys.argv[0]).name} works in one process: start it with python, not torchrun")
-        sys.exit(main(parse_options(config)))
+        options = expand_paths(parse_options(config))
+        with gather_warnings():
+            code = main(options)
+        sys.exit(code)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -78,3 +87,29 @@ def parse_options(config: type[Config]) -> Config:
 
 def is_rule(line: str) -> bool:
     return not line.strip("─-")
+
+
+def expand_paths(options: Any) -> Any:
+    """Return the options with the home folder in place of `~` in paths: shells leave it in quotes, and behind `=`."""
+    changes = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name in PATHS:
+            option = f"--{field.name}"
+            expanded = [expand_home(option, path) for path in (value if isinstance(value, tuple) else [value])]
+            changes[field.name] = tuple(expanded) if isinstance(value, tuple) else expanded[0]
+    return replace(options, **changes)
+
+
+def expand_home(option: str, path: Any) -> Any:
+    """Return a path with the home folder in place of a `~` at its start; a name, or None, as it is.
+
+    Raises InputError where that folder is not known, or where a variable of the shell is left in a path."""
+    if path is None or os.path.lexists(path):
+        return path
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~") and re.match(r"~[^/\\]*[/\\]", expanded):
+        raise InputError(f"{option} {path}: there is no home folder of this user; write the path in full")
+    if variable := VARIABLE.search(expanded):
+        raise InputError(f"{option} {path}: the shell has left {variable[0]} as it is; write the path in full")
+    return type(path)(expanded)

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,12 +10,19 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import islice
 from statistics import median
+from types import ModuleType
 from typing import Literal, TypeVar
 
 import torch
 from torch import distributed
 
 from model import InputError
+
+resource: ModuleType | None
+try:
+    import resource
+except ModuleNotFoundError:  # on Windows
+    resource = None
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -115,9 +121,9 @@ class Device:
     def autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
-    def compiles(self, choice: Compile) -> bool:
-        """Whether to use torch.compile; `auto`: on CUDA."""
-        return choice == "on" or (choice == "auto" and self.device.type == "cuda")
+    def compiles(self, choice: Compile) -> Compile:
+        """Return how to use torch.compile, see `lab.compiled`: `auto` is off where there is no CUDA."""
+        return "off" if choice == "auto" and self.device.type != "cuda" else choice
 
     def __str__(self) -> str:
         if self.device.type == "cuda":
@@ -127,12 +133,14 @@ class Device:
             name = f"{self.device.type} ({platform.processor() or platform.machine()}, {cores})"
         return f"{name}, {self.precision}" + (f", {self.world} processes" if self.world > 1 else "")
 
-    def peak_memory(self) -> int:
-        """Return the most bytes held so far: by the GPU on CUDA, else by this process."""
+    def peak_memory(self) -> int | None:
+        """Return the most bytes held so far: by the GPU on CUDA, else by this process; None where that is not known."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
+        if resource is None:
+            return None
         unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
 
     def synchronize(self) -> None:
         """Wait until the device has finished: a GPU computes while the program goes on."""

@@ -27,7 +27,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write a text in UTF-8, whole or not at all."""
     with written_whole(path) as [temporary]:
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_text(content, encoding="utf-8", newline="\n")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

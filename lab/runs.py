@@ -1,5 +1,6 @@
-"""A run's folder: its name, its lock, how it goes on after an interruption, and the link to the latest run."""
+"""A run's folder: its name, its lock, how it goes on after an interruption, and which one is the latest."""
 
+import errno
 import os
 import re
 import shutil
@@ -7,10 +8,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, SoftFileLock, Timeout
 
 from model import InputError
 from model.files import read_json, written_whole
@@ -20,7 +22,9 @@ from .output import write_json
 from .progress import console
 
 RUNS = Path("runs")
+LATEST = RUNS / "latest"  # a link to the newest run or, on a file system without links, a file with its name
 LOCK = ".lock"
+SOFT_LOCK = ".lock.soft"  # on a file system without locks
 EARLIER = {
     "shuffle_labels": False,
     "head": "classifier",
@@ -37,18 +41,25 @@ UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)|\.\w{8}\.tmp")  # of `written_who
 
 
 def new_run(name: str | None) -> Path:
-    """Make `runs/<name>/`, named after date and time by default. Raises InputError where it exists or cannot be."""
-    name = name or datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    check_name(name)
-    run, latest = RUNS / name, RUNS / "latest"
-    if latest.exists() and not latest.is_symlink():
-        raise InputError(f"{latest}: expected a link to the latest run, got a real file or folder; move it away")
-    try:
-        run.mkdir(parents=True)
-    except FileExistsError:
-        check_free(run)
-    except OSError as error:
-        raise InputError(f"{run}: cannot be written to: {error.strerror}; run from a folder that can") from None
+    """Make `runs/<name>/`; without a name, the first free one of date and time, then with -2, -3 and so on.
+
+    Raises InputError where it exists or cannot be."""
+    if name:
+        check_name(name)
+    if os.path.lexists(LATEST) and not read_latest():
+        raise InputError(f"{LATEST}: expected a link to the latest run, got a real file or folder; move it away")
+    now = datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    names = iter([name]) if name else (now if n == 1 else f"{now}-{n}" for n in count(1))
+    for run in map(RUNS.joinpath, names):
+        try:
+            run.mkdir(parents=True)  # of two processes, one makes it
+        except FileExistsError:
+            if not name:
+                continue
+            check_free(run)
+        except OSError as error:
+            raise InputError(f"{run}: cannot be written to: {error.strerror}; run from a folder that can") from None
+        break
     return run
 
 
@@ -107,7 +118,7 @@ def find_unfinished(settings: dict[str, Any]) -> str | None:
     """Return the name of the newest run that has these settings and is not finished."""
     started = {}
     for path in RUNS.glob("*/run.json"):
-        if path.parent.is_symlink():  # latest
+        if path.parent.is_symlink():  # latest, where it is no file
             continue
         try:
             record = read_json(path)
@@ -172,27 +183,60 @@ def identity(run: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 def discard_run(run: Path) -> None:
     """Remove a run of which nothing was kept, but no file that somebody else put into its folder."""
-    for name in ("run.json", "log.jsonl", LOCK):
+    for name in ("run.json", "log.jsonl", LOCK, SOFT_LOCK):
         (run / name).unlink(missing_ok=True)
     if not any(run.iterdir()):
         run.rmdir()
 
 
 def point_latest(run: Path) -> None:
-    """Let `runs/latest` point at this finished training run."""
-    with written_whole(run.parent / "latest") as [temporary]:
-        temporary.symlink_to(run.name)
+    """Let `runs/latest` lead to this finished training run."""
+    with written_whole(run.parent / LATEST.name) as [temporary]:
+        try:
+            temporary.symlink_to(run.name, target_is_directory=True)
+        except (OSError, NotImplementedError):  # Google Drive, exFAT, some network shares, Windows
+            temporary.write_text(run.name, encoding="utf-8")
+
+
+def read_latest() -> str | None:
+    """Return the name of the run that `runs/latest` leads to; None where it is missing, or not ours."""
+    if LATEST.is_symlink():
+        return Path(os.readlink(LATEST)).name
+    if not LATEST.is_file() or LATEST.stat().st_size > 255:  # bytes of a name
+        return None
+    name = LATEST.read_bytes().decode(errors="replace").strip()
+    return name if name.isprintable() and Path(name).name == name != ".." else None
+
+
+def find_run(name: str) -> Path:
+    """Return the folder of the run of this name, which may be `latest`. Raises InputError where there is none."""
+    folder = RUNS / ((read_latest() if name == LATEST.name else None) or name)
+    if not (folder / "run.json").is_file():
+        raise InputError(f"{folder}: there is no such run; make one with `make train`, or name another with --run")
+    return RUNS / folder.resolve().name
 
 
 @contextmanager
 def lock_folder(folder: Path, advice: str) -> Iterator[None]:
     """Lock a folder against other processes. Raises InputError at once where another process holds the lock."""
     try:
-        with FileLock(folder / LOCK, timeout=0):
+        with acquire_lock(folder):
             remove_unfinished(folder)
             yield
     except Timeout:
         raise InputError(f"{folder}: another {Path(sys.argv[0]).name} is at work on it; {advice}") from None
+
+
+def acquire_lock(folder: Path) -> AcquireReturnProxy:
+    """Lock a folder and return the lock: on a file system without locks, a file that is there meanwhile.
+
+    Raises Timeout at once where another process holds it."""
+    try:
+        return FileLock(folder / LOCK, timeout=0).acquire()
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # of NFS, and of some others
+            raise
+    return SoftFileLock(folder / SOFT_LOCK, timeout=0).acquire()
 
 
 def remove_unfinished(folder: Path) -> None:

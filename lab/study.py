@@ -243,10 +243,7 @@ def match_labels(checkpoint: Path, names: Sequence[str] | None, corpus: Corpus) 
 
 def read_run(name: str) -> tuple[Path, dict[str, Any]]:
     """Return the folder and the manifest of a finished run. Raises InputError where there is none."""
-    folder = runs.RUNS / name
-    if not (folder / "run.json").is_file():
-        raise InputError(f"{folder}: there is no such run; make one with `make train`, or name another with --run")
-    folder = runs.RUNS / folder.resolve().name  # what `latest` points at
+    folder = runs.find_run(name)
     record = read_json(folder / "run.json")
     if record.get("status") not in ("finished", "interrupted") or "settings" not in record:
         raise InputError(f"{folder}: expected a finished run of train.py; make one with `make train`")

@@ -8,7 +8,6 @@ they always mean. It never checks content, so this module does: each download ag
 import errno
 import hashlib
 import logging
-import multiprocessing
 import os
 import re
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from huggingface_hub import constants, errors
 
 from .config import InputError
 from .files import written_whole
+from .hub_problems import problem
 
 log = logging.getLogger("headgate")
 constants.HF_HUB_DISABLE_XET = True  # plain HTTP gives up after a minute of silence, with errors of known types
@@ -30,6 +30,7 @@ Kind = Literal["model", "dataset"]
 Choice = Callable[[list[str]], list[str]]
 PART = r"(?=\w)(?:\w|-(?!-)|\.(?!\.)){1,96}(?<=\w)(?<!\.git)"  # huggingface_hub raises for any other
 NAME = re.compile(rf"(?a:{PART}/{PART})")  # owner/repository
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST}  # of a cache
 HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's SHA-1, or SHA-256
 
 
@@ -84,6 +85,8 @@ def list_names(folder: Path) -> list[str]:
 
 def download(kind: Kind, repository: str, choose: Choice, revision: str | None) -> Path:
     """Download the files that `choose` picks and the cache lacks; return their folder."""
+    if constants.HF_HUB_CACHE.startswith("~"):  # as it is, it would become a folder of that name here
+        raise UnavailableError(f"{constants.HF_HUB_CACHE}: there is no HOME to keep files in; set HF_HOME")
     commit, hashes = list_files(kind, repository, revision)
     try:
         for name in choose(sorted(hashes)):
@@ -93,9 +96,9 @@ def download(kind: Kind, repository: str, choose: Choice, revision: str | None) 
         if not revision and not (newest.is_file() and newest.read_bytes() == commit.encode()):
             newest.parent.mkdir(exist_ok=True)
             with written_whole(newest) as [temporary]:  # last, so that it names a snapshot with all files
-                temporary.write_text(commit)
+                temporary.write_text(commit, encoding="utf-8")
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EROFS):
+        if error.errno not in UNWRITABLE:
             raise
         raise UnavailableError(f"{constants.HF_HUB_CACHE} cannot be written to; set HF_HOME") from None
     return folder
@@ -133,26 +136,6 @@ def download_file(kind: Kind, repository: str, commit: str, name: str, expected:
         path.resolve().unlink()
         path.unlink(missing_ok=True)
         raise InputError(f"{name} arrived damaged: its hash is not {expected}, as the hub lists it; try again")
-
-
-def problem(error: BaseException) -> str:
-    """Say in one clause what went wrong with the hub, and what to do."""
-    hub, seconds = constants.ENDPOINT, constants.HF_HUB_ETAG_TIMEOUT
-    status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else 0
-    advice = {401: "check your token, or `hf auth login`", 404: "check HF_ENDPOINT"}.get(status, "try again later")
-    reason = str(error).partition("\n")[0] or type(error).__name__
-    clauses: dict[type, str] = {  # the first that fits
-        errors.OfflineModeIsEnabled: "HF_HUB_OFFLINE forbids asking the hub; unset it",
-        errors.GatedRepoError: f"{hub} restricts it: ask for access on its page there, then `hf auth login`",
-        errors.RepositoryNotFoundError: f"{hub} has none that you may see; check the name, or `hf auth login`",
-        errors.RevisionNotFoundError: f"{hub} does not have this revision; check HF_ENDPOINT",
-        errors.HfHubHTTPError: f"{hub} answered {status}; {advice}",
-        errors.HTTPError: f"the connection to {hub} failed ({reason}); check your network and HF_ENDPOINT",
-        multiprocessing.TimeoutError: f"{hub} gave no answer within {seconds} seconds; check your network",
-        OSError: f"{reason}; try again",
-        object: f"{hub} does not answer as the hub does; check your network, HF_ENDPOINT and HF_TOKEN",
-    }
-    return next(clause for kind, clause in clauses.items() if isinstance(error, kind))
 
 
 def is_verified(path: Path) -> bool:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from data.books import Books, block_batch, consecutive_blocks, steps_per_epoch
 from lab import heads, output
 from lab.cli import check_ranges
+from lab.compiled import compile_function
 from lab.device import Compile, Device, DeviceName, Precision
 from lab.language import held_out_loss
 from lab.optim import cosine_schedule, muon
@@ -88,8 +89,11 @@ class Pretraining:
         heads.draw_different_tokens(self.closed_on, lm.config.n_ctx)  # raises now, rather than when all is trained
         counts = self.tokens.bincount(minlength=lm.config.vocab_size).numpy()
         self.softmax = SampledSoftmax(counts, options.sampled).to(device.device) if options.sampled else None
-        self.loss = torch.compile(self.batch_loss) if device.compiles(options.compile) else self.batch_loss
         self.step = 0  # how many steps are done
+        compiled = device.compiles(options.compile)
+        self.loss = compile_function(self.batch_loss, compiled)
+        if compiled != "off":
+            self.compute_loss()  # raises now, before there is a run, where there is no compiler
         self.log: list[dict[str, Any]] = []  # a row `held-out` per evaluation, after a row `train` for the steps before
 
     def fit(self, run: Path, tokenizer: Tokenizer) -> None:
@@ -138,21 +142,25 @@ class Pretraining:
 
     def take_step(self) -> Tensor:
         """Take one step and return its loss, float32 ()."""
+        loss = self.compute_loss()
+        self.lm.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.lm.parameters(), self.options.clip)
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        self.step += 1
+        return loss.detach()
+
+    def compute_loss(self) -> Tensor:
+        """Return the loss of the step that comes next, float32 ()."""
         config, options = self.lm.config, self.options
         blocks = block_batch(self.tokens, config.n_ctx, options.batch_size, options.seed, self.step)
         # Each step seeds the generator of dropout and of the drawn tokens, so a resume needs none of the earlier draws.
         torch.manual_seed(int(np.random.SeedSequence((options.seed, self.step)).generate_state(1)[0]))
         drawn = self.softmax.draw() if self.softmax else None
         with self.device.autocast():
-            loss = self.loss(blocks.to(self.device.device), drawn)
-        self.lm.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.lm.parameters(), options.clip)
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-        self.step += 1
-        return loss.detach()
+            return self.loss(blocks.to(self.device.device), drawn)
 
     def batch_loss(self, blocks: Tensor, drawn: Tensor | None) -> Tensor:
         """Return the mean loss of the next tokens of blocks int64 (B, n_ctx + 1), by the full softmax unless some

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from data.batches import Batch, copy_to, token_batches
+from lab.compiled import compile_function
 from lab.defaults import TrainOptions
-from lab.device import Device
+from lab.device import Compile, Device
 from lab.memory import map_batches
 from lab.progress import progress_bar
 from lab.texts import Texts
@@ -92,7 +93,7 @@ def make_forwards(
 
 
 def make_forward_from(
-    stream: Stream, model: GPT2Classifier, compiled: bool = False, recompute: bool = False
+    stream: Stream, model: GPT2Classifier, compiled: Compile = "off", recompute: bool = False
 ) -> Forward:
     """Return the forward pass of the blocks behind a stream, which it reads at `batch.index`."""
 
@@ -100,7 +101,7 @@ def make_forward_from(
         x = model.trunk.run(x, stream.start, query=lengths - 1, recompute=recompute)  # (B, T, C) -> (B, 1, C)
         return model.read(model.trunk.norm(x))
 
-    rest = torch.compile(run_rest, dynamic=True) if compiled else run_rest
+    rest = compile_function(run_rest, compiled, dynamic=True)
     return lambda batch: rest(*(copy_to(batch.ids.device, tensor) for tensor in stream.read(batch.index)))
 
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.batches import Batch
-from lab.device import Device
+from lab.compiled import compile_function
+from lab.device import Compile, Device
 from lab.memory import halve_until_it_fits
 from lab.sweep import change_nothing
 from model import GPT2Classifier, Intervention
@@ -16,10 +17,13 @@ Forward = Callable[[Batch], Tensor]  # logits (B, K) of a batch that lies on the
 
 
 def make_forward(
-    model: GPT2Classifier, compiled: bool = False, recompute: bool = False, intervention: Intervention = change_nothing
+    model: GPT2Classifier,
+    compiled: Compile = "off",
+    recompute: bool = False,
+    intervention: Intervention = change_nothing,
 ) -> Forward:
     """Return the forward pass of the whole network. intervention: acts on every one."""
-    run: Callable[..., Tensor] = torch.compile(model, dynamic=True) if compiled else model
+    run: Callable[..., Tensor] = compile_function(model, compiled, dynamic=True)
 
     def forward(batch: Batch) -> Tensor:
         arguments = intervention(batch.ids, batch.lengths)

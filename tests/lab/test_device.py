@@ -6,8 +6,11 @@ import pytest
 import torch
 from two_processes import in_two
 
+import lab.device
 from lab.device import TOKENS, Device
 from model import InputError
+
+CPU = Device(torch.device("cpu"), "fp32")
 
 
 def there(monkeypatch, *, cuda, mps, bf16=True):
@@ -81,9 +84,22 @@ def test_a_gpu_takes_more_tokens_at_once():
     assert Device(torch.device("cuda"), "fp32").tokens == 16 * CPU.tokens == 16 * TOKENS
 
 
-# Several processes.
+def test_without_a_module_that_measures_it_the_peak_of_memory_is_not_known(monkeypatch):
+    assert CPU.peak_memory() > 2**20
+    monkeypatch.setattr(lab.device, "resource", None)  # as on Windows
+    assert CPU.peak_memory() is None
 
-CPU = Device(torch.device("cpu"), "fp32")
+
+# torch.compile.
+
+
+@pytest.mark.parametrize(("choice", "on_cpu"), [("auto", "off"), ("on", "on"), ("off", "off")])
+def test_auto_compiles_on_cuda(choice, on_cpu):
+    assert CPU.compiles(choice) == on_cpu
+    assert Device(torch.device("cuda"), "fp32").compiles(choice) == choice
+
+
+# Several processes.
 
 
 def test_one_process_is_alone_with_its_work():

@@ -2,13 +2,19 @@
 
 import contextlib
 import csv
+import errno
 import hashlib
+import io
 import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from threading import Barrier
 
 import commands
 import pandas as pd
@@ -97,6 +103,147 @@ def test_a_run_can_be_moved_with_its_folder(here):
     runs.point_latest(runs.new_run("one"))
     (here / "runs").rename(here / "elsewhere")
     assert (here / "elsewhere" / "latest").resolve() == here / "elsewhere" / "one"
+
+
+def refuse(error):
+    def call(*arguments, **options):
+        raise error
+
+    return call
+
+
+@pytest.fixture(
+    params=[
+        OSError(errno.EOPNOTSUPP, "Operation not supported"),  # Google Drive in Colab
+        PermissionError(errno.EPERM, "Operation not permitted"),  # exFAT
+        OSError(errno.EINVAL, "A required privilege is not held by the client"),  # Windows
+        NotImplementedError("symlink: not available"),
+    ],
+    ids=lambda error: str(error),
+)
+def without_links(request, monkeypatch):
+    monkeypatch.setattr(os, "symlink", refuse(request.param))
+    return monkeypatch
+
+
+def test_without_links_latest_is_a_file_that_names_the_newest(here, without_links):
+    for name in ("one", "two"):
+        output.write_json(runs.new_run(name) / "run.json", {"status": "unfinished", "settings": {"run": name}})
+        runs.point_latest(Path("runs") / name)
+    assert not (here / "runs/latest").is_symlink()
+    assert (here / "runs/latest").read_bytes() == b"two"
+    assert runs.find_run("latest") == runs.find_run("two") == Path("runs/two")
+    assert sorted(os.listdir("runs")) == ["latest", "one", "two"]
+    with pytest.raises(KeyError, match="started"):  # it looks at the two runs, and not at the file
+        runs.find_unfinished({"run": None})
+    runs.new_run("three")
+
+
+def test_a_link_and_a_file_replace_each_other(here, without_links):
+    for name in ("one", "two", "three"):
+        output.write_json(runs.new_run(name) / "run.json", {})
+    with monkeypatched_back(without_links):
+        runs.point_latest(Path("runs/one"))
+    assert (here / "runs/latest").is_symlink()
+    assert runs.find_run("latest").name == "one"
+    runs.point_latest(Path("runs/two"))
+    assert not (here / "runs/latest").is_symlink()
+    assert runs.find_run("latest").name == "two"
+    with monkeypatched_back(without_links):
+        runs.point_latest(Path("runs/three"))
+    assert (here / "runs/latest").is_symlink()
+    assert runs.find_run("latest").name == "three"
+    assert sorted(os.listdir("runs")) == ["latest", "one", "three", "two"]
+
+
+SYMLINK = os.symlink
+
+
+@contextlib.contextmanager
+def monkeypatched_back(monkeypatch):
+    """Links work meanwhile."""
+    refusing = os.symlink
+    monkeypatch.setattr(os, "symlink", SYMLINK)
+    yield
+    monkeypatch.setattr(os, "symlink", refusing)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\x00", b"../one", b"one\ntwo", b"..", b"notes of mine/ and more", b"x" * 9999]
+)
+def test_a_file_called_latest_that_names_no_run_is_refused_and_stays(here, content):
+    runs.new_run("one")
+    (here / "runs/latest").write_bytes(content)
+    assert "there is no such run" in commands.line_of(runs.find_run, "latest")
+    assert "move it away" in commands.line_of(runs.new_run, "two")
+    assert sorted(os.listdir("runs")) == ["latest", "one"]
+    assert (here / "runs/latest").read_bytes() == content
+
+
+def test_a_link_to_a_run_that_is_gone_is_one_line_and_replaced(here):
+    runs.point_latest(runs.new_run("one"))
+    (here / "runs/one").rmdir()
+    assert commands.line_of(runs.find_run, "latest").startswith("runs/one: there is no such run")
+    output.write_json(runs.new_run("two") / "run.json", {})
+    runs.point_latest(Path("runs/two"))
+    assert runs.find_run("latest") == Path("runs/two")
+
+
+class StoppedClock(datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime(2026, 11, 29, 13, 14)
+
+
+def test_runs_without_a_name_that_start_in_one_second_all_get_one(here, monkeypatch):
+    monkeypatch.setattr(runs, "datetime", StoppedClock)
+    together = Barrier(8)
+
+    def start(_):
+        together.wait()
+        return runs.new_run(None).name
+
+    with ThreadPoolExecutor(8) as pool:
+        names = sorted(pool.map(start, range(8)))
+    assert names == ["2026-11-29-131400", *(f"2026-11-29-131400-{n}" for n in range(2, 9))]
+    assert sorted(os.listdir("runs")) == names
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_locks_a_file_keeps_the_second_process_out(here, monkeypatch, number):
+    monkeypatch.setattr("fcntl.flock", refuse(OSError(number, os.strerror(number))))
+    run = runs.new_run("one")
+    with (
+        runs.lock_folder(run, "wait"),
+        pytest.raises(InputError, match=r"runs/one: another .* is at work on it; wait"),
+        runs.lock_folder(run, "wait"),
+    ):
+        pass
+    with runs.lock_folder(run, "wait"):
+        runs.discard_run(run)
+    assert not run.exists()
+
+
+def test_a_lock_that_fails_otherwise_is_not_passed_over(here, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", refuse(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output"), runs.lock_folder(runs.new_run("one"), "wait"):
+        pass
+
+
+def test_what_is_written_has_lines_as_on_unix_on_windows_too(here, monkeypatch):
+    open_here = io.open
+
+    def open_on_windows(path, mode="r", buffering=-1, encoding=None, errors=None, newline=None):
+        ends = "\r\n" if newline is None and "w" in mode and "b" not in mode else newline
+        return open_here(path, mode, buffering, encoding, errors, ends)
+
+    monkeypatch.setattr(io, "open", open_on_windows)
+    (here / "plain.txt").write_text("one\n", encoding="utf-8")
+    output.write_text(here / "a.txt", "one\ntwo\n")
+    output.write_csv(here / "a.csv", pd.DataFrame({"n": [1, 2]}))
+    assert (here / "plain.txt").read_bytes() == b"one\r\n"  # or the test would see nothing
+    assert (here / "a.txt").read_bytes() == b"one\ntwo\n"
+    assert (here / "a.csv").read_bytes() == b'"n"\n1\n2\n'
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,10 +15,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from commands import line_of
-from huggingface_hub import constants, hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub import constants, errors, hf_hub_download, snapshot_download, try_to_load_from_cache
 from stand_in import COMMIT
 from tiny import difference, real, texts
 
@@ -25,6 +27,7 @@ import model.checkpoint
 import model.names
 from model import GPT2LM, GPT2Config, InputError, Tokenizer, load_classifier, load_lm
 from model import hub as client
+from model.hub_problems import hide_password, problem
 from model.names import EMBEDDED, WEIGHTS
 from model.weights import check_fit, list_tensors
 
@@ -597,6 +600,169 @@ def test_a_program_ends_although_the_hub_is_silent(hub, someone, tmp_path):
     hub.misbehave("api", hang=True)
     _, err = start(LOAD, hub, tmp_path / "home", HF_HUB_ETAG_TIMEOUT="1").communicate(timeout=600)
     assert "no answer within 1 seconds" in err
+
+
+# What the environment says of proxies, certificates and tokens.
+
+SOCKS = "a SOCKS proxy needs another package; `pip install socksio`, or unset it"
+SCHEMES = "expected http://, https:// or socks5://; correct it, or unset it"
+ADDRESS = "expected http://host:port; correct it, or unset it"
+
+
+@pytest.fixture
+def asked_anew(hub):
+    """The client reads the environment when it is made."""
+    yield
+    huggingface_hub.close_session()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9", f"ALL_PROXY=socks5://127.0.0.1:9: {SOCKS}"),
+        ("all_proxy", "socks5h://me:pass@127.0.0.1:9/", f"all_proxy=socks5h://me:***@127.0.0.1:9/: {SOCKS}"),
+        ("ALL_PROXY", "socks://127.0.0.1:9/", f"ALL_PROXY=socks://127.0.0.1:9/: {SCHEMES}"),  # GNOME writes so
+        ("HTTPS_PROXY", "ftp://127.0.0.1:9", f"HTTPS_PROXY=ftp://127.0.0.1:9: {SCHEMES}"),
+        ("http_proxy", "http://127.0.0.1:port", f"http_proxy=http://127.0.0.1:port: {ADDRESS}"),
+        ("HTTP_PROXY", "http://[::1", f"HTTP_PROXY=http://[::1: {ADDRESS}"),
+        ("HTTP_PROXY", "http://", f"HTTP_PROXY=http://: {ADDRESS}"),
+        ("HTTP_PROXY", "http://me:pass@127.0.0.1:0", f"HTTP_PROXY=http://me:***@127.0.0.1:0: {ADDRESS}"),
+        ("SSL_CERT_FILE", "/nowhere/ca.pem", "SSL_CERT_FILE=/nowhere/ca.pem holds no certificates (No such file or"),
+        ("SSL_CERT_FILE", __file__, f"SSL_CERT_FILE={__file__} holds no certificates ([X509: NO_CERTIFICATE"),
+        ("SSL_CERT_FILE", str(ROOT), f"SSL_CERT_FILE={ROOT} holds no certificates (Is a directory)"),
+    ],
+)
+def test_what_the_environment_has_wrong_is_named(
+    hub, someone, asked_anew, lm_reference, monkeypatch, variable, value, said
+):
+    with monkeypatch.context() as patch:
+        patch.setenv(variable, value)
+        huggingface_hub.close_session()
+        message = refusal()
+    assert f"not in the cache, and {said}" in message
+    huggingface_hub.close_session()
+    assert same(load_lm(SOMEONE), lm_reference)
+
+
+@pytest.mark.parametrize("token", ["hf_tokén", "hf_“token”"])
+def test_a_token_with_other_characters_than_tokens_have_is_named_and_not_shown(hub, someone, monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    message = refusal()
+    assert f"HF_TOKEN, or {constants.HF_TOKEN_PATH}, has characters that no token has; copy it again" in message
+    assert "hf_" not in message
+
+
+def test_both_variables_that_hold_a_proxy_are_named(hub, someone, asked_anew, monkeypatch):
+    for name in ("ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "socks5://127.0.0.1:9")
+    assert "ALL_PROXY and all_proxy=socks5://127.0.0.1:9: a SOCKS" in refusal()
+
+
+def test_a_proxy_that_does_not_answer_is_named_without_its_password(hub, someone, asked_anew, impatient, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("HTTP_PROXY", f"http://me:pass@127.0.0.1:{port}")
+        huggingface_hub.close_session()
+        assert f"no answer within 1 seconds through HTTP_PROXY=http://me:***@127.0.0.1:{port}; check" in refusal()
+    huggingface_hub.close_session()
+    message = refusal()
+    assert f"the connection to {hub.url} through HTTP_PROXY=http://me:***@127.0.0.1:{port} failed" in message
+    assert message.partition("; there")[0].endswith("; check that proxy")
+
+
+@pytest.mark.parametrize("hosts", ["127.0.0.1,localhost", "*"])
+def test_a_proxy_that_is_not_used_is_not_blamed(hub, someone, asked_anew, lm_reference, monkeypatch, hosts):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", hosts)
+    hub.misbehave("api", status=503)
+    assert "PROXY" not in refusal()
+    hub.behave()
+    assert same(load_lm(SOMEONE), lm_reference)
+
+
+def test_a_broken_proxy_that_is_not_used_at_all_is_not_blamed(hub, someone, asked_anew, monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "localhost, *")
+    hub.misbehave("api", html=True)
+    assert "does not answer as the hub does; check your network" in refusal()
+
+
+@pytest.mark.parametrize(("variable", "value"), [("ALL_PROXY", "socks5://127.0.0.1:9"), ("SSL_CERT_FILE", "/nowhere")])
+def test_a_cached_corpus_is_used_where_the_environment_keeps_the_hub_from_being_asked(
+    hub, someone, asked_anew, monkeypatch, caplog, variable, value
+):
+    hub.repositories["dataset", SOMEONE] = someone
+    first = client.fetch("dataset", SOMEONE, lambda names: ["config.json"])
+    monkeypatch.setenv(variable, value)
+    huggingface_hub.close_session()
+    assert client.fetch("dataset", SOMEONE, lambda names: ["config.json"]) == first
+    assert f"{variable}={value}" in caplog.text
+    assert "Using its copy in the cache" in caplog.text
+
+
+@pytest.fixture
+def self_signed(hub, someone, asked_anew, monkeypatch):
+    """The hub is asked by TLS, and its certificate is known to nobody."""
+    pem = Path(__file__).with_name("self_signed.pem")  # made with openssl, for 127.0.0.1 and 100 years
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    hub.server.socket = context.wrap_socket(hub.server.socket, server_side=True)
+    monkeypatch.setattr(hub.server, "handle_error", lambda *where: None)  # the client hangs up
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url.replace("http:", "https:"))
+    template = constants.ENDPOINT + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    return pem
+
+
+def test_a_certificate_that_is_not_trusted_is_one_line_that_says_how_to_trust_it(self_signed, monkeypatch):
+    message = refusal()
+    assert f"the certificate of {constants.ENDPOINT} is not trusted (self-signed certificate" in message
+    assert "SSL_CERT_FILE must name a .pem file that has it" in message
+    monkeypatch.setenv("SSL_CERT_DIR", "/nowhere")
+    huggingface_hub.close_session()
+    assert "SSL_CERT_DIR=/nowhere is no folder; unset it" in refusal()
+    monkeypatch.setenv("SSL_CERT_DIR", str(ROOT))
+    huggingface_hub.close_session()
+    assert f"is not trusted by SSL_CERT_DIR={ROOT} (self-signed" in refusal()
+    monkeypatch.setenv("SSL_CERT_FILE", str(self_signed))
+    huggingface_hub.close_session()
+    assert client.list_files("model", SOMEONE, None)[0] == COMMIT
+
+
+@pytest.mark.parametrize("reason", ["certificate has expired", "certificate is not yet valid"])
+def test_a_clock_that_may_be_wrong_is_thought_of(reason):
+    error = errors.HTTPError(f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {reason} (_ssl.c:1000)")
+    assert f"is not trusted ({reason} (_ssl.c:1000)); is the clock of this machine right?" in problem(error)
+
+
+@pytest.mark.parametrize("home", ["file/in/it", "file"])
+def test_a_home_of_the_cache_that_is_a_file_is_one_line(hub, someone, monkeypatch, tmp_path, home):
+    (tmp_path / "file").write_text("notes")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / home))
+    assert f"{tmp_path / home} cannot be written to; set HF_HOME" in refusal()
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / home / "token"))
+    assert f"{tmp_path / home}/token cannot be read (Not a directory); set HF_HOME to another folder" in refusal()
+
+
+def test_without_a_home_folder_nothing_is_kept_in_one_called_tilde(hub, someone, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")  # what expanduser leaves
+    assert "~/.cache/huggingface/hub: there is no HOME to keep files in; set HF_HOME" in refusal()
+    assert not Path("~").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("http://me:se:cr@et@host:80/x", "http://me:***@host:80/x"),
+        ("me:secret@host", "me:***@host"),
+        ("http://me@host:80", "http://me@host:80"),
+        ("http://host:80", "http://host:80"),
+        ("host:80", "host:80"),
+    ],
+)
+def test_passwords_are_hidden(address, expected):
+    assert hide_password(address) == expected
 
 
 # The published sizes.

@@ -29,7 +29,7 @@ def batch_of(lengths=LENGTHS, seed=0):
     return batch
 
 
-def step_of(clf, clip=NO_CLIP, device=CPU, compiled=False, recompute=False, **intervention):
+def step_of(clf, clip=NO_CLIP, device=CPU, compiled="off", recompute=False, **intervention):
     """Plain gradient descent at a rate of 1: what a weight loses is its gradient."""
     forward = make_forward(clf, compiled, recompute, **intervention)
     return Step(clf, forward, torch.optim.SGD(clf.parameters(), lr=1.0), clip, CLASS_WEIGHTS, device)
@@ -208,7 +208,7 @@ def test_compiled_steps_are_the_plain_ones_and_no_shape_needs_another_graph(monk
     compiled, counter, graphs = torch.compile, CompileCounterWithBackend("aot_eager"), set()
     monkeypatch.setattr(torch, "compile", lambda model, **how: compiled(model, backend=counter, **how))
     clf = GPT2Classifier(GPT2Config(1, 3, 15, n_ctx=13, vocab_size=101, dropout=0.0, attn_dropout=0.0), list("abcd"))
-    step = step_of(clf, compiled=True, recompute=recomputed)
+    step = step_of(clf, compiled="on", recompute=recomputed)
     for seed, lengths in enumerate([LENGTHS, (5, 3), (13, 1, 4, 4), (6, 6, 6), (2, 2, 8, 2, 9)]):
         batch = batch_of(lengths, seed)
         expected = gradients(clf, batch)

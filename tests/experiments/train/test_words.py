@@ -68,7 +68,7 @@ def test_loss_and_gradients_are_those_of_transformers(lm, lm_reference):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"recompute": True}, {"tokens": 14}, pytest.param({"compiled": True}, marks=pytest.mark.slow)]
+    "options", [{}, {"recompute": True}, {"tokens": 14}, pytest.param({"compiled": "on"}, marks=pytest.mark.slow)]
 )
 def test_a_step_goes_down_the_weighted_loss_over_the_vocabulary(lm, monkeypatch, options):
     plain = torch.compile
