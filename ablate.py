@@ -71,9 +71,7 @@ class Options:
         if not self.run or len(set(self.run)) < len(self.run):
             raise InputError(f"--run {' '.join(self.run) or '(nothing)'}: expected a run, or several different ones")
         if bool(self.prompt) + bool(self.model) + (len(self.run) > 1) > 1:
-            raise InputError(
-                "--prompt, --model, --run: expected a prompt, or a model, or several runs, not two of these"
-            )
+            raise InputError("--prompt, --model and several runs: expected at most one of these three")
         if not self.prompt and (self.shots or self.correction):
             raise InputError("--shots and --correction: expected a --prompt, such as feeling")
         if not self.units or not self.fill:
@@ -137,9 +135,8 @@ def measure(sweeps: Sweeps, options: Options) -> tuple[Tables, Smallest | None]:
         tables["curves"] = findings.measure_curves(sweeps, importance, fill)
     if "pairs" in options.units:
         heads = options.pairs or find_strongest(tables["significance"], fill, PAIRED)
-        singles = logits["heads", fill, "test"]
         pairs, tables["interactions"] = findings.measure_pairs(
-            sweeps, heads, singles, fill, options.class_, options.least
+            sweeps, heads, logits["heads", fill, "test"], fill, options.class_, options.least
         )
         pairs["verdicts"] = judge_units(pairs["effects"], tables["controls"])
         tables |= {name: pd.concat([tables[name], table]) for name, table in pairs.items()}

@@ -54,8 +54,7 @@ def main(options: Options) -> int:
     seconds = time.perf_counter() - started
     table, held = check(lm, tokenizer, json.loads(FACTS.read_text(encoding="utf-8")) + read_maps(MAPS))
     console.print(table)
-    peak = device.peak_memory()
-    cost = f"loaded in {seconds:.1f} s" + (f", peak memory {peak / 2**30:.1f} GiB" if peak else "")
+    cost = f"loaded in {seconds:.1f} s" + (f", peak memory {n / 2**30:.1f} GiB" if (n := device.peak_memory()) else "")
     console.print(f"{held} of {table.row_count} facts hold on {device.device.type} in fp32; {cost}")
     return 0 if held == table.row_count else 1
 

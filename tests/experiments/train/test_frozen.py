@@ -4,6 +4,7 @@ from dataclasses import replace
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from commands import line_of
@@ -11,6 +12,7 @@ from planted import texts_of
 from two_processes import in_two
 
 import model.gpt2
+from data import Corpus
 from experiments.train.frozen import FROZEN, count_frozen, make_forwards, open_forwards, record_stream
 from experiments.train.start import start_model
 from experiments.train.training import Training
@@ -25,6 +27,7 @@ CPU = Device(torch.device("cpu"), "fp32")
 LABELS = tuple(f"LABEL_{k}" for k in range(4))
 IDS = tuple(((token,),) for token in (7, 89, 3, 5))
 WORDS = WordHead(None, LabelWords(LABELS, (("v",), ("x",), ("y",), ("z",)), IDS))
+CORPUS = Corpus("corpus", LABELS, pd.DataFrame(), {})
 C = 35
 
 
