@@ -204,8 +204,8 @@ def find_foreign_advice(script: str) -> list[tuple[str, str, str]]:
 def test_an_option_that_is_taken_away_is_missed(monkeypatch, script):
     """The search reaches the messages of all that reads a corpus, in other modules and through methods."""
     missed = {"--skip-bad-rows", "--text-column", "--encoding", "--truncate"}
-    has = options_of(script)
-    monkeypatch.setitem(globals(), "options_of", lambda name: has - missed if name == script else has)
+    has = options_of
+    monkeypatch.setitem(globals(), "options_of", lambda name: has(name) - missed if name == script else has(name))
     found = {(option, place.rpartition(".")[0]) for option, place, _ in find_foreign_advice(script)}
     assert found == {
         ("--skip-bad-rows", "data.rows"), ("--text-column", "data.rows"), ("--text-column", "data.delimited"),
