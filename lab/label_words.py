@@ -23,6 +23,7 @@ from model.checkpoint import uninitialised
 from .device import Device
 from .language import Advance, read_next
 
+OTHERS = "train.py and prompt.py take others, as --words label=word"
 Verbalizer = Literal["all words", "first word"]  # the words of a class together, or its first one alone
 
 
@@ -96,9 +97,7 @@ def choose_words(labels: Sequence[str], pairs: Sequence[str], tokenizer: Tokeniz
         for j, other in enumerate(flat):
             if i != j and other[: len(one)] == one:
                 both = f"{names[i]!r} and {names[j]!r}"
-                raise InputError(
-                    f"label words {both}: the second begins with the first; train.py and prompt.py take others, as --words label=word"
-                )
+                raise InputError(f"label words {both}: the second begins with the first; {OTHERS}")
     return label_words
 
 
@@ -158,9 +157,7 @@ def read_with_words(lm: GPT2LM, words: LabelWords) -> GPT2Classifier:
     With one word for each class its head is an ordinary linear one, whose rows are the words' rows of `wte`. The head
     is a copy: it does not learn. Raises InputError for words of several tokens, which no single position can tell."""
     if long := words.find_long():
-        raise InputError(
-            f"label words {', '.join(map(repr, long))}: expected one token each; train.py and prompt.py take others, as --words label=word"
-        )
+        raise InputError(f"label words {', '.join(map(repr, long))}: expected one token each; {OTHERS}")
     with uninitialised():
         clf = GPT2Classifier(lm.config, words.labels)
     clf.trunk = lm.trunk

@@ -167,7 +167,7 @@ def open_study(
     no finished run, or its corpus has changed since."""
     options.check(model)
     if model and options.corpus:
-        folder, record, data = open_foreign(run, device, options, model)
+        folder, record, data = open_foreign(run, device, options, model, any_network)
         model = None
     elif model and not any_network:
         raise InputError(f"--model {model}: expected a --corpus beside it, of texts that it classifies")
@@ -179,8 +179,7 @@ def open_study(
     head, ours = read_word_head(record, tokenizer), record.get("trained", True) and not model
     names = None if ours else options.labels or record["settings"].get("labels")
     labels = head.words.labels if head else match_labels(checkpoint, names, data)
-    if labels is None and not any_network:
-        raise InputError(f"{checkpoint}: expected a classifier, got a language model; train it with `make train`")
+    check_classifier(labels, str(checkpoint), any_network)
     data = replace(data, labels=labels or data.labels)  # in the order of the logits
     template, truncate = head.template if head else None, record["settings"]["truncate"] or options.truncate
     texts = read_texts(data, tokenizer, read_config(checkpoint), truncate, template)
@@ -191,11 +190,13 @@ def open_study(
     return Study(folder, record, clf, tokenizer, data, texts, device, weights, has_classifier, template)
 
 
-def open_foreign(run: str, device: Device, options: StudyOptions, model: str) -> tuple[Path, dict[str, Any], Corpus]:
+def open_foreign(
+    run: str, device: Device, options: StudyOptions, model: str, any_network: bool
+) -> tuple[Path, dict[str, Any], Corpus]:
     """Open a model that others trained as a run without a training; `run` names it, but `latest` is no name."""
     assert options.corpus, "open_study has seen to it"
     data = read_corpus(options.corpus, options.read)
-    match_labels(find(model), options.labels, data)  # before anything is written
+    check_classifier(match_labels(find(model), options.labels, data), model, any_network)  # before anything is written
     described = TrainOptions(
         model=model,
         corpus=options.corpus,
@@ -206,6 +207,12 @@ def open_foreign(run: str, device: Device, options: StudyOptions, model: str) ->
     )
     folder, record = device.run_on_first(lambda: open_as_run(described, data, device))
     return folder, record, data
+
+
+def check_classifier(labels: tuple[str, ...] | None, model: str, any_network: bool) -> None:
+    """Raise InputError for a model without a classifier, unless any network will do."""
+    if labels is None and not any_network:
+        raise InputError(f"{model}: expected a classifier, got a language model; train it with `make train`")
 
 
 def read_study_corpus(folder: Path, record: dict[str, Any], options: StudyOptions) -> Corpus:
