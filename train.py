@@ -26,7 +26,7 @@ from lab.defaults import TrainOptions as Options
 from lab.device import Device
 from lab.progress import announce_training, console
 from lab.state import STATE
-from lab.texts import SKIPPED, Texts, describe_texts, write_skipped
+from lab.texts import Texts, describe_texts, write_skipped
 from lab.word_head import WordHead
 from model import GPT2Config, InputError, Tokenizer
 from model.checkpoint import read_config
@@ -63,7 +63,7 @@ def train(options: Options, corpus: Corpus, head: WordHead | None, device: Devic
     with runs.open_run(record, options.resume, device) as (run, record):
         console.print(f"{run}: {options.model}, {options.init} weights, on {device}")
         announce(model.config, texts, options, device)
-        device.run_on_first(lambda: write_skipped(corpus, run / SKIPPED))
+        device.run_on_first(lambda: write_skipped(corpus, run / runs.SKIPPED))
         with tidy_up(run, corpus, device), open_forwards(model, texts, options, run, device) as forwards:
             training = Training(model, texts, options, device, forwards)
             training.fit(run, tokenizer)

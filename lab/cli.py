@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from io import StringIO, TextIOWrapper
 from itertools import dropwhile, takewhile
 from pathlib import Path
@@ -91,13 +91,15 @@ def is_rule(line: str) -> bool:
 
 def expand_paths(options: Any) -> Any:
     """Return the options with the home folder in place of `~` in paths: shells leave it in quotes, and behind `=`."""
-    changes = {}
+    changes: dict[str, Any] = {}
     for field in fields(options):
-        value = getattr(options, field.name)
-        if field.name in PATHS:
-            option = f"--{field.name}"
-            expanded = [expand_home(option, path) for path in (value if isinstance(value, tuple) else [value])]
-            changes[field.name] = tuple(expanded) if isinstance(value, tuple) else expanded[0]
+        value, option = getattr(options, field.name), f"--{field.name.replace('_', '-')}"
+        if is_dataclass(value):
+            changes[field.name] = expand_paths(value)
+        elif field.name in PATHS and isinstance(value, tuple):
+            changes[field.name] = tuple(expand_home(option, path) for path in value)
+        elif field.name in PATHS and not isinstance(value, bool):
+            changes[field.name] = expand_home(option, value)
     return replace(options, **changes)
 
 

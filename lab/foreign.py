@@ -1,5 +1,6 @@
 """A model that others trained, studied as it is: it becomes a run without a training."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +14,35 @@ from . import manifest, runs
 from .defaults import TrainOptions
 from .device import Device
 from .output import write_json
-from .texts import SKIPPED, write_skipped
+from .texts import write_skipped
 
 
-def open_as_run(options: TrainOptions, corpus: Corpus, device: Device) -> tuple[Path, dict[str, Any]]:
+def describe_run(options: TrainOptions, corpus: Corpus, device: Device) -> tuple[Path, dict[str, Any]]:
     """Return the folder and the manifest of the run that stands for a model and its corpus: of this name or, without
-    one, called like the model.
+    one, called like the model. Nothing is written.
 
-    It is made where it is not there. Raises InputError where something else has its name."""
+    Raises InputError where something else has its name."""
     name = options.run or Path(options.model).resolve().name
     runs.check_name(name)
     folder = runs.RUNS / name
     weights = manifest.describe_weights(options.model, "pretrained")
-    settings = manifest.describe_settings(options) | {"run": name}
-    record = manifest.make_manifest(options, weights, manifest.describe_corpus(corpus), device)
-    record |= {"settings": settings, "status": "finished", "trained": False}
-    if (folder / "run.json").is_file():
-        there = read_json(folder / "run.json")
-        if there.get("trained", True):
-            raise InputError(f"{folder}: expected a free name, got a run of train.py; choose another with --run")
-        runs.check_identity(folder, there, record)
-        return folder, there
-    folder.mkdir(parents=True, exist_ok=True)
-    write_skipped(corpus, folder / SKIPPED)
-    write_json(folder / "run.json", record)
-    return folder, record
+    record = manifest.make_manifest(replace(options, run=name), weights, manifest.describe_corpus(corpus), device)
+    record |= {"status": "finished", "trained": False}
+    if not (folder / "run.json").is_file():
+        return folder, record
+    there = read_json(folder / "run.json")
+    if there.get("trained", True):
+        raise InputError(f"{folder}: expected a free name, got a run of train.py; choose another with --run")
+    runs.check_identity(folder, there, record)
+    return folder, there
+
+
+def write_run(folder: Path, record: dict[str, Any], corpus: Corpus) -> None:
+    """Write the folder of a run that was described, unless it is there."""
+    if not (folder / "run.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_skipped(corpus, folder / runs.SKIPPED)
+        write_json(folder / "run.json", record)
 
 
 def find_checkpoint(folder: Path, record: dict[str, Any]) -> Path:

@@ -24,6 +24,7 @@ from .progress import console
 RUNS = Path("runs")
 LATEST = RUNS / "latest"  # a link to the newest run or, on a file system without links, a file with its name
 LOCK = ".lock"
+SKIPPED = "skipped.csv"  # the rows of its corpus that could not be used
 SOFT_LOCK = ".lock.soft"  # on a file system without locks
 EARLIER = {
     "shuffle_labels": False,
@@ -183,7 +184,7 @@ def identity(run: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 def discard_run(run: Path) -> None:
     """Remove a run of which nothing was kept, but no file that somebody else put into its folder."""
-    for name in ("run.json", "log.jsonl", LOCK, SOFT_LOCK):
+    for name in ("run.json", "log.jsonl", SKIPPED, LOCK, SOFT_LOCK):
         (run / name).unlink(missing_ok=True)
     if not any(run.iterdir()):
         run.rmdir()

@@ -22,7 +22,7 @@ from . import manifest, runs
 from .defaults import TrainOptions
 from .device import Device
 from .fonts import explain_names
-from .foreign import find_checkpoint, open_as_run
+from .foreign import describe_run, find_checkpoint, write_run
 from .progress import console
 from .texts import OVERALL, Texts, describe_skipped, describe_texts, read_texts, write_skipped
 from .word_head import load_network, read_word_head
@@ -136,7 +136,7 @@ class Study:
         revision = f"revision {self.corpus.revision}" if self.corpus.revision else "local files"
         words = ", ".join(self.record["prompt"]["words"].values()) if self.template else ""
         asked = f"the network reads each text in the prompt {self.fill(TEXT)!r} and answers in label words: {words}"
-        skipped = [f"{describe_skipped(self.corpus)}; they were skipped"] if len(self.corpus.skipped) else []
+        skipped = [f"{describe_skipped(self.corpus)}; they are skipped"] if len(self.corpus.skipped) else []
         origin = f"from {self.record['model']['name']} ({self.record['settings']['init']} weights)"
         if not self.record.get("trained", True):
             origin = f"which is {self.record['model']['name']} as it is, trained elsewhere"
@@ -161,42 +161,61 @@ def open_study(
 ) -> Study:
     """Open the run of this name, with the corpus it was trained on or another one of the same classes.
 
-    With `model` and a corpus, open that classifier as it is, see `open_as_run`. any_network: `model` alone puts another
-    checkpoint in the place of the run's, and it may lack a classifier: it gets a fresh score layer of random weights
-    or, where the run answers in label words, is asked for these in the run's prompts. Raises InputError where there is
-    no finished run, or its corpus has changed since."""
+    With `model` and a corpus, open that classifier as it is: it becomes a run without a training. any_network: `model`
+    alone puts another checkpoint in the place of the run's, and it may lack a classifier: it gets a fresh score layer
+    of random weights or, where the run answers in label words, is asked for these in the run's prompts. Raises
+    InputError where there is no finished run, or its corpus has changed since."""
     options.check(model)
-    if model and options.corpus:
-        folder, record, data = open_foreign(run, device, options, model, any_network)
-        model = None
-    elif model and not any_network:
+    is_foreign = bool(model and options.corpus)
+    if model and not options.corpus and not any_network:
         raise InputError(f"--model {model}: expected a --corpus beside it, of texts that it classifies")
+    if model and options.corpus:
+        folder, record, data = describe_foreign(run, device, options, model)
     else:
         folder, record = read_run(run)
         data = read_study_corpus(folder, record, options)
     checkpoint = find(model) if model else find_checkpoint(folder, record)
+    names = options.labels or (() if model else record["settings"].get("labels", ()))
+    can_rename = not record.get("trained", True) or model is not None
+    study = load_study(folder, record, data, checkpoint, names if can_rename else None, options.truncate, device)
+    if not study.has_classifier and not any_network:
+        raise InputError(f"{checkpoint}: expected a classifier, got a language model; train it with `make train`")
+    device.run_on_first(lambda: write_opened(study, new_run=is_foreign, new_corpus=bool(options.corpus)))
+    return study
+
+
+def load_study(
+    folder: Path,
+    record: dict[str, Any],
+    corpus: Corpus,
+    checkpoint: Path,
+    names: Sequence[str] | None,
+    truncate: bool,
+    device: Device,
+) -> Study:
+    """Load the network and tokenise the texts; nothing is written. names: as for `match_labels`."""
+    settings = record["settings"] | {"truncate": record["settings"]["truncate"] or truncate}
     tokenizer = Tokenizer.load(checkpoint)
-    head, ours = read_word_head(record, tokenizer), record.get("trained", True) and not model
-    names = None if ours else options.labels or record["settings"].get("labels")
-    labels = head.words.labels if head else match_labels(checkpoint, names, data)
-    check_classifier(labels, str(checkpoint), any_network)
-    data = replace(data, labels=labels or data.labels)  # in the order of the logits
-    template, truncate = head.template if head else None, record["settings"]["truncate"] or options.truncate
-    texts = read_texts(data, tokenizer, read_config(checkpoint), truncate, template)
-    describe_texts(data, texts)
-    clf = load_network(checkpoint, head, data.labels, names or ()).to(device.device).eval().requires_grad_(False)
-    clf.labels = rename_overall(data.labels)
-    weights, has_classifier = hash_weights(checkpoint), labels is not None
-    return Study(folder, record, clf, tokenizer, data, texts, device, weights, has_classifier, template)
+    head = read_word_head(record, tokenizer)
+    labels = head.words.labels if head else match_labels(checkpoint, names, corpus)
+    corpus = replace(corpus, labels=labels or corpus.labels)  # in the order of the logits
+    template = head.template if head else None
+    texts = read_texts(corpus, tokenizer, read_config(checkpoint), settings["truncate"], template)
+    describe_texts(corpus, texts)
+    clf = load_network(checkpoint, head, corpus.labels, names or ()).to(device.device).eval().requires_grad_(False)
+    clf.labels = rename_overall(corpus.labels)
+    record, weights = record | {"settings": settings}, hash_weights(checkpoint)
+    return Study(folder, record, clf, tokenizer, corpus, texts, device, weights, labels is not None, template)
 
 
-def open_foreign(
-    run: str, device: Device, options: StudyOptions, model: str, any_network: bool
+def describe_foreign(
+    run: str, device: Device, options: StudyOptions, model: str
 ) -> tuple[Path, dict[str, Any], Corpus]:
-    """Open a model that others trained as a run without a training; `run` names it, but `latest` is no name."""
+    """Return the folder, the manifest and the corpus of the run that a model of others becomes. Nothing is written.
+
+    run: its name; `latest` is none, and then it is called like the model."""
     assert options.corpus, "open_study has seen to it"
     data = read_corpus(options.corpus, options.read)
-    check_classifier(match_labels(find(model), options.labels, data), model, any_network)  # before anything is written
     described = TrainOptions(
         model=model,
         corpus=options.corpus,
@@ -205,14 +224,15 @@ def open_foreign(
         truncate=options.truncate,
         read=options.read,
     )
-    folder, record = device.run_on_first(lambda: open_as_run(described, data, device))
-    return folder, record, data
+    return *describe_run(described, data, device), data
 
 
-def check_classifier(labels: tuple[str, ...] | None, model: str, any_network: bool) -> None:
-    """Raise InputError for a model without a classifier, unless any network will do."""
-    if labels is None and not any_network:
-        raise InputError(f"{model}: expected a classifier, got a language model; train it with `make train`")
+def write_opened(study: Study, new_run: bool, new_corpus: bool) -> None:
+    """Write the manifest of a model of others, where it is new, and the rows that were skipped of another corpus."""
+    if new_run:
+        write_run(study.run, study.record, study.corpus)
+    elif new_corpus:
+        write_skipped(study.corpus, study.run / f"skipped_{Path(study.corpus.name).stem}.csv")
 
 
 def read_study_corpus(folder: Path, record: dict[str, Any], options: StudyOptions) -> Corpus:
@@ -220,9 +240,7 @@ def read_study_corpus(folder: Path, record: dict[str, Any], options: StudyOption
     settings = record["settings"]
     split_seed = settings.get("split_seed", settings["seed"])  # one seed did both in earlier runs
     if options.corpus:
-        data = read_corpus(options.corpus, options.read, split_seed)
-        write_skipped(data, folder / f"skipped_{Path(data.name).stem}.csv")
-        return data
+        return read_corpus(options.corpus, options.read, split_seed)
     reading = manifest.restore_reading(settings)
     data = read_corpus(settings["corpus"], reading, split_seed)
     if sorted(data.files.values()) != sorted(record["corpus"]["sha256"].values()):
@@ -233,7 +251,7 @@ def read_study_corpus(folder: Path, record: dict[str, Any], options: StudyOption
 def match_labels(checkpoint: Path, names: Sequence[str] | None, corpus: Corpus) -> tuple[str, ...] | None:
     """Return the classes of a checkpoint in its order, as the corpus calls them; None without a classifier.
 
-    names: what they are called in the place of its own names, where there are such; None: those of a run of ours.
+    names: what they are called in the place of its own names; none: its own. None: the classes of a run of ours.
     Raises InputError where the corpus has other classes."""
     stored = read_labels(checkpoint)
     if stored is None:

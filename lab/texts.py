@@ -19,7 +19,6 @@ from .output import write_csv
 from .progress import console
 
 OVERALL = "all"  # the class that stands for all texts
-SKIPPED = "skipped.csv"  # in the folder of a run: the rows of its corpus that could not be used
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +72,7 @@ def describe_texts(corpus: Corpus, texts: dict[str, Texts]) -> dict[str, Any]:
             line = f"{split} has no text of {missing}: recall, ROC AUC and the like are undefined there"
             console.print(line, markup=False)  # a label may look like it
     if len(corpus.skipped):
-        console.print(f"{describe_skipped(corpus)}; {SKIPPED} in the run's folder lists them", soft_wrap=True)
+        console.print(f"{describe_skipped(corpus)}; they are skipped", soft_wrap=True)
     if truncated := sum(texts[split].truncated for split in SPLITS):
         console.print(f"{truncated} texts are longer than the model's context: only their end is read")
     return description | {"truncated": truncated}
@@ -88,6 +87,7 @@ def write_skipped(corpus: Corpus, path: Path) -> None:
     """Write the rows that were skipped, if any, to a table: file, line, kind, reason, content."""
     if len(corpus.skipped):
         write_csv(path, corpus.skipped)
+        console.print(f"{path} lists the rows that were skipped")
 
 
 def check_pair(tokenizer: Tokenizer, config: GPT2Config) -> None:
