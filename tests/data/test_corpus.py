@@ -284,7 +284,7 @@ REFUSED = [
     (".txt", b"a;x\nb; y\n", ":2: the label ' y' has white space around it", "remove"),
     (".txt", b"a;x\nb\0b;y\n", ":2: the text holds a NUL", "correct"),
     (".txt", b"a;x\n\xe9t\xe9;y\n", ":2: expected UTF-8", "--encoding latin-1"),
-    (".txt", b"\xef\xbb\xbfa;x\nb;y\n\xff", ":3: expected UTF-8", "--encoding latin-1"),
+    (".txt", b"\xef\xbb\xbfa;x\nb;y\n\xff", ":3: expected UTF-8, got other bytes", "correct"),
     (".txt", b"", ": expected labelled texts, the file is empty", "give another"),
     (".txt", b"\xef\xbb\xbf", ": expected labelled texts, the file is empty", "give another"),
     (".csv", b"text,label\n", ": expected labelled texts, there are no rows", "give another"),
