@@ -21,6 +21,9 @@ log = logging.getLogger("headgate")
 
 SEPARATORS = {",": "commas", ";": "semicolons", "|": "bars", "\t": "tabs"}
 LOOKED_AT = 1000  # records that show which separator a file without a header has
+DECIDED_BY = 1_000_000  # records that show whether a file has a header, and whether it quotes
+MOST_LINES = 10_000  # of one record
+NAME_WORDS = 5  # a name of a column has no more
 MOST_ROWS = 0.9  # a column is quoted throughout where at least this share of its fields is: some may be broken
 CARRIAGE_RETURN = "a carriage return stands within the row, outside of quotation marks"
 BY_NUMBER = "pass --no-header, with the numbers of its columns as --text-column and --label-column"
@@ -66,7 +69,7 @@ def read_delimited(text: str, path: Path, options: ReadOptions) -> Iterator[Row 
 def check_record(record: Record, dialect: Dialect) -> Row | BadRow:
     """Return the row that a record holds, or why it holds none."""
     number, lines, fields, problem = record
-    content = lines[0] if problem else dialect.separator.join(fields)
+    content = lines[0].strip() if problem else dialect.separator.join(fields)
     if bad := check_encoding(number, content):
         return bad
     if problem:
@@ -94,18 +97,22 @@ def find_dialect(text: str, path: Path, options: ReadOptions) -> Dialect:
     """Find out how a file writes its table, and log what its name does not say. Raises InputError."""
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     firsts = {each: read_first(text, each) for each in sorted(SEPARATORS, key=lambda each: each != usual)}
-    if re.fullmatch('"?sep=.?"?', line := next(cut_lines(text)).strip()):
-        raise InputError(f"{path}:1: expected the names of columns, got {line!r}, which is for Excel; remove this line")
+    line = next(cut_lines(text))
+    if re.fullmatch('"?sep=.?"?', line.strip()):
+        got = f"{line.strip()!r}, which is for Excel"
+        raise InputError(f"{path}:1: expected the names of columns, got {got}; remove this line")
     named = [each for each, fields in firsts.items() if all(fields.count(name) == 1 for name in options.columns)]
     by_name = bool(named) and options.header
     if by_name:
         separator, has_header = named[0], True
         places = [firsts[separator].index(name) for name in options.columns]
     else:
-        places = find_numbers(firsts, text, path, options)
+        places = find_numbers(firsts, path, options)
         separator = find_separator(firsts, text, path, max(places))
-        has_header = options.header and not looks_like_row(text, separator, places[1:])
-    dialect = Dialect(separator, find_quoting(text, separator), has_header, firsts[separator], *places)
+        has_header = options.header and not is_row(text, separator, *places)
+    is_quoted = find_quoting(text, separator)
+    first = firsts[separator] if has_header or is_quoted else split(line, separator)
+    dialect = Dialect(separator, is_quoted, has_header, first, *places)
     if notes := describe_dialect(dialect, usual, by_name):
         log.warning("%s: %s", path, "; ".join(notes))
     return dialect
@@ -124,10 +131,10 @@ def describe_dialect(dialect: Dialect, usual: str, by_name: bool) -> list[str]:
     return notes
 
 
-def find_numbers(firsts: dict[str, list[str]], text: str, path: Path, options: ReadOptions) -> list[int]:
+def find_numbers(firsts: dict[str, list[str]], path: Path, options: ReadOptions) -> list[int]:
     """Return the places of texts and labels that the options give as numbers, counted from 1.
 
-    Raises InputError where they give names, which no first record has; it says so where that looks like a row."""
+    Raises InputError where they give names, which no first record has."""
     if all(re.fullmatch("[1-9][0-9]{0,4}", column) for column in options.columns):
         return [int(column) - 1 for column in options.columns]
     if not options.header:
@@ -137,8 +144,7 @@ def find_numbers(firsts: dict[str, list[str]], text: str, path: Path, options: R
         raise InputError(f"{path}: without a header, expected numbers of columns, counted from 1, got {given}")
     separator = max(firsts, key=lambda each: len(firsts[each]))
     problem = describe_columns(options.columns, firsts[separator])
-    is_row = looks_like_row(text, separator, range(len(firsts[separator])))
-    raise InputError(f"{path}:1: {problem}" + (f"; if this is a row, and no header, {BY_NUMBER}" if is_row else ""))
+    raise InputError(f"{path}:1: {problem}; if this is a row, and no header, {BY_NUMBER}")
 
 
 def find_separator(firsts: dict[str, list[str]], text: str, path: Path, place: int) -> str:
@@ -157,18 +163,17 @@ def find_separator(firsts: dict[str, list[str]], text: str, path: Path, place: i
     return separator
 
 
-def looks_like_row(text: str, separator: str, places: Iterable[int]) -> bool:
-    """Return whether the first record has a field at one of these places that another record has there too, as rows
-    have, and headers have not."""
-    records = read_quoted(text, separator)
-    first = next(records).fields
-    if [name for name in first if name] == [str(number) for number in range(len(list(filter(None, first))))]:
-        return False  # the names that pandas gives to columns without one
-    looked_at = [place for place in places if place < len(first) and first[place]]
-    return any(
-        len(fields) == len(first) and fields != first and any(fields[place] == first[place] for place in looked_at)
-        for _, _, fields, _ in records
-    )
+def is_row(text: str, separator: str, place: int, label: int) -> bool:
+    """Return whether the first record, with its text and its label at these places, is a row, and no header: its text
+    is long, its label has no letters, or another row has it too. Numbers are names where pandas gave them."""
+    records = islice(read_quoted(text, separator), 1, DECIDED_BY)
+    first = read_first(text, separator)
+    names = [name for name in first if name]
+    if not first[label] or names == [str(number) for number in range(len(names))]:
+        return False
+    if len(first[place].split()) > NAME_WORDS or not re.search(r"[^\W\d_]", first[label]):
+        return True
+    return any(len(r.fields) == len(first) and r.fields[label] == first[label] and r.fields != first for r in records)
 
 
 def find_quoting(text: str, separator: str) -> bool | None:
@@ -183,7 +188,7 @@ def find_quoting(text: str, separator: str) -> bool | None:
         return None
     rows = needed = needless = broken = 0
     by_place = Counter[int]()
-    for _, lines, fields, problem in islice(read_quoted(text, separator), 1, None):
+    for _, lines, fields, problem in islice(read_quoted(text, separator), 1, DECIDED_BY):
         rows += 1
         plain = [split(line, separator) for line in lines]
         marked = [place for place, field in enumerate(plain[0]) if field.startswith('"')]
@@ -218,9 +223,9 @@ def find_swallowed(text: str, dialect: Dialect) -> Callable[[Record], bool]:
 
 
 def read_first(text: str, separator: str) -> list[str]:
-    """Return the fields of the first record; a line that is quoted wrongly is one field."""
+    """Return the fields of the first record; where its quotes are broken, they are part of its fields."""
     first = next(read_quoted(text, separator))
-    return [first.lines[0].strip()] if first.problem else first.fields
+    return split(first.lines[0], separator) if first.problem else first.fields
 
 
 def read_plain(text: str, separator: str) -> Iterator[Record]:
@@ -252,7 +257,7 @@ def read_quoted(text: str, separator: str, is_swallowed: Callable[[Record], bool
                 number, start = number + len(lines), start + sum(map(len, lines))
                 lines.clear()
         except csv.Error as error:
-            problem = CARRIAGE_RETURN if "new-line" in str(error) else str(error)
+            problem = explain(error)
         if problem:
             yield Record(number, tuple(lines), [], problem)
             # A mark that is left open in a line between these would run to the same place, so each is read alone: in
@@ -268,13 +273,22 @@ def read_alone(number: int, line: str, separator: str) -> Record:
     try:
         (fields,) = csv.reader([line], delimiter=separator, strict=True)
     except csv.Error as error:
-        return Record(number, (line,), [], str(error))
+        return Record(number, (line,), [], explain(error))
     return Record(number, (line,), fields)
 
 
+def explain(error: csv.Error) -> str:
+    """Say in a clause what a reader of quotes found wrong."""
+    if "new-line" in str(error):
+        return CARRIAGE_RETURN
+    return "a quotation mark is never closed" if "end of data" in str(error) else str(error)
+
+
 def keep(lines: Iterable[str], kept: list[str]) -> Iterator[str]:
-    """Yield the lines, and append each to `kept`."""
+    """Yield the lines, and append each to `kept`. Raises csv.Error for the line after too many."""
     for line in lines:
+        if len(kept) == MOST_LINES:
+            raise csv.Error(f"a quotation mark stays open for over {MOST_LINES:,} lines")
         kept.append(line)
         yield line
 

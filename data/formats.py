@@ -46,9 +46,9 @@ def read_table(path: Path, options: ReadOptions = USUAL, names: Names | None = N
     if not options.header and reader is not read_csv:
         raise InputError(f"{path}: --no-header is for .csv and .tsv; leave it out")
     if options.columns != USUAL.columns and reader is read_txt:
-        raise InputError(
-            f"{path}: --text-column and --label-column are for tables, and .txt has text;label; leave them out"
-        )
+        raise InputError(f"{path}: --text-column and --label-column are for tables, not for .txt; leave them out")
+    if options.encoding and reader is read_parquet:
+        raise InputError(f"{path}: --encoding is for text files, and .parquet holds UTF-8; leave it out")
     data = read_bytes(path)
     rows = reader(data, path, options)
     given = read_label_names(options.label_names) if options.label_names else {}
@@ -141,7 +141,7 @@ def parse_line(number: int, line: str, options: ReadOptions) -> Row | BadRow:
 def check_object(number: int, row: Any, content: str, options: ReadOptions) -> Row | BadRow:
     """Return the row that a value of JSON is, or why it is none."""
     if not isinstance(row, dict):
-        reason = f"expected a JSON object, got {content[:40]!r}; put one object on each line"
+        reason = f"expected a JSON object, got {content[:40]!r}; write one object for each row"
         return BadRow(number, "rows that are no JSON object", reason, content)
     if problem := describe_columns(options.columns, list(row)):
         return BadRow(number, "rows without the columns", problem, content)
@@ -150,8 +150,6 @@ def check_object(number: int, row: Any, content: str, options: ReadOptions) -> R
 
 def read_parquet(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
     """Read a .parquet file."""
-    if options.encoding:
-        raise InputError(f"{path}: --encoding is for text files, and .parquet holds UTF-8; leave it out")
     with refused(path):
         # Without threads, because pyarrow's may outlive the program and abort its end.
         file = pq.ParquetFile(io.BytesIO(data), pre_buffer=False)

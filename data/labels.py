@@ -72,7 +72,7 @@ def name_label(row: Row, number: int | None, names: Names, given: bool) -> Row |
         reason = f"class number {number} has no name; there are {', '.join(names.values())}"
         return BadRow(row.line, "classes without a name", reason, str(row.text))
     if given and isinstance(row.label, str) and row.label.strip() and row.label not in names.values():
-        reason = f"the label {row.label!r} should be the number of a class, or its name"
+        reason = f"the label {row.label[:40]!r} should be the number of a class, or its name"
         return BadRow(row.line, "labels that are no numbers", reason, str(row.text))
     return row  # where it is no label at all, `check_row` says so
 

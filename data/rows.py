@@ -107,9 +107,9 @@ def find_problem(name: str, value: Any) -> tuple[str, str] | None:
 def find_label_problem(label: str) -> tuple[str, str] | None:
     """Return the kind and the reason for which a label cannot name a class; None if it can."""
     if label != label.strip():
-        return "labels with white space around them", f"the label {label!r} has white space around it; remove that"
+        return "labels with white space around them", f"the label {label[:40]!r} has white space around it; remove that"
     if not are_names([label]):
-        return "labels with control characters", f"the label {label!r} has control characters in it; remove them"
+        return "labels with control characters", f"the label {label[:40]!r} has control characters in it; remove them"
     return None
 
 

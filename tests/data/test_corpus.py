@@ -299,7 +299,7 @@ REFUSED = [
     (".csv", b"text,label\na,x\n,y\n", ":3: the text is empty", "correct"),
     (".csv", b"text,label\n\"a\n\",x\n\xe9,y\n", ":4: expected UTF-8", "--encoding latin-1"),
     (".jsonl", ROW + b"{\n", ":2: expected one JSON object per line", "correct"),
-    (".jsonl", ROW + b"[1]\n", ":2: expected a JSON object, got '[1]'", "one object on each line"),
+    (".jsonl", ROW + b"[1]\n", ":2: expected a JSON object, got '[1]'", "one object for each row"),
     (".jsonl", ROW + b"[" * 100_000, ":2: expected one JSON object per line", "correct"),
     (".jsonl", ROW + b"\n" + ROW, ":2: expected a labelled text, got a blank line", "remove"),
     (".jsonl", ROW + b'{"text": "a"}', ":2: expected one column 'label', there are 'text'", "--label-column"),
