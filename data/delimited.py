@@ -5,7 +5,7 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -45,8 +45,8 @@ class Dialect(NamedTuple):
 
     separator: str
     is_quoted: bool | None  # do quotation marks enclose fields? None: no field begins with one
-    has_header: bool
-    first: list[str]  # fields of the first record
+    header: list[str] | None
+    width: int  # fields of a record
     text: int  # places in a record
     label: int
 
@@ -62,7 +62,7 @@ def read_delimited(text: str, path: Path, options: ReadOptions) -> Iterator[Row 
         records = read_quoted(text, dialect.separator, find_swallowed(text, dialect))
     else:
         records = read_plain(text, dialect.separator)
-    for record in islice(records, 1 if dialect.has_header else 0, None):
+    for record in islice(records, 1 if dialect.header else 0, None):
         yield check_record(record, dialect)
 
 
@@ -74,23 +74,21 @@ def check_record(record: Record, dialect: Dialect) -> Row | BadRow:
         return bad
     if problem:
         return BadRow(number, "rows with broken quotes", f"not a valid row: {problem}; check the quotes", content)
-    if len(fields) != len(dialect.first):
+    if len(fields) != dialect.width:
         if len(fields) < 2 and not content.strip():
             return BadRow(number, BLANK, "expected a labelled text, got a blank line")
-        where = "the header" if dialect.has_header else "the first row"
-        expected = f"expected {len(dialect.first)} fields as in {where}, got {len(fields)}"
+        expected = f"expected {dialect.width} fields as in {'the header' if dialect.header else 'most rows'}"
         advice = f"quote a field that holds {dialect.separator!r}"
-        return BadRow(number, "rows with another number of fields", f"{expected}; {advice}", content)
+        return BadRow(number, "rows with another number of fields", f"{expected}, got {len(fields)}; {advice}", content)
     row = Row(number, fields[dialect.text], fields[dialect.label])
-    if dialect.has_header and repeats_header(row, dialect):
+    if dialect.header and repeats_header(row, dialect.header, dialect):
         return BadRow(number, "repeated headers", "the header comes again; remove this line", content)
     return row
 
 
-def repeats_header(row: Row, dialect: Dialect) -> bool:
+def repeats_header(row: Row, header: list[str], dialect: Dialect) -> bool:
     """Return whether a row is the header again, as where files were joined; a byte order mark may stand before it."""
-    names = dialect.first[dialect.text], dialect.first[dialect.label]
-    return row.label == names[1] and row.text.removeprefix("\ufeff") == names[0]
+    return row.label == header[dialect.label] and row.text.removeprefix("\ufeff") == header[dialect.text]
 
 
 def find_dialect(text: str, path: Path, options: ReadOptions) -> Dialect:
@@ -104,15 +102,14 @@ def find_dialect(text: str, path: Path, options: ReadOptions) -> Dialect:
     named = [each for each, fields in firsts.items() if all(fields.count(name) == 1 for name in options.columns)]
     by_name = bool(named) and options.header
     if by_name:
-        separator, has_header = named[0], True
+        separator, width = named[0], len(firsts[named[0]])
         places = [firsts[separator].index(name) for name in options.columns]
     else:
         places = find_numbers(firsts, path, options)
-        separator = find_separator(firsts, text, path, max(places))
-        has_header = options.header and not is_row(text, separator, *places)
-    is_quoted = find_quoting(text, separator)
-    first = firsts[separator] if has_header or is_quoted else split(line, separator)
-    dialect = Dialect(separator, is_quoted, has_header, first, *places)
+        separator, width = find_separator(list(firsts), text, path, max(places))
+    has_header = by_name or (options.header and not is_row(text, separator, width, *places))
+    header = firsts[separator] if has_header else None
+    dialect = Dialect(separator, find_quoting(text, separator), header, width, *places)
     if notes := describe_dialect(dialect, usual, by_name):
         log.warning("%s: %s", path, "; ".join(notes))
     return dialect
@@ -123,7 +120,7 @@ def describe_dialect(dialect: Dialect, usual: str, by_name: bool) -> list[str]:
     notes = []
     if not by_name:
         notes.append(f"column {dialect.text + 1} is the text, column {dialect.label + 1} the label")
-        notes.append(f"the first line is {'a header' if dialect.has_header else 'a row'}")
+        notes.append(f"the first line is {'a header' if dialect.header else 'a row'}")
     if dialect.separator != usual:
         notes.append(f"fields are separated by {SEPARATORS[dialect.separator]}")
     if dialect.separator != "," and dialect.is_quoted is not None:
@@ -147,28 +144,30 @@ def find_numbers(firsts: dict[str, list[str]], path: Path, options: ReadOptions)
     raise InputError(f"{path}:1: {problem}; if this is a row, and no header, {BY_NUMBER}")
 
 
-def find_separator(firsts: dict[str, list[str]], text: str, path: Path, place: int) -> str:
-    """Return the separator that cuts most of the first records into as many fields as the very first one.
+def find_separator(separators: Sequence[str], text: str, path: Path, place: int) -> tuple[str, int]:
+    """Return the separator that cuts most of the first records into equally many fields, and into how many.
 
     Raises InputError where none gives a field at this place."""
-    alike = {}
-    for separator, first in firsts.items():
+    found = []  # for each separator, in how many records it gives how many fields
+    for separator in separators:
         records = islice(read_quoted(text, separator), LOOKED_AT)
-        alike[separator] = sum(len(record.fields) == len(first) > place for record in records)
-    separator = max(alike, key=lambda each: alike[each])
-    if not alike[separator]:
-        got = max(map(len, firsts.values()))
-        expected = f"expected {place + 1} columns, got {got}"
-        raise InputError(f"{path}:1: {expected}; give other numbers as --text-column and --label-column")
-    return separator
+        widths = Counter(len(record.fields or split(record.lines[0], separator)) for record in records)
+        found += [(count, separator, width) for width, count in widths.most_common() if width > place]
+    if not found:
+        advice = "give other numbers as --text-column and --label-column"
+        raise InputError(f"{path}:1: expected at least {place + 1} columns, got fewer; {advice}")
+    _, separator, width = max(found, key=lambda each: each[0])
+    return separator, width
 
 
-def is_row(text: str, separator: str, place: int, label: int) -> bool:
+def is_row(text: str, separator: str, width: int, place: int, label: int) -> bool:
     """Return whether the first record, with its text and its label at these places, is a row, and no header: its text
     is long, its label has no letters, or another row has it too. Numbers are names where pandas gave them."""
     records = islice(read_quoted(text, separator), 1, DECIDED_BY)
     first = read_first(text, separator)
     names = [name for name in first if name]
+    if len(first) != width:
+        return True  # a broken one
     if not first[label] or names == [str(number) for number in range(len(names))]:
         return False
     if len(first[place].split()) > NAME_WORDS or not re.search(r"[^\W\d_]", first[label]):
@@ -218,7 +217,7 @@ def find_swallowed(text: str, dialect: Dialect) -> Callable[[Record], bool]:
         found = sum(len(fields) == width and fields[label].strip('"') in labels() for fields in rows)
         return 2 * found >= len(rows)
 
-    width, label = len(dialect.first), dialect.label
+    width, label = dialect.width, dialect.label
     return is_swallowed
 
 

@@ -182,7 +182,16 @@ def test_without_a_header_the_first_two_columns_are_text_and_label(tmp_path):
     assert "expected numbers of columns, counted from 1, got 'tweet' and 'label'" in refusal(
         tmp_path, "a,x\n", header=False, text_column="tweet"
     )
-    assert "expected 9 columns, got 2" in refusal(tmp_path, "a,x\n", text_column="1", label_column="9")
+    assert "expected at least 9 columns, got fewer" in refusal(tmp_path, "a,x\n", text_column="1", label_column="9")
+
+
+@pytest.mark.parametrize("first", ["one, two,x\n", '"open,x\n', "one\n", '"a" b,x\n'])
+def test_a_broken_first_row_breaks_no_other(tmp_path, first):
+    rows, bad = read(tmp_path, first + '"a, b",x\nc,y\nd,x\n', header=False)
+    assert [row[1:] for row in rows] == [("a, b", "x"), ("c", "y"), ("d", "x")]
+    assert [line for line, _ in bad] == [1]
+    rows, bad = read(tmp_path, first + '"a, b",x\nc,y\nd,x\n', text_column="1", label_column="2")
+    assert (len(rows), len(bad)) == (3, 1)
 
 
 def test_sentiment140_is_read_with_its_numbers_and_its_encoding(tmp_path):
