@@ -4,7 +4,6 @@ Both texts run through the network. Then one place of one run is replaced by the
 of the logits is read: for every place, both ways round, exactly and by estimate. Tables, pictures and report.md land in
 runs/NAME/patch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -146,9 +145,7 @@ def write(folder: Path, results: Tables, subject: Subject, options: Options) -> 
         strong = results["edges"][results["edges"]["strong"]]
         if len(strong):
             output.write_text(new / "paths.dot", figures.write_dot(strong))
-        labels = subject.study.clf.labels if subject.study else ()
-        names = dict(zip(labels, name_classes(labels), strict=True))
-        draw(new, rename_classes(results, labels), subject, strong, names)
+        draw(new, results, subject, strong)
         page = report(
             subject.about,
             results,
@@ -161,8 +158,10 @@ def write(folder: Path, results: Tables, subject: Subject, options: Options) -> 
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(results)}.csv and the pictures")
 
 
-def draw(folder: Path, results: Tables, subject: Subject, edges: pd.DataFrame, names: Mapping[str, str]) -> None:
-    """Draw what there is to draw; names: those of classes in pictures."""
+def draw(folder: Path, results: Tables, subject: Subject, edges: pd.DataFrame) -> None:
+    """Draw what there is to draw."""
+    labels = subject.study.clf.labels if subject.study else ()
+    names, results = dict(zip(labels, name_classes(labels), strict=True)), rename_classes(results, labels)
     averages, title = results["averages"], subject.title
     by_position = averages["kind"].isin(STREAM_KINDS)
     for pair in subject.choose_examples() if by_position.any() else []:

@@ -147,7 +147,7 @@ def read_ablation(study: Study, other_network: bool) -> pd.DataFrame | str:
         return f"the ablation is of other {', '.join(differing)}; {advice} once more"
     effects = read_effects(folder / "effects.csv")
     if "head" not in set(effects["kind"]):
-        return "the ablation closed no heads; run it with --units heads, and then this once more"
+        return "the ablation closed no heads; run ablate.py --units heads, and then this once more"
     return effects
 
 

@@ -37,7 +37,10 @@ def is_whole(files: Sequence[PurePath]) -> bool:
 def set_val_aside(rows: pd.DataFrame, folder: Path, seed: int) -> pd.DataFrame:
     """Move a tenth of the texts of each class from train to val, with all their copies, and log a warning."""
     train, test = (rows[rows["split"] == split] for split in ("train", "test"))
-    log.warning("%s has no val split: a tenth of its train split is set aside for it, by --split-seed", folder)
+    log.warning(
+        "%s has no val split: a tenth of its train split is set aside for it; train.py --split-seed draws another",
+        folder,
+    )
     texts = _distinct_texts(train, folder)
     _, val = train_test_split(texts, test_size=0.1, stratify=texts["label"], random_state=seed)
     split = train["text"].isin(val["text"]).map({True: "val", False: "train"})

@@ -25,7 +25,8 @@ def compile_function(function: Callable[..., T], choice: Compile, **options: Any
     def call(*arguments: Any, **named: Any) -> T:
         nonlocal run
         try:
-            run = run or torch.compile(function, **options)  # which refuses where Python is too new for it
+            if run is None:  # what is compiled may have no truth value
+                run = torch.compile(function, **options)  # which refuses where Python is too new for it
             return run(*arguments, **named)
         except Exception as error:
             if run is function or isinstance(error, torch.OutOfMemoryError | InputError):

@@ -96,7 +96,9 @@ def choose_words(labels: Sequence[str], pairs: Sequence[str], tokenizer: Tokeniz
         for j, other in enumerate(flat):
             if i != j and other[: len(one)] == one:
                 both = f"{names[i]!r} and {names[j]!r}"
-                raise InputError(f"label words {both}: the second begins with the first; give others with --words")
+                raise InputError(
+                    f"label words {both}: the second begins with the first; train.py and prompt.py take others, as --words label=word"
+                )
     return label_words
 
 
@@ -157,7 +159,7 @@ def read_with_words(lm: GPT2LM, words: LabelWords) -> GPT2Classifier:
     is a copy: it does not learn. Raises InputError for words of several tokens, which no single position can tell."""
     if long := words.find_long():
         raise InputError(
-            f"label words {', '.join(map(repr, long))}: expected one token each; give others with --words label=word"
+            f"label words {', '.join(map(repr, long))}: expected one token each; train.py and prompt.py take others, as --words label=word"
         )
     with uninitialised():
         clf = GPT2Classifier(lm.config, words.labels)

@@ -49,6 +49,8 @@ class Tokenizer:
         self.encoding = tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
         ids_of_ranks = np.array([ids[token] for token in ranked])
         self.ids_of_ranks = None if np.array_equal(ids_of_ranks, np.arange(len(ranked))) else ids_of_ranks
+        differs = self.vocabulary.added or self.vocabulary.add_prefix_space or self.ids_of_ranks is not None
+        self.is_plain = not differs  # as the published ones, of which a text's ranks are its ids
 
     @classmethod
     def load(cls, folder_or_name: str | Path) -> "Tokenizer":
@@ -62,8 +64,8 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, with nothing before or behind it."""
-        if not self.finder.tokens:
-            return self.to_ids(self.encoding.encode_ordinary(self.put_space(text)))
+        if self.is_plain:
+            return self.encoding.encode_ordinary(text)
         ids = []
         for part in self.finder.split(text):
             if part.token:

@@ -3,18 +3,8 @@
 import os
 
 # What the environment may hold must not decide what a test sees. Some of it is read when a library is imported.
-STEERING = (
-    "HF_",
-    "MPLBACKEND",
-    "PYTHONWARNINGS",
-    "FORCE_COLOR",
-    "NO_COLOR",
-    "CLICOLOR",
-    "TTY_",
-    "RANK",
-    "WORLD_SIZE",
-    "SSL_CERT_",
-)
+STEERING = "HF_", "MPLBACKEND", "PYTHONWARNINGS", "FORCE_COLOR", "NO_COLOR", "CLICOLOR", "TTY_", "RANK", "WORLD_SIZE"
+STEERING += ("SSL_CERT_",)
 for variable in [name for name in os.environ if name.startswith(STEERING) or name.lower().endswith("_proxy")]:
     del os.environ[variable]
 os.environ |= {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}  # no test asks the network; of a terminal, rich takes its width

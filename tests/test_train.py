@@ -595,7 +595,7 @@ def test_damaged_and_misfitting_checkpoints_are_one_line_too(here, unmeasured, m
     raw = json.loads((start / "config.json").read_text())
     (start / "config.json").write_text(json.dumps(raw | {"n_positions": 23}))
     assert run_train(monkeypatch, *options) == 2
-    assert "trunk.wpe.weight expected (23, 10) got (17, 10)" in one_line(capsys)
+    assert "wpe.weight expected (23, 10) got (17, 10)" in one_line(capsys)
 
 
 @pytest.fixture

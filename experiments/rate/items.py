@@ -93,7 +93,7 @@ def make_items(folder: Path, run: str, method: str, against: str, seed: int) -> 
         raise InputError(f"--against {against}: expected another method than --method")
     if len(texts) < 3 * FEWEST:
         raise InputError(
-            f"{folder}: expected at least {3 * FEWEST} explained texts, got {len(texts)}; see --texts there"
+            f"{folder}: expected at least {3 * FEWEST} explained texts, got {len(texts)}; see explain.py --texts"
         )
     rng = np.random.default_rng((seed, *b"items to rate"))
     for text in texts:

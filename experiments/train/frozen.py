@@ -145,7 +145,7 @@ def make_room(path: Path, size: int) -> None:
     path.unlink(missing_ok=True)
     if size > (free := shutil.disk_usage(path.parent).free):
         missing = f"expected {size / 2**30:.1f} GiB of free space, for what frozen blocks give, got {free / 2**30:.1f}"
-        way_out = "make room, or run them in each epoch by --dropout 0.1, which is another training"
+        way_out = "make room, or run them in each epoch by train.py --dropout 0.1, which is another training"
         raise InputError(f"{path.parent}: {missing}; {way_out}")
 
 

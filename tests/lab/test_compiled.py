@@ -48,6 +48,20 @@ def plus(a, b=0):
     return a + b
 
 
+@pytest.mark.parametrize("choice", ["auto", "on"])
+def test_a_module_is_compiled_once_and_called_often(monkeypatch, capsys, choice):
+    compile_, compiled = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda *what, **how: compiled.append(how) or compile_(*what, **how))
+    module = torch.nn.Linear(3, 2)
+    function = compile_function(module, choice, backend="eager")
+    for n in (5, 7, 11):
+        x = torch.randn(n, 3)
+        assert torch.equal(function(x), module(x))
+    assert compiled == [{"backend": "eager"}]
+    assert capsys.readouterr().out == ""
+    torch._dynamo.reset()
+
+
 def test_where_the_compiler_fails_auto_goes_on_without_it_and_says_so_once(broken, capsys):
     said, options = broken
     function = compile_function(plus, "auto", dynamic=True)

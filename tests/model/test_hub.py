@@ -746,7 +746,9 @@ def test_a_home_of_the_cache_that_is_a_file_is_one_line(hub, someone, monkeypatc
 
 def test_without_a_home_folder_nothing_is_kept_in_one_called_tilde(hub, someone, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")  # what expanduser leaves
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")  # what os.path.expanduser leaves
+    monkeypatch.setattr(Path, "home", lambda: 1 / 0)
+    monkeypatch.setattr(Path, "expanduser", lambda path: 1 / 0)  # raises too
     assert "~/.cache/huggingface/hub: there is no HOME to keep files in; set HF_HOME" in refusal()
     assert not Path("~").exists()
 
