@@ -205,6 +205,7 @@ def find_quoting(text: str, separator: str) -> bool | None:
 def find_swallowed(text: str, dialect: Dialect) -> Callable[[Record], bool]:
     """Return a function that tells whether an open quotation mark made several rows of a file one record: whether at
     least half of the lines that would be rows of their own have a label that rows on one line have."""
+    width, label = dialect.width, dialect.label
 
     @cache
     def labels() -> set[str]:
@@ -217,7 +218,6 @@ def find_swallowed(text: str, dialect: Dialect) -> Callable[[Record], bool]:
         found = sum(len(fields) == width and fields[label].strip('"') in labels() for fields in rows)
         return 2 * found >= len(rows)
 
-    width, label = dialect.width, dialect.label
     return is_swallowed
 
 
