@@ -15,7 +15,7 @@ from torch import Tensor
 from model import InputError, Tokenizer
 from model.config import END_OF_TEXT
 
-from .formats import guess_encoding
+from .decoding import guess_encoding
 
 BETWEEN_BOOKS = re.compile(rf"^{re.escape(END_OF_TEXT)}(?:\n|\Z)", re.MULTILINE)
 HELD_OUT = 20  # one book in 20, or the last 20th of a single one

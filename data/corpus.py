@@ -34,7 +34,8 @@ class Corpus:
 
     `labels` are the classes in the order of their numbers. `examples` has one row per text and the columns split
     (train, val, test), index (from 0 within the split), text, label, file (all else str) and line (from 1; in a
-    .parquet file the row). `files` maps each file read to its SHA-256. `revision` is the commit of one from the hub.
+    .parquet file and in an array of JSON the row). `files` maps each file read to its SHA-256. `revision` is the commit
+    of one from the hub.
     `skipped` has the rows that could not be used: file, line, kind, reason, content.
     """
 
@@ -220,6 +221,11 @@ def _find_split_files(folder: Path) -> dict[str, list[Path]]:
     if not all(is_whole(part) or (split == "val" and not part) for split, part in by_split.items()):
         got = "; ".join(f"{split}: {', '.join(f.name for f in part) or 'none'}" for split, part in by_split.items())
         names = ", ".join(file.name for file in files[:10]) or "nothing"
+        if any(file.name == "train_text.txt" for file in files):
+            join = "paste -d';' train_text.txt train_labels.txt > train.txt"
+            raise InputError(
+                f"{folder}: expected text;label in each line, got them apart; join each split, e.g. {join}"
+            )
         raise InputError(
             f"{folder}: expected one file each for train, val (or validation, valid, dev) and test, ending in "
             f"{', '.join(READERS)}, or {' and '.join(POLARITY)}; got {got} (there: {names}); rename or remove files"

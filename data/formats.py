@@ -1,13 +1,11 @@
 """Labelled texts from one file: a reader for each format."""
 
-import codecs
 import hashlib
 import io
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -17,12 +15,11 @@ from model import InputError
 from model.files import parse_json
 from model.readout import are_names
 
+from .decoding import decode, describe_encoding, read_bytes, split_lines
 from .delimited import read_delimited
 from .labels import Names, name_labels, read_label_names, take_single_labels
 from .reading import USUAL, ReadOptions
-from .rows import BLANK, OTHER_ENCODING, BadRow, Row, check_encoding, check_rows, describe_columns
-
-WESTERN = 0.2  # largest share of bytes beyond ASCII in texts of Western languages
+from .rows import CONTENT, OTHER_ENCODING, BadRow, Row, check_rows, describe_columns
 
 
 class Table(NamedTuple):
@@ -40,14 +37,18 @@ def read_table(path: Path, options: ReadOptions = USUAL, names: Names | None = N
     """Read every row of a .txt, .csv, .tsv, .jsonl, .json or .parquet file.
 
     Texts and labels stay unchanged, white space included; whole numbers as labels become their digits. A label with
-    white space around it is a bad row, because it would silently be a class of its own. `line` is where the row starts,
-    in a .parquet file the number of the row. `names` are those of the numbered labels of a .parquet file that has none.
-    Raises InputError."""
+    white space around it is a bad row, because it would silently be a class of its own. `line` is where the row starts;
+    in a .parquet file and in an array of JSON, which row it is. `names` are those of the numbered labels of a .parquet
+    file that has none. Raises InputError."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: cannot read files ending in {path.suffix!r}; use one of {', '.join(READERS)}")
     if not options.header and reader is not read_csv:
         raise InputError(f"{path}: --no-header is for .csv and .tsv; leave it out")
+    if options.columns != USUAL.columns and reader is read_txt:
+        raise InputError(f"{path}: --text-column and --label-column are for tables, not for .txt; leave them out")
+    if options.encoding and reader is read_parquet:
+        raise InputError(f"{path}: --encoding is for text files, and .parquet holds UTF-8; leave it out")
     data = read_bytes(path)
     rows = reader(data, path, options)
     given = read_label_names(options.label_names) if options.label_names else {}
@@ -57,7 +58,7 @@ def read_table(path: Path, options: ReadOptions = USUAL, names: Names | None = N
     if options.single_label:
         rows = take_single_labels(rows)
     if names:
-        rows = name_labels(rows, names, bool(given))
+        rows = name_labels(rows, names, path, bool(given))
     labels = tuple(names[number] for number in sorted(names))
     return make_table(rows, data, path, labels, options.encoding)
 
@@ -71,10 +72,7 @@ def make_table(
         raise InputError(f"{path}: expected labelled texts, there are no rows; give another file")
     elsewhere = bad_rows["kind"] == OTHER_ENCODING
     if elsewhere.any():
-        expected = (
-            f"expected {encoding or 'UTF-8'}, got another encoding; read it with --encoding {guess_encoding(data)}"
-        )
-        bad_rows.loc[elsewhere, "reason"] = expected
+        bad_rows.loc[elsewhere, "reason"] = describe_encoding(data, encoding)
     return Table(usable, bad_rows, str(path), hashlib.sha256(data).hexdigest(), labels)
 
 
@@ -83,67 +81,9 @@ def read_polarity(path: Path, label: str) -> Table:
     data = read_bytes(path)
     rows = (
         row if isinstance(row, BadRow) else Row(row[0], row[1].strip(), label)
-        for row in split_lines(decode(data, path, "latin-1"))
+        for row in split_lines(data.decode("latin-1"))
     )
     return make_table(rows, data, path, ("neg", "pos"), "latin-1")
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return the content of a file; InputError if it is empty or cannot be read."""
-    if not path.is_file():  # reading a pipe or a device may never end
-        raise InputError(f"{path}: expected a file, got something else; save its content in a file")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}; check its name and permissions") from error
-    if not data.removeprefix(codecs.BOM_UTF8):
-        raise InputError(f"{path}: expected labelled texts, the file is empty; give another")
-    return data
-
-
-def decode(data: bytes, path: Path, encoding: str | None) -> str:
-    """Decode a file's content, by default as UTF-8. Raises InputError where it is UTF-16.
-
-    Bytes of another encoding become halves of surrogate pairs, by which `check_encoding` finds their rows."""
-    if encoding is None and (unicode := name_utf16(data)):
-        raise InputError(f"{path}:1: expected UTF-8, got another encoding; read it with --encoding {unicode}")
-    try:
-        return data.decode(encoding or "utf-8", errors="surrogateescape").removeprefix("\ufeff")
-    except (UnicodeError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read with --encoding {encoding}: {error}; give another") from None
-
-
-def name_utf16(data: bytes) -> str | None:
-    """Return the name of the UTF-16 in which a file is written; None where it is not."""
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    even, odd = data[:1000:2], data[1:1000:2]  # in ASCII, one of the two is NUL throughout
-    for name, zeros, others in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
-        if zeros.count(0) > 0.9 * len(zeros) > 0 == others.count(0):
-            return name
-    return None
-
-
-def guess_encoding(data: bytes) -> str:
-    """Return the likely encoding of a file that is not UTF-8, or several that one has to choose from."""
-    data = data.removeprefix(codecs.BOM_UTF8)
-    if sum(data.count(byte) for byte in range(0x80, 0x100)) > WESTERN * len(data):
-        return "cp1251 (Russian), gb18030 (Chinese), shift_jis, euc_kr or another"
-    # Where latin-1 has control characters, Windows-1252 has quotation marks and dashes.
-    return "cp1252" if any(byte in data for byte in range(0x80, 0xA0)) else "latin-1"
-
-
-def split_lines(text: str) -> Iterator[tuple[int, str] | BadRow]:
-    """Yield (line number, line), and a bad row for a line that is blank or of another encoding."""
-    # str.splitlines would also cut at U+2028, U+0085 and other characters that occur within texts
-    lines = re.split(r"\r?\n", text)
-    if not lines[-1]:
-        lines.pop()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            yield BadRow(number, BLANK, "expected a labelled text, got a blank line")
-        else:
-            yield check_encoding(number, line) or (number, line)
 
 
 def read_txt(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
@@ -154,11 +94,13 @@ def read_txt(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | Ba
             continue
         number, line = found
         text, semicolon, label = line.rpartition(";")
-        if semicolon:
-            yield Row(number, text, label)
-        else:
+        if not semicolon:
             reason = f"expected text;label, got {line[:40]!r}; add the semicolon and the label"
             yield BadRow(number, "lines without a semicolon", reason, line)
+        elif "\r" in line:
+            yield BadRow(number, "lines with carriage returns", "a carriage return stands within the line", line)
+        else:
+            yield Row(number, text, label)
 
 
 def read_csv(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
@@ -166,10 +108,24 @@ def read_csv(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | Ba
     yield from read_delimited(decode(data, path, options.encoding), path, options)
 
 
-def read_jsonl(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
-    """Read a file with one JSON object on each line."""
-    for found in split_lines(decode(data, path, options.encoding)):
+def read_json(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
+    """Read a file with one JSON object on each line; a .json file may be one array of objects instead."""
+    text = decode(data, path, options.encoding)
+    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
+        yield from read_array(text, path, options)
+        return
+    for found in split_lines(text):
         yield found if isinstance(found, BadRow) else parse_line(*found, options)
+
+
+def read_array(text: str, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
+    """Read an array of JSON objects, as pandas writes with orient="records". Raises InputError where it is none."""
+    try:
+        rows = parse_json(text)
+    except ValueError as error:
+        raise InputError(f"{path}: expected an array of JSON objects: {error}; correct it") from None
+    for number, row in enumerate(rows, 1):
+        yield check_object(number, row, repr(row)[:CONTENT], options)
 
 
 def parse_line(number: int, line: str, options: ReadOptions) -> Row | BadRow:
@@ -179,18 +135,21 @@ def parse_line(number: int, line: str, options: ReadOptions) -> Row | BadRow:
     except ValueError as error:
         reason = f"expected one JSON object per line: {error}; correct this line"
         return BadRow(number, "lines that are not JSON", reason, line)
+    return check_object(number, row, line, options)
+
+
+def check_object(number: int, row: Any, content: str, options: ReadOptions) -> Row | BadRow:
+    """Return the row that a value of JSON is, or why it is none."""
     if not isinstance(row, dict):
-        reason = f"expected a JSON object, got {line[:40]!r}; put one object on each line"
-        return BadRow(number, "lines that are no JSON object", reason, line)
+        reason = f"expected a JSON object, got {content[:40]!r}; write one object for each row"
+        return BadRow(number, "rows that are no JSON object", reason, content)
     if problem := describe_columns(options.columns, list(row)):
-        return BadRow(number, "rows without the columns", problem, line)
+        return BadRow(number, "rows without the columns", problem, content)
     return Row(number, row[options.text_column], row[options.label_column])
 
 
 def read_parquet(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
     """Read a .parquet file."""
-    if options.encoding:
-        raise InputError(f"{path}: --encoding is for text files, and .parquet holds UTF-8; leave it out")
     with refused(path):
         # Without threads, because pyarrow's may outlive the program and abort its end.
         file = pq.ParquetFile(io.BytesIO(data), pre_buffer=False)
@@ -234,7 +193,7 @@ READERS: dict[str, Callable[[bytes, Path, ReadOptions], Iterator[Row | BadRow]]]
     ".txt": read_txt,
     ".csv": read_csv,
     ".tsv": read_csv,
-    ".jsonl": read_jsonl,
-    ".json": read_jsonl,
+    ".jsonl": read_json,
+    ".json": read_json,
     ".parquet": read_parquet,
 }

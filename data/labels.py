@@ -8,52 +8,73 @@ from typing import Any
 from model import InputError
 from model.readout import are_names
 
-from .rows import BadRow, Row
+from .decoding import decode, read_bytes, split_lines
+from .rows import NOT_SINGLE, BadRow, Row
 
 Names = dict[int, str]  # of classes, by number
-NUMBERED = re.compile(r"(\d+)[\t ,;:]\s*(\S.*)")  # a line of a file of names: 0 anger
+NUMBERED = re.compile(r"(\d{1,9})\s*[\t,;:=]\s*(\S.*)")  # a line of a file of names: a number, a tab, a name
 
 
 def read_label_names(given: tuple[str, ...]) -> Names:
-    """Return the names that --label-names gives: itself, or in a file with a name, or a number and a name, per line.
+    """Return the names that --label-names gives: itself, or a file with a name, or a number and a name, on each line.
 
     Raises InputError where they are not different names."""
-    names: Iterable[str] = given
     source = f"--label-names {' '.join(given)}"
-    if len(given) == 1:
-        try:
-            names = Path(given[0]).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, ValueError) as error:
-            raise InputError(f"{source}: expected the names of the classes, or a file of them: {error}") from None
-    lines = [line.strip() for line in names if line.strip()]
-    matches = [NUMBERED.fullmatch(line) for line in lines] if len(given) == 1 else []
-    if matches and all(matches):
+    lines = list(given) if len(given) > 1 else read_names_file(Path(given[0]), source)
+    matches = [NUMBERED.fullmatch(line) for line in lines]
+    if len(given) == 1 and all(matches):
         numbered = [(int(match[1]), match[2]) for match in matches if match]
     else:
         numbered = list(enumerate(lines))
     by_number = dict(numbered)
     if len(by_number) < max(2, len(numbered)) or not are_names([*by_number.values()]):
-        raise InputError(f"{source}: expected at least two different names, got {', '.join(lines) or 'none'}")
+        got = ", ".join(map(repr, lines[:20])) or "none"
+        raise InputError(f"{source}: expected at least two different names, got {got}")
     return by_number
 
 
-def name_labels(rows: Iterable[Row | BadRow], names: Names, given: bool) -> Iterator[Row | BadRow]:
+def read_names_file(path: Path, source: str) -> list[str]:
+    """Return the lines of a file of names that are not blank, without the white space around them."""
+    try:
+        text = decode(read_bytes(path), path, None)
+    except (InputError, ValueError) as error:  # ValueError: a NUL in the path
+        raise InputError(f"{source}: expected the names of the classes, or a file of them: {error}") from None
+    return [found[1].strip() for found in split_lines(text) if not isinstance(found, BadRow)]
+
+
+def name_labels(rows: Iterable[Row | BadRow], names: Names, path: Path, given: bool) -> Iterator[Row | BadRow]:
     """Replace the numbers of classes by their names. given: did the user give the names? Then digits are numbers too,
-    and a label that is neither a number nor a name is a bad row."""
+    and a text that is neither a number nor a name is a bad row. Raises InputError, see `check_numbers`."""
+    numbers = set[int | None]()
     for row in rows:
         number = find_number(row.label, given) if isinstance(row, Row) else None
-        if isinstance(row, BadRow) or row.label is None or row.label == "":  # an empty label is reported as such
-            yield row
-        elif number in names:
-            yield row._replace(label=names[number])
-        elif number is not None:
-            reason = f"class number {number} has no name; there are {', '.join(names.values())}"
-            yield BadRow(row.line, "classes without a name", reason, str(row.text))
-        elif given and row.label not in names.values():
-            reason = f"the label {row.label!r} should be the number of a class, or its name"
-            yield BadRow(row.line, "labels that are no numbers", reason, str(row.text))
-        else:
-            yield row
+        numbers.add(number)
+        yield name_label(row, number, names, given) if isinstance(row, Row) else row
+    if given:
+        check_numbers(numbers, names, path)
+
+
+def check_numbers(numbers: set[int | None], names: Names, path: Path) -> None:
+    """Raise InputError where the class numbers of a file are those of the names, moved by one."""
+    low, high = min(names), max(names)
+    above, below = high + 1 in numbers and low not in numbers, low > 0 and low - 1 in numbers and high not in numbers
+    if above or below:
+        first = low + 1 if above else low - 1
+        expected = f"expected the class numbers {low} to {high}, got some from {first} to {first + high - low}"
+        raise InputError(f"{path}: {expected}; give --label-names a file of lines such as {first}:{names[low]}")
+
+
+def name_label(row: Row, number: int | None, names: Names, given: bool) -> Row | BadRow:
+    """Return the row with the name of its class, or why there is none. number: what its label is, if it is one."""
+    if number in names:
+        return row._replace(label=names[number])
+    if number is not None:
+        reason = f"class number {number} has no name; there are {', '.join(names.values())}"
+        return BadRow(row.line, "classes without a name", reason, str(row.text))
+    if given and isinstance(row.label, str) and row.label.strip() and row.label not in names.values():
+        reason = f"the label {row.label[:40]!r} should be the number of a class, or its name"
+        return BadRow(row.line, "labels that are no numbers", reason, str(row.text))
+    return row  # where it is no label at all, `check_row` says so
 
 
 def find_number(label: Any, in_text: bool) -> int | None:
@@ -66,7 +87,7 @@ def find_number(label: Any, in_text: bool) -> int | None:
 
 
 def take_single_labels(rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
-    """Replace lists of labels by their only label; a row with several, or with none, is a bad row."""
+    """Replace lists of labels by their only label; a row with several, or with none, is set aside."""
     for row in rows:
         labels = list_labels(row.label) if isinstance(row, Row) else []
         if isinstance(row, BadRow):
@@ -74,9 +95,8 @@ def take_single_labels(rows: Iterable[Row | BadRow]) -> Iterator[Row | BadRow]:
         elif len(labels) == 1:
             yield row._replace(label=labels[0])
         else:
-            kind = "rows with several labels" if labels else "rows without a label"
             reason = f"expected one label, got {len(labels)}" + (f": {labels!r}"[:100] if labels else "")
-            yield BadRow(row.line, kind, reason, str(row.text))
+            yield BadRow(row.line, NOT_SINGLE[bool(labels)], reason, str(row.text))
 
 
 def list_labels(label: Any) -> list[Any]:
@@ -88,6 +108,8 @@ def list_labels(label: Any) -> list[Any]:
         parts = label.split(",")
     elif quoted := re.findall(r"'([^']*)'|\"([^\"]*)\"", bracketed[1]):
         parts = ["".join(pair) for pair in quoted]
+    elif re.fullmatch(r"[-\d.\s]+", bracketed[1]):
+        parts = bracketed[1].split()
     else:
-        parts = re.split(r"[,\s]+", bracketed[1])
+        parts = bracketed[1].split(",")
     return [part.strip() for part in parts if part.strip()]

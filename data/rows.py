@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,10 @@ SHOWN = 3  # bad rows that a message shows
 MOST = 1_000_000  # bad rows of a file
 CONTENT = 200  # characters of a bad row that are kept
 NAME_COLUMNS = "name yours with --text-column and --label-column"
+NOT_SINGLE = "rows without a label", "rows with several labels"  # which --single-label leaves out: no mistakes
 BLANK = "blank lines"
 OTHER_ENCODING = "rows in another encoding"
+HALVES = re.compile("[\ud800-\udfff]")  # of characters beyond 16 bits
 ESCAPED_BYTES = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are not of the encoding
 
 
@@ -47,7 +50,9 @@ def check_rows(rows: Iterable[Row | BadRow], path: Path) -> tuple[pd.DataFrame, 
         else:
             bad.append(checked._replace(content=escape(checked.content[:CONTENT])))
         if len(bad) > MOST:
-            raise InputError(f"{path}:{bad[0].line}: {bad[0].reason}; and so are over {MOST:,} more; correct the file")
+            raise InputError(
+                f"{path}: over {MOST:,} rows cannot be used, the first is line {bad[0].line}: {bad[0].reason}"
+            )
     usable = pd.DataFrame(good, columns=[*Row._fields]).assign(file=str(path))
     unusable = pd.DataFrame(bad, columns=[*BadRow._fields])
     unusable.insert(0, "file", str(path))
@@ -58,21 +63,16 @@ def check_row(row: Row) -> Row | BadRow:
     """Return the row with its label as a string, or what is wrong with it."""
     line, text, label = row
     label = str(label) if type(label) is int else label
-    for name, value in (("text", text), ("label", label)):
-        if problem := find_problem(name, value):
-            return BadRow(line, *problem, f"{str(text)[:CONTENT]!r}, {str(label)[:CONTENT]!r}")
-    if label != label.strip():
-        reason = f"the label {label!r} has white space around it; remove that"
-        return BadRow(line, "labels with white space around them", reason, text)
-    if not are_names([label]):
-        reason = f"the label {label!r} has control characters in it; remove them"
-        return BadRow(line, "labels with control characters", reason, text)
-    return Row(line, text, label)
+    problem = find_problem("text", text) or find_problem("label", label) or find_label_problem(label)
+    if problem:
+        return BadRow(line, *problem, f"{str(text)[:CONTENT]!r}, {str(label)[:CONTENT]!r}")
+    return row if label is row.label else Row(line, text, label)
 
 
 def check_encoding(line: int, content: str) -> BadRow | None:
     """Return the bad row where this content holds bytes that are not of the file's encoding."""
-    return BadRow(line, OTHER_ENCODING, "", content) if ESCAPED_BYTES.search(content) else None
+    foreign = not content.isascii() and ESCAPED_BYTES.search(content)
+    return BadRow(line, OTHER_ENCODING, "", content) if foreign else None
 
 
 def describe_columns(wanted: tuple[str, str], columns: list[str]) -> str | None:
@@ -93,13 +93,23 @@ def find_problem(name: str, value: Any) -> tuple[str, str] | None:
         several = "; of several labels, --single-label takes the rows with one" if isinstance(value, list) else ""
         reason = f"the {name} should be {expected}, it is of type {type(value).__name__}{several}"
         return f"{name}s of another type", reason
-    if not value.strip():
+    if not value or value.isspace():
         return f"empty {name}s", f"the {name} is empty"
     if "\0" in value:
         return f"{name}s with NUL characters", f"the {name} holds a NUL character"
-    if re.search("[\ud800-\udfff]", value):
+    if not value.isascii() and HALVES.search(value):
         reason = f"the {name} is not valid Unicode: it holds one half of a surrogate pair"
         return f"{name}s that are not valid Unicode", reason
+    return None
+
+
+@lru_cache(maxsize=10_000)  # labels come again and again
+def find_label_problem(label: str) -> tuple[str, str] | None:
+    """Return the kind and the reason for which a label cannot name a class; None if it can."""
+    if label != label.strip():
+        return "labels with white space around them", f"the label {label[:40]!r} has white space around it; remove that"
+    if not are_names([label]):
+        return "labels with control characters", f"the label {label[:40]!r} has control characters in it; remove them"
     return None
 
 
@@ -109,7 +119,10 @@ def escape(text: str) -> str:
 
 
 def refuse_bad_rows(bad: pd.DataFrame, total: int) -> None:
-    """Raise InputError where there are bad rows among `total`: it counts them by kind and shows the first."""
+    """Raise InputError where there are bad rows among `total`: it counts them by kind and shows the first.
+
+    Rows without a single label are no mistakes, see `take_single_labels`."""
+    bad = bad[~bad["kind"].isin(NOT_SINGLE)]
     if bad.empty:
         return
     shown = bad.head(SHOWN).groupby("reason", sort=False)

@@ -209,7 +209,8 @@ def test_an_option_that_is_taken_away_is_missed(monkeypatch, script):
     found = {(option, place.rpartition(".")[0]) for option, place, _ in find_foreign_advice(script)}
     assert found == {
         ("--skip-bad-rows", "data.rows"), ("--text-column", "data.rows"), ("--text-column", "data.delimited"),
-        ("--encoding", "data.formats"), ("--encoding", "data.reading"), ("--truncate", "data.batches"),
+        ("--text-column", "data.formats"), ("--encoding", "data.formats"), ("--encoding", "data.decoding"),
+        ("--encoding", "data.reading"), ("--truncate", "data.batches"),
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@ import csv
 import hashlib
 import io
 import json
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -186,6 +187,69 @@ def test_missing_and_doubled_splits_are_named(tmp_path):
     assert "val: dev.csv, val.txt" in line_of(read_corpus, tmp_path)
 
 
+def test_shards_may_carry_a_hash(tmp_path):
+    names = ["train-00000-of-00002-3f1c9a0b7d2e4f56", "train-00001-of-00002-9e8d7c6b5a493827"]
+    for name in (*names, "test-00000-of-00001-0a1b2c3d4e5f6071"):
+        rows = {"text": [f"{name} {i}" for i in range(40)], "label": ["x", "y"] * 20}
+        parquet(tmp_path / f"{name}.parquet", rows)
+    assert len(read_corpus(tmp_path).examples) == 120
+    (tmp_path / f"{names[0]}.parquet").rename(tmp_path / "train-00001-of-00002-ffffffffffffffff.parquet")
+    assert "expected one file each" in line_of(read_corpus, tmp_path)
+
+
+@pytest.mark.parametrize("names", [("training", "validation", "test"), ("train", "dev", "test")])
+def test_splits_have_the_names_that_people_give_them(tmp_path, names):
+    for name in names:
+        (tmp_path / f"{name}.csv").write_text("text;label\na b;x\nc d;y\n")
+    assert sorted(corpus_split.split("/")[-1] for corpus_split in read_corpus(tmp_path).files) == sorted(
+        f"{name}.csv" for name in names
+    )
+
+
+def test_texts_and_labels_in_two_files_are_refused_with_what_joins_them(tmp_path):
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}_text.txt").write_text("a; b\nc\n")
+        (tmp_path / f"{split}_labels.txt").write_text("0\n1\n")
+    (tmp_path / "mapping.txt").write_text("0\tanger\n1\tjoy\n")
+    advised = line_of(read_corpus, tmp_path).partition("e.g. ")[2]
+    assert advised == "paste -d';' train_text.txt train_labels.txt > train.txt"
+    for split in ("train", "val", "test"):
+        subprocess.run(advised.replace("train", split), shell=True, cwd=tmp_path, check=True)
+    corpus = read_corpus(tmp_path, ReadOptions(label_names=(str(tmp_path / "mapping.txt"),)))
+    assert corpus.split("val")[["text", "label"]].values.tolist() == [["a; b", "anger"], ["c", "joy"]]
+
+
+def test_an_array_of_json_is_a_table_as_pandas_writes_it(tmp_path):
+    rows = pd.DataFrame({"text": ["a\n", "é"], "id": [1, 2], "label": ["x", "y"]})
+    for indent in (None, 2):
+        rows.to_json(tmp_path / "a.json", orient="records", indent=indent)
+        read = read_table(tmp_path / "a.json").rows
+        assert read[["line", "text", "label"]].values.tolist() == [[1, "a\n", "x"], [2, "é", "y"]]
+    (tmp_path / "a.json").write_text('[{"text": "a", "label": "x"}, 3, {"text": "b"}, {"text": "", "label": "x"}]')
+    assert read_table(tmp_path / "a.json").bad_rows["line"].tolist() == [2, 3, 4]
+    (tmp_path / "a.json").write_text('[{"text": "a", "label": "x"},\n{"text"]')
+    assert "expected an array of JSON objects: Expecting ':' delimiter: line 2" in line_of(
+        read_corpus, tmp_path / "a.json"
+    )
+    for orient in ("columns", "split", "index", "table"):
+        rows.to_json(tmp_path / "a.json", orient=orient)
+        assert line_of(read_corpus, tmp_path / "a.json").startswith(f"{tmp_path / 'a.json'}:1: ")
+
+
+@pytest.mark.parametrize(
+    ("ending", "options", "said"),
+    [
+        (".txt", {"header": False}, "--no-header is for .csv and .tsv"),
+        (".jsonl", {"header": False}, "--no-header is for .csv and .tsv"),
+        (".txt", {"text_column": "said"}, "--text-column and --label-column are for tables"),
+        (".parquet", {"encoding": "cp1252"}, "--encoding is for text files"),
+    ],
+)
+def test_options_that_a_format_does_not_have_are_refused(tmp_path, ending, options, said):
+    (tmp_path / f"a{ending}").write_text(GOOD)
+    assert said in line_of(read_corpus, tmp_path / f"a{ending}", ReadOptions(**options))
+
+
 # The raw Rotten Tomatoes pair
 
 
@@ -284,7 +348,7 @@ REFUSED = [
     (".txt", b"a;x\nb; y\n", ":2: the label ' y' has white space around it", "remove"),
     (".txt", b"a;x\nb\0b;y\n", ":2: the text holds a NUL", "correct"),
     (".txt", b"a;x\n\xe9t\xe9;y\n", ":2: expected UTF-8", "--encoding latin-1"),
-    (".txt", b"\xef\xbb\xbfa;x\nb;y\n\xff", ":3: expected UTF-8", "--encoding latin-1"),
+    (".txt", b"\xef\xbb\xbfa;x\nb;y\n\xff", ":3: expected UTF-8, got other bytes", "correct"),
     (".txt", b"", ": expected labelled texts, the file is empty", "give another"),
     (".txt", b"\xef\xbb\xbf", ": expected labelled texts, the file is empty", "give another"),
     (".csv", b"text,label\n", ": expected labelled texts, there are no rows", "give another"),
@@ -299,7 +363,7 @@ REFUSED = [
     (".csv", b"text,label\na,x\n,y\n", ":3: the text is empty", "correct"),
     (".csv", b"text,label\n\"a\n\",x\n\xe9,y\n", ":4: expected UTF-8", "--encoding latin-1"),
     (".jsonl", ROW + b"{\n", ":2: expected one JSON object per line", "correct"),
-    (".jsonl", ROW + b"[1]\n", ":2: expected a JSON object, got '[1]'", "one object on each line"),
+    (".jsonl", ROW + b"[1]\n", ":2: expected a JSON object, got '[1]'", "one object for each row"),
     (".jsonl", ROW + b"[" * 100_000, ":2: expected one JSON object per line", "correct"),
     (".jsonl", ROW + b"\n" + ROW, ":2: expected a labelled text, got a blank line", "remove"),
     (".jsonl", ROW + b'{"text": "a"}', ":2: expected one column 'label', there are 'text'", "--label-column"),

@@ -5,6 +5,7 @@ import json
 import lzma
 import os
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutations import mutated, mutations
 
-from data import read_corpus
+from data import ReadOptions, read_corpus
 from data.books import read_books
 from data.formats import READERS, read_table
 from model import InputError, Tokenizer
@@ -90,6 +91,109 @@ def test_a_mutated_split_of_a_folder_is_read_right_or_refused_in_one_line(ending
             checked(read_corpus(folder))
         except InputError:
             assert folder in line_of(read_corpus, folder)
+
+
+# Every way to read a table
+
+
+def rows_of(template, labels=("pos", "neg"), start="", encoding="utf-8"):
+    """The file of these texts, each as the template has it."""
+    texts = [(text if encoding == "utf-8" else f"{text[:9]} “été”", labels[label == "neg"]) for text, label in ROWS]
+    lines = [template.format(text=text, label=label, i=i) for i, (text, label) in enumerate(texts)]
+    return (start + "\n".join(lines) + "\n").encode(encoding)
+
+
+PLAIN = {  # where marks enclose no field, each line is a row, whatever damage there is: ending, content, options
+    "tabs": (".tsv", rows_of("{text}\t{label}", start="text\tlabel\n"), {}),
+    "marks": (".tsv", rows_of('"{text}\t{label}', start="text\tlabel\n"), {}),
+    "bars": (".csv", rows_of("{i}|{text}|{label}", start="id|text|label\n"), {}),
+    "no header": (".tsv", rows_of("{text}\t{label}\t{i}"), {"header": False}),
+    "numbers": (".tsv", rows_of("{label}\t{text}"), {"header": False, "text_column": "2", "label_column": "1"}),
+    "cp1252": (".tsv", rows_of("{text}\t{label}", encoding="cp1252"), {"header": False, "encoding": "cp1252"}),
+    "names": (".tsv", rows_of("{text}\t{label}", "01"), {"header": False, "label_names": ("neg", "pos")}),
+    "lists": (".tsv", rows_of("{text}\t{label}", ["1", "2"]), {"header": False, "single_label": True}),
+    ".txt": (".txt", VALID[".txt"], {}),
+    ".txt, names": (".txt", rows_of("{text};{label}", "01"), {"label_names": ("neg", "pos")}),
+    ".jsonl": (".jsonl", JSONL, {}),
+}
+QUOTED = {
+    "commas": (".csv", delimited(","), {}),
+    "semicolons": (".csv", delimited(";"), {}),
+    "tabs, quoted": (".tsv", delimited("\t"), {}),
+    "bars, quoted": (".csv", delimited("|"), {"text_column": "1", "label_column": "2"}),
+    "no header, quoted": (
+        ".csv",
+        rows_of('"{label}","{i}","{i}, {i}"'),
+        {"header": False, "text_column": "3", "label_column": "1"},
+    ),
+    "lists, quoted": (
+        ".csv",
+        rows_of('"{i}","{label}"', ["['joy']", "[fear]"]),
+        {"header": False, "single_label": True},
+    ),
+    "array": (".json", json.dumps([json.loads(line) for line in JSONL.splitlines()]).encode(), {}),
+}
+
+
+@pytest.mark.parametrize("skip", [False, True], ids=["", "skip"])
+@pytest.mark.parametrize("kind", [*PLAIN, *QUOTED])
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(changes=mutations())
+def test_mutated_files_of_every_kind_are_read_right_or_refused_in_one_line(kind, skip, changes):
+    ending, content, options = (PLAIN | QUOTED)[kind]
+    with tempfile.TemporaryDirectory() as folder:
+        path, options = Path(folder) / f"corpus{ending}", ReadOptions(**options, skip_bad_rows=skip)
+        path.write_bytes(mutated(content, changes))
+        try:
+            corpus = read_corpus(path, options)
+        except InputError:
+            assert line_of(read_corpus, path, options).startswith(str(path))
+            return
+        checked(corpus)
+        several = {"rows without a label", "rows with several labels"} if options.single_label else set()
+        assert skip or set(corpus.skipped["kind"]) <= several
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(changes=mutations())
+def test_each_line_of_a_mutated_file_is_a_row_or_is_listed(kind, changes):
+    ending, content, options = PLAIN[kind]
+    data = mutated(content, changes)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"corpus{ending}"
+        path.write_bytes(data)
+        try:
+            table = read_table(path, ReadOptions(**options))
+        except InputError:
+            return
+    found = sorted([*table.rows["line"], *table.bad_rows["line"]])
+    end = b"\n" if b"\n" in data else b"\r"
+    lines = data.removesuffix(end).count(end) + 1
+    first = 1 if ending != ".tsv" or not options.get("header", True) else 2
+    if kind == "bars":
+        first = 2
+    assert found == list(range(first, lines + 1))
+
+
+@pytest.mark.parametrize("kind", QUOTED)
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(changes=mutations())
+def test_rows_of_a_mutated_quoted_file_follow_each_other(kind, changes):
+    """Between two rows there are no lines but those that the fields of the first one have."""
+    ending, content, options = QUOTED[kind]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"corpus{ending}"
+        path.write_bytes(mutated(content, changes))
+        try:
+            table = read_table(path, ReadOptions(**options))
+        except InputError:
+            return
+    rows = [(line, text.count("\n")) for line, text in zip(table.rows["line"], table.rows["text"], strict=True)]
+    starts = sorted(rows + [(line, 0) for line in table.bad_rows["line"]])
+    for (line, within), (following, _) in pairwise(starts):
+        assert following >= line + 1 + within
+        assert following == line + 1 + within or kind != "array"
 
 
 @pytest.mark.parametrize("name", ["books.txt", "books.txt.xz"])
