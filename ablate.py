@@ -47,7 +47,7 @@ class Options:
 
     run: tuple[str, ...] = ("latest",)  # name of the run; or of several that differ in their seed, to be compared
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = None  # a classifier of others as it is, in the place of a run; with --corpus
+    model: str | None = None  # in the place of a run: a classifier of others as it is; give --corpus, too
     units: tuple[UnitName, ...] = ("heads", "layers", "regions", "words", "curves")  # what to close, see docs/ablate.md
     fill: tuple[FillName, ...] = ("mean", "zero")  # what closed heads and MLPs emit; the first is the main one
     prompt: str | None = None  # template: close parts of the language model that answers it, not of the classifier

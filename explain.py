@@ -46,7 +46,7 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = None  # a classifier of others as it is, in the place of a run; with --corpus
+    model: str | None = None  # in the place of a run: a classifier of others as it is; give --corpus, too
     text: tuple[str, ...] = ()  # texts of your own, which are explained besides and count in no average
     texts: int = 48  # how many test texts are explained, balanced over classes and over right and wrong
     shuffled_run: str | None = None  # a run of train.py --shuffle-labels, whose explanations must differ

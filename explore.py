@@ -26,7 +26,7 @@ class Options:
     """Switch heads, MLPs and words off in a page of your browser, and see the prediction move."""
 
     run: str | None = None  # name of the run; None: latest
-    model: str | None = None  # in the place of a run: a language model or, with --corpus, a classifier of others
+    model: str | None = None  # in the place of a run: a language model or, where --corpus is given, a classifier
     port: int = 8642  # of the page's address; 0: any free one
     open: bool = True  # open the page in the browser, where a person started this; --no-open: only print its address
     host: str = "127.0.0.1"  # address to listen on; any other lets every machine in that reaches it

@@ -48,7 +48,7 @@ class Options:
 
     run: str | None = None  # the run, None: latest; with --model, a folder in runs/, None: called like the model
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = None  # in the place of a run: a language model or, with --corpus, a classifier of others
+    model: str | None = None  # in the place of a run: a language model or, where --corpus is given, a classifier
     clean: str | None = None  # a text of your own; None: test texts (for a language model: prompts with two names)
     corrupt: str | None = None  # a text of as many tokens, which differs from it
     answers: tuple[str, str] | None = None  # of the two texts: classes, or next tokens as " Mary" " John"

@@ -42,7 +42,9 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = None  # another network on the run's texts, e.g. gpt2-mini; with --corpus: in place of the run
+    model: str | None = (
+        None  # another network on the run's texts, e.g. gpt2-mini; where --corpus is given: in place of the run
+    )
     texts: int = 4000  # at most so many: 60 % to train probes, 20 % to choose their strength, 20 % to test
     words: int = 20000  # at most so many of the texts, and of the Brown corpus
     seed: int = 0  # of texts, words, control tasks and the network with random weights

@@ -4,5 +4,3 @@ Each starts from the project's folder: `python -m bench.speed` (`make bench`), `
 `bench.mutants` (`make mutants`). Read speed.py, slices.py (which texts are timed), contestants.py, frozen.py and
 prompts.py (who is timed), turns.py (how), table.py and scaling.py (what is reported); loading.py; pretraining.py; then
 mutants.py, points.py (which faults there are) and forked_tests.py (how tests run on them)."""
-
-import lab as lab  # first, for it imports matplotlib where the environment would not let us

@@ -133,7 +133,7 @@ def refuse_bad_rows(bad: pd.DataFrame, total: int) -> None:
     raise InputError(f"{'; '.join(places)}{counts}; {ways_out}")
 
 
-def describe_bad_rows(bad: pd.DataFrame, total: int) -> str:
-    """Count the bad rows among `total` by kind, in words."""
+def describe_bad_rows(bad: pd.DataFrame, total: int, fate: str = "cannot be used") -> str:
+    """Count the bad rows among `total` by kind, in words; `fate` says what becomes of them."""
     kinds = ", ".join(f"{n:,} {kind}" for kind, n in bad["kind"].value_counts().items())
-    return f"{len(bad):,} of {total:,} rows cannot be used: {kinds}"
+    return f"{len(bad):,} of {total:,} rows {fate}: {kinds}"

@@ -136,7 +136,7 @@ class Study:
         revision = f"revision {self.corpus.revision}" if self.corpus.revision else "local files"
         words = ", ".join(self.record["prompt"]["words"].values()) if self.template else ""
         asked = f"the network reads each text in the prompt {self.fill(TEXT)!r} and answers in label words: {words}"
-        skipped = [f"{describe_skipped(self.corpus)}; they are skipped"] if len(self.corpus.skipped) else []
+        skipped = [describe_skipped(self.corpus)] if len(self.corpus.skipped) else []
         origin = f"from {self.record['model']['name']} ({self.record['settings']['init']} weights)"
         if not self.record.get("trained", True):
             origin = f"which is {self.record['model']['name']} as it is, trained elsewhere"

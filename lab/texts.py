@@ -72,7 +72,7 @@ def describe_texts(corpus: Corpus, texts: dict[str, Texts]) -> dict[str, Any]:
             line = f"{split} has no text of {missing}: recall, ROC AUC and the like are undefined there"
             console.print(line, markup=False)  # a label may look like it
     if len(corpus.skipped):
-        console.print(f"{describe_skipped(corpus)}; they are skipped", soft_wrap=True)
+        console.print(f"{describe_skipped(corpus)}", soft_wrap=True)
     if truncated := sum(texts[split].truncated for split in SPLITS):
         console.print(f"{truncated} texts are longer than the model's context: only their end is read")
     return description | {"truncated": truncated}
@@ -80,7 +80,7 @@ def describe_texts(corpus: Corpus, texts: dict[str, Texts]) -> dict[str, Any]:
 
 def describe_skipped(corpus: Corpus) -> str:
     """Count the rows of a corpus that were skipped, by what is wrong with them, in words."""
-    return describe_bad_rows(corpus.skipped, len(corpus.skipped) + len(corpus.examples))
+    return describe_bad_rows(corpus.skipped, len(corpus.skipped) + len(corpus.examples), "are skipped")
 
 
 def write_skipped(corpus: Corpus, path: Path) -> None:

@@ -20,7 +20,7 @@ import lab.sweep
 import train
 from lab.device import Device
 from lab.effects import read_effects
-from lab.study import open_study
+from lab.study import StudyOptions, open_study
 from model import Tokenizer, load_classifier, masks, save
 
 COLUMNS = (
@@ -133,7 +133,7 @@ def test_tempered_margins_are_those_of_plain_calls(here, monkeypatch):
     Path("noisy.txt").write_text("\n".join(noisy) + "\n")
     settings = ("--units", "heads", "--fill", "zero", "--controls", "0", "--corpus", "noisy.txt")
     assert run_ablate(monkeypatch, *settings) == 0
-    study = open_study("one", Device(torch.device("cpu"), "fp32"), "noisy.txt")
+    study = open_study("one", Device(torch.device("cpu"), "fp32"), StudyOptions(corpus="noisy.txt"))
     fear, margins = study.clf.labels.index("fear"), []
     for arguments in ({}, {"head_gate": masks.close_heads(study.clf.config, [(1, 2)])}):
         logits, targets = {}, {}

@@ -197,7 +197,7 @@ MISTAKES = {
     "correction alone": (("--correction", "direct"), "--prompt"),
     "another template": (("--prompt", "weather"), "feeling"),
     "two templates": (("--prompt", "two.toml"), "expected one template, got a, b"),
-    "two runs": (("--prompt", "feeling", "--run", "one", "two"), "expected one --run"),
+    "two runs": (("--prompt", "feeling", "--run", "one", "two"), "expected at most one of these"),
     "too many examples": (("--prompt", "feeling", "--shots", "21"), "got 20 of fear; take fewer"),
     "too long": (("--prompt", "feeling", "--shots", "19"), "fewer --shots"),
     "negative": (("--prompt", "feeling", "--shots", "-1"), "--shots -1"),

@@ -80,6 +80,7 @@ NOT_RUN = {  # commands by their beginning, and why; their targets and options a
     'make paper ARGS="--prompt': "calls prompt.py in another process; tests/test_paper.py pretends that",
     'make ablate ARGS="--prompt': "random weights know no words; tests/test_ablate_prompt.py has a planted network",
     "make patch MODEL": "only the official weights know whom the bag is given; tests/test_patch.py has a tiny model",
+    "python -m venv": "no program of ours; CI sets up its own",
     "make test": "it would run this test again",
     "make lint": "runs no program of ours",
     "make words": "needs a network",

@@ -99,7 +99,7 @@ def subject_of_nothing(monkeypatch):
     """No network is opened, nothing is served, and every address is one of this machine."""
     listen = explore.listen
     monkeypatch.setattr(explore, "listen", lambda host, port: listen("127.0.0.1", port))
-    monkeypatch.setattr(explore, "open_run", lambda run, device: None)
+    monkeypatch.setattr(explore, "open_run", lambda run, device, options, model: None)
     monkeypatch.setattr(explore, "create_app", lambda subject, hosts: None)
     monkeypatch.setattr("uvicorn.Server.run", lambda self, sockets: None)
 

@@ -352,7 +352,7 @@ def test_every_corpus_tune_and_seed_is_run_and_averaged(here, pretended, monkeyp
 
 def test_a_corpus_from_the_hub_gives_its_last_name_to_its_runs(here, monkeypatch):
     corpus = replace(read_corpus("words"), name="owner/my feelings/folder")
-    monkeypatch.setattr(plan, "read_corpus", lambda source: corpus)
+    monkeypatch.setattr(plan, "read_corpus", lambda source, reading: corpus)
     options = paper.Options("tiny", corpus=("owner/my feelings",), seeds=1)
     names = [run.folder.name for run in paper.plan(options)]
     assert names == [f"paper-my_feelings-pretrained-{kind}-0" for kind in KINDS]
@@ -455,7 +455,7 @@ except KeyboardInterrupt:
 
 
 def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch):
-    monkeypatch.setattr(plan, "choose_kinds", lambda model, corpus: plan.FROM_EITHER_START)
+    monkeypatch.setattr(plan, "choose_kinds", lambda model, corpus, truncate: plan.FROM_EITHER_START)
     options = paper.Options("tiny", corpus=("words",), epochs=2, seeds=3, device="cpu")
     cpu = paper.Device.choose("cpu", "auto")
     change("run.json", seconds={"all": 600})

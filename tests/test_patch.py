@@ -469,7 +469,10 @@ MISTAKES = {
     "controls": (("--controls", "-1"), "--controls -1"),
     "texts": (("--texts", "-1"), "--texts -1"),
     "seed": (("--seed", "-1"), "--seed -1"),
-    "model and corpus": (("--model", "never", "--corpus", "corpus.txt"), "--corpus: a language model reads no corpus"),
+    "model and corpus": (
+        ("--model", "gpt2-mini", "--corpus", "corpus.txt"),
+        "expected a classifier, got a language model",
+    ),
     "model": (("--model", "nothing", *PROMPTS), "nothing"),
     "words": (("--corpus", "unknown.txt"), "unknown.txt: expected test texts with a word of their class"),
 }

@@ -46,7 +46,7 @@ def test_all_are_named_at_once_and_nothing_is_made(here, monkeypatch, capsys):
 def test_they_are_written_down_and_counted_in_every_report(here, monkeypatch, capsys):
     assert run_train(monkeypatch, "--skip-bad-rows") == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "rows cannot be used: 2 lines without a semicolon, 1 blank lines, 1 empty texts; they are skipped" in printed
+    assert "rows are skipped: 2 lines without a semicolon, 1 blank lines, 1 empty texts" in printed
     skipped = pd.read_csv("runs/one/skipped.csv")
     assert skipped.columns.tolist() == ["file", "line", "kind", "reason", "content"]
     assert skipped["line"].tolist() == [51, 52, 53, 54]
@@ -57,7 +57,7 @@ def test_they_are_written_down_and_counted_in_every_report(here, monkeypatch, ca
     assert not set(predictions["text"]) & {"another one", "a text without a semicolon"}
     assert call(monkeypatch, ablate, "--run", "one", "--units", "heads", "--fill", "zero", "--controls", "2") == 0
     report = Path("runs/one/ablate/report.md").read_text()
-    assert "2 lines without a semicolon, 1 blank lines, 1 empty texts; they are skipped" in report
+    assert "2 lines without a semicolon, 1 blank lines, 1 empty texts" in report
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_another_corpus_is_read_as_the_command_says(here, monkeypatch, capsys):
     assert call(monkeypatch, ablate, *options) == 2
     assert f"other.csv:{len(table) + 2}: the text is empty" in one_line(capsys)
     assert call(monkeypatch, ablate, *options, "--skip-bad-rows") == 0
-    assert "1 empty texts; they are skipped" in Path("runs/one/ablate/report.md").read_text()
+    assert "1 empty texts" in Path("runs/one/ablate/report.md").read_text()
     assert len(pd.read_csv("runs/one/skipped_other.csv")) == 1
     assert call(monkeypatch, ablate, "--run", "one", "--text-column", "content") == 2
     assert "--text-column: expected a --corpus" in one_line(capsys)
