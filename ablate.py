@@ -23,6 +23,7 @@ from experiments.ablate.report import report
 from experiments.ablate.verdicts import judge_units
 from lab import output
 from lab.cli import check_ranges, command
+from lab.defaults import ITS_OWN, StudyOptions
 from lab.device import Device, DeviceName, Precision
 from lab.fills import FillName
 from lab.fonts import rename_classes
@@ -30,7 +31,7 @@ from lab.kept import open_analysis
 from lab.progress import console, forecast
 from lab.prompted import PromptStudy
 from lab.shares import LEAST
-from lab.study import ITS_OWN, StudyOptions, open_study
+from lab.study import open_study
 from lab.sweeps import Sweeps
 from model import InputError
 
@@ -47,7 +48,7 @@ class Options:
 
     run: tuple[str, ...] = ("latest",)  # name of the run; or of several that differ in their seed, to be compared
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = None  # in the place of a run: a classifier of others as it is; give --corpus, too
+    model: str | None = None  # of others, with a --corpus of its texts: a classifier in the place of a run, as it is
     units: tuple[UnitName, ...] = ("heads", "layers", "regions", "words", "curves")  # what to close, see docs/ablate.md
     fill: tuple[FillName, ...] = ("mean", "zero")  # what closed heads and MLPs emit; the first is the main one
     prompt: str | None = None  # template: close parts of the language model that answers it, not of the classifier
@@ -79,10 +80,9 @@ class Options:
         units, fill = set(self.units), self.fill
         if self.all:
             units, fill = set(get_args(UnitName)), get_args(FillName)
-        if units & FOLLOW_UPS:
-            units.add("heads")
-        chosen, correction = tuple(name for name in get_args(UnitName) if name in units), self.correction
-        return replace(self, units=chosen, fill=fill, correction=correction or ("batch" if self.prompt else None))
+        units |= {"heads"} if units & FOLLOW_UPS else set()
+        chosen = tuple(name for name in get_args(UnitName) if name in units)
+        return replace(self, units=chosen, fill=fill, correction=self.correction or ("batch" if self.prompt else None))
 
 
 def main(options: Options) -> int:

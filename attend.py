@@ -30,10 +30,11 @@ from experiments.attend.words import ELSEWHERE, Members, choose_words, name_mass
 from lab import output
 from lab.attention import MOST_TOKENS
 from lab.cli import check_ranges, command
+from lab.defaults import ITS_OWN, StudyOptions
 from lab.device import Device, DeviceName
 from lab.kept import open_analysis
 from lab.progress import console
-from lab.study import ITS_OWN, Study, StudyOptions, open_study
+from lab.study import Study, open_study
 from lab.texts import Texts, find_words
 from lab.units import Head, head_name
 
@@ -54,7 +55,7 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = None  # in the place of a run: a classifier of others as it is; give --corpus, too
+    model: str | None = None  # of others, with a --corpus of its texts: a classifier in the place of a run, as it is
     text: tuple[str, ...] = ()  # texts of your own, which come first in the page; pictures are drawn of up to 6
     head: str | None = None  # of the pictures, as 3.1; None: the one that looks around most
     texts: int = 0  # at most so many test texts; 0: all

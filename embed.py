@@ -31,12 +31,13 @@ from experiments.embed.topics import tabulate_topics
 from experiments.embed.words import tabulate_words
 from lab import output
 from lab.cli import check_ranges, command
+from lab.defaults import ITS_OWN, StudyOptions
 from lab.device import Device, DeviceName, Precision
 from lab.fonts import name_classes, rename_classes
 from lab.kept import open_analysis
 from lab.predict import predict
 from lab.progress import console
-from lab.study import ITS_OWN, StudyOptions, open_study
+from lab.study import open_study
 from model import InputError
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
@@ -52,7 +53,7 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = None  # in the place of a run: a classifier of others as it is; give --corpus, too
+    model: str | None = None  # of others, with a --corpus of its texts: a classifier in the place of a run, as it is
     texts: int = 1000  # at most so many of train and of test, drawn at random
     layer: int | None = None  # whose vectors are reduced and clustered: 0 .. L, or L + 1 after ln_f; None: L + 1
     pooling: Literal["last", "mean", "mean_without_first", "weighted"] = "last"  # how tokens become one vector there

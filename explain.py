@@ -28,11 +28,12 @@ from experiments.explain.tables import describe_sum, tabulate_attributions, tabu
 from experiments.explain.words import compare_with_bag_of_words, measure_words
 from lab import output
 from lab.cli import check_ranges, command
+from lab.defaults import ITS_OWN, StudyOptions
 from lab.device import Device, DeviceName
 from lab.fonts import rename_classes
 from lab.kept import open_analysis, read_result, write_result
 from lab.progress import console, progress_bar
-from lab.study import ITS_OWN, Study, StudyOptions, open_study
+from lab.study import Study, open_study
 from model import GPT2Classifier
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
@@ -46,7 +47,7 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = None  # in the place of a run: a classifier of others as it is; give --corpus, too
+    model: str | None = None  # of others, with a --corpus of its texts: a classifier in the place of a run, as it is
     text: tuple[str, ...] = ()  # texts of your own, which are explained besides and count in no average
     texts: int = 48  # how many test texts are explained, balanced over classes and over right and wrong
     shuffled_run: str | None = None  # a run of train.py --shuffle-labels, whose explanations must differ

@@ -14,10 +14,10 @@ from experiments.explore.check import TOLERANCE, compare, find_run, read_export
 from experiments.explore.server import create_app
 from experiments.explore.subject import Subject, open_language_model, open_run
 from lab.cli import check_ranges, command
+from lab.defaults import ITS_OWN, StudyOptions
 from lab.device import Device, DeviceName
 from lab.progress import console
 from lab.server import listen, serve
-from lab.study import ITS_OWN, StudyOptions
 from model import InputError
 
 

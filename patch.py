@@ -28,12 +28,13 @@ from experiments.patch.report import report
 from experiments.patch.subject import Subject, open_classifier, open_language_model
 from lab import output
 from lab.cli import check_ranges, command
+from lab.defaults import ITS_OWN, StudyOptions
 from lab.device import Device, DeviceName
 from lab.fonts import name_classes, rename_classes
 from lab.kept import open_analysis
 from lab.progress import console
 from lab.shares import LEAST
-from lab.study import ITS_OWN, StudyOptions, open_study
+from lab.study import open_study
 from lab.units import random_subspaces
 from model import InputError
 

@@ -20,12 +20,13 @@ from experiments.probe.tasks import Probes
 from lab import output
 from lab.cli import check_ranges, command
 from lab.contributions import components, contributions
+from lab.defaults import ITS_OWN, StudyOptions
 from lab.device import Device, DeviceName, Precision
 from lab.effects import read_effects
 from lab.fonts import name_classes, rename_classes
 from lab.kept import open_analysis
 from lab.progress import console
-from lab.study import ITS_OWN, Study, StudyOptions, open_study
+from lab.study import Study, open_study
 from lab.texts import Texts
 from model.files import read_json
 

@@ -25,13 +25,14 @@ from experiments.prompt.scoring import Answers, Setting
 from experiments.prompt.tables import choose, choose_template, tabulate_biases, tabulate_predictions
 from lab import output
 from lab.cli import check_ranges, command
+from lab.defaults import ITS_OWN, StudyOptions
 from lab.demonstrations import make_pool
 from lab.device import Device, DeviceName, Precision
 from lab.fonts import name_classes, rename_classes
 from lab.kept import open_analysis
 from lab.progress import console
 from lab.prompted import open_prompted
-from lab.study import ITS_OWN, Study, StudyOptions, open_study
+from lab.study import Study, open_study
 from model import InputError
 
 Tables = dict[str, pd.DataFrame]  # by the names of their files
@@ -65,6 +66,8 @@ class Options:
     def check(self) -> None:
         """Raise InputError for a number out of its range."""
         check_ranges(self, draws=(1, np.inf), texts=(0, np.inf), seed=(0, 2**32))
+        if self.study.labels:
+            raise InputError("--labels: a language model has no classes of its own; see --words")
         shots = self.shots or ()
         if len(set(shots)) < len(shots) or any(each < 0 for each in shots):
             raise InputError(f"--shots {' '.join(map(str, shots))}: expected different numbers, none below 0")

@@ -19,7 +19,7 @@ from .decoding import decode, describe_encoding, read_bytes, split_lines
 from .delimited import read_delimited
 from .labels import Names, name_labels, read_label_names, take_single_labels
 from .reading import USUAL, ReadOptions
-from .rows import CONTENT, OTHER_ENCODING, BadRow, Row, check_rows, describe_columns
+from .rows import CONTENT, OTHER_ENCODING, BadRow, Row, check_encoding, check_rows, describe_columns
 
 
 class Table(NamedTuple):
@@ -105,7 +105,10 @@ def read_txt(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | Ba
 
 def read_csv(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
     """Read a .csv or .tsv file, see `read_delimited`."""
-    yield from read_delimited(decode(data, path, options.encoding), path, options)
+    text = decode(data, path, options.encoding)
+    if options.header and check_encoding(1, text.partition("\n")[0]):  # or its columns would not be found
+        raise InputError(f"{path}:1: {describe_encoding(data, options.encoding)}")
+    yield from read_delimited(text, path, options)
 
 
 def read_json(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:

@@ -1,6 +1,7 @@
 """The labels of rows: numbers that stand for names, and lists of which one label may be used."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from .decoding import decode, read_bytes, split_lines
 from .rows import NOT_SINGLE, BadRow, Row
 
 Names = dict[int, str]  # of classes, by number
+FEW = 0.05  # share of the rows whose class numbers may lack a name, as mistakes
 NUMBERED = re.compile(r"(\d{1,9})\s*[\t,;:=]\s*(\S.*)")  # a line of a file of names: a number, a tab, a name
 
 
@@ -45,23 +47,28 @@ def read_names_file(path: Path, source: str) -> list[str]:
 def name_labels(rows: Iterable[Row | BadRow], names: Names, path: Path, given: bool) -> Iterator[Row | BadRow]:
     """Replace the numbers of classes by their names. given: did the user give the names? Then digits are numbers too,
     and a text that is neither a number nor a name is a bad row. Raises InputError, see `check_numbers`."""
-    numbers = set[int | None]()
+    numbers = Counter[int | None]()
     for row in rows:
         number = find_number(row.label, given) if isinstance(row, Row) else None
-        numbers.add(number)
+        numbers[number] += 1
         yield name_label(row, number, names, given) if isinstance(row, Row) else row
     if given:
         check_numbers(numbers, names, path)
 
 
-def check_numbers(numbers: set[int | None], names: Names, path: Path) -> None:
-    """Raise InputError where the class numbers of a file are those of the names, moved by one."""
+def check_numbers(numbers: Counter[int | None], names: Names, path: Path) -> None:
+    """Raise InputError where the names are of other class numbers than the rows': moved by one, or without many rows.
+
+    A few rows whose number has no name are bad rows."""
     low, high = min(names), max(names)
-    above, below = high + 1 in numbers and low not in numbers, low > 0 and low - 1 in numbers and high not in numbers
-    if above or below:
-        first = low + 1 if above else low - 1
-        expected = f"expected the class numbers {low} to {high}, got some from {first} to {first + high - low}"
-        raise InputError(f"{path}: {expected}; give --label-names a file of lines such as {first}:{names[low]}")
+    above = high + 1 in numbers and low not in numbers
+    below = low > 0 and low - 1 in numbers and high not in numbers
+    nameless = {number: n for number, n in numbers.items() if number is not None and number not in names}
+    if above or below or sum(nameless.values()) > max(10, FEW * numbers.total()):
+        example = f"{low + 1 if above else low - 1}:{names[low]}" if above or below else f"{min(nameless)}:NAME"
+        got = ", ".join(map(str, sorted(number for number in numbers if number is not None)[:20]))
+        way_out = f"give --label-names a file of lines such as {example}"
+        raise InputError(f"{path}: expected the class numbers {low} to {high}, got {got}; {way_out}")
 
 
 def name_label(row: Row, number: int | None, names: Names, given: bool) -> Row | BadRow:

@@ -11,6 +11,7 @@ import pandas as pd
 from model import InputError
 from model.readout import are_names
 
+LISTED = 60  # columns
 SHOWN = 3  # bad rows that a message shows
 MOST = 1_000_000  # bad rows of a file
 CONTENT = 200  # characters of a bad row that are kept
@@ -79,7 +80,8 @@ def describe_columns(wanted: tuple[str, str], columns: list[str]) -> str | None:
     """Say in a clause which of the wanted columns does not come once; None if both do."""
     for column in wanted:
         if columns.count(column) != 1:
-            listed = ", ".join(repr(name[:40]) for name in columns[:20]) or "none"
+            listed = ", ".join(repr(name[:40]) for name in columns[:LISTED]) or "none"
+            listed += f" and {len(columns) - LISTED} more" if len(columns) > LISTED else ""
             return f"expected one column {column!r}, there are {listed}; {NAME_COLUMNS}"
     return None
 
@@ -126,11 +128,22 @@ def refuse_bad_rows(bad: pd.DataFrame, total: int) -> None:
     if bad.empty:
         return
     shown = bad.head(SHOWN).groupby("reason", sort=False)
-    places = [f"{', '.join(rows['file'] + ':' + rows['line'].astype(str))}: {reason}" for reason, rows in shown]
+    places = [f"{name_places(rows)}: {reason}" for reason, rows in shown]
     them = "it" if len(bad) == 1 else "them"
     counts = f"; {describe_bad_rows(bad, total)}" if len(bad) > 1 else ""
-    ways_out = f"correct or remove {them}, or pass --skip-bad-rows to go on without {them}"
-    raise InputError(f"{'; '.join(places)}{counts}; {ways_out}")
+    # Those in another encoding may be the very rows with an apostrophe: to skip them would choose by content.
+    skip = (
+        ""
+        if set(bad["kind"]) == {OTHER_ENCODING}
+        else f"; correct or remove {them}, or pass --skip-bad-rows to go on without {them}"
+    )
+    raise InputError(f"{'; '.join(places)}{counts}{skip}")
+
+
+def name_places(rows: pd.DataFrame) -> str:
+    """Return the files and lines of bad rows, as a.csv:2, 5, b.csv:3."""
+    by_file = rows.groupby("file", sort=False)["line"]
+    return ", ".join(f"{file}:{', '.join(map(str, lines))}" for file, lines in by_file)
 
 
 def describe_bad_rows(bad: pd.DataFrame, total: int, fate: str = "cannot be used") -> str:

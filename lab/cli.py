@@ -82,6 +82,7 @@ def parse_options(config: type[Config]) -> Config:
         lines = [line.strip("│ ") for line in box.getvalue().splitlines()[1:]]
         text = dropwhile(is_rule, lines)  # on a plain-ASCII terminal the title is underlined
         sentence = " ".join(takewhile(lambda line: not is_rule(line), text))
+        sentence = re.sub(r"^Error parsing [\w.]+: ", "", sentence)  # before what a part of the options says itself
         raise InputError(f"{sentence}; see --help") from None
 
 

@@ -1,7 +1,7 @@
-"""The defaults that follow from something else: what `auto` stands for, and the settings of a fine-tuning."""
+"""The options that several commands share, and the defaults that follow from something else, as what `auto` means."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from tyro.conf import OmitArgPrefixes
@@ -129,3 +129,25 @@ class TrainOptions:
             epochs, lr, dropout = 4, 8e-4 * min(share, share**2), 0.1
         dropout = dropout if self.dropout is None else self.dropout
         return replace(self, epochs=self.epochs or epochs, lr=self.lr or lr, dropout=dropout)
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """The texts that are studied, and how to read them, where these are not the run's own."""
+
+    corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
+    labels: tuple[str, ...] = ()  # of a --model: its classes as the corpus calls them, in the order of its head
+    truncate: bool = False  # keep the end of texts that are too long for the model, instead of refusing them
+    read: OmitArgPrefixes[ReadOptions] = USUAL
+
+    def check(self, model: str | None) -> None:
+        """Raise InputError for options of a corpus or a model that is not given."""
+        given = [field.name for field in fields(ReadOptions) if getattr(self.read, field.name) != field.default]
+        named = [f"--{name.replace('_', '-')}" for name in given]
+        if named and not self.corpus:
+            raise InputError(f"{named[0]}: expected a --corpus, for the run's own is read as in its training")
+        if self.labels and not model:
+            raise InputError("--labels: expected a --model, whose classes these are")
+
+
+ITS_OWN = StudyOptions()

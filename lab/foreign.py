@@ -1,6 +1,5 @@
 """A model that others trained, studied as it is: it becomes a run without a training."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,26 @@ from model.names import find
 from model.weights import hash_weights
 
 from . import manifest, runs
-from .defaults import TrainOptions
+from .defaults import StudyOptions
 from .device import Device
 from .output import write_json
 from .texts import write_skipped
 
 
-def describe_run(options: TrainOptions, corpus: Corpus, device: Device) -> tuple[Path, dict[str, Any]]:
-    """Return the folder and the manifest of the run that stands for a model and its corpus: of this name or, without
-    one, called like the model. Nothing is written.
+def describe_foreign(
+    run: str, options: StudyOptions, model: str, corpus: Corpus, device: Device
+) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and the manifest of the run that stands for a model on a corpus. Nothing is written.
 
-    Raises InputError where something else has its name."""
-    name = options.run or Path(options.model).resolve().name
+    run: its name; `latest` is none, and then it is called like the model. Raises InputError where something else has
+    its name."""
+    name = Path(model).resolve().name if run == "latest" else run
     runs.check_name(name)
     folder = runs.RUNS / name
-    weights = manifest.describe_weights(options.model, "pretrained")
-    record = manifest.make_manifest(replace(options, run=name), weights, manifest.describe_corpus(corpus), device)
+    weights = manifest.describe_weights(model, "pretrained")
+    record = manifest.make_manifest(options, weights, manifest.describe_corpus(corpus), device)
+    # The other settings are those that experiments ask of a run, as one of train.py would have them.
+    record["settings"] |= {"model": model, "run": name, "init": "pretrained", "seed": 0, "split_seed": 0}
     record |= {"status": "finished", "trained": False}
     if not (folder / "run.json").is_file():
         return folder, record

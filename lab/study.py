@@ -1,17 +1,15 @@
 """A finished run, opened for an experiment: its classifier, its corpus, and the texts to look at."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tyro.conf import OmitArgPrefixes
 
-from data import Corpus, ReadOptions, read_corpus
+from data import Corpus, read_corpus
 from data.prompts import TEXT, Template
-from data.reading import USUAL
 from model import GPT2Classifier, InputError, Tokenizer
 from model.checkpoint import read_config, read_labels
 from model.files import read_json
@@ -19,35 +17,13 @@ from model.names import find
 from model.weights import hash_weights
 
 from . import manifest, runs
-from .defaults import TrainOptions
+from .defaults import ITS_OWN, StudyOptions
 from .device import Device
 from .fonts import explain_names
-from .foreign import describe_run, find_checkpoint, write_run
+from .foreign import describe_foreign, find_checkpoint, write_run
 from .progress import console
 from .texts import OVERALL, Texts, describe_skipped, describe_texts, read_texts, write_skipped
 from .word_head import load_network, read_word_head
-
-
-@dataclass(frozen=True)
-class StudyOptions:
-    """The texts that are studied, and how to read them, where these are not the run's own."""
-
-    corpus: str | None = None  # None: the one that the run was trained on; else another with the same classes
-    labels: tuple[str, ...] = ()  # of a --model: its classes as the corpus calls them, in the order of its head
-    truncate: bool = False  # keep the end of texts that are too long for the model, instead of refusing them
-    read: OmitArgPrefixes[ReadOptions] = USUAL
-
-    def check(self, model: str | None) -> None:
-        """Raise InputError for options of a corpus or a model that is not given."""
-        given = [field.name for field in fields(ReadOptions) if getattr(self.read, field.name) != field.default]
-        named = [f"--{name.replace('_', '-')}" for name in given if name != "skip_bad_rows"]
-        if named and not self.corpus:
-            raise InputError(f"{named[0]}: expected a --corpus, for the run's own is read as in its training")
-        if self.labels and not model:
-            raise InputError("--labels: expected a --model, whose classes these are")
-
-
-ITS_OWN = StudyOptions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +115,9 @@ class Study:
         skipped = [describe_skipped(self.corpus)] if len(self.corpus.skipped) else []
         origin = f"from {self.record['model']['name']} ({self.record['settings']['init']} weights)"
         if not self.record.get("trained", True):
-            origin = f"which is {self.record['model']['name']} as it is, trained elsewhere"
+            origin = (
+                f"which is {self.record['model']['name']} as it is, trained elsewhere; it may have learnt these texts"
+            )
         return [
             f"run: {self.run}, {origin}",
             f"SHA-256 of the weights: {self.weights}",
@@ -170,14 +148,16 @@ def open_study(
     if model and not options.corpus and not any_network:
         raise InputError(f"--model {model}: expected a --corpus beside it, of texts that it classifies")
     if model and options.corpus:
-        folder, record, data = describe_foreign(run, device, options, model)
+        data = read_corpus(options.corpus, options.read)
+        folder, record = describe_foreign(run, options, model, data, device)
     else:
         folder, record = read_run(run)
         data = read_study_corpus(folder, record, options)
     checkpoint = find(model) if model else find_checkpoint(folder, record)
-    names = options.labels or (() if model else record["settings"].get("labels", ()))
-    can_rename = not record.get("trained", True) or model is not None
-    study = load_study(folder, record, data, checkpoint, names if can_rename else None, options.truncate, device)
+    described = is_foreign or (not model and not record.get("trained", True))
+    names = tuple(record["settings"]["labels"] if described else options.labels)
+    check_labels(checkpoint, names, data, can_rename=model is not None)
+    study = load_study(folder, record, data, checkpoint, names, options.truncate, device)
     if not study.has_classifier and not any_network:
         raise InputError(f"{checkpoint}: expected a classifier, got a language model; train it with `make train`")
     device.run_on_first(lambda: write_opened(study, new_run=is_foreign, new_corpus=bool(options.corpus)))
@@ -189,42 +169,23 @@ def load_study(
     record: dict[str, Any],
     corpus: Corpus,
     checkpoint: Path,
-    names: Sequence[str] | None,
+    names: Sequence[str],
     truncate: bool,
     device: Device,
 ) -> Study:
-    """Load the network and tokenise the texts; nothing is written. names: as for `match_labels`."""
+    """Load the network and tokenise the texts; nothing is written. names: as for `name_labels`."""
     settings = record["settings"] | {"truncate": record["settings"]["truncate"] or truncate}
     tokenizer = Tokenizer.load(checkpoint)
     head = read_word_head(record, tokenizer)
-    labels = head.words.labels if head else match_labels(checkpoint, names, corpus)
+    labels = head.words.labels if head else name_labels(checkpoint, names)
     corpus = replace(corpus, labels=labels or corpus.labels)  # in the order of the logits
     template = head.template if head else None
     texts = read_texts(corpus, tokenizer, read_config(checkpoint), settings["truncate"], template)
     describe_texts(corpus, texts)
-    clf = load_network(checkpoint, head, corpus.labels, names or ()).to(device.device).eval().requires_grad_(False)
+    clf = load_network(checkpoint, head, corpus.labels, names).to(device.device).eval().requires_grad_(False)
     clf.labels = rename_overall(corpus.labels)
     record, weights = record | {"settings": settings}, hash_weights(checkpoint)
     return Study(folder, record, clf, tokenizer, corpus, texts, device, weights, labels is not None, template)
-
-
-def describe_foreign(
-    run: str, device: Device, options: StudyOptions, model: str
-) -> tuple[Path, dict[str, Any], Corpus]:
-    """Return the folder, the manifest and the corpus of the run that a model of others becomes. Nothing is written.
-
-    run: its name; `latest` is none, and then it is called like the model."""
-    assert options.corpus, "open_study has seen to it"
-    data = read_corpus(options.corpus, options.read)
-    described = TrainOptions(
-        model=model,
-        corpus=options.corpus,
-        run=None if run == "latest" else run,
-        labels=options.labels,
-        truncate=options.truncate,
-        read=options.read,
-    )
-    return *describe_run(described, data, device), data
 
 
 def write_opened(study: Study, new_run: bool, new_corpus: bool) -> None:
@@ -232,7 +193,7 @@ def write_opened(study: Study, new_run: bool, new_corpus: bool) -> None:
     if new_run:
         write_run(study.run, study.record, study.corpus)
     elif new_corpus:
-        write_skipped(study.corpus, study.run / f"skipped_{Path(study.corpus.name).stem}.csv")
+        write_skipped(study.corpus, study.run / f"skipped_{study.corpus.name.replace('/', '_')}.csv")
 
 
 def read_study_corpus(folder: Path, record: dict[str, Any], options: StudyOptions) -> Corpus:
@@ -241,29 +202,36 @@ def read_study_corpus(folder: Path, record: dict[str, Any], options: StudyOption
     split_seed = settings.get("split_seed", settings["seed"])  # one seed did both in earlier runs
     if options.corpus:
         return read_corpus(options.corpus, options.read, split_seed)
-    reading = manifest.restore_reading(settings)
+    # Where it is as it was, the training skipped the bad rows, or there were none.
+    reading = replace(manifest.restore_reading(settings), skip_bad_rows=True)
     data = read_corpus(settings["corpus"], reading, split_seed)
     if sorted(data.files.values()) != sorted(record["corpus"]["sha256"].values()):
         raise InputError(f"{data.name} is no longer what {folder} was trained on; give the former one with --corpus")
     return data
 
 
-def match_labels(checkpoint: Path, names: Sequence[str] | None, corpus: Corpus) -> tuple[str, ...] | None:
-    """Return the classes of a checkpoint in its order, as the corpus calls them; None without a classifier.
-
-    names: what they are called in the place of its own names; none: its own. None: the classes of a run of ours.
-    Raises InputError where the corpus has other classes."""
+def name_labels(checkpoint: Path, names: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the classes of a checkpoint in its order: `names` in the place of its own; None without a classifier."""
     stored = read_labels(checkpoint)
-    if stored is None:
-        if names:
-            raise InputError(f"--labels: {checkpoint} has no classifier, whose classes these would be; leave it out")
-        return None
-    labels = tuple(names or stored)
-    if len(labels) != len(stored) or set(corpus.labels) != set(labels):
-        way_out = "; if they mean the same, name them with --labels, in this order" if names is not None else ""
-        difference = f"expected the classes {', '.join(stored)} of {checkpoint}, got {', '.join(corpus.labels)}"
-        raise InputError(f"{corpus.name}: {difference}{way_out}")
-    return labels
+    return tuple(names) or stored if stored else None
+
+
+def check_labels(checkpoint: Path, names: Sequence[str], corpus: Corpus, can_rename: bool) -> None:
+    """Raise InputError where a checkpoint has other classes than the corpus.
+
+    names: as for `name_labels`. can_rename: does the command at hand take --labels?"""
+    stored = read_labels(checkpoint) or ()
+    if names and not stored:
+        raise InputError(f"--labels: {checkpoint} has no classifier, whose classes these would be; leave it out")
+    labels = tuple(names) or stored
+    if not stored or (len(labels) == len(stored) and set(corpus.labels) == set(labels)):
+        return
+    if names and can_rename:
+        expected = f"expected {', '.join(corpus.labels)}, each once, in the order in which {checkpoint} has"
+        raise InputError(f"--labels {' '.join(names)}: {expected} {', '.join(stored)}")
+    difference = f"expected the classes {', '.join(labels)}, got {', '.join(corpus.labels)}"
+    way_out = f"; if they mean the same, say with --labels what {stored[0]} is called, and so on" if can_rename else ""
+    raise InputError(f"{corpus.name}: {difference}{way_out}")
 
 
 def read_run(name: str) -> tuple[Path, dict[str, Any]]:

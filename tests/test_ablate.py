@@ -18,9 +18,10 @@ import ablate
 import lab.device
 import lab.sweep
 import train
+from lab.defaults import StudyOptions
 from lab.device import Device
 from lab.effects import read_effects
-from lab.study import StudyOptions, open_study
+from lab.study import open_study
 from model import Tokenizer, load_classifier, masks, save
 
 COLUMNS = (

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -80,7 +80,6 @@ NOT_RUN = {  # commands by their beginning, and why; their targets and options a
     'make paper ARGS="--prompt': "calls prompt.py in another process; tests/test_paper.py pretends that",
     'make ablate ARGS="--prompt': "random weights know no words; tests/test_ablate_prompt.py has a planted network",
     "make patch MODEL": "only the official weights know whom the bag is given; tests/test_patch.py has a tiny model",
-    "python -m venv": "no program of ours; CI sets up its own",
     "make test": "it would run this test again",
     "make lint": "runs no program of ours",
     "make words": "needs a network",
@@ -255,15 +254,21 @@ def test_every_command_has_options_that_exist(scripts):
         tyro.cli(scripts[script].Options, args=options)
 
 
+def list_options(options):
+    """The fields that are options, of the dataclass and of those that it is composed of."""
+    for field in fields(options):
+        yield from list_options(field.default) if is_dataclass(field.default) else [field]
+
+
 def test_every_option_named_exists(scripts):
     texts = [span for text in PAGES.values() for span in spans(text)]
     named = {option for text in texts for option in re.findall(r"(?<!\S)--[a-z-]+", text)}
     assert len(named) > 20
     exist = {
-        f"--{no}{name.rstrip('_').replace('_', '-')}"
+        f"--{no}{field.name.rstrip('_').replace('_', '-')}"
         for script in scripts.values()
-        for name, kind in script.Options.__annotations__.items()
-        for no in ["", "no-"][: 1 + (kind is bool)]
+        for field in list_options(script.Options)
+        for no in ["", "no-"][: 1 + isinstance(field.default, bool)]
     }
     assert named <= exist | {"--help"}
 

@@ -75,6 +75,6 @@ def test_another_corpus_is_read_as_the_command_says(here, monkeypatch, capsys):
     assert f"other.csv:{len(table) + 2}: the text is empty" in one_line(capsys)
     assert call(monkeypatch, ablate, *options, "--skip-bad-rows") == 0
     assert "1 empty texts" in Path("runs/one/ablate/report.md").read_text()
-    assert len(pd.read_csv("runs/one/skipped_other.csv")) == 1
+    assert len(pd.read_csv("runs/one/skipped_other.csv.csv")) == 1
     assert call(monkeypatch, ablate, "--run", "one", "--text-column", "content") == 2
     assert "--text-column: expected a --corpus" in one_line(capsys)

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from data import Batch, read_corpus
 from lab import fills
+from lab.defaults import ITS_OWN, StudyOptions
 from lab.device import Device
 from lab.predict import predict
-from lab.study import ITS_OWN, StudyOptions, open_study
+from lab.study import open_study
 from lab.sweep import Fill
 from lab.texts import Texts, read_texts
 from model import GPT2LM, GPT2Classifier, Interventions, Tokenizer, load_lm

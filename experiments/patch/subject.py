@@ -111,7 +111,7 @@ def open_language_model(
     folder = runs.RUNS / name
     if (folder / "run.json").exists():
         raise InputError(
-            f"{folder}: expected a free name or a folder of make patch, got a run of train.py; name another with --run"
+            f"{folder}: expected a free name or a folder of make patch, got a run; name another with --run"
         )
     folder.mkdir(parents=True, exist_ok=True)
     weights = hash_weights(checkpoint)

@@ -75,10 +75,23 @@ def test_numbers_get_names_in_every_way_that_tables_write_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("skip", [False, True])
+def test_a_class_whose_number_has_no_name_is_refused_and_a_few_rows_are_not(tmp_path, skip):
+    options = ReadOptions(label_names=("bad", "good"), skip_bad_rows=skip)
+    path = write(tmp_path, ["0", "4"] * 20)
+    message = line_of(read_corpus, path, options)
+    assert "expected the class numbers 0 to 1, got 0, 4; give --label-names a file of lines such as 4:NAME" in message
+    few = read_table(write(tmp_path, ["0", "1"] * 20 + ["4"]), options)
+    assert few.bad_rows["kind"].tolist() == ["classes without a name"]
+    (tmp_path / "names").write_text("0 = bad\n4 = good\n")
+    named = read_table(write(tmp_path, ["0", "4"] * 20), ReadOptions(label_names=(str(tmp_path / "names"),)))
+    assert labels_of(named) == ["bad", "good"] * 20
+
+
+@pytest.mark.parametrize("skip", [False, True])
 def test_numbers_from_one_are_refused_because_each_class_would_get_the_name_of_another(tmp_path, skip):
     path = write(tmp_path, ["1", "2", "3", "-1"])
     message = line_of(read_corpus, path, ReadOptions(label_names=NAMES, skip_bad_rows=skip))
-    assert "expected the class numbers 0 to 2, got some from 1 to 3" in message
+    assert "expected the class numbers 0 to 2, got -1, 1, 2, 3; " in message
     assert "give --label-names a file of lines such as 1:anger" in message
     names = tmp_path / "names"
     names.write_text("1:anger\n2:joy\n3:sadness\n")

@@ -19,7 +19,7 @@ def write(path, rows):
 def test_all_bad_rows_are_counted_by_kind_and_three_are_shown(tmp_path):
     path = write(tmp_path / "a.csv", ",x\n,y\nonly one\n\nlast, y\n")
     message = line_of(read_corpus, path)
-    assert message.startswith(f"{path}:42, {path}:43: the text is empty; {path}:44: expected 2 fields as in the header")
+    assert message.startswith(f"{path}:42, 43: the text is empty; {path}:44: expected 2 fields as in the header")
     kinds = "2 empty texts, 1 rows with another number of fields, 1 blank lines, 1 labels with white space around them"
     assert f"5 of 45 rows cannot be used: {kinds}; correct or remove them, or pass --skip-bad-rows" in message
 

@@ -20,9 +20,10 @@ import patch
 import probe
 import train
 from experiments.explore.subject import open_run
+from lab.defaults import StudyOptions
 from lab.device import Device
 from lab.effects import read_effects
-from lab.study import StudyOptions, open_study
+from lab.study import open_study
 from model import InputError, Tokenizer
 from model.names import EMBEDDED
 
@@ -74,7 +75,7 @@ def test_it_is_ablated_without_a_training(here, monkeypatch):
     assert row["baseline"] == pytest.approx(share_right("theirs", ORDER, study))
     assert set(effects["class"]) == {"all", *ORDER}
     report = Path("runs/theirs/ablate/report.md").read_text()
-    assert "run: runs/theirs, which is theirs as it is, trained elsewhere" in report
+    assert "run: runs/theirs, which is theirs as it is, trained elsewhere; it may have learnt these texts" in report
     assert sorted(path.name for path in Path("runs/theirs").iterdir()) == ["ablate", "run.json"]
     assert not Path("runs/latest").exists()
 
@@ -104,10 +105,12 @@ def test_the_run_is_opened_again_by_its_name(here):
 @pytest.mark.parametrize(
     ("options", "model", "expected"),
     [
-        (CORPUS, "numbered", "expected the classes LABEL_0, LABEL_1, LABEL_2 of numbered, got anger, fear, joy; "
-         "if they mean the same, name them with --labels, in this order"),
-        (StudyOptions(corpus="corpus.txt", labels=("anger", "joy")), "numbered", "expected the classes LABEL_0"),
-        (StudyOptions(corpus="corpus.txt", labels=("anger", "joy", "anger")), "numbered", "expected the classes"),
+        (CORPUS, "numbered", "expected the classes LABEL_0, LABEL_1, LABEL_2, got anger, fear, joy; "
+         "if they mean the same, say with --labels what LABEL_0 is called, and so on"),
+        (StudyOptions(corpus="corpus.txt", labels=("anger", "joy")), "numbered",
+         "--labels anger joy: expected anger, fear, joy, each once, in the order in which numbered has LABEL_0"),
+        (StudyOptions(corpus="corpus.txt", labels=("anger", "joy", "anger")), "numbered",
+         "--labels anger joy anger: expected anger, fear, joy, each once, in the order in which numbered has LABEL_0"),
         (CORPUS, "gpt2-mini", "expected a classifier, got a language model"),
         (StudyOptions(corpus="corpus.txt", labels=("a", "b", "c")), "gpt2-mini", "--labels: "),
         (StudyOptions(), "theirs", "--model theirs: expected a --corpus beside it"),
@@ -166,7 +169,7 @@ def test_a_training_goes_on_with_classes_in_another_order(here, monkeypatch, cap
     options = ("--corpus", "corpus.txt", "--epochs", "1", "--lr", "1e-9", "--dropout", "0")
     assert call(monkeypatch, train, "--model", "theirs", *options, "--run", "ordered") == 0
     assert call(monkeypatch, train, "--model", "numbered", *options, "--run", "refused") == 2
-    assert "name them with --labels, in this order" in one_line(capsys)
+    assert "say with --labels what LABEL_0 is called" in one_line(capsys)
     assert not Path("runs/refused").exists()
     named = ("--labels", *ORDER)  # the two have the same weights
     assert call(monkeypatch, train, "--model", "numbered", *named, *options, "--run", "named") == 0
