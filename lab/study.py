@@ -193,6 +193,7 @@ def write_opened(study: Study, new_run: bool, new_corpus: bool) -> None:
     if new_run:
         write_run(study.run, study.record, study.corpus)
     elif new_corpus:
+        console.print(f"{study.run}: results on {study.corpus.name} replace those that are there", soft_wrap=True)
         write_skipped(study.corpus, study.run / f"skipped_{study.corpus.name.replace('/', '_')}.csv")
 
 
@@ -207,6 +208,10 @@ def read_study_corpus(folder: Path, record: dict[str, Any], options: StudyOption
     data = read_corpus(settings["corpus"], reading, split_seed)
     if sorted(data.files.values()) != sorted(record["corpus"]["sha256"].values()):
         raise InputError(f"{data.name} is no longer what {folder} was trained on; give the former one with --corpus")
+    if (
+        manifest.describe_corpus(data)["texts"] != record["corpus"]["texts"]
+    ):  # an earlier version read some files otherwise
+        raise InputError(f"{data.name} is read otherwise than when {folder} was trained on it; train it anew")
     return data
 
 

@@ -110,7 +110,7 @@ def find_fault_of_proxy(value: str) -> str | None:
     except ValueError:  # of its port, or of [
         return expected
     if url.scheme in ("socks5", "socks5h"):
-        return None if find_spec("socksio") else "a SOCKS proxy needs another package; `pip install socksio`"
+        return None if find_spec("socksio") else "a SOCKS proxy needs another package; `.venv/bin/pip install socksio`"
     if url.scheme not in ("http", "https"):
         return "expected http://, https:// or socks5://; correct it"
     return None if has_host else expected

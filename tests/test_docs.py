@@ -79,6 +79,7 @@ NOT_RUN = {  # commands by their beginning, and why; their targets and options a
     "make agreement": "needs the answers of raters; tests/test_rate.py has some",
     'make paper ARGS="--prompt': "calls prompt.py in another process; tests/test_paper.py pretends that",
     'make ablate ARGS="--prompt': "random weights know no words; tests/test_ablate_prompt.py has a planted network",
+    "make ablate MODEL": "needs a network; tests/lab/test_foreign.py ablates a folder",
     "make patch MODEL": "only the official weights know whom the bag is given; tests/test_patch.py has a tiny model",
     "make test": "it would run this test again",
     "make lint": "runs no program of ours",

@@ -604,7 +604,7 @@ def test_a_program_ends_although_the_hub_is_silent(hub, someone, tmp_path):
 
 # What the environment says of proxies, certificates and tokens.
 
-SOCKS = "a SOCKS proxy needs another package; `pip install socksio`, or unset it"
+SOCKS = "a SOCKS proxy needs another package; `.venv/bin/pip install socksio`, or unset it"
 SCHEMES = "expected http://, https:// or socks5://; correct it, or unset it"
 ADDRESS = "expected http://host:port; correct it, or unset it"
 
