@@ -17,7 +17,6 @@ class AddedToken:
     lstrip: bool = False
     rstrip: bool = False
     normalized: bool = False  # looked for after all others, in what they leave
-    special: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,8 @@ class Finder:
                 start = last + len(text[last:start].rstrip(WHITE_SPACE))
             if token.rstrip:
                 end = segment.end - len(text[end : segment.end].lstrip(WHITE_SPACE))
+            if start >= end:  # white space that the token before has taken
+                continue
             if last < start:
                 parts.append(Segment(last, start))
             parts.append(Segment(start, end, token))

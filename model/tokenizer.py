@@ -19,6 +19,7 @@ from .tokenizer_files import (
     CLASSES,
     IN_ONE,
     IN_TWO,
+    is_published,
     name_special,
     read_files,
     read_settings,
@@ -41,8 +42,9 @@ class Tokenizer:
         self.end_of_text = ids.get(END_OF_TEXT)
         self.finder = Finder(self.vocabulary.added)
         self.bytes_of = {i: spell(token) for token, i in ids.items()}
+        merges = self.vocabulary.merges
         try:
-            ranked = [*BYTE_OF, *order_merges(self.vocabulary.merges)]
+            ranked = [*BYTE_OF, *(map("".join, merges) if is_published(files) else order_merges(merges))]
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
         ranks = {self.bytes_of[ids[token]]: rank for rank, token in enumerate(ranked)}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from .added_tokens import AddedToken
 from .config import END_OF_TEXT, InputError
 from .files import parse_json, read_json
+from .names import OFFICIAL
 
 Json = dict[str, Any]
 
@@ -21,6 +23,7 @@ ADDED, SPECIAL = "added_tokens.json", "special_tokens_map.json"  # newer ones ha
 WHOLE = ("TokenizersBackend", "PreTrainedTokenizer")  # classes of `transformers` that obey all of tokenizer.json;
 CLASSES = ("GPT2Tokenizer", *WHOLE)  # GPT2Tokenizer takes the prefix space and the added tokens from SETTINGS
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+LISTS = ("extra_special_tokens", "additional_special_tokens")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ def read_files(folder: Path) -> dict[str, bytes]:
         raise InputError(f"{folder}: no {' and no '.join(missing)}, so this checkpoint cannot read text")
     beside = [name for name in (ADDED, SPECIAL) if (folder / name).is_file()]
     return {name: (folder / name).read_bytes() for name in [*([IN_ONE] if in_one else IN_TWO), *beside]}
+
+
+def is_published(files: dict[str, bytes]) -> bool:
+    """Return whether these are GPT-2's own vocab.json and merges.txt, which need none of the slow checks."""
+    return all(sha256(files.get(name, b"")).hexdigest() == OFFICIAL[name][1] for name in IN_TWO)
 
 
 def read_settings(folder: Path) -> Json:
@@ -128,20 +136,23 @@ def combine(
 ) -> Vocabulary:
     """Return the vocabulary of these tokens and merges; `written` are the added tokens in tokenizer.json."""
     names = " and ".join(name for name in (*IN_TWO, IN_ONE) if name in files)
-    pairs = check_merges(ids, merges, names)
-    added = number_added(ids, *list_added(files, settings, written))
-    check_made(ids, pairs, {token.content for token in added}, names)
-    skipped = [END_OF_TEXT]  # ordinary text in a text, by design
+    published = is_published(files)
+    if not published:
+        check_merges(ids, merges, names)
+    pairs = [(first, second) for first, second in merges]
+    stated, named = list_added(files, settings, written)
     if settings.get("split_special_tokens"):
-        skipped += [token.content for token in added if token.special]
+        refuse_special([*(token for _, token in stated), *named])
+    added = number_added(ids, stated, named)
+    if not published:
+        check_made(ids, pairs, {token.content for token in added}, names)
     all_ids = ids | {token.content: token.id for token in added}
-    sought = [token for token in added if token.content not in skipped]
+    sought = [token for token in added if token.content != END_OF_TEXT]  # which is ordinary text in a text, by design
     return Vocabulary(all_ids, pairs, sought, bool(settings.get("add_prefix_space")))
 
 
-def check_merges(ids: dict[str, int], merges: Sequence[Sequence[str]], names: str) -> list[tuple[str, str]]:
-    """Return the merges as pairs. Raises InputError unless ids count from 0 without a gap, each byte has one, and the
-    vocabulary has every token of a merge."""
+def check_merges(ids: dict[str, int], merges: Sequence[Sequence[str]], names: str) -> None:
+    """Raise InputError unless ids count from 0 without a gap, each byte has one, and so has every token of a merge."""
     if {*map(type, ids.values())} != {int} or sorted(ids.values()) != [*range(len(ids))]:
         missing_ids = sorted({*range(len(ids))} - {i for i in ids.values() if type(i) is int})
         raise InputError(
@@ -150,10 +161,9 @@ def check_merges(ids: dict[str, int], merges: Sequence[Sequence[str]], names: st
     if missing := [f"0x{byte:02x}" for char, byte in BYTE_OF.items() if char not in ids]:
         raise InputError(f"{names}: expected a token for each of the 256 bytes; {', '.join(missing)} have none")
     for n, pair in enumerate(merges, 1):
-        if len(pair) != 2 or not {*pair, "".join(pair)} <= ids.keys():
+        if len(pair) != 2 or pair[0] not in ids or pair[1] not in ids or pair[0] + pair[1] not in ids:
             problem = f"merge {n} is {' '.join(pair)!r}: expected two tokens that make a third of the vocabulary"
             raise InputError(f"{names} do not belong together; {problem}")
-    return [(first, second) for first, second in merges]
 
 
 def check_made(ids: dict[str, int], merges: list[tuple[str, str]], added: set[str], names: str) -> None:
@@ -172,12 +182,13 @@ def list_added(
 ) -> tuple[list[tuple[int, Json]], list[Json]]:
     """Return the added tokens in the order in which `transformers` adds them: those with an id, and those without."""
     whole = IN_ONE in files and check_class(settings) in WHOLE
-    settings = join_special(files, settings)
-    named = find_named(settings if whole else dict.fromkeys(NAMED[:3], END_OF_TEXT) | settings)
+    joined = join_special(files, settings)
+    named = find_named(joined if whole else dict.fromkeys(NAMED[:3], END_OF_TEXT) | joined)
     first = [(token["id"], token) for token in written] if whole else []
     if decoder := settings.get("added_tokens_decoder"):
         return [*first, *sorted(((int(i), token) for i, token in decoder.items()), key=itemgetter(0))], named
-    contents = {token["content"] for token in named}
+    lists = {name: settings.get(name) for name in LISTS}  # those of special_tokens_map.json do not count here
+    contents = {token["content"] for token in find_named({name: joined.get(name) for name in NAMED} | lists)}
     old = parse(files, ADDED) if ADDED in files else {}
     stated = {i: {"content": content, "special": content in contents} for content, i in old.items()}
     stated |= {token["id"]: token for token in written}
@@ -192,12 +203,28 @@ def join_special(files: dict[str, bytes], settings: Json) -> Json:
 
 
 def find_named(settings: Json) -> list[Json]:
-    """Return the tokens that settings name, as pad_token and the like, in the order of `transformers`."""
+    """Return the tokens that settings name, as pad_token and the like, in the order of `transformers`.
+
+    extra_special_tokens is an object of names and tokens, or the newer word for the list additional_special_tokens. Of
+    a token with several names, the last says what it is."""
     names = [*NAMED, *(name for name in settings if name.endswith("_token") and name not in NAMED)]
-    more = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
-    tokens = [settings.get(name) for name in names] + [*(more.values() if isinstance(more, dict) else more)]
+    extra, more = (settings.get(name) or [] for name in LISTS)
+    both = [extra] if extra and isinstance(extra, list) else [extra, more]
+    tokens: list[Any] = [settings.get(name) for name in names]
+    tokens += [token for each in both for token in (each.values() if isinstance(each, dict) else each)]
     objects = [{"content": token} if isinstance(token, str) else token for token in tokens]
-    return [token | {"special": True} for token in objects if isinstance(token, dict)]  # add_bos_token is true or false
+    objects = [token | {"special": True} for token in objects if isinstance(token, dict)]  # add_bos_token is a bool
+    return [*{token["content"]: token for token in objects}.values()]
+
+
+def refuse_special(tokens: list[Json]) -> None:
+    """Raise InputError for special tokens that a text may hold: with split_special_tokens true, they are text there."""
+    special = [token["content"] for token in tokens if token.get("special")]
+    if refused := [content for content in special if content not in ("", END_OF_TEXT)]:
+        raise InputError(
+            f"{SETTINGS} has split_special_tokens true, and {refused[0]!r} is a special token; headgate finds special "
+            "tokens in a text; remove split_special_tokens where no text holds one"
+        )
 
 
 def number_added(ids: dict[str, int], stated: list[tuple[int, Json]], named: list[Json]) -> list[AddedToken]:
@@ -205,24 +232,19 @@ def number_added(ids: dict[str, int], stated: list[tuple[int, Json]], named: lis
 
     Raises InputError where a file states another id, or what else headgate would not find. <|endoftext|> is left out
     where no file gives it an id: `transformers` makes that one up."""
+    all_ids = dict(ids)
     added: dict[str, AddedToken] = {}
     for stated_id, token in [*stated, *((None, token) for token in named)]:
-        content, special = token["content"], bool(token.get("special"))
+        content = token["content"]
         if not content or (stated_id is None and content in added):
             continue
-        known = ids.get(content, len(ids) + sum(each not in ids for each in added))
-        new = AddedToken(
-            content,
-            known if content not in added else added[content].id,
-            bool(token.get("lstrip")),
-            bool(token.get("rstrip")),
-            bool(token.get("normalized", not special)),
-            special,
-        )
-        if stated_id not in (None, new.id):
+        token_id = all_ids.setdefault(content, len(all_ids))
+        if stated_id not in (None, token_id):
             raise InputError(
-                f"the added token {content!r} has the id {stated_id}; expected {new.id}, the next free one"
+                f"the added token {content!r} has the id {stated_id}; expected {token_id}, the next free one"
             )
+        normalized = token.get("normalized", not token.get("special"))
+        new = AddedToken(content, token_id, bool(token.get("lstrip")), bool(token.get("rstrip")), bool(normalized))
         if added.setdefault(content, new) != new:
             raise InputError(f"{IN_ONE} and {SETTINGS} say different things of the added token {content!r}")
         if token.get("single_word") and content != END_OF_TEXT:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from model import InputError, Tokenizer
+from model import InputError, Tokenizer, tokenizer, tokenizer_files
 from model.names import EMBEDDED, OFFICIAL
 from model.tokenizer_files import IN_TWO as FILES
 
@@ -31,6 +31,19 @@ def theirs():
 @pytest.mark.parametrize("name", FILES)
 def test_the_embedded_files_are_the_official_ones(name):
     assert hashlib.sha256((EMBEDDED / name).read_bytes()).hexdigest() == OFFICIAL[name][1]
+
+
+def test_the_published_files_are_read_without_the_checks_that_they_pass(ours, monkeypatch):
+    monkeypatch.setattr(tokenizer, "is_published", lambda files: False)
+    monkeypatch.setattr(tokenizer_files, "is_published", lambda files: False)
+    checked = Tokenizer.load("gpt2-mini")
+    assert checked.vocabulary == ours.vocabulary
+    assert checked.encoding._mergeable_ranks == ours.encoding._mergeable_ranks
+    monkeypatch.undo()
+    monkeypatch.setattr(tokenizer, "order_merges", None)
+    monkeypatch.setattr(tokenizer_files, "check_merges", None)
+    monkeypatch.setattr(tokenizer_files, "check_made", None)
+    assert Tokenizer.load("gpt2-mini").vocabulary == ours.vocabulary
 
 
 KNOWN = {

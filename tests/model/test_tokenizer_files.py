@@ -125,6 +125,14 @@ def saved_in_2020(folder):
     write(folder, "special_tokens_map.json", special)
 
 
+def overlapping(folder):
+    """Of the added tokens in a file of their own, those in a list are looked for after those with a name."""
+    in_two(folder)
+    n = len(read(folder, "vocab.json"))
+    write(folder, "added_tokens.json", {"i f": n, " feel": n + 1})
+    write(folder, "special_tokens_map.json", {"additional_special_tokens": ["i f"], "pad_token": " feel"})
+
+
 def saved_in_2022(folder):
     """tokenizer.json with merges as strings, beside two files that differ from it."""
     in_one(folder, add_prefix_space=False)
@@ -153,6 +161,7 @@ def class_in_config(folder):
     write(folder, "config.json", {"model_type": "gpt2", "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
+STRIPPED = {"__type": "AddedToken", "content": "[A]", "rstrip": True}
 MASK = AddedToken("<mask>", lstrip=True, special=True, normalized=False)
 VARIANTS = {
     "published": embedded,
@@ -172,6 +181,14 @@ VARIANTS = {
     "pad named, end of text too": lambda folder: bare(folder, pad_token="[PAD]", bos_token="<s>"),
     "extra tokens": lambda folder: in_two(folder, extra_special_tokens={"b": "[A]b"}, a_token="[A]"),
     "more extra tokens": lambda folder: in_one(folder, additional_special_tokens=["[A]b", "[A]"]),
+    "extra tokens of both kinds": lambda folder: in_two(
+        folder, extra_special_tokens={"b": "[A]b"}, additional_special_tokens=["[A]", "<s>"]
+    ),
+    "two lists of extra tokens": lambda folder: in_two(
+        folder, extra_special_tokens=["[A]b"], additional_special_tokens=["[A]", "<s>"]
+    ),
+    "two names for a token, the last as a word": lambda folder: in_two(folder, eos_token=STRIPPED, unk_token="[A]"),
+    "two names for a token, the first as a word": lambda folder: in_two(folder, eos_token="[A]", unk_token=STRIPPED),
     "words added": with_added("new word", "new words", "word", "[A]", "[A]b"),
     "words added, prefix space": with_added(
         "new word", "[A]", AddedToken("[A]b", normalized=False), add_prefix_space=True
@@ -180,12 +197,17 @@ VARIANTS = {
     "tokens that take spaces behind and around": with_added(
         AddedToken("[A]", rstrip=True), AddedToken("<mask>", rstrip=True, lstrip=True, normalized=False), "[A]b"
     ),
-    "special tokens split": with_added("[PAD]", "<s>", special=True, split_special_tokens=True),
+    "white space that takes white space around": with_added(
+        AddedToken(" ", rstrip=True, lstrip=True), AddedToken("\n", rstrip=True, lstrip=True), "[A]"
+    ),
+    "white space that takes white space behind": with_added(AddedToken(" ", rstrip=True), "[A]"),
+    "special tokens split, where there are none": with_added("[A]", "new word", split_special_tokens=True),
     "no words about special tokens": bare,
     "two files of another system": with_crlf,
     "merges without version": without_version,
     "another order": reordered,
     "saved in 2020": saved_in_2020,
+    "saved in 2020, tokens that overlap": overlapping,
     "saved in 2022": saved_in_2022,
     "saved in 2023": saved_in_2023,
 }
@@ -212,6 +234,7 @@ def test_ids_and_text_are_those_of_transformers(make, name):
     @given(text=TEXTS, ids=st.lists(st.integers(0, 400)))
     @settings(deadline=None, max_examples=60, derandomize=True)
     @example(text="word[PAD] new word", ids=[])
+    @example(text="   new[A]  i feel\n \nfine  ", ids=[])
     @example(text="\u3000\u2003<mask>\x1c<mask>\x1c [A]\x85\u200b<mask>", ids=[60000])
     def check(text, ids):
         expected = theirs(text)["input_ids"]
@@ -392,6 +415,13 @@ REFUSED = {
     "merge 1 is": without("aa"),
     "none has 301": shifted,
     "expected parts first": backwards,
+    "split_special_tokens true, and '[PAD]'": with_added("[PAD]", "<s>", special=True, split_special_tokens=True),
+    "split_special_tokens true, and '<mask>'": lambda folder: in_two(
+        folder,
+        split_special_tokens=True,
+        mask_token="<mask>",
+        added_tokens_decoder={str(len(trained())): {"content": "<mask>"}},
+    ),
     "'[A]' has single_word": with_added(AddedToken("[A]", single_word=True)),
     "'[PAD]' has the id 999; expected": lambda folder: (
         in_two(folder),
