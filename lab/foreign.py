@@ -23,6 +23,8 @@ def describe_run(options: TrainOptions, corpus: Corpus, device: Device) -> tuple
 
     Raises InputError where something else has its name."""
     name = options.run or Path(options.model).resolve().name
+    if name in ("", "latest"):
+        raise InputError(f"--model {options.model}: expected a --run beside it, for no run can be called {name!r}")
     runs.check_name(name)
     folder = runs.RUNS / name
     weights = manifest.describe_weights(options.model, "pretrained")
