@@ -17,7 +17,7 @@ def compile_function(function: Callable[..., T], choice: Compile, **options: Any
     """Return the function as torch.compile makes it, or unchanged where `choice` is off. options: of torch.compile.
 
     What is compiled first runs when it is called. If that fails, as without a C compiler, `auto` goes on with the
-    function as it is and says so, and `on` raises InputError."""
+    function as it is and says so, and `on` raises InputError. What the function raises by itself stays as it is."""
     if choice == "off":
         return function
     run: Callable[..., T] | None = None
@@ -33,11 +33,12 @@ def compile_function(function: Callable[..., T], choice: Compile, **options: Any
                 raise
             cause = getattr(error, "inner_exception", error)
             reason = f"--compile {choice}: torch.compile failed ({type(cause).__name__}: {first_line(cause)})"
-            if choice == "on":
-                raise InputError(f"{reason}; install what it misses, or take --compile off") from error
-            console.print(f"{reason}; going on without it, as with --compile off", soft_wrap=True)
+        result = function(*arguments, **named)  # raises its own errors, which are no fault of the compiler
+        if choice == "on":
+            raise InputError(f"{reason}; install what it misses, or take --compile off")
+        console.print(f"{reason}; going on without it, as with --compile off", soft_wrap=True)
         run = function
-        return run(*arguments, **named)
+        return result
 
     return call
 

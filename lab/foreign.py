@@ -24,6 +24,8 @@ def describe_foreign(
     run: its name; `latest` is none, and then it is called like the model. Raises InputError where something else has
     its name."""
     name = Path(model).resolve().name if run == "latest" else run
+    if name in ("", "latest"):
+        raise InputError(f"--model {model}: expected a --run beside it, for no run can be called {name!r}")
     runs.check_name(name)
     folder = runs.RUNS / name
     weights = manifest.describe_weights(model, "pretrained")

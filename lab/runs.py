@@ -24,6 +24,7 @@ from .progress import console
 RUNS = Path("runs")
 LATEST = RUNS / "latest"  # a link to the newest run or, on a file system without links, a file with its name
 LOCK = ".lock"
+MISSING = "not recorded"  # by the version that made a run
 SKIPPED = "skipped.csv"  # the rows of its corpus that could not be used
 SOFT_LOCK = ".lock.soft"  # on a file system without locks
 EARLIER = {
@@ -49,19 +50,35 @@ def new_run(name: str | None) -> Path:
         check_name(name)
     if os.path.lexists(LATEST) and not read_latest():
         raise InputError(f"{LATEST}: expected a link to the latest run, got a real file or folder; move it away")
+    make_runs()
     now = datetime.now().strftime("%Y-%m-%d-%H%M%S")
     names = iter([name]) if name else (now if n == 1 else f"{now}-{n}" for n in count(1))
     for run in map(RUNS.joinpath, names):
         try:
-            run.mkdir(parents=True)  # of two processes, one makes it
+            run.mkdir()  # of two processes, one makes it
         except FileExistsError:
             if not name:
                 continue
             check_free(run)
         except OSError as error:
-            raise InputError(f"{run}: cannot be written to: {error.strerror}; run from a folder that can") from None
+            raise refuse_writing(run, error) from None
         break
     return run
+
+
+def make_runs() -> None:
+    """Make the folder of all runs, where there is none yet. Raises InputError where that cannot be."""
+    try:
+        RUNS.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        kind = "a link that leads to no folder" if RUNS.is_symlink() else "a file"
+        raise InputError(f"{RUNS}: expected a folder, got {kind}; move it away, or run from another folder") from None
+    except OSError as error:
+        raise refuse_writing(RUNS, error) from None
+
+
+def refuse_writing(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written to: {error.strerror}; run from a folder that can")
 
 
 def check_name(name: str) -> None:
@@ -130,7 +147,7 @@ def find_unfinished(settings: dict[str, Any]) -> str | None:
         if (
             record.get("status") != "finished"
             and isinstance(made_with, dict)
-            and made_with | {"run": settings["run"]} == settings
+            and EARLIER | made_with | {"run": settings["run"]} == EARLIER | settings
         ):
             started[path.parent.name] = record["started"]
     return max(started, key=lambda name: started[name], default=None)
@@ -143,7 +160,7 @@ def resume_run(run: Path, record: dict[str, Any], resume: bool) -> dict[str, Any
     manifest = read_json(run / "run.json")
     resumable = ("unfinished", "interrupted") if resume else ("unfinished",)
     status = manifest.get("status", "finished")
-    if status not in resumable or manifest["settings"].keys() != record["settings"].keys():
+    if status not in resumable:
         hint = "go on with it by --resume, or " if status == "interrupted" else ""
         reason = f"{run} is {status}" if resume else f"{run}: expected a new name, got one that is taken"
         raise InputError(f"{reason}; {hint}choose another with --run")
@@ -160,18 +177,27 @@ def check_identity(run: Path, manifest: dict[str, Any], record: dict[str, Any]) 
         before, now = identity(run, manifest), identity(run, record)
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{run / 'run.json'}: not as this {Path(sys.argv[0]).name} writes it; move it away") from None
-    missing = "not recorded"  # by the version that made the run
-    if changes := [
-        f"--{key.replace('_', '-')} {before.get(key, missing)}, now {now.get(key, missing)}"
-        for key in now | before
-        if before.get(key, missing) != now.get(key, missing)
-    ]:
+    changed = [key for key in now | before if before.get(key, MISSING) != now.get(key, MISSING)]
+    if changed:
+        changes = "; ".join(describe_change(key, manifest, record, before, now) for key in changed)
         finished = manifest.get("status", "finished") == "finished"
         way_out = "move it away, or" if finished else "the same command as then goes on with it,"
         raise InputError(
-            f"{run} is {'finished' if finished else 'unfinished'} and was made with {'; '.join(changes)}; {way_out} "
+            f"{run} is {'finished' if finished else 'unfinished'} and was made with {changes}; {way_out} "
             "another --run begins anew"
         )
+
+
+def describe_change(
+    key: str, manifest: dict[str, Any], record: dict[str, Any], before: dict[str, Any], now: dict[str, Any]
+) -> str:
+    """Say how a setting differs; of a corpus and a model their names do, or what is in them."""
+    option = f"--{key.replace('_', '-')}"
+    if key in ("corpus", "model"):  # their identities are hashes
+        before, now = manifest["settings"], record["settings"]
+        if before[key] == now[key]:
+            return f"{option} {now[key]}, which is no longer the same inside"
+    return f"{option} {before.get(key, MISSING)}, now {now.get(key, MISSING)}"
 
 
 def identity(run: Path, record: dict[str, Any]) -> dict[str, Any]:

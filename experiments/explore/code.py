@@ -3,6 +3,9 @@
 import json
 import shlex
 
+from data.reading import USUAL
+from lab.study import ITS_OWN
+
 from .experiment import Experiment
 from .subject import Subject
 
@@ -36,12 +39,13 @@ def write_body(experiment: Experiment) -> dict[str, object]:
 def write_python(subject: Subject, experiment: Experiment) -> str:
     """Return a script that computes `before` and `after`, with a plain call of the network where that suffices."""
     is_filled = bool(experiment.heads or experiment.mlps) and experiment.fill != "zero"
-    arguments = write_arguments(experiment, ".to(ids.device)" if is_filled else "")
-    place = ", device=subject.device.device" if is_filled else ""
+    is_plain = not is_filled and subject.source is not None
+    arguments = write_arguments(experiment, "" if is_plain else ".to(ids.device)")
+    place = "" if is_plain else ", device=subject.device.device"
     lines = [
         "import torch",
         "",
-        *write_opening(subject, is_filled, bool(arguments)),
+        *write_opening(subject, is_plain, bool(arguments)),
         f"ids = torch.tensor([tokenizer.encode({experiment.text!r})]{place})",
         f"before = model(ids){write_softmax(subject)}",
         "",
@@ -54,16 +58,18 @@ def write_python(subject: Subject, experiment: Experiment) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_opening(subject: Subject, is_filled: bool, needs_masks: bool) -> Code:
-    """Return the lines that load the network and, where parts are filled, the texts that fills are made of."""
+def write_opening(subject: Subject, is_plain: bool, needs_masks: bool) -> Code:
+    """Return the lines that load the network and, unless it is a plain one, the texts that fills are made of."""
     masks = ", masks" if needs_masks else ""
-    if not is_filled and not subject.prompt:  # no function of `model` reads a language model with label words
+    if is_plain:
         load = "load_classifier" if subject.labels else "load_lm"
         opened = f"{load}({subject.source!r}), Tokenizer.load({subject.source!r})"
         return [f"from model import Tokenizer, {load}{masks}", "", f"model, tokenizer = {opened}"]
     return [
+        *["from data import ReadOptions"] * (subject.options.read != USUAL),
         f"from experiments.explore.subject import {subject.call.partition('(')[0]}",
-        "from model import masks",
+        *["from lab.study import StudyOptions"] * (subject.options != ITS_OWN),
+        *["from model import masks"] * needs_masks,
         "",
         f"subject = {subject.call}",
         "model, tokenizer = subject.model, subject.tokenizer",

@@ -1,7 +1,7 @@
 """What is explored: a classifier of a run, or a language model, and the texts that fill what is switched off."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data import Batch, read_corpus
+from data import Batch, ReadOptions, read_corpus
 from lab import fills
 from lab.defaults import ITS_OWN, StudyOptions
 from lab.device import Device
@@ -48,7 +48,7 @@ class Subject:
     """A network in eval mode on its device, fp32, and the texts around it."""
 
     name: str  # of the run or the model
-    source: str  # what loads the network: the folder of the run, or the name of the model
+    source: str | None  # the folder or the name of its checkpoint; None: only `call` knows how to read the classes
     model: GPT2Classifier | GPT2LM
     tokenizer: Tokenizer
     device: Device
@@ -58,6 +58,7 @@ class Subject:
     weights: str  # SHA-256 of its weights
     run: Path | None = None
     prompt: str = ""  # with {text}, of a run of train.py --head words: what all texts here have to look like
+    options: StudyOptions = ITS_OWN  # with which the run is opened again
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -67,7 +68,10 @@ class Subject:
     @property
     def call(self) -> str:
         """The Python call that opens it again."""
-        return f"open_run({self.name!r})" if self.labels else f"open_language_model({self.source!r})"
+        if not self.labels:
+            return f"open_language_model({self.source!r})"
+        options = "" if self.options == ITS_OWN else f", options={write_options(self.options)}"
+        return f"open_run({self.name!r}{options})"
 
     @property
     def fill_names(self) -> tuple[FillName, ...]:
@@ -118,9 +122,10 @@ def open_run(
     study = open_study(run, device, options, model)
     donors, candidates = study.draw_texts("train", DONORS), study.draw_texts("test", EXAMPLES)
     examples = choose_examples(study.clf, candidates, device)
+    is_plain = study.record.get("trained", True) and not study.template  # what `load_classifier` reads from its folder
     return Subject(
         study.run.name,
-        str(study.run),
+        str(study.run) if is_plain else None,
         study.clf,
         study.tokenizer,
         device,
@@ -130,6 +135,7 @@ def open_run(
         study.weights,
         study.run,
         study.template.prompt if study.template else "",
+        ITS_OWN if model else options,  # the run of a model of others keeps its options
     )
 
 
@@ -147,6 +153,17 @@ def open_language_model(model: str, device: Device | None = None) -> Subject:
     examples = [{"text": text, "label": None, "predicted": None} for text in PROMPTS]
     weights = hash_weights(checkpoint)
     return Subject(Path(model).name, model, lm, tokenizer, device, donors, examples, corpus.name, weights)
+
+
+def write_options(options: StudyOptions | ReadOptions) -> str:
+    """Return the Python that makes these options, without what is as by default."""
+    arguments = []
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value != field.default:
+            written = write_options(value) if isinstance(value, ReadOptions) else repr(value)
+            arguments.append(f"{field.name}={written}")
+    return f"{type(options).__name__}({', '.join(arguments)})"
 
 
 def choose_examples(clf: GPT2Classifier, texts: Texts, device: Device) -> list[Example]:

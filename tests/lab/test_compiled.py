@@ -109,7 +109,20 @@ def test_a_gpu_that_is_full_is_left_to_whoever_takes_smaller_pieces(monkeypatch,
     assert capsys.readouterr().out == ""
 
 
-def test_an_error_of_the_function_itself_is_that_of_the_function(monkeypatch, capsys):
+@pytest.mark.parametrize("choice", ["auto", "on"])
+def test_an_error_of_the_function_itself_is_that_of_the_function(monkeypatch, capsys, choice):
     monkeypatch.setattr(torch, "compile", lambda function, **how: function)
     with pytest.raises(TypeError, match="unsupported operand"):
-        compile_function(plus, "auto")(2, "3")
+        compile_function(plus, choice)(2, "3")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("choice", ["auto", "on"])
+def test_a_cpu_that_is_full_is_left_to_whoever_says_so(monkeypatch, capsys, choice):
+    def fill(*arguments):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **how: function)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        compile_function(fill, choice)(2)
+    assert capsys.readouterr().out == ""

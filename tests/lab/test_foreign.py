@@ -136,6 +136,14 @@ def test_a_name_stands_for_one_model_on_one_corpus(here):
         open_study("trained", CPU, CORPUS, "theirs")
 
 
+def test_a_model_in_a_folder_that_gives_no_name_asks_for_one(here):
+    Path("theirs").rename("latest")
+    with pytest.raises(InputError, match=r"^--model latest: expected a --run beside it, for no run can be called"):
+        open_study("latest", CPU, CORPUS, "latest")
+    assert not Path("runs").exists()
+    assert open_study("named", CPU, CORPUS, "latest").run == Path("runs/named")
+
+
 def test_a_model_that_has_changed_since_is_refused(here):
     open_study("mine", CPU, CORPUS, "theirs")
     shutil.copy("numbered/model.safetensors", "kept")

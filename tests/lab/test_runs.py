@@ -21,6 +21,7 @@ import pandas as pd
 import pytest
 
 from lab import manifest, output, runs
+from lab.defaults import TrainOptions
 from model import InputError
 from model.names import EMBEDDED
 from model.weights import hash_weights
@@ -47,6 +48,19 @@ def test_a_taken_name_is_refused():
     (runs.new_run("one") / "run.json").write_text("{}")
     with pytest.raises(InputError, match="taken"):
         runs.new_run("one")
+
+
+@pytest.mark.parametrize("name", [None, "one"])
+def test_runs_that_is_a_file_or_a_link_to_nowhere_is_one_line_and_stays(here, name):
+    (here / "runs").symlink_to(here / "disk that is not mounted")
+    line = commands.line_of(runs.new_run, name)
+    assert line.startswith("runs: expected a folder, got a link that leads to no folder; move it away")
+    (here / "disk that is not mounted").mkdir()
+    assert runs.new_run(name).is_dir()  # mounted meanwhile
+    (here / "runs").unlink()
+    (here / "runs").write_text("mine")
+    assert commands.line_of(runs.new_run, name).startswith("runs: expected a folder, got a file; move it away")
+    assert (here / "runs").read_text() == "mine"
 
 
 RECORD = {
@@ -82,6 +96,48 @@ def test_the_status_of_a_run_that_is_the_same(status):
 def test_a_run_of_that_name_that_is_another_says_what_differs(changed, expected):
     output.write_json(runs.new_run("one") / "run.json", RECORD | {"status": "finished"} | changed)
     assert expected in commands.line_of(runs.read_status, RECORD)
+
+
+NEWER = (
+    "shuffle_labels", "head", "template", "words",
+    "labels", "header", "encoding", "label_names", "single_label", "skip_bad_rows",
+)  # fmt: skip
+
+
+def make_earlier(**changes):
+    """Leaves an unfinished run of before some options. Returns the record that its command makes now."""
+    told = {"command": "c", "started": "2026-01-01", "device": "d", "versions": {}, "git": None}
+    settings = manifest.describe_settings(TrainOptions(run="one", model="gpt2", corpus="a.txt", lr=0.1))
+    earlier = {name: value for name, value in settings.items() if name not in NEWER}
+    output.write_json(runs.new_run("one") / "run.json", RECORD | told | {"settings": earlier, "status": "unfinished"})
+    return RECORD | told | {"settings": settings | changes}
+
+
+def test_a_run_that_is_older_than_some_options_goes_on(capsys):
+    record = make_earlier()
+    assert runs.read_status(record) == "unfinished"
+    assert runs.find_unfinished(record["settings"] | {"run": None}) == "one"
+    for resume in (False, True):
+        resumed = runs.resume_run(Path("runs/one"), record, resume)
+        assert len(resumed["resumed"]) == 1 + resume
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"labels": ["a", "b"]}, "--labels [], now ['a', 'b'];"),
+        ({"skip_bad_rows": True}, "--skip-bad-rows False, now True;"),
+        ({"new": 3}, "--new not recorded, now 3;"),
+    ],
+)
+def test_a_run_that_is_older_than_an_option_that_matters_says_so(changed, named):
+    record = make_earlier(**changed)
+    assert runs.find_unfinished(record["settings"] | {"run": None}) is None
+    for resume in (False, True):
+        line = commands.line_of(runs.resume_run, Path("runs/one"), record, resume)
+        assert line.startswith("runs/one is unfinished and was made with ")
+        assert named in line
 
 
 def test_a_name_that_is_no_run_is_taken_but_for_hidden_files(here):
