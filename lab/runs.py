@@ -50,35 +50,29 @@ def new_run(name: str | None) -> Path:
         check_name(name)
     if os.path.lexists(LATEST) and not read_latest():
         raise InputError(f"{LATEST}: expected a link to the latest run, got a real file or folder; move it away")
-    make_runs()
     now = datetime.now().strftime("%Y-%m-%d-%H%M%S")
     names = iter([name]) if name else (now if n == 1 else f"{now}-{n}" for n in count(1))
     for run in map(RUNS.joinpath, names):
         try:
+            make_runs()
             run.mkdir()  # of two processes, one makes it
         except FileExistsError:
             if not name:
                 continue
             check_free(run)
         except OSError as error:
-            raise refuse_writing(run, error) from None
+            raise InputError(f"{run}: cannot be written to: {error.strerror}; run from a folder that can") from None
         break
     return run
 
 
 def make_runs() -> None:
-    """Make the folder of all runs, where there is none yet. Raises InputError where that cannot be."""
+    """Make the folder of all runs, where there is none yet. Raises InputError where something else has its name."""
     try:
         RUNS.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         kind = "a link that leads to no folder" if RUNS.is_symlink() else "a file"
         raise InputError(f"{RUNS}: expected a folder, got {kind}; move it away, or run from another folder") from None
-    except OSError as error:
-        raise refuse_writing(RUNS, error) from None
-
-
-def refuse_writing(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: cannot be written to: {error.strerror}; run from a folder that can")
 
 
 def check_name(name: str) -> None:

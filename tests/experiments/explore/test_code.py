@@ -7,9 +7,17 @@ import shlex
 
 import numpy as np
 import pytest
+import torch
+from starlette.testclient import TestClient
+from tiny import random_classifier
 
+from data import ReadOptions
 from experiments.explore.experiment import read_experiment
-from model import Tokenizer
+from experiments.explore.server import create_app
+from experiments.explore.subject import open_run
+from lab.device import Device
+from lab.study import ITS_OWN, StudyOptions
+from model import GPT2Config, Tokenizer, save
 
 TEXTS = [
     "i felt so happy at work",
@@ -62,14 +70,20 @@ def asked(request, monkeypatch):
     return subject, request.getfixturevalue(f"{kind}client")
 
 
+def run_script(client, body):
+    """What the script of a state prints, and the network that it has opened."""
+    code, out, names = client.post("/api/code", json=body).json(), io.StringIO(), {"__name__": "__main__"}
+    with contextlib.redirect_stdout(out):
+        exec(compile(code["python"], "copied.py", "exec"), names)
+    before, after = (np.array(json.loads(line)) for line in out.getvalue().splitlines()[-2:])
+    return before, after, names["model"]
+
+
 def check_state(subject, client, body):
     """Run the script of a state as a user would, and compare."""
     run = client.post("/api/run", json=body).json()
-    code = client.post("/api/code", json=body).json()
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(compile(code["python"], "copied.py", "exec"), {"__name__": "__main__"})
-    before, after = (np.array(json.loads(line)) for line in out.getvalue().splitlines())
+    before, after, network = run_script(client, body)
+    assert getattr(network, "labels", ()) == subject.labels
     if not subject.labels:  # all next tokens: the likeliest are shown, those before first
         shown = list(dict.fromkeys(i for row in (before, after) for i in (-row).argsort(kind="stable")[:10].tolist()))
         assert [subject.tokenizer.decode([i]) for i in shown] == run["labels"]
@@ -102,6 +116,65 @@ def test_the_script_needs_nothing_that_it_does_not_use(client):
     assert "masks" not in code
     code = client.post("/api/code", json={"text": "no", "fill": "mean"}).json()["python"]
     assert "compute_fills" not in code  # nothing is off that could be filled
+
+
+CLOSED = {"text": "i felt so glad today", "heads": [[1, 2], [0, 0]], "mlps": [1]}
+CPU = Device(torch.device("cpu"), "fp32")
+
+
+def ask(subject):
+    """Requests to the application."""
+    return TestClient(create_app(subject, ["testserver"]))
+
+
+@pytest.fixture
+def foreign(here):
+    """A folder with a run and two classifiers of others, which have no run and not the corpus's order of classes."""
+    for name, labels in {"theirs": ["joy", "anger", "fear"], "numbered": ["LABEL_0", "LABEL_1", "LABEL_2"]}.items():
+        clf = random_classifier(GPT2Config(2, 3, 12, n_ctx=17), labels)
+        save(clf, here / name, Tokenizer.load("gpt2-mini"))
+    rows = [line.split(";") for line in (here / "corpus.txt").read_text().splitlines()]
+    (here / "others.csv").write_text("".join(f"{label},{text} and town\n" for text, label in rows[::2]))
+    return here
+
+
+OF_OTHERS = ReadOptions(text_column="2", label_column="1", header=False)
+
+
+@pytest.mark.parametrize(
+    ("run", "options", "model"),
+    [
+        ("one", ITS_OWN, None),
+        ("one", StudyOptions(corpus="others.csv", read=OF_OTHERS), None),
+        ("latest", StudyOptions(corpus="corpus.txt"), "theirs"),
+        ("latest", StudyOptions(corpus="corpus.txt", labels=("joy", "fear", "anger")), "numbered"),
+        ("named", StudyOptions("others.csv", ("joy", "fear", "anger"), truncate=True, read=OF_OTHERS), "numbered"),
+    ],
+)
+@pytest.mark.parametrize("fill", ["zero", "class_mean"])
+def test_the_script_opens_the_same_network_and_texts(foreign, run, options, model, fill):
+    subject = open_run(run, CPU, options, model)
+    assert check_state(subject, ask(subject), CLOSED | {"fill": fill}) > 1e-4
+
+
+def test_another_corpus_has_other_means(foreign):
+    """Or the test above would compare nothing."""
+    bodies = [CLOSED | {"fill": fill} for fill in ("zero", "class_mean")]
+    own, other = (
+        [ask(subject).post("/api/run", json=body).json()["after"] for body in bodies]
+        for subject in (open_run("one", CPU), open_run("one", CPU, StudyOptions("others.csv", read=OF_OTHERS)))
+    )
+    assert own[0] == other[0]
+    assert own[1] != pytest.approx(other[1], abs=1e-5)
+
+
+def test_a_script_that_opens_a_run_puts_its_tensors_where_the_network_is(foreign):
+    client = ask(open_run("latest", CPU, StudyOptions(corpus="corpus.txt"), "theirs"))
+    code = client.post("/api/code", json={"text": "no"}).json()["python"]
+    assert "masks" not in code
+    assert "device=subject.device.device)" in code
+    code = client.post("/api/code", json=CLOSED).json()["python"]
+    assert code.count(".to(ids.device)") == 2  # the gates of heads and of MLPs
 
 
 @pytest.mark.parametrize("text", TEXTS)
