@@ -86,8 +86,12 @@ def test_the_status_of_a_run_that_is_the_same(status):
     ("changed", "expected"),
     [
         ({"settings": RECORD["settings"] | {"lr": 0.2, "seed": 2}}, "made with --lr 0.2, now 0.1; --seed 2, now 1;"),
-        ({"model": {"sha256": "xyz"}}, "made with --model xyz, now abc;"),
-        ({"corpus": {"sha256": {"a.txt": "xyz"}}}, "made with --corpus {'a.txt': 'xyz'}, now {'a.txt': 'def'};"),
+        ({"model": {"sha256": "xyz"}}, "made with --model gpt2, which is no longer the same inside;"),
+        ({"corpus": {"sha256": {"a.txt": "xyz"}}}, "made with --corpus a.txt, which is no longer the same inside;"),
+        (
+            {"settings": RECORD["settings"] | {"corpus": "b.txt"}, "corpus": {"sha256": {"b.txt": "xyz"}}},
+            "made with --corpus b.txt, now a.txt;",
+        ),
         ({"settings": {"run": "one", "lr": 0.1}}, "made with --seed not recorded, now 1;"),
         ({"settings": RECORD["settings"] | {"gone": 3}}, "made with --gone 3, now not recorded;"),
         ({"settings": []}, "one/run.json: not as"),
