@@ -102,6 +102,14 @@ def saved_in_2020(folder):
     write(folder, SPECIAL, special)
 
 
+def overlapping(folder):
+    """Of the added tokens in a file of their own, those in a list are looked for after those with a name."""
+    in_two(folder)
+    n = len(read(folder, "vocab.json"))
+    write(folder, ADDED, {"i f": n, " feel": n + 1})
+    write(folder, SPECIAL, {"additional_special_tokens": ["i f"], "pad_token": " feel"})
+
+
 def saved_in_2022(folder):
     """tokenizer.json with merges as strings, beside two files that differ from it."""
     in_one(folder)
@@ -286,14 +294,22 @@ READ = {
         two(pad_token="[PAD]", sep_token="<s>"), one(pad_token="[PAD]", sep_token="<s>"),
         two(extra_special_tokens={"b": "[A]b"}, a_token="[A]"), one(additional_special_tokens=["[A]b", "[A]"]),
         two(holding(SPECIAL, {"pad_token": "[PAD]"})), two(pad_token=STRIPPED),
+        two(extra_special_tokens={"b": "[A]b"}, additional_special_tokens=["[A]", "<s>"]),
+        two(extra_special_tokens=["[A]b"], additional_special_tokens=["[A]", "<s>"]),
+        two(eos_token=STRIPPED, unk_token="[PAD]"), two(eos_token="[PAD]", unk_token=STRIPPED), overlapping,
     ],
     "added tokens with `lstrip` or `rstrip`": [
         one(tokens=[MASK, "[A]"]), one(tokens=[AddedToken("[A]", rstrip=True), AROUND, "[A]b"]),
+        one(tokens=[AddedToken(" ", rstrip=True, lstrip=True), AddedToken("\n", rstrip=True, lstrip=True), "[A]"]),
+        one(tokens=[AddedToken(" ", rstrip=True), "[A]"]),
     ],
     "`<pad>` in the vocabulary, which no file calls a special token": [bare],
     "no token for the end of a text": [bare, lambda folder: bare(folder, pad_token="[PAD]", bos_token="<s>")],
     "a post-processor that adds no token": [
         one(put_before()), one(put_before(among=[processors.ByteLevel()])), one(put("post_processor", to=None)),
+    ],
+    "`split_special_tokens` true, but no special token to split": [
+        one(tokens=["[A]", "new word"], split_special_tokens=True),
     ],
     "truncation or padding in `tokenizer.json`": [
         one(backend(cut_texts)), one(backend(cut_texts), tokenizer_class=FAST),
@@ -333,6 +349,10 @@ REFUSED = {
     "`add_bos_token` or `add_eos_token` true, beside `vocab.json`": [
         (two(add_bos_token=True), "add_bos_token true; headgate puts no token before or behind a text"),
         (two(add_eos_token=True), "add_eos_token true; headgate puts no token before or behind a text"),
+    ],
+    "`split_special_tokens` true, and special tokens": [
+        (one(tokens=["[PAD]", "<s>"], special=True, split_special_tokens=True), "true, and '.PAD.'"),
+        (two(split_special_tokens=True, mask_token="<mask>"), "split_special_tokens true, and '<mask>' is a special"),
     ],
     "the `tokenizer_class` of another model": [
         (two(tokenizer_class="RobertaTokenizerFast"), "tokenizer_class is RobertaTokenizer; headgate reads GPT2Tok"),
@@ -405,6 +425,7 @@ def test_a_folder_of_the_table_gives_the_ids_and_the_text_of_transformers(opened
     @settings(deadline=None, max_examples=20, derandomize=True)
     @example(text="".join(PARTS), ids=[])
     @example(text="word[PAD] new word", ids=[])
+    @example(text="   new[A]  i feel\n \nfine  ", ids=[])
     @example(text="\u3000\u2003<mask>\x1c<mask>\x1c [A]\x85\u200b<mask>", ids=[60000])
     def check(text, ids):
         expected = theirs(text)["input_ids"]
