@@ -1,5 +1,6 @@
 """The files of a GPT-2 tokenizer, read as `transformers` 5 reads them. What is not implemented is refused by name."""
 
+import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +47,9 @@ def read_files(folder: Path) -> dict[str, bytes]:
     if missing:
         raise InputError(f"{folder}: no {' and no '.join(missing)}, so this checkpoint cannot read text")
     beside = [name for name in (ADDED, SPECIAL) if (folder / name).is_file()]
-    return {name: (folder / name).read_bytes() for name in [*([IN_ONE] if in_one else IN_TWO), *beside]}
+    names = [*([IN_ONE] if in_one else IN_TWO), *beside]
+    # A byte order mark is left out, because what is saved with these files shall open in `transformers`, too.
+    return {name: (folder / name).read_bytes().removeprefix(codecs.BOM_UTF8) for name in names}
 
 
 def is_published(files: dict[str, bytes]) -> bool:
@@ -79,7 +82,7 @@ def read_two(files: dict[str, bytes], settings: Json) -> Vocabulary:
     for name in ("add_bos_token", "add_eos_token"):
         if settings.get(name):
             raise InputError(f"{SETTINGS} has {name} true; headgate puts no token before or behind a text")
-    lines = re.split("\r?\n", files[IN_TWO[1]].decode("utf-8-sig"))
+    lines = re.split("\r?\n", files[IN_TWO[1]].decode())
     if lines[0] == "#":  # we wrote this once
         del lines[0]
     merges = [line.split(" ") for line in lines if line and not line.startswith("#version")]
