@@ -63,8 +63,8 @@ def read_corpus(source: str | Path, options: ReadOptions = USUAL, seed: int = 0)
     is split as on the hub. A single file is split 80/10/10. `seed` decides the splits made here, which keep the shares
     of the classes and put all copies of a text into one split. `sample` is the embedded corpus; `emotion`,
     `rotten_tomatoes` and owner/name[/folder] are parquet files on the hub, kept in its cache. Labels are in the hub's
-    order, else sorted, numbers by value. Rows that cannot be used raise InputError, all of them in one message, unless
-    `options` skip them. Raises InputError."""
+    order, else sorted, numbers by value. Raises InputError, also for rows that cannot be used: all of them in one
+    message, unless `options` skip them."""
     path = SAMPLE if str(source) == "sample" and not Path(source).exists() else Path(source)
     revision = None
     if path.is_dir():
