@@ -152,12 +152,17 @@ def run_script(script: Path, options: Sequence[str], folder: Path) -> None:
 
 def write_options(reading: ReadOptions) -> list[str]:
     """Return the words of a command line that say how a corpus is read, as far as it is not the usual way."""
-    words = []
+    words: list[str] = []
     for field in fields(reading):
         value, name = getattr(reading, field.name), field.name.replace("_", "-")
-        if value != field.default:
-            values = [*map(str, value)] if isinstance(value, tuple) else [] if isinstance(value, bool) else [str(value)]
-            words += [f"--no-{name}" if value is False else f"--{name}", *values]
+        if value == field.default:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, tuple):
+            words += [f"--{name}", *value]
+        else:
+            words.append(f"--{name}={value}")  # the name of a column may begin with a dash
     return words
 
 

@@ -410,7 +410,6 @@ import pickle, sys
 sys.path[:0] = [{root!r}]
 import torch, pyarrow.parquet
 from data import read_corpus
-from data.formats import read_table
 from model import InputError, Tokenizer, load_classifier, load_lm
 
 def refuse(*arguments, **options):
@@ -431,7 +430,7 @@ for call in (load_lm, load_classifier, Tokenizer.load):
         print(error)
 read_corpus("sample")
 try:
-    read_table(__import__("pathlib").Path({parquet!r}), "text", "label")
+    read_corpus({parquet!r})
 except InputError as error:
     print(error)
 """

@@ -163,7 +163,7 @@ def explain_random(labels, folder, monkeypatch, ln_f_bias=None):
     clf = random_classifier(config, labels).requires_grad_(False)
     if ln_f_bias is not None:
         clf.trunk.ln_f.bias.copy_(torch.linalg.lstsq(clf.score.weight, torch.tensor(ln_f_bias)).solution)
-    corpus = SimpleNamespace(name="corpus", revision="", files={})
+    corpus = SimpleNamespace(name="corpus", revision="", files={}, skipped=())
     record = {"model": {"name": "tiny"}, "settings": {"init": "random"}}
     study = replace(spelled.study_of(clf, sequences, targets, folder), corpus=corpus, record=record)
     monkeypatch.setattr(explain, "open_study", lambda *_: study)

@@ -10,7 +10,7 @@ from data.reading import USUAL
 from experiments.paper.plan import write_options
 
 READINGS = {
-    "a column by its name": ReadOptions(text_column="what was said"),
+    "columns by name": ReadOptions(text_column="what was said", label_column="-x"),
     "columns by numbers": ReadOptions(text_column="3", label_column="1", header=False),
     "an encoding": ReadOptions(encoding="cp1252"),
     "names of classes": ReadOptions(label_names=("no", "yes, please", "-1")),
@@ -30,4 +30,4 @@ def test_what_is_passed_on_is_read_as_it_was(reading, script):
 
 def test_of_the_usual_way_nothing_is_passed_on():
     assert write_options(USUAL) == []
-    assert write_options(ReadOptions(label_column="tag")) == ["--label-column", "tag"]
+    assert write_options(ReadOptions(label_column="tag")) == ["--label-column=tag"]
