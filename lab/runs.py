@@ -170,7 +170,9 @@ def check_identity(run: Path, manifest: dict[str, Any], record: dict[str, Any]) 
     try:
         before, now = identity(run, manifest), identity(run, record)
     except (KeyError, TypeError, AttributeError):
-        raise InputError(f"{run / 'run.json'}: not as this {Path(sys.argv[0]).name} writes it; move it away") from None
+        raise InputError(
+            f"{run / 'run.json'}: not as this {Path(sys.argv[0]).name} writes it; move it away, or choose another --run"
+        ) from None
     changed = [key for key in now | before if before.get(key, MISSING) != now.get(key, MISSING)]
     if changed:
         changes = "; ".join(describe_change(key, manifest, record, before, now) for key in changed)

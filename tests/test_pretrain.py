@@ -207,7 +207,7 @@ def test_a_name_that_is_taken(here, monkeypatch, capsys):
     Path("runs/other").mkdir()
     output.write_json(Path("runs/other/run.json"), {"status": "unfinished", "settings": {"epochs": 3}})  # of train.py
     assert pretrain_tiny(monkeypatch, "other") == 2
-    assert "got one that is taken" in one_line(capsys)
+    assert "not as this pretrain.py writes it; move it away, or choose another --run" in one_line(capsys)
 
 
 @pytest.mark.parametrize(

@@ -288,11 +288,15 @@ OTHERS = {  # what is done to the runs x-0 and x-1, options, what is said
         ("--lr", "0.5"),
         "runs/x-0 is unfinished and was made with --lr 0.02, now 0.5; the same command",
     ),
-    "texts": (lambda: write_corpus(Path("corpus.txt"), 30), (), "x-0 is finished and was made with --corpus {"),
+    "texts": (
+        lambda: write_corpus(Path("corpus.txt"), 30),
+        (),
+        "x-0 is finished and was made with --corpus corpus.txt, which is no longer the same inside",
+    ),
     "shape": (
         lambda: [shutil.rmtree("tiny"), write_shape(Path("tiny"), GPT2Config(1, 2, 10, n_ctx=17))],
         (),
-        "x-0 is finished and was made with --model {",
+        "x-0 is finished and was made with --model tiny, which is no longer the same inside",
     ),
     "no run": (lambda: Path("runs/x-2/notes").mkdir(parents=True), (), "runs/x-2: expected a new name"),
     "another script's": (
