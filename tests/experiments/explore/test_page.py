@@ -697,6 +697,8 @@ def test_exports_hold_what_is_shown(site: Site, visit: Visit, tmp_path: Path) ->
 def test_the_ends_of_the_scale_differ_for_who_sees_no_green(visit: Visit, scheme: str) -> None:
     page = visit(color_scheme=scheme)
     page.context.new_cdp_session(page).send("Emulation.setEmulatedVisionDeficiency", {"type": "deuteranopia"})
+    settle(page)
+    page.wait_for_load_state("networkidle")  # the effects of all heads draw the legend anew
     # The locator waits until the scale stands still: rows that come above it push it down.
     picture = imread(BytesIO(page.locator("#legend .scale").screenshot()), format="png")[..., :3]
     row = picture[len(picture) // 2]
