@@ -93,3 +93,14 @@ def test_an_encoding_that_does_not_fit_is_refused(tmp_path):
 def test_a_file_of_a_byte_order_mark_is_empty(tmp_path, encoding):
     content = "\ufeff".encode("utf-8" if encoding is None else encoding) if encoding != "utf-16" else b"\xff\xfe"
     assert "the file is empty" in line_of(decode, content, tmp_path, encoding if encoding == "utf-16" else None)
+
+
+def test_a_header_in_another_encoding_is_told_as_that_and_not_as_a_missing_column(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(
+        "text;gefühl\n".encode("cp1252") + b"".join(b"text %d;%s\n" % (i, b"ab"[i % 2 :][:1]) for i in range(40))
+    )
+    assert line_of(read_corpus, path).startswith(
+        f"{path}:1: expected UTF-8, got another encoding; read it with --encoding"
+    )
+    assert len(read_corpus(path, ReadOptions(label_column="gefühl", encoding="cp1252")).examples) == 40

@@ -154,6 +154,17 @@ def test_a_model_that_has_changed_since_is_refused(here):
         open_study("mine", CPU)
 
 
+def test_a_run_whose_corpus_was_read_otherwise_is_refused(here):
+    """As by an earlier version, which read some files in another way."""
+    open_study("mine", CPU, CORPUS, "theirs")
+    path = Path("runs/mine/run.json")
+    record = json.loads(path.read_text())
+    record["corpus"]["texts"]["train"] -= 1
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="is read otherwise than when runs/mine was trained on it"):
+        open_study("mine", CPU)
+
+
 @pytest.mark.slow
 def test_every_experiment_takes_it(here, monkeypatch):
     given = ("--model", "theirs", "--corpus", "corpus.txt")
