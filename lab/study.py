@@ -208,9 +208,8 @@ def read_study_corpus(folder: Path, record: dict[str, Any], options: StudyOption
     data = read_corpus(settings["corpus"], reading, split_seed)
     if sorted(data.files.values()) != sorted(record["corpus"]["sha256"].values()):
         raise InputError(f"{data.name} is no longer what {folder} was trained on; give the former one with --corpus")
-    if (
-        manifest.describe_corpus(data)["texts"] != record["corpus"]["texts"]
-    ):  # an earlier version read some files otherwise
+    # An earlier version read some files otherwise.
+    if manifest.describe_corpus(data)["texts"] != record["corpus"]["texts"]:
         raise InputError(f"{data.name} is read otherwise than when {folder} was trained on it; train it anew")
     return data
 
