@@ -56,8 +56,11 @@ def test_they_are_written_down_and_counted_in_every_report(here, monkeypatch, ca
     predictions = pd.read_csv("runs/one/predictions.csv")
     assert not set(predictions["text"]) & {"another one", "a text without a semicolon"}
     assert call(monkeypatch, ablate, "--run", "one", "--units", "heads", "--fill", "zero", "--controls", "2") == 0
-    report = Path("runs/one/ablate/report.md").read_text()
-    assert "2 lines without a semicolon, 1 blank lines, 1 empty texts" in report
+    report, total = (Path(name).read_text() for name in ("runs/one/ablate/report.md", "broken.txt"))
+    assert (
+        f"- 4 of {len(total.splitlines())} rows are skipped: 2 lines without a semicolon, 1 blank lines, 1 empty texts"
+        in report
+    )
 
 
 @pytest.mark.slow

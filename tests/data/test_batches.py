@@ -30,6 +30,9 @@ def test_encode_refuses_a_text_that_is_too_long():
     message = line_of(encode, Letters(), EXAMPLES.iloc[1:], 4)
     assert message.startswith("train.txt:2: expected at most 4 tokens, got 5;")
     assert "--truncate" in message
+    assert "the first of" not in message
+    several = line_of(encode, Letters(), EXAMPLES, 2)  # the second and the third
+    assert several.startswith("train.txt:2: expected at most 2 tokens, got 5; shorten the text, the first of 2, or")
 
 
 def test_encode_keeps_the_end_when_told_to_truncate():

@@ -333,7 +333,7 @@ def test_too_few_texts_of_a_class_are_named(tmp_path):
     )
     path = single(tmp_path, pos=20, neg=20)
     path.write_text(path.read_text() + "pos text 1;odd\n" * 12)
-    assert "only 0 different texts are labelled 'odd'" in line_of(read_corpus, path)
+    assert "only 0 different texts are labelled 'odd' (line 41);" in line_of(read_corpus, path)
 
 
 # Refusals
@@ -430,6 +430,9 @@ def test_a_class_that_training_never_sees(tmp_path, split):
     message = line_of(read_corpus, folder(tmp_path, **{split: GOOD + "so so;mixed\n"}))
     assert message.startswith(f"{tmp_path / split}.txt:3: ")
     assert "'mixed'" in message
+    assert "the first of" not in message
+    several = folder(tmp_path, **{split: GOOD + "so so;mixed\nso;mixed\nodd;other\n"})
+    assert f"got 'mixed' in {split} (the first of 3 such rows); correct" in line_of(read_corpus, several)
 
 
 # Describing

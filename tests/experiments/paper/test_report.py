@@ -15,6 +15,13 @@ def page(*runs, prompts=None):
     return report(runs, results.tidy(runs), results.differences(runs), asked, "python paper.py")
 
 
+def test_rows_that_were_skipped_are_counted_with_their_corpus():
+    run = measured("words", 1000)
+    assert "- corpus: words, local files\n" in page(run)
+    run.record["corpus"]["skipped"] = {"empty texts": 2, "blank lines": 1}
+    assert "- corpus: words, local files, 2 empty texts skipped, 1 blank lines skipped\n" in page(run)
+
+
 @pytest.mark.parametrize(
     ("corpus", "n", "expected"),
     [
