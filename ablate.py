@@ -48,7 +48,7 @@ class Options:
 
     run: tuple[str, ...] = ("latest",)  # name of the run; or of several that differ in their seed, to be compared
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = None  # of others, with a --corpus of its texts: a classifier in the place of a run, as it is
+    model: str | None = None  # with --corpus, a classifier of others takes the place of a run, as it is
     units: tuple[UnitName, ...] = ("heads", "layers", "regions", "words", "curves")  # what to close, see docs/ablate.md
     fill: tuple[FillName, ...] = ("mean", "zero")  # what closed heads and MLPs emit; the first is the main one
     prompt: str | None = None  # template: close parts of the language model that answers it, not of the classifier

@@ -55,7 +55,7 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = None  # of others, with a --corpus of its texts: a classifier in the place of a run, as it is
+    model: str | None = None  # with --corpus, a classifier of others takes the place of a run, as it is
     text: tuple[str, ...] = ()  # texts of your own, which come first in the page; pictures are drawn of up to 6
     head: str | None = None  # of the pictures, as 3.1; None: the one that looks around most
     texts: int = 0  # at most so many test texts; 0: all

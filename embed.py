@@ -53,7 +53,7 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = None  # of others, with a --corpus of its texts: a classifier in the place of a run, as it is
+    model: str | None = None  # with --corpus, a classifier of others takes the place of a run, as it is
     texts: int = 1000  # at most so many of train and of test, drawn at random
     layer: int | None = None  # whose vectors are reduced and clustered: 0 .. L, or L + 1 after ln_f; None: L + 1
     pooling: Literal["last", "mean", "mean_without_first", "weighted"] = "last"  # how tokens become one vector there

@@ -47,7 +47,7 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = None  # of others, with a --corpus of its texts: a classifier in the place of a run, as it is
+    model: str | None = None  # with --corpus, a classifier of others takes the place of a run, as it is
     text: tuple[str, ...] = ()  # texts of your own, which are explained besides and count in no average
     texts: int = 48  # how many test texts are explained, balanced over classes and over right and wrong
     shuffled_run: str | None = None  # a run of train.py --shuffle-labels, whose explanations must differ

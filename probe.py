@@ -43,9 +43,7 @@ class Options:
 
     run: str = "latest"  # name of the run
     resume: bool = True  # take up what earlier calls have computed; --no-resume: anew, e.g. after editing the code
-    model: str | None = (
-        None  # another network on the run's texts, e.g. gpt2-mini; where --corpus is given: in place of the run
-    )
+    model: str | None = None  # another network on the run's texts; with --corpus, it takes the place of the run
     texts: int = 4000  # at most so many: 60 % to train probes, 20 % to choose their strength, 20 % to test
     words: int = 20000  # at most so many of the texts, and of the Brown corpus
     seed: int = 0  # of texts, words, control tasks and the network with random weights
@@ -53,13 +51,17 @@ class Options:
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
     study: OmitArgPrefixes[StudyOptions] = ITS_OWN
 
+    @property
+    def replacement(self) -> str | None:
+        """The network that is probed in the place of the run's, on its texts."""
+        return None if self.study.corpus else self.model
+
 
 def main(options: Options) -> int:
     check_ranges(options, texts=(100, np.inf), words=(500, np.inf), seed=(0, 2**32))
     device = Device.choose(options.device, options.precision)
     study = open_study(options.run, device, options.study, options.model, any_network=True)
-    other = None if options.study.corpus else options.model  # in the place of the run's network
-    name = f"probe-{Path(other).name}" if other else "probe"
+    name = f"probe-{Path(options.replacement).name}" if options.replacement else "probe"
     splits = [study.draw_texts(split, round(share * options.texts), options.seed) for split, share in SHARES.items()]
     with open_analysis(study.run / name, "tasks", options.resume, device) as folder:
         results, shown = fit_probes(study, splits, folder, options), list[Shown]()
@@ -68,7 +70,7 @@ def main(options: Options) -> int:
             results |= readings
         else:
             console.print(f"{options.model} has no head of its own: no class lens and no direct contributions")
-        agreement = read_ablation(study, bool(other))
+        agreement = read_ablation(study, bool(options.replacement))
         if isinstance(agreement, pd.DataFrame):
             agreement = results["agreement"] = tables.agreement(results["probes"], agreement)
         else:
@@ -157,8 +159,7 @@ def read_ablation(study: Study, other_network: bool) -> pd.DataFrame | str:
 def describe(study: Study, splits: list[Texts], options: Options) -> list[str]:
     """Return the lines of the report that say what was probed."""
     rows = f"at most {options.texts:,} texts and {options.words:,} words, of which the probes learn from 60 %"
-    in_place = options.model and not options.study.corpus
-    about = [f"network: {options.model}, in the place of the run's"] if in_place else []
+    about = [f"network: {options.replacement}, in the place of the run's"] if options.replacement else []
     return about + study.provenance(rows, options.seed) + study.absent_classes(*splits)
 
 

@@ -148,15 +148,15 @@ def find_separator(separators: Sequence[str], text: str, path: Path, place: int)
     """Return the separator that cuts most of the first records into equally many fields, and into how many.
 
     Raises InputError where none gives a field at this place."""
-    found = []  # for each separator, in how many records it gives how many fields
+    candidates = []  # for each separator, in how many records it gives how many fields
     for separator in separators:
         records = islice(read_quoted(text, separator), LOOKED_AT)
         widths = Counter(len(record.fields or split(record.lines[0], separator)) for record in records)
-        found += [(count, separator, width) for width, count in widths.most_common() if width > place]
-    if not found:
+        candidates += [(count, separator, width) for width, count in widths.most_common() if width > place]
+    if not candidates:
         advice = "give other numbers as --text-column and --label-column"
         raise InputError(f"{path}:1: expected at least {place + 1} columns, got fewer; {advice}")
-    _, separator, width = max(found, key=lambda each: each[0])
+    _, separator, width = max(candidates, key=lambda each: each[0])
     return separator, width
 
 
@@ -215,8 +215,8 @@ def find_swallowed(text: str, dialect: Dialect) -> Callable[[Record], bool]:
     def is_swallowed(record: Record) -> bool:
         within = record.lines[:-1] if dialect.text < label else record.lines[1:]
         rows = [split(line, dialect.separator) for line in within]
-        found = sum(len(fields) == width and fields[label].strip('"') in labels() for fields in rows)
-        return 2 * found >= len(rows)
+        with_label = sum(len(fields) == width and fields[label].strip('"') in labels() for fields in rows)
+        return 2 * with_label >= len(rows)
 
     return is_swallowed
 

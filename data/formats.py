@@ -70,9 +70,9 @@ def make_table(
     usable, bad_rows = check_rows(rows, path)
     if usable.empty and bad_rows.empty:
         raise InputError(f"{path}: expected labelled texts, there are no rows; give another file")
-    elsewhere = bad_rows["kind"] == OTHER_ENCODING
-    if elsewhere.any():
-        bad_rows.loc[elsewhere, "reason"] = describe_encoding(data, encoding)
+    undecodable = bad_rows["kind"] == OTHER_ENCODING
+    if undecodable.any():
+        bad_rows.loc[undecodable, "reason"] = describe_encoding(data, encoding)
     return Table(usable, bad_rows, str(path), hashlib.sha256(data).hexdigest(), labels)
 
 
@@ -88,11 +88,11 @@ def read_polarity(path: Path, label: str) -> Table:
 
 def read_txt(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:
     """Read a file with one `text;label` on each line."""
-    for found in split_lines(decode(data, path, options.encoding)):
-        if isinstance(found, BadRow):
-            yield found
+    for numbered in split_lines(decode(data, path, options.encoding)):
+        if isinstance(numbered, BadRow):
+            yield numbered
             continue
-        number, line = found
+        number, line = numbered
         text, semicolon, label = line.rpartition(";")
         if not semicolon:
             reason = f"expected text;label, got {line[:40]!r}; add the semicolon and the label"
@@ -117,8 +117,8 @@ def read_json(data: bytes, path: Path, options: ReadOptions) -> Iterator[Row | B
     if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
         yield from read_array(text, path, options)
         return
-    for found in split_lines(text):
-        yield found if isinstance(found, BadRow) else parse_line(*found, options)
+    for numbered in split_lines(text):
+        yield numbered if isinstance(numbered, BadRow) else parse_line(*numbered, options)
 
 
 def read_array(text: str, path: Path, options: ReadOptions) -> Iterator[Row | BadRow]:

@@ -41,7 +41,7 @@ def read_names_file(path: Path, source: str) -> list[str]:
         text = decode(read_bytes(path), path, None)
     except (InputError, ValueError) as error:  # ValueError: a NUL in the path
         raise InputError(f"{source}: expected the names of the classes, or a file of them: {error}") from None
-    return [found[1].strip() for found in split_lines(text) if not isinstance(found, BadRow)]
+    return [numbered[1].strip() for numbered in split_lines(text) if not isinstance(numbered, BadRow)]
 
 
 def name_labels(rows: Iterable[Row | BadRow], names: Names, path: Path, given: bool) -> Iterator[Row | BadRow]:

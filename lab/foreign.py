@@ -16,6 +16,11 @@ from .output import write_json
 from .texts import write_skipped
 
 
+def is_foreign(record: dict[str, Any]) -> bool:
+    """Return whether the manifest of a run stands for a model that others trained."""
+    return not record.get("trained", True)
+
+
 def describe_foreign(
     run: str, options: StudyOptions, model: str, corpus: Corpus, device: Device
 ) -> tuple[Path, dict[str, Any]]:
@@ -35,11 +40,11 @@ def describe_foreign(
     record |= {"status": "finished", "trained": False}
     if not (folder / "run.json").is_file():
         return folder, record
-    there = read_json(folder / "run.json")
-    if there.get("trained", True):
+    existing = read_json(folder / "run.json")
+    if not is_foreign(existing):
         raise InputError(f"{folder}: expected a free name, got a run of train.py; choose another with --run")
-    runs.check_identity(folder, there, record)
-    return folder, there
+    runs.check_identity(folder, existing, record)
+    return folder, existing
 
 
 def write_run(folder: Path, record: dict[str, Any], corpus: Corpus) -> None:
@@ -54,7 +59,7 @@ def find_checkpoint(folder: Path, record: dict[str, Any]) -> Path:
     """Return the folder of a run's weights: its own or, of a model that others trained, the model's.
 
     Raises InputError where that has changed since."""
-    if record.get("trained", True):
+    if not is_foreign(record):
         return folder
     checkpoint = find(record["model"]["name"])
     if hash_weights(checkpoint) != record["model"]["sha256"]:

@@ -7,6 +7,7 @@ from model import GPT2, GPT2Config, InputError, load_lm
 from model.names import find
 from model.weights import hash_weights
 
+from .foreign import is_foreign
 from .study import Study
 
 
@@ -25,7 +26,7 @@ def load_start(study: Study) -> tuple[GPT2, str]:
     Raises InputError where the run began with random weights or elsewhere, or with weights that are no longer what they
     were."""
     record = study.record["model"]
-    if not study.record.get("trained", True):
+    if is_foreign(study.record):
         raise InputError(f"{record['name']} was trained elsewhere, and its start is not known")
     if study.record["settings"]["init"] == "random":
         raise InputError(f"{study.run} began with random weights")

@@ -20,7 +20,7 @@ from . import manifest, runs
 from .defaults import ITS_OWN, StudyOptions
 from .device import Device
 from .fonts import explain_names
-from .foreign import describe_foreign, find_checkpoint, write_run
+from .foreign import describe_foreign, find_checkpoint, is_foreign, write_run
 from .progress import console
 from .texts import OVERALL, Texts, describe_skipped, describe_texts, read_texts, write_skipped
 from .word_head import load_network, read_word_head
@@ -114,7 +114,7 @@ class Study:
         asked = f"the network reads each text in the prompt {self.fill(TEXT)!r} and answers in label words: {words}"
         skipped = [describe_skipped(self.corpus)] if len(self.corpus.skipped) else []
         origin = f"from {self.record['model']['name']} ({self.record['settings']['init']} weights)"
-        if not self.record.get("trained", True):
+        if is_foreign(self.record):
             origin = (
                 f"which is {self.record['model']['name']} as it is, trained elsewhere; it may have learnt these texts"
             )
@@ -144,7 +144,6 @@ def open_study(
     of random weights or, where the run answers in label words, is asked for these in the run's prompts. Raises
     InputError where there is no finished run, or its corpus has changed since."""
     options.check(model)
-    is_foreign = bool(model and options.corpus)
     if model and not options.corpus and not any_network:
         raise InputError(f"--model {model}: expected a --corpus beside it, of texts that it classifies")
     if model and options.corpus:
@@ -154,13 +153,12 @@ def open_study(
         folder, record = read_run(run)
         data = read_study_corpus(folder, record, options)
     checkpoint = find(model) if model else find_checkpoint(folder, record)
-    described = is_foreign or (not model and not record.get("trained", True))
-    names = tuple(record["settings"]["labels"] if described else options.labels)
-    check_labels(checkpoint, names, data, can_rename=model is not None)
-    study = load_study(folder, record, data, checkpoint, names, options.truncate, device)
+    names = options.labels if model or not is_foreign(record) else record["settings"]["labels"]
+    labels = match_labels(checkpoint, names, data, can_rename=model is not None)
+    study = load_study(folder, record, data, checkpoint, labels, options.truncate, device)
     if not study.has_classifier and not any_network:
         raise InputError(f"{checkpoint}: expected a classifier, got a language model; train it with `make train`")
-    device.run_on_first(lambda: write_opened(study, new_run=is_foreign, new_corpus=bool(options.corpus)))
+    device.run_on_first(lambda: write_opened(study, options, model))
     return study
 
 
@@ -169,30 +167,30 @@ def load_study(
     record: dict[str, Any],
     corpus: Corpus,
     checkpoint: Path,
-    names: Sequence[str],
+    labels: Sequence[str] | None,
     truncate: bool,
     device: Device,
 ) -> Study:
-    """Load the network and tokenise the texts; nothing is written. names: as for `name_labels`."""
+    """Load the network and tokenise the texts; nothing is written. labels: as `match_labels` returns them."""
     settings = record["settings"] | {"truncate": record["settings"]["truncate"] or truncate}
     tokenizer = Tokenizer.load(checkpoint)
     head = read_word_head(record, tokenizer)
-    labels = head.words.labels if head else name_labels(checkpoint, names)
-    corpus = replace(corpus, labels=labels or corpus.labels)  # in the order of the logits
+    of_logits = head.words.labels if head else labels
+    corpus = replace(corpus, labels=tuple(of_logits or corpus.labels))  # in the order of the logits
     template = head.template if head else None
     texts = read_texts(corpus, tokenizer, read_config(checkpoint), settings["truncate"], template)
     describe_texts(corpus, texts)
-    clf = load_network(checkpoint, head, corpus.labels, names).to(device.device).eval().requires_grad_(False)
+    clf = load_network(checkpoint, head, corpus.labels, labels or ()).to(device.device).eval().requires_grad_(False)
     clf.labels = rename_overall(corpus.labels)
     record, weights = record | {"settings": settings}, hash_weights(checkpoint)
-    return Study(folder, record, clf, tokenizer, corpus, texts, device, weights, labels is not None, template)
+    return Study(folder, record, clf, tokenizer, corpus, texts, device, weights, of_logits is not None, template)
 
 
-def write_opened(study: Study, new_run: bool, new_corpus: bool) -> None:
+def write_opened(study: Study, options: StudyOptions, model: str | None) -> None:
     """Write the manifest of a model of others, where it is new, and the rows that were skipped of another corpus."""
-    if new_run:
+    if model and options.corpus:
         write_run(study.run, study.record, study.corpus)
-    elif new_corpus:
+    elif options.corpus:
         console.print(f"{study.run}: results on {study.corpus.name} replace those that are there", soft_wrap=True)
         write_skipped(study.corpus, study.run / f"skipped_{study.corpus.name.replace('/', '_')}.csv")
 
@@ -214,22 +212,17 @@ def read_study_corpus(folder: Path, record: dict[str, Any], options: StudyOption
     return data
 
 
-def name_labels(checkpoint: Path, names: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the classes of a checkpoint in its order: `names` in the place of its own; None without a classifier."""
-    stored = read_labels(checkpoint)
-    return tuple(names) or stored if stored else None
+def match_labels(checkpoint: Path, names: Sequence[str], corpus: Corpus, can_rename: bool) -> tuple[str, ...] | None:
+    """Return the classes of a checkpoint in its order, as the corpus calls them; None without a classifier.
 
-
-def check_labels(checkpoint: Path, names: Sequence[str], corpus: Corpus, can_rename: bool) -> None:
-    """Raise InputError where a checkpoint has other classes than the corpus.
-
-    names: as for `name_labels`. can_rename: does the command at hand take --labels?"""
+    names: what they are called in the place of the checkpoint's own names. can_rename: does the command at hand take
+    --labels? Raises InputError where the corpus has other classes."""
     stored = read_labels(checkpoint) or ()
     if names and not stored:
         raise InputError(f"--labels: {checkpoint} has no classifier, whose classes these would be; leave it out")
     labels = tuple(names) or stored
     if not stored or (len(labels) == len(stored) and set(corpus.labels) == set(labels)):
-        return
+        return labels or None
     if names and can_rename:
         expected = f"expected {', '.join(corpus.labels)}, each once, in the order in which {checkpoint} has"
         raise InputError(f"--labels {' '.join(names)}: {expected} {', '.join(stored)}")

@@ -76,16 +76,16 @@ class StoredTensor(NamedTuple):
 
 def find_files(folder: Path) -> list[Path]:
     """Return the files that hold the weights, in the order of their names. InputError says what is there instead."""
-    there = {path.name for path in folder.iterdir() if path.is_file()}
-    if ADAPTER in there:  # `transformers` would read it together with the model that it names
+    file_names = {path.name for path in folder.iterdir() if path.is_file()}
+    if ADAPTER in file_names:  # `transformers` would read it together with the model that it names
         raise InputError(f"{folder}: {advise([ADAPTER])}; where this is done, remove {ADAPTER}")
     names = sorted({*read_index(folder).values()})
-    if missing := [name for name in names if name not in there]:
+    if missing := [name for name in names if name not in file_names]:
         raise InputError(f"{folder}: {INDEX} names {', '.join(missing)}, and there is no such file; fetch it too")
-    if not names and WEIGHTS not in there:
-        only_shape = "config.json" in there and not advise([*there])
+    if not names and WEIGHTS not in file_names:
+        only_shape = "config.json" in file_names and not advise([*file_names])
         advice = f", no weights; {SHAPE_ALONE}" if only_shape else ""
-        raise InputError(f"{folder}: expected {WEIGHTS}, {describe_files(sorted(there))}{advice}")
+        raise InputError(f"{folder}: expected {WEIGHTS}, {describe_files(sorted(file_names))}{advice}")
     return [folder / name for name in names or [WEIGHTS]]
 
 
@@ -123,8 +123,8 @@ def list_tensors(folder: Path) -> dict[str, StoredTensor]:
                 if other is not stored:
                     where = f"{other.key} in {other.path.name} and {key} in {path.name}"
                     raise InputError(f"{folder}: {where} are the same tensor; remove one of them")
-    found = {(stored.key, stored.path.name) for stored in tensors.values()}
-    if absent := sorted(read_index(folder).items() - found):
+    stored_keys = {(stored.key, stored.path.name) for stored in tensors.values()}
+    if absent := sorted(read_index(folder).items() - stored_keys):
         places = ", ".join(f"{key} in {name}" for key, name in absent)
         raise InputError(f"{folder / INDEX} promises what is not there: {places}; fetch index and shards anew")
     return tensors

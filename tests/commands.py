@@ -1,13 +1,20 @@
 """A script called as from the command line, and what it or a function says of a mistake."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import Field, fields, is_dataclass
 from types import ModuleType
 
 import pytest
 
 from lab.cli import command
 from model import InputError
+
+
+def list_options(options: type) -> Iterator[Field]:
+    """The fields that are options of a command: of its dataclass, and of those that it is composed of."""
+    for field in fields(options):
+        yield from list_options(type(field.default)) if is_dataclass(field.default) else [field]
 
 
 def exit_code(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *arguments: str) -> int:

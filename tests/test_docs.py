@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 from collections import Counter
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -255,12 +255,6 @@ def test_every_command_has_options_that_exist(scripts):
         tyro.cli(scripts[script].Options, args=options)
 
 
-def list_options(options):
-    """The fields that are options, of the dataclass and of those that it is composed of."""
-    for field in fields(options):
-        yield from list_options(field.default) if is_dataclass(field.default) else [field]
-
-
 def test_every_option_named_exists(scripts):
     texts = [span for text in PAGES.values() for span in spans(text)]
     named = {option for text in texts for option in re.findall(r"(?<!\S)--[a-z-]+", text)}
@@ -268,7 +262,7 @@ def test_every_option_named_exists(scripts):
     exist = {
         f"--{no}{field.name.rstrip('_').replace('_', '-')}"
         for script in scripts.values()
-        for field in list_options(script.Options)
+        for field in commands.list_options(script.Options)
         for no in ["", "no-"][: 1 + isinstance(field.default, bool)]
     }
     assert named <= exist | {"--help"}

@@ -7,12 +7,12 @@ import ast
 import importlib
 import re
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from commands import list_options
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = (
@@ -174,16 +174,13 @@ def code() -> Code:
 
 @cache
 def options_of(script: str) -> frozenset[str]:
-    return frozenset(OF_ALL | {*list_options(importlib.import_module(script).Options)})
+    return frozenset(OF_ALL | {*name_options(importlib.import_module(script).Options)})
 
 
-def list_options(options: type) -> Iterator[str]:
-    for field in fields(options):
-        if is_dataclass(field.default):
-            yield from list_options(type(field.default))
-        else:
-            name = field.name.rstrip("_").replace("_", "-")
-            yield from (f"--{name}", f"--no-{name}")
+def name_options(options: type) -> Iterator[str]:
+    for field in list_options(options):
+        name = field.name.rstrip("_").replace("_", "-")
+        yield from (f"--{name}", f"--no-{name}")
 
 
 def find_foreign_advice(script: str) -> list[tuple[str, str, str]]:

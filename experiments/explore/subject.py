@@ -15,6 +15,7 @@ from data import Batch, ReadOptions, read_corpus
 from lab import fills
 from lab.defaults import ITS_OWN, StudyOptions
 from lab.device import Device
+from lab.foreign import is_foreign
 from lab.predict import predict
 from lab.study import open_study
 from lab.sweep import Fill
@@ -122,7 +123,7 @@ def open_run(
     study = open_study(run, device, options, model)
     donors, candidates = study.draw_texts("train", DONORS), study.draw_texts("test", EXAMPLES)
     examples = choose_examples(study.clf, candidates, device)
-    is_plain = study.record.get("trained", True) and not study.template  # what `load_classifier` reads from its folder
+    is_plain = not is_foreign(study.record) and not study.template  # what `load_classifier` reads from its folder
     return Subject(
         study.run.name,
         str(study.run) if is_plain else None,

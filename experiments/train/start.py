@@ -6,7 +6,7 @@ from torch import nn
 
 from data import Corpus
 from lab.defaults import TrainOptions
-from lab.study import check_labels
+from lab.study import match_labels
 from lab.texts import Texts, check_pair, read_texts
 from lab.word_head import WordHead, choose_word_head
 from model import GPT2LM, GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier, load_lm
@@ -51,8 +51,8 @@ def start_model(options: TrainOptions, corpus: Corpus, head: WordHead | None) ->
     elif is_random:
         model = GPT2Classifier(config, corpus.labels)
     else:
-        check_labels(find(options.model), options.labels, corpus, can_rename=True)
-        model = load_classifier(options.model, corpus.labels, options.dropout, names=options.labels or None)
+        names = match_labels(find(options.model), options.labels, corpus, can_rename=True)
+        model = load_classifier(options.model, corpus.labels, options.dropout, names=names)
     if options.tune == "all":
         return model
     parts: list[nn.Module] = [] if head else [model.score]

@@ -4,13 +4,13 @@ import os
 import re
 import sys
 import warnings
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 import pytest
 import torch
 import tyro
-from commands import one_line
+from commands import list_options, one_line
 from scipy.stats import ConstantInputWarning, pearsonr
 from torch import distributed
 
@@ -123,18 +123,12 @@ def test_ranges_hold_the_low_end_and_not_the_high_one(value, fits):
             check_ranges(options, dropout=(0, 1))
 
 
-def every_option(options):
-    """The fields that are options of their own: of the dataclass, and of those that it is composed of."""
-    for field in fields(options):
-        yield from every_option(field.default) if is_dataclass(field.default) else [field]
-
-
 @pytest.mark.parametrize("script", [attend, explore, paper, pretrain, train], ids=lambda script: script.__name__)
 def test_every_option_is_explained_with_its_default(capsys, script):
     with pytest.raises(SystemExit):
         tyro.cli(script.Options, args=["--help"])
     shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out.partition("options")[2]).split())
-    for field in every_option(script.Options):
+    for field in list_options(script.Options):
         default = " ".join(field.default) if isinstance(field.default, tuple) else field.default
         expected = "(required)" if field.default is MISSING else f"(default: {default})"
         said = re.search(rf" --{field.name.replace('_', '-')}[ ,](.*?)(\(default: .*?\)|\(required\))", shown)
