@@ -22,7 +22,7 @@ from lab import output, runs
 from lab.cli import command
 from lab.progress import console
 from model import GPT2LM, GPT2Config, load_lm
-from model.checkpoint import TRANSPOSED
+from model.layouts import choose_layout, config_to_hf
 from model.names import WEIGHTS
 
 SIZES = ("distilgpt2", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
@@ -61,10 +61,8 @@ def write_official(config: GPT2Config, folder: Path) -> int:
     """Write random weights as the published files hold them. Returns the bytes of the parameters alone."""
     with torch.device("meta"):
         parameters = GPT2LM(config).state_dict()
-    shapes = {
-        name.removeprefix("trunk."): tuple(p.shape)[::-1] if name.endswith(TRANSPOSED) else tuple(p.shape)
-        for name, p in parameters.items()
-    }
+    places = choose_layout(config).places({name: value.shape for name, value in parameters.items()})
+    shapes = {name.removeprefix("trunk."): place.shape for name, place in places.items()}
     masks = {f"h.{layer}.attn.bias": (1, 1, config.n_ctx, config.n_ctx) for layer in range(config.n_layer)}
     header, end = {}, 0
     for name, shape in (shapes | masks).items():
@@ -75,7 +73,7 @@ def write_official(config: GPT2Config, folder: Path) -> int:
         file.write(len(text).to_bytes(8, "little") + text)
         for shape in (shapes | masks).values():
             (0.02 * torch.randn(shape)).numpy().tofile(file)
-    (folder / "config.json").write_text(json.dumps(config.to_hf()))
+    (folder / "config.json").write_text(json.dumps(config_to_hf(config)))
     return sum(4 * p.numel() for p in parameters.values())
 
 

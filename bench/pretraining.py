@@ -21,6 +21,7 @@ from lab.cli import command
 from lab.device import Device, DeviceName, Precision
 from lab.progress import console
 from model import GPT2LM, GPT2Config
+from model.layouts import config_to_hf
 
 WARM_UP = 2  # steps; the first one also compiles
 
@@ -100,7 +101,7 @@ def prepare_transformers(config: GPT2Config, way: Way, device: Device) -> Callab
     from transformers import GPT2Config as PeerConfig
     from transformers import GPT2LMHeadModel
 
-    model: torch.nn.Module = GPT2LMHeadModel(PeerConfig(**config.to_hf()))
+    model: torch.nn.Module = GPT2LMHeadModel(PeerConfig(**config_to_hf(config)))
     model.to(device.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=device.device.type in ("cpu", "cuda"))
 

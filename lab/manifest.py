@@ -68,7 +68,7 @@ def describe_weights(name: str, init: str) -> dict[str, Any]:
     """Return the name and shape of a model and, unless its weights are random, revision, file, bytes and SHA-256.
 
     Raises InputError where a checkpoint has no weights."""
-    description = {"name": name, "init": init, "shape": asdict(read_config(name))}
+    description = {"name": name, "init": init, "shape": read_config(name).describe()}
     if init == "random":
         return description
     folder = find(name)

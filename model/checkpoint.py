@@ -1,11 +1,9 @@
-"""Checkpoints in the Hugging Face layout, read and written: a folder with config.json and model.safetensors.
-
-HF's GPT-2 has its projections as Conv1D, [in, out], ours are nn.Linear, [out, in]: this file transposes them both ways.
-"""
+"""Checkpoints in the Hugging Face layout, read and written: a folder with config.json and model.safetensors."""
 
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,10 +20,11 @@ from torch.overrides import TorchFunctionMode
 from . import hub
 from .config import PRESETS, GPT2Config, InputError
 from .files import read_json, written_whole
+from .layouts import Place, choose_layout, config_from_hf, config_to_hf
 from .names import WEIGHTS, config_alone, describe_files, find
 from .readout import GPT2LM, GPT2Classifier, are_names, fresh_head
 from .tokenizer import Tokenizer
-from .weights import LM_HEAD, SCORE, TRANSPOSED, StoredTensor, check_fit, find_files, list_tensors, read_metadata
+from .weights import LM_HEAD, SCORE, StoredTensor, check_fit, find_files, list_tensors, read_metadata
 
 log = logging.getLogger("headgate")
 
@@ -42,7 +41,7 @@ def read_config(folder_or_name: str | Path, dropout: float | None = None) -> GPT
         if not (folder / "config.json").is_file():
             there = sorted(path.name for path in folder.iterdir() if path.is_file())
             raise InputError(f"{folder}: expected config.json, {describe_files(there)}")
-        config = GPT2Config.from_hf(read_json(folder / "config.json"), str(folder_or_name))
+        config = config_from_hf(read_json(folder / "config.json"), str(folder_or_name))
     return config if dropout is None else replace(config, dropout=dropout, attn_dropout=dropout)
 
 
@@ -130,14 +129,14 @@ def save(
     loading refuses the tensors, and warns of the config. OSError leaves the files of before as they were."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for name, parameter in model.state_dict().items():
-        value = parameter.T if name.endswith(TRANSPOSED) else parameter
+    layout, tensors, state = choose_layout(model.config), {}, model.state_dict()
+    for name, place in layout.places({name: value.shape for name, value in state.items()}).items():
+        value = place.turn(state[place.parameter][place.rows])
         tensors[name.replace("trunk.", "transformer.")] = value.detach().to("cpu", dtype or value.dtype).contiguous()
-    raw = model.config.to_hf() | {"dtype": str(dtype or model.trunk.wte.weight.dtype).removeprefix("torch.")}
+    raw = config_to_hf(model.config) | {"dtype": str(dtype or model.trunk.wte.weight.dtype).removeprefix("torch.")}
     if isinstance(model, GPT2Classifier):
         id2label = dict(enumerate(model.labels))
-        raw |= {"architectures": ["GPT2ForSequenceClassification"], "id2label": id2label}
+        raw |= {"architectures": [layout.classifier], "id2label": id2label}
         raw |= {"label2id": {label: i for i, label in id2label.items()}}
     if tokenizer:
         raw |= tokenizer.hf_ids()
@@ -169,7 +168,7 @@ def sort_metadata(path: Path) -> None:
 
 
 def read_weights(
-    model: nn.Module,
+    model: GPT2LM | GPT2Classifier,
     folder: Path,
     tensors: dict[str, StoredTensor],
     unused: set[str] | None = None,
@@ -179,19 +178,20 @@ def read_weights(
 
     Only the folder may have those in `unused`, only the model those in `fresh`. Any other difference in names or shapes
     raises InputError, and so do damaged weights."""
-    wanted = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in (fresh or set())}
-    check_fit(folder, wanted, tensors, unused or set())
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in (fresh or set())}
+    places = choose_layout(model.config).places(shapes)
+    check_fit(folder, {name: place.shape for name, place in places.items()}, tensors, unused or set())
     metadata = read_metadata(folder)
     stored_digest, sha = metadata.get(DIGEST), hashlib.sha256()
     order = sorted(tensors.items(), key=lambda pair: pair[1].key)
     if not stored_digest:  # largest first, for a copy needs twice a tensor's memory
-        order.sort(key=lambda pair: -wanted.get(pair[0], torch.Size([0])).numel())
+        order.sort(key=lambda pair: -math.prod(pair[1].shape))
     for name, stored in order:
         tensor = stored.read()
         if stored_digest:
             update_hash(sha, stored.key, tensor)
-        if name in wanted:
-            set_parameter(model, name, tensor.T if name.endswith(TRANSPOSED) else tensor)
+        if name in places:
+            fill_rows(model, places[name], tensor)
     if stored_digest and stored_digest != sha.hexdigest():
         raise InputError(f"{folder / WEIGHTS} is damaged: its tensors do not match the SHA-256 stored with them")
     if LM_HEAD in tensors:
@@ -213,11 +213,15 @@ def warn_of_doubts(folder: Path, metadata: dict[str, str]) -> None:
         log.warning("%s was not saved by headgate: there is no SHA-256 to check its tensors against", place)
 
 
-def set_parameter(model: nn.Module, name: str, value: Tensor) -> None:
-    """Replace one parameter by an fp32 copy of `value`."""
-    owner, _, attribute = name.rpartition(".")
-    copy = torch.empty(value.shape, dtype=torch.float32).copy_(value)
-    setattr(model.get_submodule(owner), attribute, nn.Parameter(copy))
+def fill_rows(model: nn.Module, place: Place, stored: Tensor) -> None:
+    """Copy a stored tensor to its place, in fp32; the first one of a parameter makes room for it."""
+    owner, _, attribute = place.parameter.rpartition(".")
+    module, parameter = model.get_submodule(owner), model.get_parameter(place.parameter)
+    if parameter.is_meta:
+        parameter = nn.Parameter(torch.empty(parameter.shape, dtype=torch.float32))
+        setattr(module, attribute, parameter)
+    with torch.no_grad():
+        parameter[place.rows] = place.turn(stored)
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

@@ -4,6 +4,9 @@
 model keeps no state between two calls. On a first reading skip `query`, `z` and `past`, which only save work, and
 `recompute`, which saves memory: read Q as T, and `at_query(x, ...)` as x.
 
+GPT-Neo (Black et al. 2021) is the same network with other values in three fields of its config: nothing scales its
+scores, its q, k and v have no bias, and in every second layer a query sees only a window of keys.
+
 Letters: B batch, T tokens, L layers, H heads, D head width, C = H * D width, Q queries: T, or 1 with `query`, P tokens
 of `past`.
 """
@@ -101,13 +104,6 @@ def slice_layer(interventions: dict[str, Tensor], layer: int, query: Tensor | No
     return {name: at_query(value, query, axis=AXES[name].index("T") - 1) for name, value in values.items()}
 
 
-def causal_mask(k: Tensor, query: Tensor | None, P: int = 0) -> Tensor:
-    """Return which keys of k (B, H, P + T, D) each query may attend to: bool (T, P + T), or (B, 1, 1, P + T) with
-    `query`."""
-    keys = torch.arange(k.shape[2], device=k.device)
-    return keys <= (keys[P:, None] if query is None else P + query.view(-1, 1, 1, 1))
-
-
 def gated(value: Tensor, gate: Tensor, fill: Tensor | None) -> Tensor:
     """Return gate * value + (1 - gate) * fill, in the dtype of `value`; without `fill`, 0 takes its place."""
     gate = gate.to(value.dtype)
@@ -117,10 +113,12 @@ def gated(value: Tensor, gate: Tensor, fill: Tensor | None) -> Tensor:
 class Attention(nn.Module):
     """Causal self-attention in three steps: project (q, k, v), attend (weights), merge (z to the residual stream)."""
 
-    def __init__(self, config: GPT2Config) -> None:
+    def __init__(self, config: GPT2Config, layer: int) -> None:
         super().__init__()
         self.n_head, self.head_width, self.attn_dropout = config.n_head, config.head_width, config.attn_dropout
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.scale = 1 / math.sqrt(config.head_width) if config.scale_scores else 1.0
+        self.window = config.window(layer)  # keys that a query may attend to, its own included
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)  # head h owns the input columns h*D : (h+1)*D
         self.dropout = nn.Dropout(config.dropout)
 
@@ -131,13 +129,23 @@ class Attention(nn.Module):
             q, k, v = self.c_attn(x).split(C, dim=-1)  # three of (B, T, C)
         else:
             weight, bias = self.c_attn.weight, self.c_attn.bias
-            q = F.linear(at_query(x, query, axis=1), weight[:C], bias[:C])  # (B, 1, C)
-            k, v = F.linear(x, weight[C:], bias[C:]).split(C, dim=-1)  # two of (B, T, C)
+            of_q, of_kv = (None, None) if bias is None else (bias[:C], bias[C:])
+            q = F.linear(at_query(x, query, axis=1), weight[:C], of_q)  # (B, 1, C)
+            k, v = F.linear(x, weight[C:], of_kv).split(C, dim=-1)  # two of (B, T, C)
         return tuple(y.unflatten(-1, (self.n_head, self.head_width)).transpose(1, 2) for y in (q, k, v))
+
+    def causal_mask(self, k: Tensor, query: Tensor | None = None, P: int = 0) -> Tensor:
+        """Return which keys of k (B, H, P + T, D) each query may attend to, the last `window` up to itself: bool
+        (T, P + T), or (B, 1, 1, P + T) with `query`."""
+        keys = torch.arange(k.shape[2], device=k.device)
+        queries = keys[P:, None] if query is None else P + query.view(-1, 1, 1, 1)
+        return (keys <= queries) & (keys > queries - self.window)
 
     def attend(self, q: Tensor, k: Tensor, allowed: Tensor, trace: Trace) -> Tensor:
         """Return the weights (B, H, Q, T) of q (B, H, Q, D) over k (B, H, T, D); `allowed` True = may attend."""
-        scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_width)  # (B, H, Q, T)
+        dtype = torch.promote_types(q.dtype, torch.float32)  # 16 bits would round GPT-Neo's scores, which are large
+        with torch.autocast(q.device.type, enabled=False):
+            scores = q.to(dtype) @ k.to(dtype).transpose(-2, -1) * self.scale  # (B, H, Q, T)
         trace.record(scores=scores)
         # A row sums to 1, or to 0 if no key is allowed: the lowest finite number, not -inf, keeps that row free of NaN.
         weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(dim=-1)
@@ -166,13 +174,16 @@ class Attention(nn.Module):
         P = k.shape[2] - x.shape[1]
         dropout = self.attn_dropout if self.training else 0.0
         if attn_mask is None and attn_gate is None and not {"scores", "weights"} & trace.records.keys():
-            mask = None if query is None and not P else causal_mask(k, query, P)
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None)
-        allowed = causal_mask(k, query, P) if attn_mask is None else causal_mask(k, query, P) & attn_mask
-        weights = self.attend(q, k, allowed, trace)
+            plain = query is None and not P and k.shape[2] <= self.window
+            mask = None if plain else self.causal_mask(k, query, P)
+            return F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=self.scale
+            )
+        allowed = self.causal_mask(k, query, P)
+        weights = self.attend(q, k, allowed if attn_mask is None else allowed & attn_mask, trace)
         if attn_gate is not None:
             weights = weights * attn_gate.to(weights.dtype)
-        return F.dropout(weights, dropout) @ v  # (B, H, Q, T) @ (B, H, T, D) -> (B, H, Q, D)
+        return F.dropout(weights, dropout).to(v.dtype) @ v  # (B, H, Q, T) @ (B, H, T, D) -> (B, H, Q, D)
 
     def forward(
         self,
@@ -221,10 +232,10 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention, then MLP; each reads the normed residual stream and adds to it."""
 
-    def __init__(self, config: GPT2Config) -> None:
+    def __init__(self, config: GPT2Config, layer: int) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.attn = Attention(config)
+        self.attn = Attention(config, layer)
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
@@ -256,7 +267,7 @@ class GPT2(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):

@@ -41,6 +41,9 @@ HUB = {  # repository and commit; None: the cached one, else the newest
     "gpt2-large": ("openai-community/gpt2-large", None),
     "gpt2-xl": ("openai-community/gpt2-xl", None),
     "distilgpt2": ("distilbert/distilgpt2", None),
+    "gpt-neo-125m": ("EleutherAI/gpt-neo-125m", None),
+    "gpt-neo-1.3B": ("EleutherAI/gpt-neo-1.3B", None),
+    "gpt-neo-2.7B": ("EleutherAI/gpt-neo-2.7B", None),
 }
 OFFICIAL = {  # files of gpt2 as published: size in bytes (None: any) and SHA-256
     "model.safetensors": (548_105_171, "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"),

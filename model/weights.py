@@ -18,10 +18,11 @@ from .config import InputError
 from .files import read_json
 from .names import ADAPTER, INDEX, SHAPE_ALONE, WEIGHTS, advise, describe_files
 
-TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 LM_HEAD, SCORE = "lm_head.weight", "score.weight"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-MASK_BUFFERS = re.compile(r"trunk\.h\.\d+\.attn\.(bias|masked_bias)")  # old transformers saved its causal mask
+MASK_BUFFERS = re.compile(
+    r"trunk\.h\.\d+\.attn\.(attention\.)?(bias|masked_bias)"
+)  # old transformers saved its causal mask
 WRAPPERS = {  # parts of a name that say which module was inside which
     "transformer",  # the trunk, in the models of HF
     "_orig_mod",  # torch.compile
@@ -137,14 +138,13 @@ def check_key(key: str, path: Path) -> None:
             raise InputError(f"{path}: {key} {meaning}")
 
 
-def check_fit(folder: Path, wanted: dict[str, torch.Size], tensors: dict[str, StoredTensor], unused: set[str]) -> None:
-    """Raise InputError if the names or shapes of stored tensors differ from those wanted, by our names."""
+def check_fit(
+    folder: Path, expected: dict[str, tuple[int, ...]], tensors: dict[str, StoredTensor], unused: set[str]
+) -> None:
+    """Raise InputError if the names or shapes of stored tensors differ from those expected, by our names."""
     droppable = {name for name, stored in tensors.items() if stored.is_mask} | {LM_HEAD} | unused
-    expected = {
-        name: tuple(shape)[::-1] if name.endswith(TRANSPOSED) else tuple(shape) for name, shape in wanted.items()
-    }
-    missing = sorted(name.removeprefix("trunk.") for name in wanted.keys() - tensors.keys())
-    unexpected = sorted(tensors[name].key for name in tensors.keys() - wanted.keys() - droppable)
+    missing = sorted(name.removeprefix("trunk.") for name in expected.keys() - tensors.keys())
+    unexpected = sorted(tensors[name].key for name in tensors.keys() - expected.keys() - droppable)
     mismatched = [
         f"{tensors[name].key} expected {shape} got {tensors[name].shape}"
         for name, shape in expected.items()
@@ -158,7 +158,8 @@ def check_fit(folder: Path, wanted: dict[str, torch.Size], tensors: dict[str, St
 
 
 def our_name(key: str) -> str:
-    """Return our name of a tensor, whatever its model was in: `module.transformer.wte.weight` -> `trunk.wte.weight`."""
+    """Return the name of a tensor behind our `trunk.`, whatever its model was in: `module.transformer.wte.weight` ->
+    `trunk.wte.weight`."""
     name = ".".join(part for part in key.split(".") if part not in WRAPPERS)
     return name if name in (LM_HEAD, SCORE) else f"trunk.{name}"
 

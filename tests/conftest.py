@@ -11,6 +11,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "COLUMNS": "80"}  # no test asks the netwo
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from stand_in import Hub
 
 from lab import figures
 from model import GPT2LM, GPT2Classifier, GPT2Config, load_classifier, load_lm
+from model.layouts import config_to_hf
 
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy machine")
@@ -51,6 +53,12 @@ def tiny() -> GPT2Config:
     return GPT2Config(**sizes, layer_norm_epsilon=3e-3, dropout=0.0, attn_dropout=0.0)
 
 
+@pytest.fixture(scope="session")
+def tiny_neo(tiny: GPT2Config) -> GPT2Config:
+    """The same shape as a GPT-Neo, whose layer 1 sees five keys; its context is more than three windows long."""
+    return replace(tiny, n_ctx=17, scale_scores=False, qkv_bias=False, windows=(0, 5, 0))
+
+
 def randomise(hf: torch.nn.Module) -> None:
     """Biases start at 0 and LayerNorm weights at 1, where a swapped one would not be seen: make them all different."""
     for name, parameter in hf.named_parameters():
@@ -61,15 +69,18 @@ def randomise(hf: torch.nn.Module) -> None:
 
 
 @pytest.fixture(scope="session")
-def reference(tiny: GPT2Config, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Reference]:
-    """Build a random HF model of the tiny shape: reference("GPT2LMHeadModel", seed=0, **config)."""
+def reference(
+    tiny: GPT2Config, tiny_neo: GPT2Config, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Reference]:
+    """Build a random HF model of a tiny shape: reference("GPT2LMHeadModel", seed=0, **config)."""
     import transformers
 
     def build(architecture: str, seed: int = 0, **config: Any) -> Reference:
         torch.manual_seed(seed)
-        settings = tiny.to_hf() | {"initializer_range": 0.25, "pad_token_id": 0, "num_labels": 4} | config
+        shape = tiny_neo if architecture.startswith("GPTNeo") else tiny
+        settings = config_to_hf(shape) | {"initializer_range": 0.25, "pad_token_id": 0, "num_labels": 4} | config
         settings.pop("architectures")
-        hf_config = transformers.GPT2Config(**settings, attn_implementation="eager")
+        hf_config = transformers.AutoConfig.for_model(**settings, attn_implementation="eager")
         hf = getattr(transformers, architecture)(hf_config).eval()
         randomise(hf)
         folder = tmp_path_factory.mktemp(architecture)
@@ -88,6 +99,16 @@ def lm_reference(reference: Callable[..., Reference]) -> Reference:
 @pytest.fixture(scope="session")
 def clf_reference(reference: Callable[..., Reference]) -> Reference:
     return reference("GPT2ForSequenceClassification")
+
+
+@pytest.fixture(scope="session")
+def neo_lm_reference(reference: Callable[..., Reference]) -> Reference:
+    return reference("GPTNeoForCausalLM")
+
+
+@pytest.fixture(scope="session")
+def neo_clf_reference(reference: Callable[..., Reference]) -> Reference:
+    return reference("GPTNeoForSequenceClassification")
 
 
 @pytest.fixture

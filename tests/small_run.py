@@ -11,6 +11,7 @@ from commands import exit_code
 
 import train
 from model import GPT2Config
+from model.layouts import config_to_hf
 from model.names import EMBEDDED
 
 WORDS = {"joy": "happy glad smiling", "anger": "furious mad raging", "fear": "afraid scared trembling"}
@@ -53,7 +54,7 @@ def train_odd_in(here: Path, labels: Sequence[str]) -> None:
 def write_shape(folder: Path, config: GPT2Config) -> None:
     """Leaves a checkpoint without weights: a shape and a vocabulary."""
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config.to_hf()))
+    (folder / "config.json").write_text(json.dumps(config_to_hf(config)))
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(EMBEDDED / name, folder)
 

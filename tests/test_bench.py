@@ -18,6 +18,7 @@ from experiments.patch.cells import Cell
 from lab.device import Device
 from model import GPT2Classifier, GPT2Config, Tokenizer, Trace, load_classifier, load_lm, masks, save
 from model.config import PRESETS
+from model.layouts import config_to_hf
 
 CPU = Device(torch.device("cpu"), "fp32")
 TINY = GPT2Config(3, 5, 35, n_ctx=13)
@@ -330,7 +331,7 @@ def test_utilisation_counts_what_the_plain_network_computes(tmp_path, training):
     import transformers
 
     todo = make_job(tmp_path, [[[0]], [[1, 2, 5]]], heads=() if training else ((0, 0),))
-    trunk = transformers.GPT2Model(transformers.GPT2Config(**TINY.to_hf()))
+    trunk = transformers.GPT2Model(transformers.GPT2Config(**config_to_hf(TINY)))
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
         out = trunk(slices.make_batch(todo.texts, todo.chunks[1][0]).ids).last_hidden_state
         if training:

@@ -26,6 +26,7 @@ from lab import output
 from lab.device import Device
 from lab.state import read_state
 from model import GPT2Config, Tokenizer, load_lm
+from model.layouts import config_to_hf
 
 FAST = ("--batch-size", "2", "--epochs", "2", "--lr", "0.02", "--device", "cpu")
 FILES = {
@@ -193,7 +194,7 @@ def test_with_other_settings_or_another_text_an_unfinished_run_is_not_touched(he
     (here / "books.txt").write_text((here / "books.txt").read_text().replace("cat", "cow"))
     assert pretrain_tiny(monkeypatch, "one") == 2
     assert "--corpus" in one_line(capsys)
-    (here / "tiny" / "config.json").write_text(json.dumps(GPT2Config(2, 2, 16, n_ctx=29).to_hf()))
+    (here / "tiny" / "config.json").write_text(json.dumps(config_to_hf(GPT2Config(2, 2, 16, n_ctx=29))))
     assert pretrain_tiny(monkeypatch, "one") == 2
     assert "--model" in one_line(capsys)
     assert Path("runs/one/state.safetensors").read_bytes() == before
@@ -243,7 +244,9 @@ def test_weights_that_explode_in_the_last_step_do_not_replace_good_ones(here, mo
 
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_one_line(here, monkeypatch, capsys):
-    (here / "tiny" / "config.json").write_text(json.dumps(GPT2Config(2, 2, 16, n_ctx=31, vocab_size=5003).to_hf()))
+    (here / "tiny" / "config.json").write_text(
+        json.dumps(config_to_hf(GPT2Config(2, 2, 16, n_ctx=31, vocab_size=5003)))
+    )
     assert pretrain_tiny(monkeypatch, "one") == 2
     assert "the tokenizer has 50257 tokens, the model only 5003" in one_line(capsys)
 

@@ -27,6 +27,7 @@ import model.names
 import verify
 from lab.progress import console
 from model import GPT2LM, GPT2Config, Tokenizer, Trace, load_lm, masks
+from model.layouts import config_to_hf
 from model.names import EMBEDDED
 
 C, D = 768, 64
@@ -376,7 +377,7 @@ def test_another_shape_and_a_folder_without_weights_are_the_users_mistakes(tmp_p
     assert "124M" in one_line(capsys)
     assert exit_code(monkeypatch, verify, "--model", str(tmp_path)) == 2
     assert "config.json" in one_line(capsys)
-    (tmp_path / "config.json").write_text(json.dumps(GPT2Config.preset("gpt2").to_hf()))
+    (tmp_path / "config.json").write_text(json.dumps(config_to_hf(GPT2Config.preset("gpt2"))))
     assert exit_code(monkeypatch, verify, "--model", str(tmp_path)) == 2
     assert "model.safetensors" in one_line(capsys)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
@@ -98,7 +98,7 @@ class Spaces:
             self.left_out.append(
                 f"no pretrained network beside the run's, which is called fine-tuned all the same: {error}"
             )
-        drawn = f"random, seed {self.seed}: {asdict(config)}"
+        drawn = f"random, seed {self.seed}: {config.describe()}"
         return {**networks, RANDOM: Network(draw_random_trunk(config, self.seed).to(device), drawn)}
 
     def vectors(self, network: str, split: str) -> Vectors:

@@ -10,7 +10,6 @@ import hashlib
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def fit_features(run: Run, folder: Path, device: Device) -> list[Fitted]:
     config, settings = read_config(run.settings.model), run.settings
     texts = read_texts(run.corpus, Tokenizer.load(settings.model), config, settings.truncate)
     name = f"{short_name(run.corpus)}-{settings.init}"
-    weights = run.weights or f"random, seed {SEED}: {asdict(config)}"
+    weights = run.weights or f"random, seed {SEED}: {config.describe()}"
     about: Identity = {"weights": weights, "seed": SEED, "precision": device.precision}
     constants = [*POOLINGS, *STRENGTHS, STRENGTH_OF_PLACES]
     identity = about | {"texts": [texts[split].sha256 for split in SPLITS]}

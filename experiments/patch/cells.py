@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from model import GPT2, GPT2LM, GPT2Classifier, Trace
-from model.gpt2 import Attention, causal_mask
+from model.gpt2 import Attention
 
 Kind = Literal["resid_pre", "resid_mid", "attn", "mlp", "z", "q", "k", "v", "pattern"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -157,7 +157,7 @@ def mix_z(
     weights = mix("weights", "pattern")
     if kinds & {"q", "k"}:
         q, k = mix("q", "q")[:, None], mix("k", "k")[:, None]
-        weights = attn.attend(q, k, causal_mask(k, None), Trace())[:, 0]
+        weights = attn.attend(q, k, attn.causal_mask(k), Trace())[:, 0]
     return weights @ mix("v", "v")
 
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from model import GPT2, GPT2Config, InputError, Trace
-from model.gpt2 import causal_mask
 
 from .cells import Kind, Metric, in_batches
 from .estimates import record_gradients
@@ -140,7 +139,7 @@ def send(
             torch.where(to[name][:, layer, :, None, None], c, p)
             for name, p, c in zip(HEAD_INPUTS, plain, changed, strict=True)
         )
-        z = block.attn.attend(q, k, causal_mask(k, None), Trace()) @ v
+        z = block.attn.attend(q, k, block.attn.causal_mask(k), Trace()) @ v
         mid = x + block.attn.merge(z)
         normed = torch.where(to["mlp"][:, layer, None, None], add(block.ln_2, mid, sent), block.ln_2(mid))
         x = mid + block.mlp(normed, Trace())

@@ -1,7 +1,7 @@
 """What is studied: a network, and pairs of texts that it tells apart."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def open_classifier(
         "weights": study.weights,
         "seed": seed,
         "precision": study.device.precision,
-        "shape": asdict(study.clf.config),
+        "shape": study.clf.config.describe(),
     }
     return Subject(study.run, study.clf, study.tokenizer, pairs, table, study.device, identity, about, study)
 
@@ -115,7 +115,7 @@ def open_language_model(
         )
     folder.mkdir(parents=True, exist_ok=True)
     weights = hash_weights(checkpoint)
-    identity = {"weights": weights, "seed": seed, "precision": device.precision, "shape": asdict(lm.config)}
+    identity = {"weights": weights, "seed": seed, "precision": device.precision, "shape": lm.config.describe()}
     about = [
         f"language model: {model}",
         f"SHA-256 of the weights: {weights}",

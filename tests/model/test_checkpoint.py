@@ -288,7 +288,8 @@ def test_a_config_that_is_not_implemented_is_refused(foreign_classifier, load):
 @pytest.mark.parametrize(
     ("raw", "message"),
     [("{", "is not JSON"), ("", "is not JSON"), ("[1]", "expected a JSON object, got list"), (b"\xff", "is not JSON"),
-     ("{}", "does not say model_type, n_layer, n_head, n_embd"), (None, "expected config.json, there are generation")],
+     ("{}", "does not say model_type"), ('{"model_type": "gpt2"}', "does not say n_layer, n_head, n_embd"),
+     (None, "expected config.json, there are generation")],
     ids=str,
 )  # fmt: skip
 def test_a_config_that_cannot_be_read_is_refused(foreign, raw, message):

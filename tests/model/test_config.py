@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from model import GPT2LM, GPT2Config, InputError
+from model.layouts import config_from_hf, config_to_hf
 
 SIZES = dict(n_layer=3, n_head=5, n_embd=35)
 MINI = pathlib.Path(__file__).parents[2] / "data" / "gpt2-mini"
@@ -65,18 +66,18 @@ def test_an_unknown_preset_is_refused_with_those_there_are(name):
 
 def test_the_embedded_checkpoint_has_the_shape_of_its_preset():
     raw = json.loads((MINI / "config.json").read_text())
-    assert GPT2Config.from_hf(raw, "gpt2-mini") == GPT2Config.preset("gpt2-mini")
+    assert config_from_hf(raw, "gpt2-mini") == GPT2Config.preset("gpt2-mini")
 
 
 def test_the_defaults_are_those_of_transformers():
     import transformers
 
-    assert GPT2Config.from_hf(transformers.GPT2Config().to_dict(), "HF") == GPT2Config.preset("gpt2")
+    assert config_from_hf(transformers.GPT2Config().to_dict(), "HF") == GPT2Config.preset("gpt2")
 
 
 def test_every_field_is_read_from_its_own_key():
     rates = dict(layer_norm_epsilon=0.01, embd_pdrop=0.2, resid_pdrop=0.2, attn_pdrop=0.3)
-    got = GPT2Config.from_hf(RAW | rates | dict(n_positions=13, vocab_size=101), "there")
+    got = config_from_hf(RAW | rates | dict(n_positions=13, vocab_size=101), "there")
     assert got == GPT2Config(3, 5, 35, 13, 101, layer_norm_epsilon=0.01, dropout=0.2, attn_dropout=0.3)
 
 
@@ -84,8 +85,8 @@ def test_transformers_reads_our_config_as_we_do():
     import transformers
 
     config = GPT2Config(3, 5, 35, 13, 101, layer_norm_epsilon=0.01, dropout=0.2, attn_dropout=0.3)
-    theirs = transformers.GPT2Config(**config.to_hf())
-    assert GPT2Config.from_hf(theirs.to_dict(), "HF") == config
+    theirs = transformers.GPT2Config(**config_to_hf(config))
+    assert config_from_hf(theirs.to_dict(), "HF") == config
     assert (theirs.hidden_size, theirs.num_hidden_layers, theirs.num_attention_heads) == (35, 3, 5)
     assert (theirs.resid_pdrop, theirs.pad_token_id) == (0.2, 50256)
 
@@ -98,11 +99,11 @@ ACCEPTED = [
 
 @pytest.mark.parametrize("extra", ACCEPTED, ids=str)
 def test_what_changes_nothing_is_accepted(extra):
-    assert GPT2Config.from_hf(RAW | extra, "there") == GPT2Config(**SIZES)
+    assert config_from_hf(RAW | extra, "there") == GPT2Config(**SIZES)
 
 
 REFUSED = [
-    dict(model_type="gpt_neo"), dict(activation_function="gelu"), dict(n_inner=70), dict(scale_attn_weights=False),
+    dict(model_type="gpt_neox"), dict(activation_function="gelu"), dict(n_inner=70),
     dict(scale_attn_by_inverse_layer_idx=True), dict(add_cross_attention=True), dict(tie_word_embeddings=False),
     dict(resid_pdrop=0.2), dict(embd_pdrop=0.2, resid_pdrop=0.1), dict(problem_type="multi_label_classification"),
     dict(problem_type="regression"),
@@ -113,15 +114,15 @@ REFUSED = [
 def test_what_is_not_implemented_is_refused_by_name(extra):
     name, value = list(extra.items())[-1]
     with pytest.raises(InputError, match=f"^there: headgate does not implement .*{name} = {value!r}"):
-        GPT2Config.from_hf(RAW | extra, "there")
+        config_from_hf(RAW | extra, "there")
 
 
 def test_everything_refused_is_listed():
     with pytest.raises(InputError, match=r"activation_function = 'relu'.*n_inner = 7"):
-        GPT2Config.from_hf(RAW | dict(activation_function="relu", n_inner=7), "there")
+        config_from_hf(RAW | dict(activation_function="relu", n_inner=7), "there")
 
 
 @pytest.mark.parametrize("name", RAW)
 def test_a_missing_size_is_refused_by_name(name):
     with pytest.raises(InputError, match=f"^there: config.json does not say {name}$"):
-        GPT2Config.from_hf({key: value for key, value in RAW.items() if key != name}, "there")
+        config_from_hf({key: value for key, value in RAW.items() if key != name}, "there")

@@ -276,7 +276,7 @@ REFUSED = {
         (LM, reshaped(lambda bias: bias / 0, "ln_f.bias"), "ln_f.bias holds numbers that are not finite"),
     ],
     "another architecture, activation or attention": [
-        (LM, config(model_type="gpt_neo"), "does not implement model_type = 'gpt_neo'"),
+        (LM, config(model_type="gpt_neox"), "does not implement model_type = 'gpt_neox'"),
         (LM, config(activation_function="gelu"), "does not implement activation_function = 'gelu'"),
         (LM, config(add_cross_attention=True), "does not implement add_cross_attention = True"),
         (LM, config(scale_attn_by_inverse_layer_idx=True), "does not implement scale_attn_by_inverse_layer_idx"),

@@ -3,45 +3,18 @@
 import math
 import shutil
 import types
+from dataclasses import replace
 
 import pytest
 import torch
-from tiny import C, D, H, V, difference, real, texts
+from parity import check_parity
+from tiny import C, D, H, V, real, texts
 from torch.nn import functional as F
 
 import model.gpt2
 import model.readout
-from model import GPT2LM, GPT2Config, Trace, load_lm
-
-TOLERANCE = 1e-5  # of the largest logit
-
-
-def first_difference(ours, hf, ids, lengths) -> str | None:
-    """Where the residual stream first differs from HF's: the embeddings, a block, or nowhere (None)."""
-    trace = Trace("resid_pre")
-    with torch.no_grad():
-        ours.trunk(ids, lengths, trace=trace)
-        attention_mask = real(ids, lengths).long()
-        theirs = hf.transformer(ids, attention_mask=attention_mask, output_hidden_states=True).hidden_states
-        stream = [*trace.resid_pre[:-1], ours.trunk.norm(trace.resid_pre[-1])]  # HF's last one is after ln_f
-    names = ["the embeddings", *(f"block {i}" for i in range(len(ours.trunk.h)))]
-    names[-1] += " or ln_f"
-    tokens = real(ids, lengths)
-    for name, got, expected in zip(names, stream, theirs, strict=True):
-        if difference(got[tokens], expected[tokens]) > TOLERANCE:
-            return name
-    return None
-
-
-@torch.no_grad()
-def check_parity(ours, hf, ids, lengths) -> None:
-    """Compare the logits of every real token, or the one row of logits of a classifier."""
-    got, expected = ours(ids, lengths), hf(ids, attention_mask=real(ids, lengths).long()).logits
-    if isinstance(ours, GPT2LM):
-        got, expected = got[real(ids, lengths)], expected[real(ids, lengths)]
-    if (distance := difference(got, expected)) > TOLERANCE:
-        where = first_difference(ours, hf, ids, lengths)
-        raise AssertionError(f"{distance:.1e} of the logits' scale; the residual stream differs first in {where}")
+from model import GPT2Config, Trace, load_lm
+from model.layouts import LAYOUTS, config_to_hf
 
 
 @pytest.mark.parametrize("kind", ["lm_reference", "clf_reference"])
@@ -62,7 +35,7 @@ def full_size(reference):
     """The 124M shape with random weights, once: a classifier and a language model from one folder, ours and HF's."""
     import transformers
 
-    full = GPT2Config.preset("gpt2").to_hf() | {"initializer_range": 0.1, "num_labels": 6}
+    full = config_to_hf(GPT2Config.preset("gpt2")) | {"initializer_range": 0.1, "num_labels": 6}
     hf, ours, folder = reference("GPT2ForSequenceClassification", **full)
     hf_lm = transformers.GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager").eval()
     lm = load_lm(folder)
@@ -184,7 +157,8 @@ def test_parity_notices_and_locates(request, kind, mutate, monkeypatch):
 
 
 def test_loading_notices_a_square_weight_that_was_not_transposed(lm_reference, monkeypatch):
-    monkeypatch.setattr("model.checkpoint.TRANSPOSED", ("c_attn.weight", "mlp.c_proj.weight", "c_fc.weight"))
+    layout = replace(LAYOUTS["gpt2"], transposed=("c_attn.weight", "mlp.c_proj.weight", "c_fc.weight"))
+    monkeypatch.setitem(LAYOUTS, "gpt2", layout)
     with pytest.raises(AssertionError, match=r"first in block 0$"):
         check_parity(load_lm(lm_reference.folder), lm_reference.hf, *texts(7, 11))
 
