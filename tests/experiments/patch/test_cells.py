@@ -108,7 +108,7 @@ def test_cells_that_are_skipped_have_no_effect(metric, texts):
 def test_the_whole_stream_of_a_layer_makes_the_other_run(metric, texts):
     base, source = runs(metric, texts)
     got = patch_cells(metric, base, source, [Cell("resid_pre", layer) for layer in range(L + 1)], tokens=500)
-    assert difference(got, metric.read(source.resid_pre[-1]).expand(L + 1)) < 1e-5
+    assert difference(got, metric.read(source.resid_pre[-1]).expand(L + 1)) < 1e-4  # of a small difference of logits
 
 
 @pytest.mark.parametrize("texts", PAIRS)
