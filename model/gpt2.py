@@ -39,7 +39,7 @@ class Trace:
 
     Each name holds one tensor per layer that ran, in the path of the computation: `torch.autograd.grad(loss, trace.z)`
     works. It is what flows on: `z` and `mlp` after gate and fill, `weights` after attn_mask and before attn_gate and
-    dropout, `scores` before the mask.
+    dropout, `scores` before the mask; both are in fp32 under autocast, too.
 
         q, k, v, z           (B, H, T, D)      scores, weights   (B, H, T, T), query x key
         resid_mid, mlp       (B, T, C)         resid_pre         (B, T, C), and last what leaves the last layer
