@@ -126,3 +126,37 @@ def test_everything_refused_is_listed():
 def test_a_missing_size_is_refused_by_name(name):
     with pytest.raises(InputError, match=f"^there: config.json does not say {name}$"):
         config_from_hf({key: value for key, value in RAW.items() if key != name}, "there")
+
+
+def test_a_gpt2_is_described_as_before_there_were_others():
+    sizes = {"n_layer": 3, "n_head": 5, "n_embd": 35, "n_ctx": 13, "vocab_size": 101}
+    rates = {"layer_norm_epsilon": 0.01, "dropout": 0.2, "attn_dropout": 0.3}
+    assert GPT2Config(3, 5, 35, 13, 101, 0.01, 0.2, 0.3).describe() == sizes | rates
+
+
+def test_what_a_gpt_neo_differs_in_is_described_as_json():
+    described = GPT2Config.preset("gpt-neo-125m").describe()
+    assert json.loads(json.dumps(described)) == described
+    assert (described["scale_scores"], described["qkv_bias"]) == (False, False)
+    assert described["windows"] == [0, 256] * 6
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (dict(windows=(0, 4)), "windows: expected one for each of 3 layers, got 2"),
+        (dict(windows=(0, 4, -1)), r"windows: expected whole numbers of at least 0, got \(0, 4, -1\)"),
+        (dict(windows=(0, 4, True)), "windows: expected whole numbers"),
+        (dict(qkv_bias=0), "qkv_bias: expected true or false, got 0"),
+        (dict(scale_scores=None), "scale_scores: expected true or false, got None"),
+    ],
+)
+def test_impossible_settings_of_a_gpt_neo_are_refused(values, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        GPT2Config(3, 5, 35, **values)
+
+
+def test_unscaled_scores_of_a_gpt2_are_read_and_written():
+    config = config_from_hf(RAW | dict(scale_attn_weights=False), "there")
+    assert config == GPT2Config(**SIZES, scale_scores=False)
+    assert config_to_hf(config)["scale_attn_weights"] is False

@@ -24,7 +24,11 @@ def test_logits_equal_those_of_transformers(request, kind, lengths):
     check_parity(ours, hf, *texts(*lengths))
 
 
-@pytest.mark.parametrize("sizes", [dict(n_layer=1, n_head=1, n_embd=3), dict(n_layer=5, n_head=2, n_embd=22)], ids=str)
+@pytest.mark.parametrize(
+    "sizes",
+    [dict(n_layer=1, n_head=1, n_embd=3), dict(n_layer=5, n_head=2, n_embd=22), dict(scale_attn_weights=False)],
+    ids=str,
+)
 def test_other_shapes_equal_transformers(reference, sizes):
     hf, ours, _ = reference("GPT2LMHeadModel", seed=1, **sizes)
     check_parity(ours, hf, *texts(7, 11))
