@@ -1,4 +1,4 @@
-"""What a regulariser gains over none: differences paired by seed and by text, their intervals, and a verdict by rule."""
+"""What a regulariser gains over none: differences paired by seed and text, their intervals, and a verdict by rule."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from lab.report import label, p_value, table
 from lab.stats import LEVEL, holm, resamples
 
 REFERENCE = "none"  # the arm that the others are compared with
+HEADER = ("corpus", "train texts", "arm", "hidden", "none", "with it", "difference", "by seed", "p by Holm", "verdict")
 JUDGED = "macro_f1"  # the metric by which an epoch is kept
 
 
@@ -61,7 +62,7 @@ def differences(measured: Sequence[Measured]) -> pd.DataFrame:
                 rows += [key | row for row in compare(of_arm, arms[REFERENCE])]
     frame = pd.DataFrame(rows)
     frame["p_holm"] = frame.groupby("metric")["p"].transform(lambda p: holm(p.to_numpy(float)))
-    return frame.assign(verdict=[judge(row.difference, row.p_holm) for row in frame.itertuples()])
+    return frame.assign(verdict=list(map(judge, frame["difference"], frame["p_holm"])))
 
 
 def compare(arm: Sequence[Measured], none: Sequence[Measured]) -> Iterator[dict[str, Any]]:
@@ -121,31 +122,22 @@ def report(frame: pd.DataFrame, command: str) -> str:
     judged = frame[frame["metric"] == JUDGED]
     page = [f"# Does it help to regularise attention? `{command}`", describe(judged)]
     page.append(
-        f"The rule: a difference of {COMPARED[JUDGED]} on test is clear where its p, corrected by Holm's method for all "
+        f"The rule: a difference of {COMPARED[JUDGED]} on test is clear where its p, corrected by Holm's method for "
         f"{len(judged)} comparisons, is below {LEVEL}. Intervals hold with 95 %, each by itself, over texts and seeds."
     )
-    header = [
-        "corpus",
-        "train texts",
-        "arm",
-        "hidden",
-        "none",
-        "with it",
-        "difference",
-        "by seed",
-        "p, Holm",
-        "verdict",
-    ]
     for metric, rows in frame.groupby("metric", sort=False):
-        lines = []
-        for row in rows.itertuples():
-            difference, p = f"{row.difference:+.3f}", "-"
-            if not np.isnan(row.ci_low):
-                difference, p = f"{difference} [{row.ci_low:+.3f}, {row.ci_high:+.3f}]", p_value(row.p_holm)
-            scores = [f"{row.share:.1%}", f"{row.none:.3f}", f"{row.value:.3f}", difference, row.by_seed, p]
-            lines.append([label(str(row.corpus)), f"{row.texts:,}", str(row.arm), *scores, row.verdict])
-        page.append(f"## {COMPARED[str(metric)]} on test\n\n{table(header, lines)}")
+        lines = list(map(write_row, rows.to_dict("records")))
+        page.append(f"## {COMPARED[str(metric)]} on test\n\n{table(HEADER, lines)}")
     return "\n\n".join(page) + "\n"
+
+
+def write_row(row: dict[Any, Any]) -> list[str]:
+    """Return the cells of a row of `differences`."""
+    difference, p = f"{row['difference']:+.3f}", "-"
+    if not np.isnan(row["ci_low"]):
+        difference, p = f"{difference} [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]", p_value(row["p_holm"])
+    scores = [f"{row['share']:.1%}", f"{row['none']:.3f}", f"{row['value']:.3f}", difference, row["by_seed"], p]
+    return [label(row["corpus"]), f"{row['texts']:,}", row["arm"], *scores, row["verdict"]]
 
 
 def describe(judged: pd.DataFrame) -> str:
