@@ -15,6 +15,8 @@ from .cli import check_ranges
 from .device import Compile, DeviceName, Precision
 
 Init = Literal["pretrained", "random"]
+Regulariser = Literal["attention", "tlm", "head", "none"]
+MaskedToken = Literal["both", "sibling", "self"]
 TEMPLATE = "feeling"  # in data/prompts.toml
 
 
@@ -65,6 +67,10 @@ class TrainOptions:
     clip: float = 1.0  # largest norm of the gradient
     class_weights: bool = False  # weigh each class by the inverse of its frequency
     dropout: float | None = None  # None: 0.3 from random weights, 0 for the head, else 0.1; --tune N is faster with 0
+    regulariser: Regulariser = "attention"  # inside attention: dropout of its weights, TLM, DropHead (head), or none
+    regulariser_rate: float | None = None  # None: for attention the rate of --dropout, else 0.1
+    tlm: MaskedToken = "both"  # a masked token reads itself alone (sibling), all but itself (self), or either by chance
+    spare_first: bool = False  # let --regulariser tlm never mask the first token, to which much of attention goes
     shuffle_labels: bool = False  # give the labels of train to its texts at random: a control, see explain.py
     truncate: bool = False  # keep the end of texts that are too long for the model, instead of refusing them
     labels: tuple[str, ...] = ()  # of a classifier to go on with: its classes as the corpus calls them, in its order
@@ -87,8 +93,9 @@ class TrainOptions:
             raise InputError("--labels: these are of a classifier to go on with, not of --head words or --init random")
         if self.head == "classifier" and (self.words or self.template != TEMPLATE):
             raise InputError("--template and --words: a classifier reads no prompt; add --head words")
+        self.check_regulariser()
         share, any_, some = (0, 1), (0, math.inf), (1, math.inf)
-        check_ranges(self, epochs=any_, lr=any_, weight_decay=any_, warmup=share, dropout=share)
+        check_ranges(self, epochs=any_, lr=any_, weight_decay=any_, warmup=share, dropout=share, regulariser_rate=share)
         check_ranges(self, batch_size=some, clip=(1e-3, math.inf), split_seed=(0, 2**32))
         seeds = " ".join(map(str, self.seeds))
         if self.seeds and not self.run:
@@ -100,9 +107,21 @@ class TrainOptions:
         for each in self.by_seed():
             check_ranges(each, seed=(0, 2**32))
 
+    def check_regulariser(self) -> None:
+        """Raise InputError for a rate, or a way to mask tokens, that the regulariser has not."""
+        if self.regulariser != "tlm" and (self.spare_first or self.tlm != "both"):
+            raise InputError("--tlm and --spare-first: these say how tokens are masked; add --regulariser tlm")
+        if self.regulariser == "none" and self.regulariser_rate is not None:
+            raise InputError("--regulariser-rate: --regulariser none has no rate; leave it out, or choose another one")
+
     def by_seed(self) -> list["TrainOptions"]:
         """Return the options of the run of each of `seeds`, as if it were trained alone; without seeds, these."""
         return [replace(self, run=f"{self.run}-{seed}", seed=seed, seeds=()) for seed in self.seeds] or [self]
+
+    @property
+    def attention_dropout(self) -> float | None:
+        """The rate at which attention weights are dropped; None: that of `dropout`."""
+        return self.regulariser_rate if self.regulariser == "attention" else 0.0
 
     def tuned_blocks(self, n_layer: int) -> int:
         """Return how many of `n_layer` blocks are trained. Raises InputError where the model has fewer."""
@@ -112,7 +131,8 @@ class TrainOptions:
         return blocks
 
     def resolved(self, width: int) -> "TrainOptions":
-        """Fill in the epochs, learning rate and dropout that are None: they follow from init, tune and width."""
+        """Fill in the epochs, learning rate and dropout that are None: they follow from init, tune and width. So is the
+        rate of TLM and DropHead; that of attention dropout stays None, which means `dropout`."""
         share = 256 / width  # of gpt2-mini's width, at which rates were chosen; how they scale was tried nowhere
         if self.tune == "head":  # few weights: nothing to spoil, and no noise wanted in what they read
             # Rate: level on val of sample, best macro-F1 with seeds 0 and 1: 0.480, 0.486 at 1.5e-3; 0.491, 0.491 at
@@ -128,7 +148,11 @@ class TrainOptions:
             # Rate and epochs: on val, with gpt2-mini (commit a92c036, which gives no numbers). Dropout: GPT-2's 0.1.
             epochs, lr, dropout = 4, 8e-4 * min(share, share**2), 0.1
         dropout = dropout if self.dropout is None else self.dropout
-        return replace(self, epochs=self.epochs or epochs, lr=self.lr or lr, dropout=dropout)
+        rate = self.regulariser_rate
+        if rate is None and self.regulariser in ("tlm", "head"):
+            rate = 0.1  # as GPT-2's dropout; not tuned
+        epochs, lr = self.epochs or epochs, self.lr or lr
+        return replace(self, epochs=epochs, lr=lr, dropout=dropout, regulariser_rate=rate)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Blocks that are not trained give each text the same in every epoch: they run once, and the others read from a file.
 
 Where weights are frozen, what they compute is a feature of the text, to be computed once and kept (Peters, Ruder and
-Smith 2019, 1903.05987, compare such features with fine-tuning). Only dropout, which draws anew in every epoch, forbids
-it. The file is memory-mapped: it may be larger than memory, for a step reads the rows of its texts and no others."""
+Smith 2019, 1903.05987, compare such features with fine-tuning). Only what is drawn anew in every epoch forbids it:
+dropout, and masks and gates that regularise. The file is memory-mapped: it may be larger than memory, for a step reads
+the rows of its texts and no others."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,10 +23,12 @@ from lab.defaults import TrainOptions
 from lab.device import Compile, Device
 from lab.memory import map_batches
 from lab.progress import progress_bar
+from lab.sweep import change_nothing
 from lab.texts import Texts
 from model import GPT2, GPT2Classifier, GPT2Config, InputError
 from model.files import written_whole
 
+from .regularisers import choose_regulariser
 from .steps import Forward, make_forward
 
 FROZEN = "frozen.f32"  # in a run's folder, while it trains
@@ -75,19 +78,22 @@ def open_forwards(
 
 def count_frozen(options: TrainOptions, config: GPT2Config) -> int:
     """Return how many blocks, from the first on, give a text the same in every epoch: those below the trained ones, or
-    none where there is dropout."""
-    return 0 if config.dropout or config.attn_dropout else config.n_layer - options.tuned_blocks(config.n_layer)
+    none where there is dropout, or a regulariser."""
+    drawn = config.dropout or config.attn_dropout or choose_regulariser(options, config) is not change_nothing
+    return 0 if drawn else config.n_layer - options.tuned_blocks(config.n_layer)
 
 
 def make_forwards(
     model: GPT2Classifier, options: TrainOptions, device: Device, streams: Mapping[str, Stream] | None = None
 ) -> dict[str, Forward]:
-    """Return the forward pass of train, compiled and with recomputing as the options say, and the plain one of val.
+    """Return the forward pass of train, compiled, recomputed and regularised as the options say, and the plain one of
+    val.
 
     streams: of the texts of both, where only what is behind them shall run."""
     settings = device.compiles(options.compile), options.recompute
     if not streams:
-        return {"train": make_forward(model, *settings), "val": make_forward(model)}
+        regulariser = choose_regulariser(options, model.config)
+        return {"train": make_forward(model, *settings, regulariser), "val": make_forward(model)}
     train, val = streams["train"], streams["val"]
     return {"train": make_forward_from(train, model, *settings), "val": make_forward_from(val, model)}
 

@@ -13,6 +13,7 @@ from model import GPT2LM, GPT2Classifier, GPT2Config, InputError, Tokenizer, loa
 from model.checkpoint import read_config
 from model.names import find
 
+from .regularisers import set_attention_dropout
 from .words import read_words_and_rest
 
 
@@ -53,6 +54,8 @@ def start_model(options: TrainOptions, corpus: Corpus, head: WordHead | None) ->
     else:
         names = match_labels(find(options.model), options.labels, corpus, can_rename=True)
         model = load_classifier(options.model, corpus.labels, options.dropout, names=names)
+    if options.attention_dropout is not None:
+        set_attention_dropout(model, options.attention_dropout)
     if options.tune == "all":
         return model
     parts: list[nn.Module] = [] if head else [model.score]
