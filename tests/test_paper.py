@@ -353,7 +353,7 @@ def test_every_corpus_tune_and_seed_is_run_and_averaged(here, pretended, monkeyp
 def test_a_corpus_from_the_hub_gives_its_last_name_to_its_runs(here, monkeypatch):
     corpus = replace(read_corpus("words"), name="owner/my feelings/folder")
     monkeypatch.setattr(plan, "read_corpus", lambda source, reading: corpus)
-    options = paper.Options("tiny", corpus=("owner/my feelings",), seeds=1)
+    options = paper.Options(("tiny",), corpus=("owner/my feelings",), seeds=1)
     names = [run.folder.name for run in paper.plan(options)]
     assert names == [f"paper-my_feelings-pretrained-{kind}-0" for kind in KINDS]
 
@@ -366,7 +366,7 @@ def deep(here):
 
 
 def test_two_blocks_of_a_deeper_network_are_tuned_from_pretrained_weights_alone(deep):
-    options = paper.Options(deep, ("pretrained", "random"), ("words",), seeds=2, epochs=4)
+    options = paper.Options((deep,), ("pretrained", "random"), ("words",), seeds=2, epochs=4)
     planned = paper.plan(options)
     assert [run.folder.name for run in planned] == [
         *[f"paper-words-pretrained-{kind}-{seed}" for kind in ("all", "head", "2", "words") for seed in range(2)],
@@ -391,7 +391,7 @@ def test_two_blocks_of_a_deeper_network_are_tuned_from_pretrained_weights_alone(
 def test_where_a_network_cannot_answer_in_words_a_line_says_why(deep, monkeypatch, capsys, old, new, why):
     for path in Path("words").iterdir():
         path.write_text(path.read_text().replace(old, new))
-    planned = paper.plan(paper.Options(deep, corpus=("words",), seeds=1))
+    planned = paper.plan(paper.Options((deep,), corpus=("words",), seeds=1))
     assert [run.kind for run in planned] == ["all", "head", "2"]
     out = " ".join(capsys.readouterr().out.split())
     assert "words: no row of label words: " in out
@@ -456,7 +456,7 @@ except KeyboardInterrupt:
 
 def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch):
     monkeypatch.setattr(plan, "choose_kinds", lambda model, corpus, truncate: plan.FROM_EITHER_START)
-    options = paper.Options("tiny", corpus=("words",), epochs=2, seeds=3, device="cpu")
+    options = paper.Options(("tiny",), corpus=("words",), epochs=2, seeds=3, device="cpu")
     cpu = paper.Device.choose("cpu", "auto")
     change("run.json", seconds={"all": 600})
     head = read("run.json", HEAD)
@@ -700,7 +700,7 @@ def test_with_one_start_nothing_is_compared(here, pretended, monkeypatch, capsys
 def test_auto_is_asked_once_for_both(here, monkeypatch):
     asked = []
     monkeypatch.setattr(plan, "choose_model", lambda *given: asked.append(given) or ("tiny", None))
-    planned = paper.plan(paper.Options("auto", ("random", "pretrained"), ("words",), seeds=1))
+    planned = paper.plan(paper.Options(("auto",), ("random", "pretrained"), ("words",), seeds=1))
     assert asked == [("auto", "pretrained")]
     assert [(run.settings.init, run.weights is None) for run in planned] == [
         *[("random", True)] * 2,
@@ -770,7 +770,7 @@ def test_a_single_file_is_split_alike_for_each_seed(here, pretended, monkeypatch
         line for split in ("train", "val", "test") for line in Path("words", f"{split}.txt").read_text().splitlines()
     ]
     Path("words.txt").write_text("\n".join(dict.fromkeys(lines)) + "\n")
-    planned = paper.plan(paper.Options("tiny", corpus=("words.txt",), seeds=2, device="cpu"))
+    planned = paper.plan(paper.Options(("tiny",), corpus=("words.txt",), seeds=2, device="cpu"))
     assert [run.settings.seed for run in planned] == [0, 1] * 3
     assert {run.settings.split_seed for run in planned} == {0}
     assert len({id(run.corpus) for run in planned}) == 1
