@@ -117,16 +117,17 @@ def pretended(here, monkeypatch):
 
 
 def pretend_fits(planned, folder, device):
-    """What was fitted on the real corpus, for all corpora and starts."""
+    """What was fitted on the real corpus, for all corpora, models and starts."""
     of_network, bag = (
-        read(f"words-{name}.json", Path("runs/paper/fitted"))["result"] for name in ("pretrained", "bag")
+        read(f"words-{name}.json", Path("runs/paper/fitted"))["result"] for name in ("tiny-pretrained", "bag")
     )
-    starts = dict.fromkeys((run.corpus.name, run.settings.init) for run in planned)
+    starts = dict.fromkeys((run.corpus.name, run.settings.model, run.settings.init) for run in planned)
+    corpora = dict.fromkeys(run.corpus.name for run in planned)
     return [
-        results.Fitted("tiny", init, corpus, kind, None, metrics["chosen"], metrics)
-        for corpus, init in starts
+        results.Fitted(model, init, corpus, kind, None, metrics["chosen"], metrics)
+        for corpus, model, init in starts
         for kind, metrics in of_network.items()
-    ] + [results.Fitted("bag_of_words", "", corpus, "", None, bag["name"], bag) for corpus, _ in starts]
+    ] + [results.Fitted("bag_of_words", "", corpus, "", None, bag["name"], bag) for corpus in corpora]
 
 
 def read(name, run=ALL):
@@ -147,7 +148,10 @@ def test_real_runs_leave_three_files_and_what_was_fitted(made):
         "results.md",
         "results.png",
     }
-    assert {path.name for path in (made / "runs/paper/fitted").iterdir()} == {"words-pretrained.json", "words-bag.json"}
+    assert {path.name for path in (made / "runs/paper/fitted").iterdir()} == {
+        "words-tiny-pretrained.json",
+        "words-bag.json",
+    }
     for run, tune, head in zip(RUNS, ("all", "head", "all"), ("classifier", "classifier", "words"), strict=True):
         settings = read("run.json", made / run)["settings"]
         assert (settings["tune"], settings["head"], settings["seed"], settings["epochs"]) == (tune, head, 0, 2)
@@ -175,7 +179,7 @@ def test_the_table_holds_the_numbers_of_each_run(made):
         assert set(rows["seed"]) == {"0"}
         check_rows(rows, metrics)
     fitted = made / "runs/paper/fitted"
-    for kind, metrics in read("words-pretrained.json", fitted)["result"].items():
+    for kind, metrics in read("words-tiny-pretrained.json", fitted)["result"].items():
         rows = table[table["tune"] == kind]
         assert set(rows["chosen"]) == {metrics["chosen"]}
         assert set(rows["seed"]) == {""}
@@ -519,7 +523,7 @@ def test_each_corpus_is_asked_once_without_a_head(here, pretended, monkeypatch, 
     ]
     assert "results.csv, differences.csv, prompts.csv and results.png" in " ".join(capsys.readouterr().out.split())
     table = pd.read_csv("runs/two/prompts.csv")
-    columns = "corpus,way,shots,template,verbalizer,correction,prior,draws,metric,n,value,ci_low,ci_high,sd,worst"
+    columns = "corpus,model,way,shots,template,verbalizer,correction,prior,draws,metric,n,value,ci_low,ci_high,sd,worst"
     assert ",".join(table) == f"{columns},val_accuracy,val_macro_f1,test_roc_auc"
     check_means(table[table["corpus"] == "words"], pd.read_csv("runs/two-words-pretrained-all-0/prompt/scores.csv"))
     assert set(table["corpus"]) == {"words", "my words"}
@@ -528,12 +532,12 @@ def test_each_corpus_is_asked_once_without_a_head(here, pretended, monkeypatch, 
     rows = [row for row in section.splitlines() if row.startswith("|")][2:]
     assert len(rows) == 2 * 4
     assert rows[0].startswith(
-        "| words (53) | no examples, no correction | feeling, first word, direct, uniform prior | 0."
+        "| words (53) | tiny | no examples, no correction | feeling, first word, direct, uniform prior | 0."
     )
-    assert rows[4].startswith("| my words (53) | no examples, no correction |")
+    assert rows[4].startswith("| my words (53) | tiny | no examples, no correction |")
     few = table[(table["way"] == "few_shot") & (table["shots"] == 4) & (table["corpus"] == "words")].set_index("metric")
     f1, accuracy = few.loc["macro_f1"], few.loc["accuracy"]
-    assert rows[3].startswith("|  | 4 of each class: examples, corrected, mean over draws | feeling, first word, ")
+    assert rows[3].startswith("|  |  | 4 of each class: examples, corrected, mean over draws | feeling, first word, ")
     scores = f"| {f1['value']:.3f} [{f1['ci_low']:.3f}, {f1['ci_high']:.3f}] | {f1['sd']:.3f}, {f1['worst']:.3f} | "
     assert scores + f"{accuracy['value']:.3f} [" in rows[3]
     assert "Quoted" not in section
@@ -635,7 +639,7 @@ def test_both_starts_are_run_and_compared(here, pretended, monkeypatch, capsys):
     assert [asked.init for asked in pretended] == [*["pretrained"] * 9, *["random"] * 6] * 2
     assert "results.md, results.csv, differences.csv and results.png" in " ".join(capsys.readouterr().out.split())
     table = pd.read_csv("runs/two/differences.csv")
-    columns = "corpus,tune,metric,n,seeds,pretrained,random,difference,ci_low,ci_high"
+    columns = "corpus,model,tune,metric,n,seeds,pretrained,random,difference,ci_low,ci_high"
     assert list(table.columns) == columns.split(",")
     assert list(table["corpus"]) == ["words"] * 4 + ["my words"] * 4
     assert list(table["tune"]) == ["all", "all", "head", "head"] * 2
@@ -654,20 +658,20 @@ def test_the_page_has_the_difference_of_each_seed(here, pretended, monkeypatch):
         for table in tables.split("## Pretrained minus random weights, the same texts")
     )
     assert rows[2].startswith(
-        "| words (54) | all weights tuned | accuracy | 0.560 | 0.515 | **+0.045** [+0.000, +0.000]"
+        "| words (54) | tiny | all weights tuned | accuracy | 0.560 | 0.515 | **+0.045** [+0.000, +0.000]"
     )
     assert rows[2].endswith("| seed 0: +0.030<br>seed 1: +0.060 |")
-    assert rows[3].startswith("| words (54) | all weights tuned | macro-F1 |")
+    assert rows[3].startswith("| words (54) | tiny | all weights tuned | macro-F1 |")
     assert rows[3].endswith("| seed 0: +0.000<br>seed 1: +0.000 |")
-    assert rows[4].startswith("| words (54) | head alone tuned | accuracy | 0.550 | 0.505 | **+0.045** ")
+    assert rows[4].startswith("| words (54) | tiny | head alone tuned | accuracy | 0.550 | 0.505 | **+0.045** ")
     assert len(rows) == 6
     lr = 256 / 10  # of the mini's width, by that of the tiny
     assert settings[2:] == [
-        f"| head alone tuned | pretrained | 2 | {3e-3 * lr:g} | 0 |",
-        f"| head alone tuned | random | 2 | {3e-3 * lr:g} | 0 |",
-        f"| all weights tuned | pretrained | 2 | {8e-4 * lr:g} | 0.1 |",
-        f"| all weights tuned | random | 2 | {1e-3 * lr:g} | 0.3 |",
-        f"| label words, all weights tuned | pretrained | 2 | {8e-4 * lr:g} | 0.1 |",
+        f"| tiny | head alone tuned | pretrained | 2 | {3e-3 * lr:g} | 0 |",
+        f"| tiny | head alone tuned | random | 2 | {3e-3 * lr:g} | 0 |",
+        f"| tiny | all weights tuned | pretrained | 2 | {8e-4 * lr:g} | 0.1 |",
+        f"| tiny | all weights tuned | random | 2 | {1e-3 * lr:g} | 0.3 |",
+        f"| tiny | label words, all weights tuned | pretrained | 2 | {8e-4 * lr:g} | 0.1 |",
     ]
 
 

@@ -59,7 +59,7 @@ def report(
         splits_without_a_class=[split for run in first.values() for split in find_splits_without_a_class(run)],
         columns=["seeds", *COLUMNS],
         scores=[row for corpus, rows in groups for row in score_rows(first[str(corpus)], rows, prompts)],
-        bags=[compare_with_bag(str(corpus), rows) for corpus, rows in groups],
+        bags=[sentence for corpus, rows in groups for sentence in compare_models_with_bag(str(corpus), rows)],
         without_label_words=list_without_label_words(runs),
         settings=settings_rows(runs),
         prompts=list(list_prompts(prompts)) if len(prompts) else [],
@@ -148,22 +148,31 @@ def prompt_rows(prompts: pd.DataFrame) -> list[list[str]]:
     return [["", name, draws, *(scores.get(column, "") for column in COLUMNS)]]
 
 
-def compare_with_bag(corpus: str, results: pd.DataFrame) -> str:
+def compare_models_with_bag(corpus: str, results: pd.DataFrame) -> list[str]:
+    """Return the sentence of `compare_with_bag` for each model. results: `tidy`, of this corpus."""
+    models = results[results["tune"] != ""]["model"].unique()
+    if len(models) == 1:
+        return [compare_with_bag(corpus, results)]
+    return [
+        compare_with_bag(f"{corpus}, {model}", results[(results["model"] == model) | (results["tune"] == "")])
+        for model in models
+    ]
+
+
+def compare_with_bag(name: str, results: pd.DataFrame) -> str:
     """Return a sentence that says what the bag of words beats by macro-F1 on test, and what beats it: where their
-    intervals do not overlap, whatever the seed. results: `tidy`, of this corpus."""
+    intervals do not overlap, whatever the seed. results: `tidy`, of one corpus and model, which have this name."""
     scores = results[(results["split"] == "test") & (results["metric"] == "macro_f1")]
     bag = scores[scores["model"] == "bag_of_words"].iloc[0]
     verdicts: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart by these texts from": []}
     better, worse, neither = verdicts.values()
-    several = scores[scores["tune"] != ""]["model"].nunique() > 1
     for kind, of_seeds in scores[scores["tune"] != ""].groupby(["model", "init", "tune"], sort=False):
         below, above = of_seeds["ci_high"] < bag["ci_low"], of_seeds["ci_low"] > bag["ci_high"]
         verdict = better if below.all() else worse if above.all() else neither
-        model, start = f"{label(str(kind[0]))}, " if several else "", name_start(str(kind[1]))
-        verdict.append(f"{model}{TUNED[str(kind[2])]}{start} ({of_seeds['value'].mean():.3f})")
+        verdict.append(f"{TUNED[str(kind[2])]}{name_start(str(kind[1]))} ({of_seeds['value'].mean():.3f})")
     said = "; ".join(f"{verdict} {' or '.join(names)}" for verdict, names in verdicts.items() if names)
     score = with_limits(bag["value"], bag["ci_low"], bag["ci_high"])
-    return f"{label(corpus)}: the best bag of words, {score}, is {said}"
+    return f"{label(name)}: the best bag of words, {score}, is {said}"
 
 
 def score_cell(results: pd.DataFrame, column: str) -> str:
