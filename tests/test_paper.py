@@ -31,6 +31,7 @@ from experiments.prompt.judge import judge
 from lab import manifest, output
 from lab.report import label
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, load_lm, save
+from model.checkpoint import read_config
 
 FILLERS = ["today", "again", "at", "work", "with", "my", "friend"]
 TINY = ("--model", "tiny", "--corpus", "words", "--epochs", "2", "--seeds", "1", "--device", "cpu")
@@ -97,12 +98,11 @@ def pretended(here, monkeypatch):
         calls.append(asked)
         run = Path("runs") / asked.run
         run.mkdir(parents=True, exist_ok=True)
-        settings = manifest.describe_settings(asked.resolved(width=10))
+        settings = manifest.describe_settings(asked.resolved(read_config(asked.model).n_embd))
         name = Path(asked.corpus).name
         files = read_corpus(asked.corpus).files
         own = record | {"settings": settings, "corpus": record["corpus"] | {"name": name, "sha256": files}}
-        if asked.init == "random":
-            own["model"] = {"name": asked.model, "init": "random"}
+        own["model"] = manifest.describe_weights(asked.model, asked.init)
         (run / "run.json").write_text(json.dumps(own))
         lost = 0.03 * (1 + asked.seed) if asked.init == "random" else 0
         scores = metrics["test"] | {"accuracy": 0.5 + 0.1 * asked.seed + (0.01 if asked.tune == "all" else 0) - lost}
@@ -385,6 +385,94 @@ def test_two_blocks_of_a_deeper_network_are_tuned_from_pretrained_weights_alone(
         assert run.settings == tyro.cli(train.Options, args=by_hand).resolved(width=10)
 
 
+@pytest.fixture
+def wide(here):
+    """The name of a network of another shape."""
+    torch.manual_seed(1)
+    save(GPT2LM(GPT2Config(3, 5, 35, n_ctx=31)), here / "wide", Tokenizer.load("gpt2-mini"))
+    return "wide"
+
+
+def test_a_second_model_is_trained_beside_the_runs_of_the_first(here, pretended, wide, monkeypatch, capsys):
+    both = ("--model", "tiny", wide, *TINY[2:])
+    assert run_paper(monkeypatch, *both) == 0
+    names = [f"paper-words-wide-pretrained-{kind}-0" for kind in ("all", "head", "2", "words")]
+    assert [(asked.run, asked.model) for asked in pretended] == [(name, wide) for name in names]
+    out = " ".join(capsys.readouterr().out.split())
+    assert "7 runs, 3 of them are there already" in out
+    assert "results.md, results.csv, model_differences.csv and results.png are written" in out
+    table = pd.read_csv("runs/paper/results.csv")
+    assert list(table["model"].unique()) == ["tiny", wide, "bag_of_words", "majority"]
+    accuracies = table[(table["split"] == "test") & (table["metric"] == "accuracy")]
+    assert list(accuracies["model"]) == ["tiny"] * 5 + [wide] * 6 + ["bag_of_words", "majority"]
+    compared = pd.read_csv("runs/paper/model_differences.csv")
+    assert list(compared["tune"]) == ["all", "all", "head", "head", "words", "words"]  # tiny has two blocks
+    assert set(compared["model"]) == {wide}
+    assert set(compared["first_model"]) == {"tiny"}
+    accuracy = compared.iloc[0]
+    assert accuracy["mean"] == 0.51
+    assert accuracy["first_mean"] == read("metrics.json")["test"]["accuracy"]
+    page = Path("runs/paper/results.md").read_text()
+    rates = [f"| {model} | head alone tuned | pretrained | 2 | {3e-3 * 256 / n:g} | 0 |" for model, n in SHAPES.items()]
+    assert all(rate in page for rate in rates)
+    assert "in n\\_layer, n\\_head, n\\_embd, n\\_ctx, lr.\n" in page
+    for models in ((wide, "tiny"), (wide,), ("tiny",)):
+        assert run_paper(monkeypatch, "--model", *models, *TINY[2:]) == 0
+    assert len(pretended) == 4  # nothing was trained again
+    assert not Path("runs/paper/model_differences.csv").exists()
+
+
+SHAPES = {"tiny": 10, "wide": 35}  # widths
+
+
+def test_a_run_of_one_model_is_never_taken_for_that_of_another(here, pretended, wide, monkeypatch, capsys):
+    assert run_paper(monkeypatch, "--model", wide, *TINY[2:]) == 2
+    assert f"{ALL}: made with another model, " in one_line(capsys)
+    assert not pretended
+    for run in RUNS:
+        shutil.rmtree(run)
+    assert run_paper(monkeypatch, "--model", wide, "tiny", *TINY[2:]) == 0
+    assert [asked.model for asked in pretended] == [wide] * 4 + ["tiny"] * 3
+    assert len({asked.run for asked in pretended}) == 7
+    assert {asked.run.split("-")[2] for asked in pretended} == set(SHAPES)
+
+
+def test_several_models_go_on_after_an_interruption(here, pretended, wide, monkeypatch):
+    both = ("--model", "tiny", wide, *TINY[2:])
+    pretend = plan.call
+    monkeypatch.setattr(plan, "call", lambda arguments: 130 if len(pretended) == 2 else pretend(arguments))
+    assert run_paper(monkeypatch, *both) == 130
+    path = Path("runs/paper-words-wide-pretrained-head-0/run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "interrupted"}))
+    monkeypatch.setattr(plan, "call", pretend)
+    assert run_paper(monkeypatch, *both) == 0
+    assert [asked.run.split("-")[4] for asked in pretended] == ["all", "head", "head", "2", "words"]
+    assert [asked.resume for asked in pretended] == [False, False, True, False, False]
+
+
+def test_a_name_beside_a_folder_has_the_learning_rate_of_its_own_width(here, wide):
+    planned = paper.plan(paper.Options((wide, "gpt2-mini"), ("random",), ("words",), seeds=1))
+    assert [(run.folder.name, run.settings.lr) for run in planned] == [
+        ("paper-words-wide-random-all-0", pytest.approx(1e-3 * 256 / 35)),
+        ("paper-words-wide-random-head-0", pytest.approx(3e-3 * 256 / 35)),
+        ("paper-words-gpt2-mini-random-all-0", 1e-3),
+        ("paper-words-gpt2-mini-random-head-0", 3e-3),
+    ]
+
+
+def test_two_runs_of_one_name_are_refused(here, monkeypatch, capsys):
+    """The name of a corpus or a model may hold a dash."""
+    for name in ("wide", "ly-wide"):
+        shutil.copytree("tiny", name)
+    shutil.copytree("words", "words-ly")
+    arguments = ("--model", "wide", "ly-wide", "--corpus", "words", "words-ly", *TINY[4:])
+    assert run_paper(monkeypatch, *arguments) == 2
+    assert (
+        "paper-words-ly-wide-pretrained-all-0: the runs of ly-wide on words and wide on words-ly would have this name"
+        in one_line(capsys)
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
@@ -477,6 +565,10 @@ def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch)
     with_random = replace(options, init=("pretrained", "random"))  # of which nothing is known: the mean of 600, 600, 60
     assert paper.describe_remaining(paper.plan(with_random), cpu) == f"9 to do, which takes about 54 min on {cpu}"
     (HEAD / "run.json").write_text(json.dumps(head | {"status": "unfinished"}))
+    change("run.json", seconds={"all": 600})
+    save(GPT2LM(GPT2Config(2, 2, 20, n_ctx=17)), here / "wide", Tokenizer.load("gpt2-mini"))
+    both = replace(options, model=("tiny", "wide"))  # 4 of tiny, and 6 with blocks of four times as many weights
+    assert paper.describe_remaining(paper.plan(both), cpu) == f"10 to do, which takes about 4 h 40 min on {cpu}"
     for run in (ALL, other):
         shutil.rmtree(run)
     assert paper.describe_remaining(paper.plan(options), cpu) == "6 to do"
@@ -548,6 +640,15 @@ def test_each_corpus_is_asked_once_without_a_head(here, pretended, monkeypatch, 
     assert "Without a head" not in Path("runs/two/results.md").read_text()
 
 
+def test_each_model_is_asked_without_a_head(here, pretended, wide, monkeypatch):
+    asked = pretend_prompts(monkeypatch)
+    assert run_paper(monkeypatch, "--model", "tiny", wide, *TINY[2:], "--prompt") == 0
+    assert [each[1:4:2] for each in asked] == [[ALL.name, "tiny"], ["paper-words-wide-pretrained-all-0", wide]]
+    table = pd.read_csv("runs/paper/prompts.csv")
+    counts = table["model"].value_counts()
+    assert counts["tiny"] == counts[wide] == len(table) / 2
+
+
 def check_means(table, scores):
     """Means over the random draws, of what was asked just so; ensembles and references have none."""
     asked = table["way"].isin(["direct", "zero_shot", "few_shot"])
@@ -606,7 +707,13 @@ MISTAKES = {
     "no corpus": (("--corpus", "nothing here"), "nothing here"),
     "two corpora of one name": (("--corpus", "words", "more/words"), "more/words: words is called words too"),
     "negative epochs": (("--epochs", "-1"), "--epochs"),
-    "unknown model": (("--model", "gpt5"), "gpt5"),
+    "unknown model": (("--model", "tiny", "gpt5"), "gpt5"),
+    "no model": (("--model",), "--model (nothing): expected at least one model"),
+    "a model twice": (("--model", "tiny", "tiny"), "--model tiny tiny: expected at least one model, and each of them"),
+    "auto beside another": (("--model", "tiny", "auto"), "--model tiny auto: auto chooses one model"),
+    "two models of one name": (("--model", "tiny", "more/tiny"), "--model more/tiny: tiny is called tiny too"),
+    "a model without weights": (("--model", "tiny", "bare"), "bare: expected config.json and model.safetensors"),
+    "a model that cannot read the corpus": (("--model", "tiny", "short"), "short on words: "),
     "a start twice": (("--init", "random", "random"), "--init random random: expected"),
     "prompts of random weights": (("--init", "random", "--prompt"), "--prompt: random weights know no words"),
     "no start": (("--init",), "--init (nothing): expected"),
@@ -618,6 +725,10 @@ MISTAKES = {
 def test_a_mistake_is_one_line_before_anything_starts(here, pretended, monkeypatch, capsys, mistake):
     arguments, expected = MISTAKES[mistake]
     shutil.copytree("words", "more/words")
+    for name in ("more/tiny", "bare"):
+        shutil.copytree("tiny", name)
+    Path("bare/model.safetensors").unlink()
+    save(GPT2LM(GPT2Config(1, 2, 10, n_ctx=5)), here / "short", Tokenizer.load("gpt2-mini"))
     before = set(here.rglob("*"))
     assert run_paper(monkeypatch, *TINY, "--run", "new", *arguments) == 2
     assert expected in one_line(capsys)

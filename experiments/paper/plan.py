@@ -190,7 +190,7 @@ def plan(options: Options) -> list[Run]:
     planned = []
     for (source, corpus), model in product(read_corpora(options.corpus, options.read).items(), models):
         config = read_config(model)
-        read_texts(corpus, Tokenizer.load(model), config, options.truncate)  # that it can, before anything is trained
+        check_readable(corpus, model, options.truncate)
         for init in options.init:
             kinds = choose_kinds(model, corpus, options.truncate) if init == "pretrained" else FROM_EITHER_START
             for kind, seed in product(kinds, range(options.seeds)):
@@ -224,6 +224,14 @@ def check_names(planned: Sequence[Run]) -> None:
         if other is not run:
             both = " and ".join(f"{each.settings.model} on {each.corpus.name}" for each in (other, run))
             raise InputError(f"{run.folder}: the runs of {both} would have this name; rename one of the folders")
+
+
+def check_readable(corpus: Corpus, model: str, truncate: bool) -> None:
+    """Raise InputError where a model cannot read a corpus, before others are trained for hours."""
+    try:
+        read_texts(corpus, Tokenizer.load(model), read_config(model), truncate)
+    except InputError as error:
+        raise InputError(f"{model} on {corpus.name}: {error}") from None
 
 
 def choose_kinds(model: str, corpus: Corpus, truncate: bool) -> list[str]:

@@ -310,8 +310,9 @@ def test_the_page_says_which_model_is_better_or_that_nothing_is_clear():
         (second.targets + 1) % 3,
     )
     accuracy = first.metrics["test"]["accuracy"]
-    row = f"| words (54) | one\\_1 minus one\\_0 | all weights tuned | accuracy | 0.000 | {accuracy:.3f} | **-{accuracy:.3f}**"
+    row = "| words (54) | one\\_1 minus one\\_0 | all weights tuned | accuracy | 0.000 | "
     [line] = [line for line in page(first, wrong).splitlines() if line.startswith(row)]
+    assert line.startswith(f"{row}{accuracy:.3f} | **-{accuracy:.3f}**")
     assert line.endswith(f"| seed 0: -{accuracy:.3f} | one\\_0 is better |")
 
 
