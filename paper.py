@@ -1,8 +1,8 @@
 """The table of results: each corpus, with what can be tuned of a network, over several seeds, beside classifiers on
 frozen features and on words: `make paper`.
 
-With `--init pretrained random` it holds both starts, and their difference on the same texts. With `--prompt` it
-says what the networks know without a head."""
+With several models it holds them all, and with `--init pretrained random` both starts, and their differences on the
+same texts. With `--prompt` it says what the networks know without a head."""
 
 import shlex
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.paper import figures, report, results
+from experiments.paper import differences, figures, report, results
 from experiments.paper.frozen import fit_bag, fit_features
 from experiments.paper.plan import Options, Run, describe_remaining, plan
 from experiments.paper.prompts import ask, list_asked, read_prompts
@@ -34,8 +34,9 @@ def main(options: Options) -> int:
             ask(run)
         measured, fitted = measure(planned, device), fit_missing(planned, folder / "fitted", device)
         write_results(folder, measured, fitted, read_prompts(asked))
-    others = ", differences.csv" * (len(options.init) == 2) + ", prompts.csv" * options.prompt
-    console.print(f"{folder}: results.md, results.csv{others} and results.png are written")
+    others = ", differences.csv" * (len(options.init) == 2) + ", model_differences.csv" * (len(options.model) > 1)
+    others += ", prompts.csv" * options.prompt
+    console.print(f"{folder}: results.md, results.csv{others} and results.png are written", soft_wrap=True)
     return 0
 
 
@@ -64,7 +65,7 @@ def measure(planned: list[Run], device: Device) -> list[results.MeasuredRun]:
 
 def fit_missing(planned: list[Run], folder: Path, device: Device) -> list[results.Fitted]:
     """Return the classifiers on features of each network that runs start from, and the bag of words of each corpus."""
-    starts = {(run.corpus.name, run.settings.init): run for run in planned}
+    starts = {(run.corpus.name, run.settings.model, run.settings.init): run for run in planned}
     corpora = {run.corpus.name: run.corpus for run in planned}
     of_networks = [each for run in starts.values() for each in fit_features(run, folder, device)]
     return of_networks + [fit_bag(corpus, folder) for corpus in corpora.values()]
@@ -73,18 +74,19 @@ def fit_missing(planned: list[Run], folder: Path, device: Device) -> list[result
 def write_results(
     folder: Path, measured: list[results.MeasuredRun], fitted: list[results.Fitted], prompts: pd.DataFrame
 ) -> None:
-    """Write results.csv, results.md and results.png, differences.csv where there are two starts, and prompts.csv where
-    networks were asked without a head."""
-    table, differences = results.tidy(measured, fitted), results.differences(measured)
+    """Write results.csv, results.md and results.png, differences.csv where there are two starts, model_differences.csv
+    where there are several models, and prompts.csv where networks were asked without a head."""
+    table = results.tidy(measured, fitted)
+    of_starts, of_models = differences.compare_starts(measured), differences.compare_models(measured)
+    optional = {"differences.csv": of_starts, "model_differences.csv": of_models, "prompts.csv": prompts}
     accuracies = results.accuracies_on_test(table)
     words = shlex.join(["python", "paper.py", *sys.argv[1:]])
     with output.replace_outputs(folder) as new:
         output.write_csv(new / "results.csv", table)
-        if not differences.empty:
-            output.write_csv(new / "differences.csv", differences)
-        if not prompts.empty:
-            output.write_csv(new / "prompts.csv", prompts)
-        output.write_text(new / "results.md", report.report(measured, table, differences, prompts, words))
+        for name, rows in optional.items():
+            if not rows.empty:
+                output.write_csv(new / name, rows)
+        output.write_text(new / "results.md", report.report(measured, table, of_starts, of_models, prompts, words))
         figures.draw_forest(
             accuracies, new / "results.png", "accuracy on the test split, with its 95 % bootstrap interval"
         )

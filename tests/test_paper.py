@@ -31,6 +31,7 @@ from experiments.prompt.judge import judge
 from lab import manifest, output
 from lab.report import label
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, load_lm, save
+from model.checkpoint import read_config
 
 FILLERS = ["today", "again", "at", "work", "with", "my", "friend"]
 TINY = ("--model", "tiny", "--corpus", "words", "--epochs", "2", "--seeds", "1", "--device", "cpu")
@@ -97,12 +98,11 @@ def pretended(here, monkeypatch):
         calls.append(asked)
         run = Path("runs") / asked.run
         run.mkdir(parents=True, exist_ok=True)
-        settings = manifest.describe_settings(asked.resolved(width=10))
+        settings = manifest.describe_settings(asked.resolved(read_config(asked.model).n_embd))
         name = Path(asked.corpus).name
         files = read_corpus(asked.corpus).files
         own = record | {"settings": settings, "corpus": record["corpus"] | {"name": name, "sha256": files}}
-        if asked.init == "random":
-            own["model"] = {"name": asked.model, "init": "random"}
+        own["model"] = manifest.describe_weights(asked.model, asked.init)
         (run / "run.json").write_text(json.dumps(own))
         lost = 0.03 * (1 + asked.seed) if asked.init == "random" else 0
         scores = metrics["test"] | {"accuracy": 0.5 + 0.1 * asked.seed + (0.01 if asked.tune == "all" else 0) - lost}
@@ -117,16 +117,17 @@ def pretended(here, monkeypatch):
 
 
 def pretend_fits(planned, folder, device):
-    """What was fitted on the real corpus, for all corpora and starts."""
+    """What was fitted on the real corpus, for all corpora, models and starts."""
     of_network, bag = (
-        read(f"words-{name}.json", Path("runs/paper/fitted"))["result"] for name in ("pretrained", "bag")
+        read(f"words-{name}.json", Path("runs/paper/fitted"))["result"] for name in ("tiny-pretrained", "bag")
     )
-    starts = dict.fromkeys((run.corpus.name, run.settings.init) for run in planned)
+    starts = dict.fromkeys((run.corpus.name, run.settings.model, run.settings.init) for run in planned)
+    corpora = dict.fromkeys(run.corpus.name for run in planned)
     return [
-        results.Fitted("tiny", init, corpus, kind, None, metrics["chosen"], metrics)
-        for corpus, init in starts
+        results.Fitted(model, init, corpus, kind, None, metrics["chosen"], metrics)
+        for corpus, model, init in starts
         for kind, metrics in of_network.items()
-    ] + [results.Fitted("bag_of_words", "", corpus, "", None, bag["name"], bag) for corpus, _ in starts]
+    ] + [results.Fitted("bag_of_words", "", corpus, "", None, bag["name"], bag) for corpus in corpora]
 
 
 def read(name, run=ALL):
@@ -147,7 +148,10 @@ def test_real_runs_leave_three_files_and_what_was_fitted(made):
         "results.md",
         "results.png",
     }
-    assert {path.name for path in (made / "runs/paper/fitted").iterdir()} == {"words-pretrained.json", "words-bag.json"}
+    assert {path.name for path in (made / "runs/paper/fitted").iterdir()} == {
+        "words-tiny-pretrained.json",
+        "words-bag.json",
+    }
     for run, tune, head in zip(RUNS, ("all", "head", "all"), ("classifier", "classifier", "words"), strict=True):
         settings = read("run.json", made / run)["settings"]
         assert (settings["tune"], settings["head"], settings["seed"], settings["epochs"]) == (tune, head, 0, 2)
@@ -175,7 +179,7 @@ def test_the_table_holds_the_numbers_of_each_run(made):
         assert set(rows["seed"]) == {"0"}
         check_rows(rows, metrics)
     fitted = made / "runs/paper/fitted"
-    for kind, metrics in read("words-pretrained.json", fitted)["result"].items():
+    for kind, metrics in read("words-tiny-pretrained.json", fitted)["result"].items():
         rows = table[table["tune"] == kind]
         assert set(rows["chosen"]) == {metrics["chosen"]}
         assert set(rows["seed"]) == {""}
@@ -353,7 +357,7 @@ def test_every_corpus_tune_and_seed_is_run_and_averaged(here, pretended, monkeyp
 def test_a_corpus_from_the_hub_gives_its_last_name_to_its_runs(here, monkeypatch):
     corpus = replace(read_corpus("words"), name="owner/my feelings/folder")
     monkeypatch.setattr(plan, "read_corpus", lambda source, reading: corpus)
-    options = paper.Options("tiny", corpus=("owner/my feelings",), seeds=1)
+    options = paper.Options(("tiny",), corpus=("owner/my feelings",), seeds=1)
     names = [run.folder.name for run in paper.plan(options)]
     assert names == [f"paper-my_feelings-pretrained-{kind}-0" for kind in KINDS]
 
@@ -366,7 +370,7 @@ def deep(here):
 
 
 def test_two_blocks_of_a_deeper_network_are_tuned_from_pretrained_weights_alone(deep):
-    options = paper.Options(deep, ("pretrained", "random"), ("words",), seeds=2, epochs=4)
+    options = paper.Options((deep,), ("pretrained", "random"), ("words",), seeds=2, epochs=4)
     planned = paper.plan(options)
     assert [run.folder.name for run in planned] == [
         *[f"paper-words-pretrained-{kind}-{seed}" for kind in ("all", "head", "2", "words") for seed in range(2)],
@@ -381,6 +385,94 @@ def test_two_blocks_of_a_deeper_network_are_tuned_from_pretrained_weights_alone(
         assert run.settings == tyro.cli(train.Options, args=by_hand).resolved(width=10)
 
 
+@pytest.fixture
+def wide(here):
+    """The name of a network of another shape."""
+    torch.manual_seed(1)
+    save(GPT2LM(GPT2Config(3, 5, 35, n_ctx=31)), here / "wide", Tokenizer.load("gpt2-mini"))
+    return "wide"
+
+
+def test_a_second_model_is_trained_beside_the_runs_of_the_first(here, pretended, wide, monkeypatch, capsys):
+    both = ("--model", "tiny", wide, *TINY[2:])
+    assert run_paper(monkeypatch, *both) == 0
+    names = [f"paper-words-wide-pretrained-{kind}-0" for kind in ("all", "head", "2", "words")]
+    assert [(asked.run, asked.model) for asked in pretended] == [(name, wide) for name in names]
+    out = " ".join(capsys.readouterr().out.split())
+    assert "7 runs, 3 of them are there already" in out
+    assert "results.md, results.csv, model_differences.csv and results.png are written" in out
+    table = pd.read_csv("runs/paper/results.csv")
+    assert list(table["model"].unique()) == ["tiny", wide, "bag_of_words", "majority"]
+    accuracies = table[(table["split"] == "test") & (table["metric"] == "accuracy")]
+    assert list(accuracies["model"]) == ["tiny"] * 5 + [wide] * 6 + ["bag_of_words", "majority"]
+    compared = pd.read_csv("runs/paper/model_differences.csv")
+    assert list(compared["tune"]) == ["all", "all", "head", "head", "words", "words"]  # tiny has two blocks
+    assert set(compared["model"]) == {wide}
+    assert set(compared["first_model"]) == {"tiny"}
+    accuracy = compared.iloc[0]
+    assert accuracy["mean"] == 0.51
+    assert accuracy["first_mean"] == read("metrics.json")["test"]["accuracy"]
+    page = Path("runs/paper/results.md").read_text()
+    rates = [f"| {model} | head alone tuned | pretrained | 2 | {3e-3 * 256 / n:g} | 0 |" for model, n in SHAPES.items()]
+    assert all(rate in page for rate in rates)
+    assert "in n\\_layer, n\\_head, n\\_embd, n\\_ctx, lr.\n" in page
+    for models in ((wide, "tiny"), (wide,), ("tiny",)):
+        assert run_paper(monkeypatch, "--model", *models, *TINY[2:]) == 0
+    assert len(pretended) == 4  # nothing was trained again
+    assert not Path("runs/paper/model_differences.csv").exists()
+
+
+SHAPES = {"tiny": 10, "wide": 35}  # widths
+
+
+def test_a_run_of_one_model_is_never_taken_for_that_of_another(here, pretended, wide, monkeypatch, capsys):
+    assert run_paper(monkeypatch, "--model", wide, *TINY[2:]) == 2
+    assert f"{ALL}: made with another model, " in one_line(capsys)
+    assert not pretended
+    for run in RUNS:
+        shutil.rmtree(run)
+    assert run_paper(monkeypatch, "--model", wide, "tiny", *TINY[2:]) == 0
+    assert [asked.model for asked in pretended] == [wide] * 4 + ["tiny"] * 3
+    assert len({asked.run for asked in pretended}) == 7
+    assert {asked.run.split("-")[2] for asked in pretended} == set(SHAPES)
+
+
+def test_several_models_go_on_after_an_interruption(here, pretended, wide, monkeypatch):
+    both = ("--model", "tiny", wide, *TINY[2:])
+    pretend = plan.call
+    monkeypatch.setattr(plan, "call", lambda arguments: 130 if len(pretended) == 2 else pretend(arguments))
+    assert run_paper(monkeypatch, *both) == 130
+    path = Path("runs/paper-words-wide-pretrained-head-0/run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "interrupted"}))
+    monkeypatch.setattr(plan, "call", pretend)
+    assert run_paper(monkeypatch, *both) == 0
+    assert [asked.run.split("-")[4] for asked in pretended] == ["all", "head", "head", "2", "words"]
+    assert [asked.resume for asked in pretended] == [False, False, True, False, False]
+
+
+def test_a_name_beside_a_folder_has_the_learning_rate_of_its_own_width(here, wide):
+    planned = paper.plan(paper.Options((wide, "gpt2-mini"), ("random",), ("words",), seeds=1))
+    assert [(run.folder.name, run.settings.lr) for run in planned] == [
+        ("paper-words-wide-random-all-0", pytest.approx(1e-3 * 256 / 35)),
+        ("paper-words-wide-random-head-0", pytest.approx(3e-3 * 256 / 35)),
+        ("paper-words-gpt2-mini-random-all-0", 1e-3),
+        ("paper-words-gpt2-mini-random-head-0", 3e-3),
+    ]
+
+
+def test_two_runs_of_one_name_are_refused(here, monkeypatch, capsys):
+    """The name of a corpus or a model may hold a dash."""
+    for name in ("wide", "ly-wide"):
+        shutil.copytree("tiny", name)
+    shutil.copytree("words", "words-ly")
+    arguments = ("--model", "wide", "ly-wide", "--corpus", "words", "words-ly", *TINY[4:])
+    assert run_paper(monkeypatch, *arguments) == 2
+    assert (
+        "paper-words-ly-wide-pretrained-all-0: the runs of ly-wide on words and wide on words-ly would have this name"
+        in one_line(capsys)
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
@@ -391,7 +483,7 @@ def test_two_blocks_of_a_deeper_network_are_tuned_from_pretrained_weights_alone(
 def test_where_a_network_cannot_answer_in_words_a_line_says_why(deep, monkeypatch, capsys, old, new, why):
     for path in Path("words").iterdir():
         path.write_text(path.read_text().replace(old, new))
-    planned = paper.plan(paper.Options(deep, corpus=("words",), seeds=1))
+    planned = paper.plan(paper.Options((deep,), corpus=("words",), seeds=1))
     assert [run.kind for run in planned] == ["all", "head", "2"]
     out = " ".join(capsys.readouterr().out.split())
     assert "words: no row of label words: " in out
@@ -456,7 +548,7 @@ except KeyboardInterrupt:
 
 def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch):
     monkeypatch.setattr(plan, "choose_kinds", lambda model, corpus, truncate: plan.FROM_EITHER_START)
-    options = paper.Options("tiny", corpus=("words",), epochs=2, seeds=3, device="cpu")
+    options = paper.Options(("tiny",), corpus=("words",), epochs=2, seeds=3, device="cpu")
     cpu = paper.Device.choose("cpu", "auto")
     change("run.json", seconds={"all": 600})
     head = read("run.json", HEAD)
@@ -473,6 +565,10 @@ def test_the_remaining_time_follows_from_like_runs(here, pretended, monkeypatch)
     with_random = replace(options, init=("pretrained", "random"))  # of which nothing is known: the mean of 600, 600, 60
     assert paper.describe_remaining(paper.plan(with_random), cpu) == f"9 to do, which takes about 54 min on {cpu}"
     (HEAD / "run.json").write_text(json.dumps(head | {"status": "unfinished"}))
+    change("run.json", seconds={"all": 600})
+    save(GPT2LM(GPT2Config(2, 2, 20, n_ctx=17)), here / "wide", Tokenizer.load("gpt2-mini"))
+    both = replace(options, model=("tiny", "wide"))  # 4 of tiny, and 6 with blocks of four times as many weights
+    assert paper.describe_remaining(paper.plan(both), cpu) == f"10 to do, which takes about 4 h 40 min on {cpu}"
     for run in (ALL, other):
         shutil.rmtree(run)
     assert paper.describe_remaining(paper.plan(options), cpu) == "6 to do"
@@ -519,7 +615,7 @@ def test_each_corpus_is_asked_once_without_a_head(here, pretended, monkeypatch, 
     ]
     assert "results.csv, differences.csv, prompts.csv and results.png" in " ".join(capsys.readouterr().out.split())
     table = pd.read_csv("runs/two/prompts.csv")
-    columns = "corpus,way,shots,template,verbalizer,correction,prior,draws,metric,n,value,ci_low,ci_high,sd,worst"
+    columns = "corpus,model,way,shots,template,verbalizer,correction,prior,draws,metric,n,value,ci_low,ci_high,sd,worst"
     assert ",".join(table) == f"{columns},val_accuracy,val_macro_f1,test_roc_auc"
     check_means(table[table["corpus"] == "words"], pd.read_csv("runs/two-words-pretrained-all-0/prompt/scores.csv"))
     assert set(table["corpus"]) == {"words", "my words"}
@@ -528,12 +624,12 @@ def test_each_corpus_is_asked_once_without_a_head(here, pretended, monkeypatch, 
     rows = [row for row in section.splitlines() if row.startswith("|")][2:]
     assert len(rows) == 2 * 4
     assert rows[0].startswith(
-        "| words (53) | no examples, no correction | feeling, first word, direct, uniform prior | 0."
+        "| words (53) | tiny | no examples, no correction | feeling, first word, direct, uniform prior | 0."
     )
-    assert rows[4].startswith("| my words (53) | no examples, no correction |")
+    assert rows[4].startswith("| my words (53) | tiny | no examples, no correction |")
     few = table[(table["way"] == "few_shot") & (table["shots"] == 4) & (table["corpus"] == "words")].set_index("metric")
     f1, accuracy = few.loc["macro_f1"], few.loc["accuracy"]
-    assert rows[3].startswith("|  | 4 of each class: examples, corrected, mean over draws | feeling, first word, ")
+    assert rows[3].startswith("|  |  | 4 of each class: examples, corrected, mean over draws | feeling, first word, ")
     scores = f"| {f1['value']:.3f} [{f1['ci_low']:.3f}, {f1['ci_high']:.3f}] | {f1['sd']:.3f}, {f1['worst']:.3f} | "
     assert scores + f"{accuracy['value']:.3f} [" in rows[3]
     assert "Quoted" not in section
@@ -542,6 +638,15 @@ def test_each_corpus_is_asked_once_without_a_head(here, pretended, monkeypatch, 
     assert run_paper(monkeypatch, *arguments, *BOTH) == 0
     assert not Path("runs/two/prompts.csv").exists()
     assert "Without a head" not in Path("runs/two/results.md").read_text()
+
+
+def test_each_model_is_asked_without_a_head(here, pretended, wide, monkeypatch):
+    asked = pretend_prompts(monkeypatch)
+    assert run_paper(monkeypatch, "--model", "tiny", wide, *TINY[2:], "--prompt") == 0
+    assert [each[1:4:2] for each in asked] == [[ALL.name, "tiny"], ["paper-words-wide-pretrained-all-0", wide]]
+    table = pd.read_csv("runs/paper/prompts.csv")
+    counts = table["model"].value_counts()
+    assert counts["tiny"] == counts[wide] == len(table) / 2
 
 
 def check_means(table, scores):
@@ -602,7 +707,13 @@ MISTAKES = {
     "no corpus": (("--corpus", "nothing here"), "nothing here"),
     "two corpora of one name": (("--corpus", "words", "more/words"), "more/words: words is called words too"),
     "negative epochs": (("--epochs", "-1"), "--epochs"),
-    "unknown model": (("--model", "gpt5"), "gpt5"),
+    "unknown model": (("--model", "tiny", "gpt5"), "gpt5"),
+    "no model": (("--model",), "--model (nothing): expected at least one model"),
+    "a model twice": (("--model", "tiny", "tiny"), "--model tiny tiny: expected at least one model, and each of them"),
+    "auto beside another": (("--model", "tiny", "auto"), "--model tiny auto: auto chooses one model"),
+    "two models of one name": (("--model", "tiny", "more/tiny"), "--model more/tiny: tiny is called tiny too"),
+    "a model without weights": (("--model", "tiny", "bare"), "bare: expected config.json and model.safetensors"),
+    "a model that cannot read the corpus": (("--model", "tiny", "short"), "short on words: "),
     "a start twice": (("--init", "random", "random"), "--init random random: expected"),
     "prompts of random weights": (("--init", "random", "--prompt"), "--prompt: random weights know no words"),
     "no start": (("--init",), "--init (nothing): expected"),
@@ -614,6 +725,10 @@ MISTAKES = {
 def test_a_mistake_is_one_line_before_anything_starts(here, pretended, monkeypatch, capsys, mistake):
     arguments, expected = MISTAKES[mistake]
     shutil.copytree("words", "more/words")
+    for name in ("more/tiny", "bare"):
+        shutil.copytree("tiny", name)
+    Path("bare/model.safetensors").unlink()
+    save(GPT2LM(GPT2Config(1, 2, 10, n_ctx=5)), here / "short", Tokenizer.load("gpt2-mini"))
     before = set(here.rglob("*"))
     assert run_paper(monkeypatch, *TINY, "--run", "new", *arguments) == 2
     assert expected in one_line(capsys)
@@ -635,7 +750,7 @@ def test_both_starts_are_run_and_compared(here, pretended, monkeypatch, capsys):
     assert [asked.init for asked in pretended] == [*["pretrained"] * 9, *["random"] * 6] * 2
     assert "results.md, results.csv, differences.csv and results.png" in " ".join(capsys.readouterr().out.split())
     table = pd.read_csv("runs/two/differences.csv")
-    columns = "corpus,tune,metric,n,seeds,pretrained,random,difference,ci_low,ci_high"
+    columns = "corpus,model,tune,metric,n,seeds,pretrained,random,difference,ci_low,ci_high"
     assert list(table.columns) == columns.split(",")
     assert list(table["corpus"]) == ["words"] * 4 + ["my words"] * 4
     assert list(table["tune"]) == ["all", "all", "head", "head"] * 2
@@ -654,20 +769,20 @@ def test_the_page_has_the_difference_of_each_seed(here, pretended, monkeypatch):
         for table in tables.split("## Pretrained minus random weights, the same texts")
     )
     assert rows[2].startswith(
-        "| words (54) | all weights tuned | accuracy | 0.560 | 0.515 | **+0.045** [+0.000, +0.000]"
+        "| words (54) | tiny | all weights tuned | accuracy | 0.560 | 0.515 | **+0.045** [+0.000, +0.000]"
     )
     assert rows[2].endswith("| seed 0: +0.030<br>seed 1: +0.060 |")
-    assert rows[3].startswith("| words (54) | all weights tuned | macro-F1 |")
+    assert rows[3].startswith("| words (54) | tiny | all weights tuned | macro-F1 |")
     assert rows[3].endswith("| seed 0: +0.000<br>seed 1: +0.000 |")
-    assert rows[4].startswith("| words (54) | head alone tuned | accuracy | 0.550 | 0.505 | **+0.045** ")
+    assert rows[4].startswith("| words (54) | tiny | head alone tuned | accuracy | 0.550 | 0.505 | **+0.045** ")
     assert len(rows) == 6
     lr = 256 / 10  # of the mini's width, by that of the tiny
     assert settings[2:] == [
-        f"| head alone tuned | pretrained | 2 | {3e-3 * lr:g} | 0 |",
-        f"| head alone tuned | random | 2 | {3e-3 * lr:g} | 0 |",
-        f"| all weights tuned | pretrained | 2 | {8e-4 * lr:g} | 0.1 |",
-        f"| all weights tuned | random | 2 | {1e-3 * lr:g} | 0.3 |",
-        f"| label words, all weights tuned | pretrained | 2 | {8e-4 * lr:g} | 0.1 |",
+        f"| tiny | head alone tuned | pretrained | 2 | {3e-3 * lr:g} | 0 |",
+        f"| tiny | head alone tuned | random | 2 | {3e-3 * lr:g} | 0 |",
+        f"| tiny | all weights tuned | pretrained | 2 | {8e-4 * lr:g} | 0.1 |",
+        f"| tiny | all weights tuned | random | 2 | {1e-3 * lr:g} | 0.3 |",
+        f"| tiny | label words, all weights tuned | pretrained | 2 | {8e-4 * lr:g} | 0.1 |",
     ]
 
 
@@ -700,7 +815,7 @@ def test_with_one_start_nothing_is_compared(here, pretended, monkeypatch, capsys
 def test_auto_is_asked_once_for_both(here, monkeypatch):
     asked = []
     monkeypatch.setattr(plan, "choose_model", lambda *given: asked.append(given) or ("tiny", None))
-    planned = paper.plan(paper.Options("auto", ("random", "pretrained"), ("words",), seeds=1))
+    planned = paper.plan(paper.Options(("auto",), ("random", "pretrained"), ("words",), seeds=1))
     assert asked == [("auto", "pretrained")]
     assert [(run.settings.init, run.weights is None) for run in planned] == [
         *[("random", True)] * 2,
@@ -770,7 +885,7 @@ def test_a_single_file_is_split_alike_for_each_seed(here, pretended, monkeypatch
         line for split in ("train", "val", "test") for line in Path("words", f"{split}.txt").read_text().splitlines()
     ]
     Path("words.txt").write_text("\n".join(dict.fromkeys(lines)) + "\n")
-    planned = paper.plan(paper.Options("tiny", corpus=("words.txt",), seeds=2, device="cpu"))
+    planned = paper.plan(paper.Options(("tiny",), corpus=("words.txt",), seeds=2, device="cpu"))
     assert [run.settings.seed for run in planned] == [0, 1] * 3
     assert {run.settings.split_seed for run in planned} == {0}
     assert len({id(run.corpus) for run in planned}) == 1

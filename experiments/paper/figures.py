@@ -1,5 +1,6 @@
 """The picture of several runs side by side."""
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ def draw_forest(scores: pd.DataFrame, path: Path, xlabel: str) -> None:
     """
     panels = list(scores.groupby("panel", sort=False))
     heights = [len(rows) for _, rows in panels]
-    figure = Figure(figsize=(10, 0.33 * sum(heights) + 0.8 * len(panels) + 0.4), layout="constrained")
-    colours = dict(zip(scores["kind"].unique(), COLOURS, strict=False))
+    width = max(10, 4.3 + 0.09 * scores["name"].str.len().max())  # or long names leave no room
+    figure = Figure(figsize=(width, 0.33 * sum(heights) + 0.8 * len(panels) + 0.4), layout="constrained")
+    colours = dict(zip(scores["kind"].unique(), cycle(COLOURS), strict=False))
     grid = figure.subplots(len(panels), height_ratios=heights, squeeze=False).flat
     for axes, (title, rows) in zip(grid, panels, strict=True):
         for y, row in enumerate(rows.itertuples()):

@@ -32,7 +32,8 @@ from lab.vectors import POOLINGS, Vectors, check_space, count_bytes, record_vect
 from model import GPT2, Tokenizer, load_lm
 from model.checkpoint import read_config
 
-from .plan import Run, short_name
+from .names import short_model, short_name
+from .plan import Run
 from .results import Fitted
 
 STRENGTHS = (0.001, 0.01, 0.1)  # values of LogisticRegression's C; the smallest regularises most
@@ -49,13 +50,15 @@ def fit_features(run: Run, folder: Path, device: Device) -> list[Fitted]:
     space."""
     config, settings = read_config(run.settings.model), run.settings
     texts = read_texts(run.corpus, Tokenizer.load(settings.model), config, settings.truncate)
-    name = f"{short_name(run.corpus)}-{settings.init}"
+    name = f"{short_name(run.corpus)}-{short_model(settings.model)}-{settings.init}"
     weights = run.weights or f"random, seed {SEED}: {config.describe()}"
     about: Identity = {"weights": weights, "seed": SEED, "precision": device.precision}
     constants = [*POOLINGS, *STRENGTHS, STRENGTH_OF_PLACES]
     identity = about | {"texts": [texts[split].sha256 for split in SPLITS]}
     identity |= {"classes": list(run.corpus.labels), "constants": constants}
-    kept, held = read_result(folder / f"{name}.json", identity), folder / f"vectors-{name}"
+    earlier = f"{short_name(run.corpus)}-{settings.init}"  # its name when there was one model
+    kept = read_result(folder / f"{name}.json", identity) or read_result(folder / f"{earlier}.json", identity)
+    held = folder / f"vectors-{name}"
     if kept is None:
         held.mkdir(parents=True, exist_ok=True)
         kept = measure_features(load_trunk(run, device), texts, run.corpus.labels, held, about, device)

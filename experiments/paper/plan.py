@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -33,6 +32,7 @@ from model.checkpoint import read_config
 from model.files import read_json
 
 from . import results
+from .names import find_folder, replace_special, short_model, short_name
 
 # What is trained, by its part of a run's name, and the options of train.py that do so.
 KINDS: dict[str, dict[str, Any]] = {"all": {}, "head": {"tune": "head"}, "2": {"tune": 2}, "words": {"head": "words"}}
@@ -48,10 +48,10 @@ class Options:
     """Train on each corpus with all weights tuned, the head alone, two blocks, and label words, and set the results
     side by side with classifiers on frozen features.
 
-    They land in runs/NAME, each run in runs/NAME-CORPUS-INIT-KIND-SEED. After an interruption the same command goes
-    on."""
+    They land in runs/NAME, each run in runs/NAME-CORPUS-INIT-KIND-SEED, with several models in
+    runs/NAME-CORPUS-MODEL-INIT-KIND-SEED. After an interruption the same command goes on."""
 
-    model: str = "gpt2"  # a checkpoint's folder, a published name (gpt2, distilgpt2, ...), gpt2-mini, or auto
+    model: tuple[str, ...] = ("gpt2",)  # folders, published names (gpt2, distilgpt2, ...), gpt2-mini; or auto alone
     init: tuple[Init, ...] = ("pretrained",)  # the checkpoint's weights, or only its shape; two are compared
     corpus: tuple[str, ...] = ("emotion", "rotten_tomatoes")  # names, folders, or files, split alike for each seed
     run: str = "paper"  # name of the results, with which the names of the runs begin
@@ -68,6 +68,11 @@ class Options:
         check_ranges(self, epochs=(0, math.inf))
         if self.seeds < 1 or not self.corpus:
             raise InputError(f"--seeds {self.seeds} and {len(self.corpus)} --corpus: expected at least 1 of each")
+        models = " ".join(self.model) or "(nothing)"
+        if not self.model or len(set(self.model)) < len(self.model):
+            raise InputError(f"--model {models}: expected at least one model, and each of them once")
+        if "auto" in self.model and len(self.model) > 1:
+            raise InputError(f"--model {models}: auto chooses one model; name each of several")
         if not self.init or len(set(self.init)) < len(self.init):
             starts = " ".join(self.init) or "(nothing)"
             raise InputError(f"--init {starts}: expected pretrained, random, or each of them once")
@@ -87,6 +92,7 @@ class Run:
     settings: TrainOptions  # as train.py completes them
     corpus: Corpus
     weights: str | None  # SHA-256 of what it starts from; None: random weights
+    block_weights: int  # how many its blocks have; training takes about as long as they are many
 
     @property
     def kind(self) -> str:
@@ -169,29 +175,63 @@ def write_options(reading: ReadOptions) -> list[str]:
 def plan(options: Options) -> list[Run]:
     """Return the runs in their order. Weights and corpora that are not in the cache are fetched.
 
-    Raises InputError where that fails, or where two corpora have the same name."""
-    model, notice = choose_model(options.model, "pretrained" if "pretrained" in options.init else "random")
-    if notice:
-        console.print(Panel(notice, style="bold yellow"))
-    config = read_config(model)
-    weights = {init: manifest.describe_weights(model, init).get("sha256") for init in options.init}
+    Raises InputError where that fails, where a model cannot read a corpus, or where two runs would have one name."""
     shared = TrainOptions(
-        model=model,
         epochs=options.epochs,
         device=options.device,
         precision=options.precision,
         truncate=options.truncate,
         read=options.read,
     )
+    models = choose_models(options)
+    weights = {
+        (model, init): manifest.describe_weights(model, init).get("sha256") for model in models for init in options.init
+    }
     planned = []
-    for source, corpus in read_corpora(options.corpus, options.read).items():
+    for (source, corpus), model in product(read_corpora(options.corpus, options.read).items(), models):
+        config = read_config(model)
+        check_readable(corpus, model, options.truncate)
         for init in options.init:
             kinds = choose_kinds(model, corpus, options.truncate) if init == "pretrained" else FROM_EITHER_START
             for kind, seed in product(kinds, range(options.seeds)):
-                name = f"{options.run}-{short_name(corpus)}-{init}-{kind}-{seed}"
-                settings = replace(shared, run=name, corpus=source, init=init, seed=seed, **KINDS[kind])
-                planned.append(Run(runs.RUNS / name, settings.resolved(config.n_embd), corpus, weights[init]))
+                start = f"{options.run}-{short_name(corpus)}"
+                folder = find_folder(start, f"{init}-{kind}-{seed}", model, several=len(models) > 1)
+                own = replace(shared, run=folder.name, model=model, corpus=source, init=init, seed=seed, **KINDS[kind])
+                settings = own.resolved(config.n_embd)
+                planned.append(Run(folder, settings, corpus, weights[model, init], config.block_weights))
+    check_names(planned)
     return planned
+
+
+def choose_models(options: Options) -> list[str]:
+    """Return the names of the models. Raises InputError where runs of two would have the same names."""
+    models: dict[str, str] = {}
+    for name in options.model:
+        model, notice = choose_model(name, "pretrained" if "pretrained" in options.init else "random")
+        if notice:
+            console.print(Panel(notice, style="bold yellow"))
+        if other := models.get(short_model(model)):
+            raise InputError(f"--model {model}: {other} is called {short_model(model)} too; rename one of them")
+        models[short_model(model)] = model
+    return [*models.values()]
+
+
+def check_names(planned: Sequence[Run]) -> None:
+    """Raise InputError where two runs have one name, as those of x-y on w and of y on w-x."""
+    runs_by_name: dict[str, Run] = {}
+    for run in planned:
+        other = runs_by_name.setdefault(run.folder.name, run)
+        if other is not run:
+            both = " and ".join(f"{each.settings.model} on {each.corpus.name}" for each in (other, run))
+            raise InputError(f"{run.folder}: the runs of {both} would have this name; rename one of the folders")
+
+
+def check_readable(corpus: Corpus, model: str, truncate: bool) -> None:
+    """Raise InputError where a model cannot read a corpus, before others are trained for hours."""
+    try:
+        read_texts(corpus, Tokenizer.load(model), read_config(model), truncate)
+    except InputError as error:
+        raise InputError(f"{model} on {corpus.name}: {error}") from None
 
 
 def choose_kinds(model: str, corpus: Corpus, truncate: bool) -> list[str]:
@@ -205,7 +245,7 @@ def choose_kinds(model: str, corpus: Corpus, truncate: bool) -> list[str]:
             raise InputError(f"label words of several tokens: {long}")
         head.check(read_texts(corpus, tokenizer, config, truncate, head.template), tokenizer)
     except InputError as error:
-        console.print(f"{corpus.name}: no row of label words: {error}", soft_wrap=True, markup=False)
+        console.print(f"{model} on {corpus.name}: no row of label words: {error}", soft_wrap=True, markup=False)
         return kinds
     return [*kinds, "words"]
 
@@ -222,16 +262,6 @@ def read_corpora(sources: Sequence[str], reading: ReadOptions) -> dict[str, Corp
     return corpora
 
 
-def short_name(corpus: Corpus) -> str:
-    """Return a corpus's part of the names of its runs."""
-    return replace_special(results.title(corpus.name))
-
-
-def replace_special(name: str) -> str:
-    """Replace each character that the name of a run may not hold by `_`."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
-
-
 def call(arguments: list[str]) -> int:
     """Run a command, whose output shows as it comes, and return its exit code."""
     with subprocess.Popen(arguments) as process:
@@ -245,15 +275,18 @@ def call(arguments: list[str]) -> int:
 
 
 def describe_remaining(planned: list[Run], device: Device) -> str:
-    """Say how many runs are to do and how long they take: as long as finished runs of their kind, or else of any."""
+    """Say how many runs are to do and how long they take: as long as finished runs of their kind, or else as any, in
+    proportion to the weights of their blocks."""
     records = [run.read_record() for run in planned]
     times = pd.DataFrame(
         {
-            "kind": [f"{run.corpus.name} {run.settings.init} {run.kind}" for run in planned],
+            "kind": [(run.corpus.name, run.settings.model, run.settings.init, run.kind) for run in planned],
+            "weights": [run.block_weights for run in planned],
             "seconds": [record["seconds"]["all"] if record else math.nan for record in records],
         }
     )
-    expected = times.groupby("kind")["seconds"].transform("mean").fillna(times["seconds"].mean())
+    of_any = (times["seconds"] / times["weights"]).mean() * times["weights"]
+    expected = times.groupby("kind")["seconds"].transform("mean").fillna(of_any)
     remaining = expected[times["seconds"].isna()]
     seconds, number = remaining.sum(skipna=False), f"{len(remaining) or 'none'} to do"
     return forecast(f"{number}, which takes", seconds, 1.0, device) if seconds > 0 else number  # NaN: none is finished

@@ -22,7 +22,7 @@ WAYS = {  # of chosen.csv
     "zero_shot": "no examples, corrected",
     "few_shot": "examples, corrected, mean over draws",
 }
-HEADER = ["corpus (test texts)", "prompt", "chosen on val", "macro-F1", "over draws: sd, worst", "accuracy"]
+HEADER = ["corpus (test texts)", "model", "prompt", "chosen on val", "macro-F1", "over draws: sd, worst", "accuracy"]
 ASKED = ["shots", "template", "verbalizer", "correction", "prior"]  # columns of both: a way to ask
 MEANS = ["val_accuracy", "val_macro_f1", "test_roc_auc"]
 TEXT = ("way", "template", "verbalizer", "correction", "prior", "metric")  # columns of chosen.csv; others: numbers
@@ -61,8 +61,8 @@ PUBLISHED = (
 
 
 def list_asked(planned: Sequence[Run]) -> list[Run]:
-    """Return the run of each corpus whose start is asked without a head: that of seed 0 with all weights tuned. All
-    that are pretrained start from the same weights."""
+    """Return the run of each corpus and model whose start is asked without a head: that of seed 0 with all weights
+    tuned. All of a model that are pretrained start from the same weights."""
     first = [run for run in planned if run.settings.init == "pretrained" and run.settings.seed == 0]
     return [run for run in first if run.kind == "all"]
 
@@ -89,17 +89,19 @@ def is_asked(run: Run) -> bool:
 
 
 def read_prompts(asked: Sequence[Run]) -> pd.DataFrame:
-    """Return what prompt.py chose for the run of each corpus, after a column `corpus`; no rows where none was asked.
+    """Return what prompt.py chose for each of these runs, after columns `corpus, model`; no rows where none was asked.
 
     Behind it `val_accuracy, val_macro_f1, test_roc_auc`, means over the draws; none of ensembles and references."""
     tables = []
     for run in asked:
         chosen = read_csv(run.folder / CHOSEN, TEXT).astype({"shots": "Int64"})
-        chosen = chosen.assign(corpus=run.corpus.name).merge(average_scores(run), "left", on=ASKED)
+        chosen = chosen.assign(corpus=run.corpus.name, model=run.settings.model)
+        chosen = chosen.merge(average_scores(run), "left", on=ASKED)
         chosen.loc[~chosen["way"].isin(WAYS), MEANS] = math.nan  # an ensemble of draws is asked like its members
         tables.append(chosen)
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["corpus"])
-    return table[["corpus", *table.columns.drop("corpus")]]
+    key = ["corpus", "model"]
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=key)
+    return table[[*key, *table.columns.drop(key)]]
 
 
 def average_scores(run: Run) -> pd.DataFrame:
@@ -112,21 +114,22 @@ def average_scores(run: Run) -> pd.DataFrame:
 
 
 def choose_prompt(prompts: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the way to ask that is best on val by macro-F1, of those of one corpus, by metric; none where
-    nothing was asked."""
+    """Return the rows of the way to ask that is best on val by macro-F1, of those of one corpus and model, by metric;
+    none where nothing was asked."""
     asked = prompts[prompts["val_macro_f1"].notna()]
     best = asked[asked["val_macro_f1"] == asked["val_macro_f1"].max()].head(1)  # the first of equals
     return asked.merge(best[["way", "shots"]]).set_index("metric")
 
 
 def list_prompts(prompts: pd.DataFrame) -> Iterator[list[str]]:
-    """Yield the rows of the table of prompts, by HEADER, corpus by corpus."""
+    """Yield the rows of the table of prompts, by HEADER, corpus by corpus, and there model by model."""
     f1, accuracy = (prompts[prompts["metric"] == metric] for metric in ("macro_f1", "accuracy"))
-    both = f1.merge(accuracy, on=["corpus", "way", "shots"], suffixes=("", "_accuracy"))
-    for corpus, rows in both[both["way"].isin(WAYS)].groupby("corpus", sort=False):
+    both = f1.merge(accuracy, on=["corpus", "model", "way", "shots"], suffixes=("", "_accuracy"))
+    for (corpus, model), rows in both[both["way"].isin(WAYS)].groupby(["corpus", "model"], sort=False):
         for i, row in enumerate(rows.to_dict("records")):
             yield [
                 "" if i else f"{label(str(corpus))} ({row['n']:,})",
+                "" if i else label(str(model)),
                 describe_way(row),
                 describe_prompt(row),
                 f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]",

@@ -1,20 +1,21 @@
 """Training runs side by side as a page of Markdown: the values and tables of `report.md.jinja`."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pandas as pd
 
 from lab.report import label, render
 from model.config import PRESETS
 
+from .comparison import list_differing, model_difference_rows, model_rows, start_difference_rows
 from .prompts import HEADER as PROMPT_HEADER
 from .prompts import choose_prompt, describe_prompt, describe_way, list_prompts, list_published
-from .results import BASELINES, COMPARED, TUNED, MeasuredRun, Pair, name_kind, pairs, published, start_of
+from .results import BASELINES, TUNED, MeasuredRun, distinct, name_start, published, start_of
 
-T = TypeVar("T")
 COLUMNS = {  # of the table of scores: split and metric
     "val accuracy": ("val", "accuracy"),
     "test accuracy": ("test", "accuracy"),
@@ -30,18 +31,24 @@ IN_FULL = (
 
 
 def report(
-    runs: Sequence[MeasuredRun], results: pd.DataFrame, differences: pd.DataFrame, prompts: pd.DataFrame, command: str
+    runs: Sequence[MeasuredRun],
+    results: pd.DataFrame,
+    differences: pd.DataFrame,
+    model_differences: pd.DataFrame,
+    prompts: pd.DataFrame,
+    command: str,
 ) -> str:
-    """Return the page about these runs, their `tidy` results, their `differences`, and what was read by `read_prompts`;
-    the last two may be empty."""
+    """Return the page about these runs, their `tidy` results, what `compare_starts` and `compare_models` made of them,
+    and what was read by `read_prompts`; the last three may be empty."""
     first: dict[str, MeasuredRun] = {}  # run of each corpus
     for run in runs:
         first.setdefault(run.corpus, run)
-    records, matched = [run.record for run in runs], pairs(runs)
+    records = [run.record for run in runs]
     groups = results.groupby("corpus", sort=False)
     return render(
         Path(__file__).with_name("report.md.jinja"),
         starts=distinct(map(describe_start, records)),
+        inits=distinct(run.init for run in runs),
         revisions={corpus: run.record["corpus"].get("revision") for corpus, run in first.items()},
         skipped={corpus: run.record["corpus"].get("skipped", {}) for corpus, run in first.items()},
         devices=distinct(record["device"] for record in records),
@@ -52,27 +59,19 @@ def report(
         splits_without_a_class=[split for run in first.values() for split in find_splits_without_a_class(run)],
         columns=["seeds", *COLUMNS],
         scores=[row for corpus, rows in groups for row in score_rows(first[str(corpus)], rows, prompts)],
-        bags=[compare_with_bag(str(corpus), rows) for corpus, rows in groups],
-        without_label_words=[
-            corpus for corpus, rows in groups if "pretrained" in set(rows["init"]) and "words" not in set(rows["tune"])
-        ],
-        settings=settings_rows(records),
+        bags=[sentence for corpus, rows in groups for sentence in compare_models_with_bag(str(corpus), rows)],
+        without_label_words=list_without_label_words(runs),
+        settings=settings_rows(runs),
         prompts=list(list_prompts(prompts)) if len(prompts) else [],
         prompt_header=PROMPT_HEADER,
         published_prompts=list_published(
             [(run.corpus, run.record["corpus"]["texts"]["test"]) for run in first.values()]
         ),
-        differences=[difference_row(row, matched[row["corpus"], row["tune"]]) for _, row in differences.iterrows()],
+        differences=list(start_difference_rows(differences, runs)),
+        models=model_rows(runs),
+        differing=list_differing(runs),
+        model_differences=list(model_difference_rows(model_differences, runs)),
     )
-
-
-def distinct(values: Iterable[T]) -> list[T]:
-    """Return each value once, in order."""
-    seen: list[T] = []
-    for value in values:
-        if value not in seen:
-            seen.append(value)
-    return seen
 
 
 def describe_start(record: dict[str, Any]) -> dict[str, Any]:
@@ -97,14 +96,19 @@ def find_splits_without_a_class(run: MeasuredRun) -> Iterator[dict[str, Any]]:
 
 
 def score_rows(run: MeasuredRun, results: pd.DataFrame, prompts: pd.DataFrame) -> list[list[str]]:
-    """Return a corpus's part of the table of scores. run: any of this corpus; results: the `tidy` rows of all; prompts:
-    of all corpora."""
+    """Return a corpus's part of the table of scores, with a heading for each of several models.
+
+    run: any of this corpus; results: the `tidy` rows of all; prompts: of all corpora."""
     texts = run.record["corpus"]["texts"]
-    of_networks = results["tune"] != ""
-    rows = list(classifier_rows(results[of_networks]))
-    if len(prompts):
-        rows += prompt_rows(prompts[prompts["corpus"] == run.corpus])
-    rows += classifier_rows(results[~of_networks])
+    of_networks = results[results["tune"] != ""]
+    models, rows = list(of_networks.groupby("model", sort=False)), []
+    for model, of_model in models:
+        if len(models) > 1:
+            rows.append(["", f"**{label(str(model))}**", "", *[""] * len(COLUMNS)])
+        rows += classifier_rows(of_model)
+        if len(prompts):
+            rows += prompt_rows(prompts[(prompts["corpus"] == run.corpus) & (prompts["model"] == model)])
+    rows += classifier_rows(results[results["tune"] == ""])
     for other in published(run.corpus, texts["test"]):
         cells = [f"*{other.scores[column]}*" if column in other.scores else "" for column in COLUMNS]
         rows.append(["", f"*{other.model}: {other.source}*", "", *cells])
@@ -127,7 +131,8 @@ def name_classifier(model: str, init: str, tune: str) -> str:
 
 
 def prompt_rows(prompts: pd.DataFrame) -> list[list[str]]:
-    """Return the row of the prompt that is best on val, of those of one corpus; none where nothing was asked."""
+    """Return the row of the prompt that is best on val, of those of one corpus and model; none where nothing was
+    asked."""
     best = choose_prompt(prompts)
     if best.empty:
         return []
@@ -143,9 +148,20 @@ def prompt_rows(prompts: pd.DataFrame) -> list[list[str]]:
     return [["", name, draws, *(scores.get(column, "") for column in COLUMNS)]]
 
 
-def compare_with_bag(corpus: str, results: pd.DataFrame) -> str:
+def compare_models_with_bag(corpus: str, results: pd.DataFrame) -> list[str]:
+    """Return the sentence of `compare_with_bag` for each model. results: `tidy`, of this corpus."""
+    models = results[results["tune"] != ""]["model"].unique()
+    if len(models) == 1:
+        return [compare_with_bag(corpus, results)]
+    return [
+        compare_with_bag(f"{corpus}, {model}", results[(results["model"] == model) | (results["tune"] == "")])
+        for model in models
+    ]
+
+
+def compare_with_bag(name: str, results: pd.DataFrame) -> str:
     """Return a sentence that says what the bag of words beats by macro-F1 on test, and what beats it: where their
-    intervals do not overlap, whatever the seed. results: `tidy`, of this corpus."""
+    intervals do not overlap, whatever the seed. results: `tidy`, of one corpus and model, which have this name."""
     scores = results[(results["split"] == "test") & (results["metric"] == "macro_f1")]
     bag = scores[scores["model"] == "bag_of_words"].iloc[0]
     verdicts: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart by these texts from": []}
@@ -153,11 +169,10 @@ def compare_with_bag(corpus: str, results: pd.DataFrame) -> str:
     for kind, of_seeds in scores[scores["tune"] != ""].groupby(["model", "init", "tune"], sort=False):
         below, above = of_seeds["ci_high"] < bag["ci_low"], of_seeds["ci_low"] > bag["ci_high"]
         verdict = better if below.all() else worse if above.all() else neither
-        start = " from random weights" if kind[1] == "random" else ""
-        verdict.append(f"{TUNED[str(kind[2])]}{start} ({of_seeds['value'].mean():.3f})")
+        verdict.append(f"{TUNED[str(kind[2])]}{name_start(str(kind[1]))} ({of_seeds['value'].mean():.3f})")
     said = "; ".join(f"{verdict} {' or '.join(names)}" for verdict, names in verdicts.items() if names)
     score = with_limits(bag["value"], bag["ci_low"], bag["ci_high"])
-    return f"{label(corpus)}: the best bag of words, {score}, is {said}"
+    return f"{label(name)}: the best bag of words, {score}, is {said}"
 
 
 def score_cell(results: pd.DataFrame, column: str) -> str:
@@ -180,23 +195,18 @@ def with_limits(value: float, low: float, high: float) -> str:
     return f"{value:.3f}" if math.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def settings_rows(records: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Return the table of the settings that follow from what is tuned and from the start, in the order of TUNED."""
+def list_without_label_words(runs: Sequence[MeasuredRun]) -> list[str]:
+    """Return each corpus and model of which pretrained runs answer in no label words, in words."""
+    there = {(run.corpus, run.model, run.kind) for run in runs}
+    starts = distinct((run.corpus, run.model) for run in runs if run.init == "pretrained")
+    return [f"{corpus}, {model}" for corpus, model in starts if (corpus, model, "words") not in there]
+
+
+def settings_rows(runs: Sequence[MeasuredRun]) -> list[list[str]]:
+    """Return the table of the settings that follow from model, start and what is tuned, in the order of TUNED."""
     rows = {}
-    for settings in (record["settings"] for record in records):
-        kind = name_kind(settings.get("head", "classifier"), settings["tune"])
-        rates = [f"{settings[name]:g}" for name in ("epochs", "lr", "dropout")]
-        rows[kind, settings["init"]] = [TUNED[kind], settings["init"], *rates]
-    return [rows[kind, init] for kind in TUNED for init in ("pretrained", "random") if (kind, init) in rows]
-
-
-def difference_row(row: pd.Series, matched: Sequence[Pair]) -> list[str]:
-    """Return a row of the table of differences. row: of `differences`; matched: the pairs of its corpus and tune."""
-    metric, seeds = row["metric"], []
-    for pair in matched:
-        difference = pair.pretrained.metrics["test"][metric] - pair.random.metrics["test"][metric]
-        seeds.append(f"seed {pair.random.record['settings']['seed']}: {difference:+z.3f}")
-    means = [f"{row['pretrained']:.3f}", f"{row['random']:.3f}"]
-    interval = f"**{row['difference']:+z.3f}** [{row['ci_low']:+z.3f}, {row['ci_high']:+z.3f}]"
-    corpus = f"{label(row['corpus'])} ({row['n']:,})"
-    return [corpus, TUNED[row["tune"]], COMPARED[metric], *means, interval, "<br>".join(seeds)]
+    for run in runs:
+        rates = [f"{run.record['settings'][name]:g}" for name in ("epochs", "lr", "dropout")]
+        rows[run.model, run.kind, run.init] = [label(run.model), TUNED[run.kind], run.init, *rates]
+    keys = product(distinct(run.model for run in runs), TUNED, ("pretrained", "random"))
+    return [rows[key] for key in keys if key in rows]

@@ -1,20 +1,20 @@
-"""Training runs side by side: their scores in one tidy table, their differences, and what others published."""
+"""Training runs side by side: their scores in one tidy table, and what others published."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from data import SPLITS, Corpus
-from lab.metrics import Floats, Ints, resampled_prediction_metrics
-from lab.stats import bootstrap
+from lab.metrics import Ints
 from model.config import InputError
 
+T = TypeVar("T")
 METRICS = ("accuracy", "macro_f1", "weighted_f1", "macro_roc_auc")
 BASELINES = {"bag_of_words": "best bag of words", "majority": "most frequent class"}
 TUNED = {  # what is tuned of a network, or fitted on it, in the order of tables and pictures
@@ -26,7 +26,6 @@ TUNED = {  # what is tuned of a network, or fitted on it, in the order of tables
     "words": "label words, all weights tuned",
 }
 OFFICIAL = {"emotion": 2000, "rotten_tomatoes": 1066}  # number of test texts, by the corpus's title
-COMPARED = {"accuracy": "accuracy", "macro_f1": "macro-F1"}  # metrics that are compared, with their names
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,18 @@ class MeasuredRun:
         return self.record["corpus"]["name"]
 
     @property
+    def model(self) -> str:
+        return self.record["settings"]["model"]
+
+    @property
+    def init(self) -> str:
+        return self.record["settings"]["init"]
+
+    @property
+    def seed(self) -> int:
+        return self.record["settings"]["seed"]
+
+    @property
     def kind(self) -> str:
         """What was tuned, see TUNED."""
         settings = self.record["settings"]
@@ -97,14 +108,6 @@ class Fitted:
     seed: int | None  # of random weights
     chosen: str  # on val, in words
     metrics: dict[str, Any]  # train, val and test, as of a `MeasuredRun`
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """Two runs that differ in their start alone: corpus, tune and seed are the same."""
-
-    pretrained: MeasuredRun
-    random: MeasuredRun
 
 
 def read_predicted(path: Path, corpus: Corpus) -> Ints:
@@ -129,9 +132,9 @@ def name_kind(head: str, tune: str | int) -> str:
 def tidy(runs: Sequence[MeasuredRun], fitted: Sequence[Fitted] = ()) -> pd.DataFrame:
     """Return one row per classifier, split and metric. The runs of a corpus stand together.
 
-    Columns `model, init, corpus, tune, seed, split, metric, n, value, ci_low, ci_high, chosen`. Corpus by corpus and
-    start by start in the order of TUNED, then the baselines. These have their name as their model, and no init, tune
-    and seed. `chosen` says which place or which bag of words was best on val.
+    Columns `model, init, corpus, tune, seed, split, metric, n, value, ci_low, ci_high, chosen`. Corpus by corpus, model
+    by model and start by start in the order of TUNED, then the baselines. These have their name as their model, and no
+    init, tune and seed. `chosen` says which place or which bag of words was best on val.
     """
     rows: list[dict[str, Any]] = []
     for corpus, group in groupby(runs, key=lambda run: run.corpus):
@@ -142,22 +145,21 @@ def tidy(runs: Sequence[MeasuredRun], fitted: Sequence[Fitted] = ()) -> pd.DataF
             metrics = of_corpus[0].metrics["baselines"][name]
             chosen = "" if name == "majority" else metrics["name"]
             classifiers.append(Fitted(name, "", str(corpus), "", None, chosen, metrics))
-        starts = [run.record["settings"]["init"] for run in of_corpus]
+        starts = [(run.model, run.init) for run in of_corpus]
         for each in sorted(classifiers, key=partial(_rank, starts=starts)):
             rows += _scores(each)
     return pd.DataFrame(rows).astype({"seed": "Int64"})
 
 
 def _describe_run(run: MeasuredRun) -> Fitted:
-    settings = run.record["settings"]
-    return Fitted(settings["model"], settings["init"], run.corpus, run.kind, settings["seed"], "", run.metrics)
+    return Fitted(run.model, run.init, run.corpus, run.kind, run.seed, "", run.metrics)
 
 
-def _rank(classifier: Fitted, starts: Sequence[str]) -> tuple[int, int]:
-    """Return its place in tables: by start, then by kind; baselines come last."""
+def _rank(classifier: Fitted, starts: Sequence[tuple[str, str]]) -> tuple[int, int]:
+    """Return its place in tables: by model and start, then by kind; baselines come last."""
     if not classifier.init:
         return len(starts), list(BASELINES).index(classifier.model)
-    return starts.index(classifier.init), list(TUNED).index(classifier.kind)
+    return starts.index((classifier.model, classifier.init)), list(TUNED).index(classifier.kind)
 
 
 def _scores(classifier: Fitted) -> Iterator[dict[str, Any]]:
@@ -174,57 +176,6 @@ def _scores(classifier: Fitted) -> Iterator[dict[str, Any]]:
                 yield key | {"split": split, "metric": metric} | value | {"chosen": classifier.chosen}
 
 
-def differences(runs: Sequence[MeasuredRun]) -> pd.DataFrame:
-    """Return pretrained minus random weights on test: one row per corpus, tune and metric; none without both starts.
-
-    Columns `corpus, tune, metric, n, seeds, pretrained, random, difference, ci_low, ci_high`: means over the seeds, and
-    the 95 % interval of their difference. It is a paired bootstrap over the n texts: each resample of them is the same
-    for every run. So it covers that other texts might have been in test, given these seeds. It does not cover the
-    seeds: with others, the same texts may give a difference outside of it.
-    """
-    rows: list[dict[str, Any]] = []
-    for (corpus, tune), matched in pairs(runs).items():
-        n = len(matched[0].random.targets)
-        intervals = bootstrap(partial(_resampled_differences, pairs=matched), n)
-        for metric in COMPARED:
-            pretrained = np.mean([pair.pretrained.metrics["test"][metric] for pair in matched])
-            random = np.mean([pair.random.metrics["test"][metric] for pair in matched])
-            key = {"corpus": corpus, "tune": tune, "metric": metric, "n": n, "seeds": len(matched)}
-            low, high = intervals[metric] or (None, None)
-            means = {"pretrained": pretrained, "random": random, "difference": pretrained - random}
-            rows.append(key | means | {"ci_low": low, "ci_high": high})
-    return pd.DataFrame(rows)
-
-
-def pairs(runs: Sequence[MeasuredRun]) -> dict[tuple[str, str], list[Pair]]:
-    """Pair the runs of each seed, by corpus and tune; no pairs without both starts."""
-    random = {}
-    for run in runs:
-        settings = run.record["settings"]
-        if settings["init"] == "random":
-            random[run.corpus, run.kind, settings["seed"]] = run
-    matched: dict[tuple[str, str], list[Pair]] = {}
-    for run in runs:
-        settings = run.record["settings"]
-        key = (run.corpus, run.kind, settings["seed"])
-        if settings["init"] == "pretrained" and key in random:
-            matched.setdefault(key[:2], []).append(Pair(run, random[key]))
-    return matched
-
-
-def _resampled_differences(weights: Floats, pairs: Sequence[Pair]) -> dict[str, Floats]:
-    """Return pretrained minus random on each resample, mean over the seeds: metric -> (draws,). weights: (draws, n)."""
-    labels = pairs[0].random.record["corpus"]["labels"]
-    by_seed = []
-    for pair in pairs:
-        pretrained, random = (
-            resampled_prediction_metrics(weights, run.targets, run.predicted, labels)
-            for run in (pair.pretrained, pair.random)
-        )
-        by_seed.append({name: pretrained[name] - random[name] for name in COMPARED})
-    return {name: np.mean([difference[name] for difference in by_seed], axis=0) for name in COMPARED}
-
-
 def published(corpus: str, n: int) -> list[Published]:
     """Return what others report on a corpus, if it is the official one with `n` test texts."""
     return [row for row in PUBLISHED if row.corpus == title(corpus) and n == OFFICIAL[row.corpus]]
@@ -235,25 +186,41 @@ def title(corpus: str) -> str:
     return "/".join(corpus.split("/")[1:2]) or corpus
 
 
+def base_name(model: str) -> str:
+    """Return a model's name without owner and folders."""
+    return os.path.basename(os.path.abspath(model))
+
+
 def start_of(model: str, init: str) -> str:
     """Return in words what a run starts from."""
-    return f"{model} from random weights" if init == "random" else model
+    return model + name_start(init)
+
+
+def name_start(init: str) -> str:
+    """Return what is said of random weights; of a checkpoint's nothing."""
+    return " from random weights" if init == "random" else ""
 
 
 def accuracies_on_test(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `figures.forest`: accuracy on test in these `tidy` results, and what others published."""
+    """Return the rows of `figures.draw_forest`: accuracy on test in these `tidy` results, and what others published.
+
+    The rows of a single model or start do not name it, for the panel does."""
     rows: list[dict[str, Any]] = []
     accuracies = results[(results["split"] == "test") & (results["metric"] == "accuracy")]
     for corpus, of_corpus in accuracies.groupby("corpus", sort=False):
-        model, init, n = of_corpus[["model", "init", "n"]].iloc[0]
-        both = {"pretrained", "random"} <= set(of_corpus["init"])
-        panel = {"panel": f"{model if both else start_of(model, init)} on {corpus}, {n:,} test texts"}
+        starts = of_corpus[of_corpus["tune"] != ""][["model", "init"]].drop_duplicates()
+        n, several, both = of_corpus["n"].iloc[0], starts["model"].nunique() > 1, starts["init"].nunique() > 1
+        model, init = starts.iloc[0]
+        panel = {"panel": f"{corpus}, {n:,} test texts"}
+        if not several:
+            panel = {"panel": f"{model if both else start_of(model, init)} on {panel['panel']}"}
         for row in of_corpus.itertuples(index=False):
-            start = ", from random weights" if both and row.init == "random" else ""
+            of_model = f"{base_name(str(row.model))}, " if several else ""
+            start = ", from random weights" if row.init == "random" and (both or several) else ""
             seed = "" if row.seed is pd.NA else f", seed {row.seed!s}"
-            name = f"{TUNED[str(row.tune)]}{start}{seed}" if row.tune else BASELINES[str(row.model)]
+            name = f"{of_model}{TUNED[str(row.tune)]}{start}{seed}" if row.tune else BASELINES[str(row.model)]
             score = {"value": row.value, "low": row.ci_low, "high": row.ci_high, "reference": not row.tune}
-            rows.append(panel | {"kind": row.init or "baseline", "name": name} | score)
+            rows.append(panel | {"kind": f"{of_model}{row.init}" if row.tune else "baseline", "name": name} | score)
         for other in published(str(corpus), n):
             if accuracy := other.scores.get("test accuracy"):
                 low, *high = map(float, accuracy.split(" to "))
@@ -261,3 +228,12 @@ def accuracies_on_test(results: pd.DataFrame) -> pd.DataFrame:
                 name = f"{other.model}, published"
                 rows.append(panel | {"kind": "published", "name": name, "reference": True} | score)
     return pd.DataFrame(rows)
+
+
+def distinct(values: Iterable[T]) -> list[T]:
+    """Return each value once, in order."""
+    seen: list[T] = []
+    for value in values:
+        if value not in seen:
+            seen.append(value)
+    return seen

@@ -44,3 +44,13 @@ def test_a_forest_shows_each_score_in_its_row_and_references_across(tmp_path, sa
     colours = {text: {line.get_color() for line in axes.get_lines()} for text, axes in (("one", one), ("two", two))}
     assert len(colours["one"]) == len(colours["two"]) == 2
     assert len(colours["one"] & colours["two"]) == 1  # published is one kind in both
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_forest_of_many_kinds_and_long_names_leaves_room_for_its_scores(tmp_path, saved):
+    """As of four models with two starts each."""
+    names = [f"{'a-long-model-name' * 4}-{i}, all weights tuned, from random weights, seed 0" for i in range(9)]
+    rows = [("one", name, name, 0.9, 0.88, 0.92, False) for name in names]
+    figures.draw_forest(pd.DataFrame(rows, columns=SCORES.columns), tmp_path / "x.png", "accuracy")
+    [axes] = saved[0].axes
+    assert axes.get_position().width * saved[0].get_figwidth() > 2  # inches

@@ -145,7 +145,7 @@ def run(tmp_path, monkeypatch):
 def test_what_is_measured_is_kept_and_vectors_are_not(run, tmp_path, monkeypatch):
     folder = tmp_path / "fitted"
     first = {init: frozen.fit_features(run(init), folder, CPU) for init in ("pretrained", "random")}
-    assert {path.name for path in folder.iterdir()} == {"words-pretrained.json", "words-random.json"}
+    assert {path.name for path in folder.iterdir()} == {"words-tiny-pretrained.json", "words-tiny-random.json"}
     for init, fitted in first.items():
         assert [(each.init, each.kind, each.seed) for each in fitted] == [
             (init, kind, 0 if init == "random" else None) for kind in ("frozen", "wte")
@@ -158,6 +158,8 @@ def test_what_is_measured_is_kept_and_vectors_are_not(run, tmp_path, monkeypatch
     monkeypatch.setattr(frozen, "record_vectors", lambda *given: pytest.fail("computed again"))
     again = frozen.fit_features(run("pretrained"), folder, CPU)
     assert [each.metrics for each in again] == [each.metrics for each in first["pretrained"]]
+    (folder / "words-tiny-pretrained.json").rename(folder / "words-pretrained.json")  # as when there was one model
+    assert frozen.fit_features(run("pretrained"), folder, CPU)[0].metrics == first["pretrained"][0].metrics
     other = run("pretrained")
     other.weights = "other"
     with pytest.raises(pytest.fail.Exception, match="computed again"):
@@ -181,11 +183,11 @@ def test_an_interrupted_fit_takes_up_its_vectors(run, tmp_path, monkeypatch):
 def test_vectors_that_a_killed_call_left_are_removed(run, tmp_path, monkeypatch):
     folder = tmp_path / "fitted"
     frozen.fit_features(run("pretrained"), folder, CPU)
-    (folder / "vectors-words-pretrained").mkdir()
-    (folder / "vectors-words-pretrained" / "train-0.npy").touch()
+    (folder / "vectors-words-tiny-pretrained").mkdir()
+    (folder / "vectors-words-tiny-pretrained" / "train-0.npy").touch()
     monkeypatch.setattr(frozen, "record_vectors", lambda *given: pytest.fail("computed again"))
     frozen.fit_features(run("pretrained"), folder, CPU)
-    assert [path.name for path in folder.iterdir()] == ["words-pretrained.json"]
+    assert [path.name for path in folder.iterdir()] == ["words-tiny-pretrained.json"]
 
 
 def test_space_for_the_vectors_of_all_splits_is_checked_first(run, tmp_path, monkeypatch):

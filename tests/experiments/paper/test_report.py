@@ -7,12 +7,20 @@ import pytest
 from pretended import SETTINGS, measured
 
 from experiments.paper import results
+from experiments.paper.comparison import count_weights, list_differing
+from experiments.paper.differences import compare_models, compare_starts
 from experiments.paper.report import compare_with_bag, report
+
+SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 10, "n_ctx": 17, "vocab_size": 101}
 
 
 def page(*runs, prompts=None):
     asked = pd.DataFrame() if prompts is None else prompts
-    return report(runs, results.tidy(runs), results.differences(runs), asked, "python paper.py")
+    return write_page(runs, results.tidy(runs), asked)
+
+
+def write_page(runs, table, prompts):
+    return report(runs, table, compare_starts(runs), compare_models(runs), prompts, "python paper.py")
 
 
 def test_rows_that_were_skipped_are_counted_with_their_corpus():
@@ -93,7 +101,7 @@ def test_the_page_says_which_class_a_split_lacks():
 
 VAL_F1 = {"direct": 0.2, "zero_shot": 0.3, "few_shot": 0.4}  # none of an ensemble
 PROMPTS = pd.DataFrame(
-    {"corpus": corpus, "way": way, "shots": shots, "template": "i_feel", "verbalizer": "all words"}
+    {"corpus": corpus, "model": "tiny", "way": way, "shots": shots, "template": "i_feel", "verbalizer": "all words"}
     | {"correction": "domain_pmi", "prior": "train", "draws": draws, "metric": metric, "n": 300}
     | {"value": 0.25, "ci_low": 0.125, "ci_high": 0.375, "sd": 0.0625, "worst": 0.1875}
     | {"val_accuracy": 0.875, "val_macro_f1": VAL_F1.get(way), "test_roc_auc": 0.75}
@@ -111,11 +119,11 @@ def test_prompts_stand_beside_what_others_published_of_their_corpus():
     section = read_prompts(measured("owner/rotten_tomatoes", 1066), measured("emotion", 2000))
     rows = [row for row in section.splitlines() if row.startswith("|")]
     assert rows[2:8] == [
-        "| owner/rotten\\_tomatoes (300) | no examples, no correction | i\\_feel, all words, domain pmi, train prior "
-        "| 0.250 [0.125, 0.375] |  | 0.250 [0.125, 0.375] |",
-        "|  | no examples, corrected | i\\_feel, all words, domain pmi, train prior | 0.250 [0.125, 0.375] |  "
+        "| owner/rotten\\_tomatoes (300) | tiny | no examples, no correction | i\\_feel, all words, domain pmi, "
+        "train prior | 0.250 [0.125, 0.375] |  | 0.250 [0.125, 0.375] |",
+        "|  |  | no examples, corrected | i\\_feel, all words, domain pmi, train prior | 0.250 [0.125, 0.375] |  "
         "| 0.250 [0.125, 0.375] |",
-        "|  | 4 of each class: examples, corrected, mean over draws | i\\_feel, all words, domain pmi, train prior "
+        "|  |  | 4 of each class: examples, corrected, mean over draws | i\\_feel, all words, domain pmi, train prior "
         "| 0.250 [0.125, 0.375] | 0.062, 0.188 | 0.250 [0.125, 0.375] |",
         rows[2].replace("owner/rotten\\_tomatoes", "emotion"),
         *rows[3:5],
@@ -165,7 +173,7 @@ def test_rows_stand_in_order_and_say_over_how_many_seeds():
         results.Fitted("tiny", "pretrained", "words", "frozen", None, "after ln_f, last, C = 1", metrics),
     ]
     runs = [*of_seeds, answers]
-    text = report(runs, results.tidy(runs, fitted), results.differences(runs), pd.DataFrame(), "python paper.py")
+    text = write_page(runs, results.tidy(runs, fitted), pd.DataFrame())
     rows = [row.split(" | ") for row in text.split("The runs were")[0].splitlines() if row.startswith("|")]
     assert rows[0][:3] == ["| corpus (texts: train / val / test)", "classifier", "seeds"]
     assert [row[1:3] for row in rows[2:]] == [
@@ -182,7 +190,7 @@ def test_rows_stand_in_order_and_say_over_how_many_seeds():
     assert rows[2][-1] == f"{area:.3f} [{low:.3f}, {high:.3f}] |"
     assert rows[4][-1].startswith(f"**{area:.3f}**<br>seed 0: {area:.3f} [{low:.3f}, ")
     assert "no row of label words" not in text
-    assert "- words: no row of label words" in page(measured())
+    assert "- words, tiny: no row of label words" in page(measured())
 
 
 INTERVALS = {"frozen": [(0.3, 0.5)], "head": [(0.3, 0.49), (0.2, 0.4)], "2": [(0.3, 0.49), (0.4, 0.5)]}
@@ -232,7 +240,89 @@ def test_the_page_says_how_long_each_kind_was_trained():
     text = page(*(measured(settings=SETTINGS | each) for each in settings))
     table = text.split("The runs were trained with these settings:\n\n")[1].split("\n\n")[0].splitlines()
     assert table[2:] == [
-        "| head alone tuned | pretrained | 10 | 0.003 | 0 |",
-        "| all weights tuned | pretrained | 2 | 0.02 | 0.1 |",
-        "| all weights tuned | random | 6 | 0.001 | 0.3 |",
+        "| tiny | head alone tuned | pretrained | 10 | 0.003 | 0 |",
+        "| tiny | all weights tuned | pretrained | 2 | 0.02 | 0.1 |",
+        "| tiny | all weights tuned | random | 6 | 0.001 | 0.3 |",
     ]
+
+
+def of_models(*shapes, **settings):
+    """A run of each of these shapes, of models "one_0", "one_1" and so on."""
+    return [
+        measured(
+            settings=SETTINGS | {"model": f"one_{i}"} | settings,
+            model={"name": f"one_{i}", "sha256": f"{i}" * 6, "shape": SHAPE | shape},
+        )
+        for i, shape in enumerate(shapes)
+    ]
+
+
+def test_weights_are_counted_as_by_hand():
+    block = 2 * 2 * 10 + (10 * 30 + 30) + (10 * 10 + 10) + (10 * 40 + 40) + (40 * 10 + 10)
+    assert count_weights(SHAPE) == (101 + 17) * 10 + 2 * block + 2 * 10
+
+
+def test_the_page_says_what_several_models_are_and_what_differs_besides_their_weights():
+    first, second = of_models({}, {"n_head": 5})
+    second.record["settings"] = second.record["settings"] | {"lr": 0.01}
+    text = page(first, second)
+    assert "| one\\_0 | 3,860 | 2 x 2 | 10 | 17 | 101 |\n| one\\_1 | 3,860 | 2 x 5 | 10 | 17 | 101 |\n" in text
+    assert "Besides their weights the models differ in n\\_head, lr.\n" in text
+    assert "a difference is no statement on an architecture" in text
+    assert "- model: one\\_1, revision unknown, SHA-256 of the weights 111111\n" in text
+    assert "| one\\_1 | all weights tuned | pretrained | 2 | 0.01 | 0.1 |" in text
+    assert "of random weights" not in text
+    assert "have the same shape and learning rates" in page(*of_models({}, {}))
+    head = of_models({}, tune="head", lr=0.5)[0]  # another kind has another rate of each model
+    assert list_differing([*of_models({}, {}), head]) == []
+    assert "Models compared" not in page(measured())
+
+
+def test_models_stand_in_blocks_with_headings_and_each_is_compared_with_the_bag_of_words():
+    runs = [run for seed in (0, 1) for run in of_models({}, {}, seed=seed)]
+    text = page(*runs)
+    rows = [row.split(" | ")[1:3] for row in text.split("The runs were")[0].splitlines() if row.startswith("|")]
+    assert rows[2:] == [
+        ["**one\\_0**", ""],
+        ["one\\_0, all weights tuned", "2"],
+        ["**one\\_1**", ""],
+        ["one\\_1, all weights tuned", "2"],
+        ["best bag of words: the bag_of_words", ""],
+        ["most frequent class", ""],
+    ]
+    assert "| words (84 / 48 / 54) | **one\\_0** |" in text
+    f1 = runs[0].metrics["test"]["macro_f1"]
+    for model in ("one\\_0", "one\\_1"):
+        [sentence] = [
+            line for line in text.splitlines() if line.startswith(f"- words, {model}: the best bag of words,")
+        ]
+        assert sentence.endswith(f"all weights tuned ({f1:.3f})")
+    assert "- words, one\\_1: no row of label words" in text
+
+
+def test_the_page_says_which_model_is_better_or_that_nothing_is_clear():
+    first, second = of_models({}, {})
+    assert page(first, second).count("| **+0.000** [+0.000, +0.000] | seed 0: +0.000 | no clear difference |") == 2
+    wrong = results.MeasuredRun(
+        second.record,
+        second.metrics | {"test": second.metrics["test"] | {"accuracy": 0.0, "macro_f1": 0.0}},
+        second.targets,
+        (second.targets + 1) % 3,
+    )
+    accuracy = first.metrics["test"]["accuracy"]
+    row = "| words (54) | one\\_1 minus one\\_0 | all weights tuned | accuracy | 0.000 | "
+    [line] = [line for line in page(first, wrong).splitlines() if line.startswith(row)]
+    assert line.startswith(f"{row}{accuracy:.3f} | **-{accuracy:.3f}**")
+    assert line.endswith(f"| seed 0: -{accuracy:.3f} | one\\_0 is better |")
+
+
+def test_prompts_of_each_model_stand_in_its_block():
+    runs, prompts = of_models({}, {}), PROMPTS[PROMPTS["corpus"] == "emotion"].assign(corpus="words")
+    both = pd.concat([prompts.assign(model="one_0"), prompts.assign(model="one_1", val_accuracy=0.5)])
+    text = page(*runs, prompts=both)
+    rows = [row.split(" | ") for row in text.split("The runs were")[0].splitlines() if row.startswith("|")]
+    starts = [row[1].split(",")[0] for row in rows[2:8]]
+    assert starts == ["**one\\_0**", "one\\_0", "prompt", "**one\\_1**", "one\\_1", "prompt"]
+    assert [rows[4][3], rows[7][3]] == ["0.875", "0.500"]
+    section = [row for row in text.split("## Without a head")[1].splitlines() if row.startswith("| words")]
+    assert [row.split(" | ")[:2] for row in section] == [["| words (300)", f"one\\_{i}"] for i in (0, 1)]
