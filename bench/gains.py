@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
+from experiments.paper.differences import COMPARED
 from experiments.paper.figures import draw_forest
-from experiments.paper.results import COMPARED
 from lab.metrics import Ints, resampled_prediction_metrics
 from lab.report import label, p_value, table
 from lab.stats import LEVEL, holm, resamples

@@ -51,8 +51,9 @@ def count_models(runs: Sequence[MeasuredRun]) -> int:
 
 def count_weights(shape: dict[str, Any]) -> int:
     """Count the weights of a network without a head."""
+    config = GPT2Config(**shape | {"windows": tuple(shape.get("windows", ()))})
     with torch.device("meta"):
-        return sum(weight.numel() for weight in GPT2(GPT2Config(**shape)).parameters())
+        return sum(weight.numel() for weight in GPT2(config).parameters())
 
 
 def list_differing(runs: Sequence[MeasuredRun]) -> list[str]:
@@ -60,7 +61,8 @@ def list_differing(runs: Sequence[MeasuredRun]) -> list[str]:
     if count_models(runs) == 1:
         return []
     shapes = [run.record["model"]["shape"] for run in runs]
-    differing = [name for name in shapes[0] if len(distinct(each.get(name) for each in shapes)) > 1]
+    names = distinct(name for shape in shapes for name in shape)  # a GPT-2 has fewer than a GPT-Neo
+    differing = [name for name in names if len(distinct(each.get(name) for each in shapes)) > 1]
     rates: dict[tuple[str, str], set[float]] = {}
     for run in runs:
         rates.setdefault((run.kind, run.init), set()).add(run.record["settings"]["lr"])

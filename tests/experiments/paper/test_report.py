@@ -10,6 +10,7 @@ from experiments.paper import results
 from experiments.paper.comparison import count_weights, list_differing
 from experiments.paper.differences import compare_models, compare_starts
 from experiments.paper.report import compare_with_bag, report
+from model import GPT2Config
 
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 10, "n_ctx": 17, "vocab_size": 101}
 
@@ -260,6 +261,13 @@ def of_models(*shapes, **settings):
 def test_weights_are_counted_as_by_hand():
     block = 2 * 2 * 10 + (10 * 30 + 30) + (10 * 10 + 10) + (10 * 40 + 40) + (40 * 10 + 10)
     assert count_weights(SHAPE) == (101 + 17) * 10 + 2 * block + 2 * 10
+
+
+def test_a_gpt_neo_beside_a_gpt2_differs_in_its_scores_its_biases_and_its_windows():
+    neo = GPT2Config(2, 2, 10, 17, 101, scale_scores=False, qkv_bias=False, windows=(0, 5)).describe()
+    assert count_weights(neo) == count_weights(SHAPE) - 2 * 30
+    for runs in (of_models({}, neo), of_models(neo, {})):
+        assert {"scale_scores", "qkv_bias", "windows"} <= {*list_differing(runs)}
 
 
 def test_the_page_says_what_several_models_are_and_what_differs_besides_their_weights():
