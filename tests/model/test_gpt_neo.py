@@ -163,6 +163,23 @@ def test_scores_stay_in_fp32_under_autocast(lm):
     assert logits.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(
+    "trace", [Trace("q", "k", "v", "z"), Trace("q", "k", "v", "z", "weights")], ids=["fused", "explicit"]
+)
+def test_both_paths_weigh_by_fp32_scores_under_autocast(lm, trace):
+    with torch.no_grad():
+        lm.trunk.h[LOCAL].attn.c_attn.weight[: 2 * C] *= 2  # scores so large that 16 bits would be felt
+    ids, _ = texts(15, 15)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        lm(ids, trace=trace)
+    q, k, v, z = (getattr(trace, name)[LOCAL].double() for name in ("q", "k", "v", "z"))
+    outside = ~masks.band(15, WINDOW)[0, 0]
+    exact, rounded = (
+        scores.masked_fill(outside, -torch.inf).softmax(-1) @ v for scores in (q @ k.mT, (q @ k.mT).bfloat16().double())
+    )
+    assert difference(z, exact) < 0.005 < difference(rounded, exact)
+
+
 # Mutants.
 
 
