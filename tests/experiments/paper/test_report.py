@@ -74,7 +74,7 @@ def test_only_published_weights_of_a_known_revision_are_official():
         {"model": {"name": "gpt2"}, "settings": SETTINGS | {"init": "random"}},
     ]
     for changes in others:
-        assert "not results of the official GPT-2 weights" in page(measured("words", **changes))
+        assert "not results of official weights" in page(measured("words", **changes))
 
 
 def test_the_page_names_both_starts():
@@ -82,8 +82,8 @@ def test_the_page_names_both_starts():
     random = measured("words", model={"name": "gpt2"}, settings=SETTINGS | {"init": "random"})
     text = page(measured("words", model=gpt2), random)
     assert "- model: gpt2, revision 607a30d, SHA-256 of the weights 248dfc\n- model: gpt2 from random weights\n" in text
-    assert "**Not all of these are results of the official GPT-2 weights.**" in text
-    assert "**These are not results of the official GPT-2 weights.**" in page(measured("words"), random)
+    assert "**Not all of these are results of official weights.**" in text
+    assert "**These are not results of official weights.**" in page(measured("words"), random)
 
 
 def test_runs_from_different_commits_or_devices_are_told():
