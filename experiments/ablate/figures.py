@@ -275,9 +275,8 @@ def draw_gates(importance: pd.DataFrame, sets: pd.DataFrame, fill: str, path: Pa
         mark_cells(axes, of_class[np.isin(names, learnt[label].split())], cell)
     draw_scale(figure, grid, "probability of being open")
     caption = (
-        "Mean over all penalties and seeds. Dot: in the set of the penalty that val chose for the class, where more "
+        "Mean over all penalties and seeds. Dot: in the learnt set, with the penalty that val chose for the class."
     )
-    caption += "than half of the seeds keep it open."
     add_heading(figure, f"{title}\nlearnt gates of all heads at once, each open head at a price, fill: {fill}", caption)
     figures.save(figure, path)
 

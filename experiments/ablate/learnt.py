@@ -5,8 +5,8 @@ open or closed together: the classifier is frozen, its loss on training texts pl
 gradient descent, and the only parameters are those of the gates (`hard_concrete`). A closed head emits the fill.
 
 The question `all` has the cross-entropy as its loss. That of a class has the log-loss of "this class or another", from
-the classifier's log-odds: so heads that this class alone needs can be told from others. A price is a share, a PENALTY,
-of the entropy of the answer in train: what a network could tell at most. At 0.01 a head stays open that tells 1 % of it.
+the classifier's log-odds: so heads that this class alone needs can be told from others. A price is a share (a
+penalty) of the entropy of the answer in train: what there is to tell. At 0.01 a head stays open that tells 1 % of it.
 
 Letters: S settings (a question and a penalty each), B texts, L layers, H heads, K classes."""
 
@@ -34,7 +34,7 @@ from .hard_concrete import open_probability, sample_gates, settle_gates
 
 PENALTIES = (0.001, 0.003, 0.01, 0.03)  # prices of an open head, as shares of the entropy of the answer
 SEEDS = 3  # of texts and noise: what changes with them is no finding
-STEPS, TEXTS = 120, 6  # of one seed, and texts of each step
+STEPS, TEXTS = 180, 4  # of one seed, and texts of each step
 RATE, START = 0.2, 2.0  # of Adam; log_alpha at the start: nearly all heads are open
 FORGETS = (0.9, 0.9)  # betas of Adam: a text that a closed head costs dearly must not slow all later steps down
 RISE = 1 / 3  # of the steps, in which the price rises to its full height: what is needed shows first

@@ -55,7 +55,7 @@ def ask(sweeps: Sweeps, split: str, column: int) -> Question:
 
 def measure_losses(logits: Logits, targets: NDArray[np.integer], column: int) -> Floats:
     """Return the losses (U, N) of one question from logits (N, U, R, K), mean over the draws."""
-    N, U, R, K = logits.shape
+    N, U, R = logits.shape[:3]
     classes = torch.from_numpy(np.asarray(targets))
     losses = np.empty((U, R, N))
     for u, r in np.ndindex(U, R):
@@ -68,9 +68,9 @@ def agree_on_sets(gates: pd.DataFrame) -> dict[str, dict[float, Heads]]:
     """Return the heads that are open in more than half of the seeds, by class and penalty."""
     share = gates.groupby(["class", "penalty", "layer", "head"], sort=False)["open"].mean()
     sets: dict[str, dict[float, Heads]] = {}
-    for (label, penalty), of_setting in share.groupby(["class", "penalty"], sort=False):
-        heads = of_setting.index[of_setting > 0.5]
-        sets.setdefault(label, {})[penalty] = frozenset((layer, head) for _, _, layer, head in heads)
+    for label, penalty in share.droplevel(["layer", "head"]).index.unique():
+        of_setting = share[label, penalty]
+        sets.setdefault(label, {})[penalty] = frozenset(of_setting.index[of_setting > 0.5])
     return sets
 
 
@@ -129,14 +129,12 @@ def measure_sets(
 
 
 def compare_with(heads: Heads, rises: Floats, importance: pd.DataFrame, seed: int) -> dict[str, Heads]:
-    """Return a learnt set and others of as many heads, by name. rises (L * H,): the loss with each head closed alone."""
+    """Return a learnt set and others of as many heads, by name. rises (L * H,): the loss, each head closed alone."""
     n, orders = len(heads), order_heads(importance, seed)
     overall = importance[importance["class"] == OVERALL].iloc[np.argsort(-rises, kind="stable")[:n]]
-    sets = {
-        "learnt": heads,
-        "ranking": frozenset(zip(overall["layer"].tolist(), overall["head"].tolist(), strict=True)),
-    }
-    return sets | {name: frozenset(order[len(order) - n :]) for name, order in orders.items() if "random" in name}
+    ranking = frozenset(zip(overall["layer"].tolist(), overall["head"].tolist(), strict=True))
+    random = {name: frozenset(order[len(order) - n :]) for name, order in orders.items() if "random" in name}
+    return {"learnt": heads, "ranking": ranking, **random}
 
 
 def tabulate_sets(question: Question, sets: list[Heads], logits_of: dict[Heads, Logits]) -> pd.DataFrame:

@@ -62,7 +62,7 @@ def report(
     the same weights; least: the smallest share of a class's margin that is of interest.
 
     Tables, by the name of their file: `verdicts, effects, significance`, and those of `seeds, agreement, words, flips,
-    curves, correlations, gates, learnt_sets, interactions` that were made. A section about an empty table is left out."""
+    curves, correlations, gates, learnt_sets, interactions` that were made. A section of an empty table is left out."""
     verdicts, effects, significance = (tables[name] for name in ("verdicts", "effects", "significance"))
     overall = add_names(effects[(effects["split"] == "test") & (effects["class"] == OVERALL)])
     words = overall[overall["kind"] == "words"]
@@ -277,7 +277,7 @@ def _summarise_gates(gates: pd.DataFrame, sets: pd.DataFrame) -> Section:
         row = {"class": label, "learnt": learnt, "ranking": ranking, "heads": learnt["heads"].split()}
         row |= {"random": random, "smallest": by_name.loc["smallest"] if "smallest" in by_name.index else None}
         row |= {"jaccard": _measure_overlap(of_class[of_class["penalty"] == learnt["penalty"]])}
-        row |= {"spearman": _correlate_seeds(of_class), "enough": _learnt_on_val(sets, label) >= KEEP}
+        row |= {"spearman": _correlate_seeds(of_class), "enough": _learnt_on_val(sets, str(label)) >= KEEP}
         row |= {"stable": row["jaccard"] >= AGREE, "beats_random": learnt["kept"] > random.max()}
         row |= {"beats_ranking": ranking["difference_low"] > 0, "loses_to_ranking": ranking["difference_high"] < 0}
         rows.append(row)
