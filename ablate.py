@@ -17,6 +17,8 @@ from tyro.conf import OmitArgPrefixes, arg
 from experiments.ablate import figures, findings, seeds
 from experiments.ablate.findings import Tables
 from experiments.ablate.importance import Smallest, correlate_estimates, find_strongest
+from experiments.ablate.learnt import add_learnt, find_gates
+from experiments.ablate.learnt_sets import measure_sets
 from experiments.ablate.plans import check_heads, control_plans, first_plans
 from experiments.ablate.prompts import NEUTRAL, Correction, ask, describe_prompt, name_logits
 from experiments.ablate.report import report
@@ -59,6 +61,7 @@ class Options:
     class_: Annotated[str | None, arg(name="class")] = None  # test and report this class alone; None: each
     pairs: tuple[str, ...] = ()  # heads whose pairs are closed, as 0.3 1.5; empty: the 8 that do most on val
     rows: tuple[int, ...] = ()  # queries that may attend to nothing, besides the last; -2 is the last but one
+    gates: Literal["learn"] | None = None  # learn which heads to keep open, by gradient descent, where each has a price
     controls: int = 24  # random subspaces of each layer that its heads are compared with; 0: no controls
     least: float = LEAST  # smallest share of a class's margin that is of interest
     seed: int = 0  # of texts, donors, controls and random orders
@@ -80,7 +83,7 @@ class Options:
         units, fill = set(self.units), self.fill
         if self.all:
             units, fill = set(get_args(UnitName)), get_args(FillName)
-        units |= {"heads"} if units & FOLLOW_UPS else set()
+        units |= {"heads"} if units & FOLLOW_UPS or self.gates else set()
         chosen = tuple(name for name in get_args(UnitName) if name in units)
         return replace(self, units=chosen, fill=fill, correction=self.correction or ("batch" if self.prompt else None))
 
@@ -127,11 +130,18 @@ def measure(sweeps: Sweeps, options: Options) -> tuple[Tables, Smallest | None]:
             if plan.name == "words":
                 hidden = logits["words", plan.fill, "test"]
                 tables["words"] = findings.compare_words_with_random(sweeps, plan, hidden, options.class_)
-    if not FOLLOW_UPS & set(options.units):
+    if not FOLLOW_UPS & set(options.units) and not options.gates:
         return tables, None
-    importance = findings.estimate_importance(sweeps, logits["heads", fill, "val"], fill)
-    if "curves" in options.units:
+    singles = logits["heads", fill, "val"]
+    importance = findings.estimate_importance(sweeps, singles, fill)
+    smallest = findings.find_smallest_set(sweeps, importance, fill) if "smallest" in options.units else None
+    if options.gates:
+        tables["gates"] = find_gates(sweeps, fill, options.class_)
+        tables["learnt_sets"] = measure_sets(sweeps, tables["gates"], singles, importance, fill, smallest)
+        importance = add_learnt(importance, tables["gates"])
+    if "curves" in options.units or options.gates:
         tables |= {"importance": importance, "correlations": correlate_estimates(importance)}
+    if "curves" in options.units:
         tables["curves"] = findings.measure_curves(sweeps, importance, fill)
     if "pairs" in options.units:
         heads = options.pairs or find_strongest(tables["significance"], fill, PAIRED)
@@ -140,7 +150,7 @@ def measure(sweeps: Sweeps, options: Options) -> tuple[Tables, Smallest | None]:
         )
         pairs["verdicts"] = judge_units(pairs["effects"], tables["controls"])
         tables |= {name: pd.concat([tables[name], table]) for name, table in pairs.items()}
-    return tables, findings.find_smallest_set(sweeps, importance, fill) if "smallest" in options.units else None
+    return tables, smallest
 
 
 def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweeps, options: Options) -> None:
@@ -158,7 +168,7 @@ def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweep
             output.write_json(new / "smallest.json", {**smallest})
         title = f"run {study.run.name}: {len(test):,} test texts of {study.corpus.name}"
         title += f"\n{study.describe()}" if isinstance(study, PromptStudy) else ""
-        draw(new, rename_classes(tables, study.clf.labels), majority, options.least, title)
+        figures.draw_all(new, rename_classes(tables, study.clf.labels), majority, options.least, title)
         page = report(
             about,
             tables,
@@ -173,27 +183,6 @@ def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweep
         output.write_json(new / "study.json", identity)
         (folder / "study.json").unlink(missing_ok=True)  # it must not vouch for tables of which some are new
     console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(tables)}.csv and the pictures")
-
-
-def draw(folder: Path, tables: Tables, majority: float, least: float, title: str) -> None:
-    """One picture for each kind of units and fill."""
-    effects, verdicts, controls = tables["effects"], tables["verdicts"], tables["controls"]
-    for kind, fill in effects[["kind", "fill"]].drop_duplicates().itertuples(index=False):
-        if kind == "head":
-            figures.draw_heads(verdicts, fill, folder / f"heads_{fill}.png", title)
-            if "head" in set(controls["kind"]):
-                figures.draw_controls(verdicts, controls, fill, least, folder / f"controls_{fill}.png", title)
-        elif kind == "layer":
-            figures.draw_layers(verdicts, fill, least, folder / f"layers_{fill}.png", title)
-        elif kind == "mask":
-            figures.draw_regions(effects, folder / "regions.png", title)
-        elif kind == "words":
-            figures.draw_words(effects, folder / "words.png", title)
-        elif kind == "pair":
-            figures.draw_interactions(tables["interactions"], fill, folder / "interactions.png", title)
-    if "curves" in tables:
-        fill = effects.loc[effects["kind"] == "head", "fill"].iloc[0]
-        figures.draw_curves(tables["curves"], fill, majority, folder / "curves.png", title)
 
 
 if __name__ == "__main__":

@@ -127,6 +127,25 @@ def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
 
 
 @pytest.mark.usefixtures("saved")
+def test_learnt_gates_need_no_curves(here, monkeypatch):
+    monkeypatch.setattr("experiments.ablate.learnt.STEPS", 2)
+    monkeypatch.setattr("lab.stats.DRAWS", 20)
+    arguments = ("--units", "layers", "--fill", "mean", "zero", "--controls", "0", "--gates", "learn", "--class", "joy")
+    assert run_ablate(monkeypatch, *arguments) == 0
+    assert set(table("gates")["class"]) == set(table("learnt_sets")["class"]) == {"all", "joy"}
+    assert set(table("effects")["kind"]) == {"head", "heads", "mlp", "layer"}
+    assert "learnt" in set(table("correlations")["estimate"])
+    learnt = pd.to_numeric(table("importance").set_index("class")["learnt"])
+    assert learnt[["all", "joy"]].between(0, 1).all()
+    assert learnt[["anger", "fear"]].isna().all()
+    assert not Path("runs/one/ablate/curves.csv").exists()
+    report = Path("runs/one/ablate/report.md").read_text()
+    assert "### Learnt gates" in report
+    assert "![The probability that the learnt gate of each head is open, for each class](gates.png)" in report
+    assert Path("runs/one/ablate/gates.png").is_file()
+
+
+@pytest.mark.usefixtures("saved")
 def test_tempered_margins_are_those_of_plain_calls(here, monkeypatch):
     """With a temperature of each network that scipy finds on val, where some labels are wrong."""
     lines = Path("corpus.txt").read_text().splitlines()

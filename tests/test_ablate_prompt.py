@@ -7,6 +7,7 @@ from pathlib import Path
 
 import commands
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from commands import one_line
@@ -67,6 +68,8 @@ def run_ablate(monkeypatch, *arguments):
 
 
 def read_baseline(metric):
+    sets = pd.read_csv(FOLDER / "learnt_sets.csv", dtype={"heads": str}, keep_default_na=False)
+    assert sets[(sets["class"] == "all") & (sets["set"] == "learnt")].iloc[-1]["heads"] == "0.0"  # reads the cues
     effects = read_effects(FOLDER / "effects.csv")
     rows = effects[(effects["split"] == "test") & (effects["class"] == "all") & (effects["metric"] == metric)]
     (baseline,) = rows["baseline"].unique()
@@ -77,7 +80,8 @@ def read_baseline(metric):
 @pytest.mark.usefixtures("planted_run", "saved")
 def test_a_prompt_is_ablated_in_a_folder_of_its_own_with_all_units(monkeypatch, capsys):
     units = ("--units", "heads", "layers", "regions", "words", "curves", "pairs", "smallest")
-    assert run_ablate(monkeypatch, "--prompt", "feeling", *units, "--controls", "2", "--pairs", "0.0", "0.1") == 0
+    options = ("--controls", "2", "--pairs", "0.0", "0.1", "--gates", "learn")
+    assert run_ablate(monkeypatch, "--prompt", "feeling", *units, *options) == 0
     assert not Path("runs/one/ablate").exists()
     page = (FOLDER / "report.md").read_text().splitlines()
     assert page[2] == (

@@ -308,7 +308,7 @@ def test_verify_runs(tmp_path, monkeypatch):
 NEW = "--device cpu --epochs 1"
 WRITERS = {  # the call that writes the files of a page's table
     "docs/train.md": "",  # the run `one` is there
-    "docs/ablate.md": "ablate --controls 2 --device cpu --fill zero --run one two --units "
+    "docs/ablate.md": "ablate --controls 2 --device cpu --fill zero --gates learn --run one two --units "
     "heads layers regions words curves pairs smallest",
     "docs/attend.md": "attend --device cpu --head 1.2 --run one",
     "docs/explain.md": "explain --device cpu --run one --texts 3",

@@ -3,7 +3,7 @@
 Each function draws one picture from the tables of `ablate.py`. `title` names the run and its texts; the function adds
 what is shown, the fill and what the marks mean, so that each picture can be understood alone. Red is loss."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from textwrap import fill as wrapped
 
@@ -32,11 +32,12 @@ from lab.figures import (
     grid_shape,
     make_map_panels,
     make_panels,
+    mark_cells,
     panel_title,
     pivot_heads,
 )
 from lab.texts import OVERALL
-from lab.units import RANDOM
+from lab.units import RANDOM, head_name
 
 from .wording import ORDERS
 
@@ -258,6 +259,28 @@ def draw_interactions(table: pd.DataFrame, fill: str, path: Path, title: str) ->
     figures.save(figure, path)
 
 
+@STYLE
+def draw_gates(importance: pd.DataFrame, sets: pd.DataFrame, fill: str, path: Path, title: str) -> None:
+    """Draw layers by heads how probable it is that a learnt gate is open, for each class; dots: the learnt set.
+
+    importance: columns `layer, head, class, learnt`; sets: columns `class, chosen, split, set, heads`."""
+    rows = importance[importance["learnt"].notna()]
+    panels = {str(label): of_class for label, of_class in rows.groupby("class", sort=False)}
+    learnt = sets[(sets["split"] == "test") & (sets["set"] == "learnt")].set_index("class")["heads"]
+    figure, grid, cell = make_map_panels(len(panels), *pivot_heads(next(iter(panels.values())), "learnt").shape)
+    for axes, (label, of_class) in zip(grid, panels.items(), strict=True):
+        draw_heat_map(axes, pivot_heads(of_class, "learnt"), UNSIGNED, 1, cell)
+        axes.set(title=panel_title(label, len(panels)), xlabel="head", ylabel="layer")
+        names = [head_name(head) for head in zip(of_class["layer"], of_class["head"], strict=True)]
+        mark_cells(axes, of_class[np.isin(names, learnt[label].split())], cell)
+    draw_scale(figure, grid, "probability of being open")
+    caption = (
+        "Mean over all penalties and seeds. Dot: in the learnt set, with the penalty that val chose for the class."
+    )
+    add_heading(figure, f"{title}\nlearnt gates of all heads at once, each open head at a price, fill: {fill}", caption)
+    figures.save(figure, path)
+
+
 def _explain_marks(rows: pd.DataFrame) -> str:
     matters = rows["verdict"] == "matters"
     text = f"Dot: matters, {matters.sum():,} of {len(rows):,}: the 95% limits, for all at once, lie beyond the least "
@@ -296,6 +319,29 @@ def _draw_orders(axes: Axes, rows: pd.DataFrame) -> None:
     mean = random.mean()
     axes.plot(mean.index, mean, ".-", color=GREY, label="at random: mean and range")
     axes.fill_between(mean.index, random.min(), random.max(), color=GREY, alpha=0.2, linewidth=0)
+
+
+def draw_all(folder: Path, tables: Mapping[str, pd.DataFrame], majority: float, least: float, title: str) -> None:
+    """Draw one picture for each kind of units and fill, and those of the follow-up questions that were asked."""
+    effects, verdicts, controls = tables["effects"], tables["verdicts"], tables["controls"]
+    for kind, fill in effects[["kind", "fill"]].drop_duplicates().itertuples(index=False):
+        if kind == "head":
+            draw_heads(verdicts, fill, folder / f"heads_{fill}.png", title)
+            if "head" in set(controls["kind"]):
+                draw_controls(verdicts, controls, fill, least, folder / f"controls_{fill}.png", title)
+        elif kind == "layer":
+            draw_layers(verdicts, fill, least, folder / f"layers_{fill}.png", title)
+        elif kind == "mask":
+            draw_regions(effects, folder / "regions.png", title)
+        elif kind == "words":
+            draw_words(effects, folder / "words.png", title)
+        elif kind == "pair":
+            draw_interactions(tables["interactions"], fill, folder / "interactions.png", title)
+    fill = effects.loc[effects["kind"] == "head", "fill"].iloc[0] if "importance" in tables else ""
+    if "curves" in tables:
+        draw_curves(tables["curves"], fill, majority, folder / "curves.png", title)
+    if "gates" in tables:
+        draw_gates(tables["importance"], tables["learnt_sets"], fill, folder / "gates.png", title)
 
 
 def name_pictures(folder: Path, fill: str) -> list[dict[str, str]]:

@@ -117,11 +117,14 @@ def correlate_estimates(importance: pd.DataFrame) -> pd.DataFrame:
     """Return Spearman's rank correlation, over the heads, of each estimate of `tabulate_importance` with the exact one.
 
     Columns `fill, class, estimate, spearman`. `absolute` and `normalised` have no sign and are compared with |exact|.
-    NaN where all heads have the same estimate or effect."""
+    `signed` has one, and so has `learnt`, where there are learnt gates: a gate stays open where closing it would raise
+    the loss, and not where it would lower it. NaN where all heads have the same estimate or effect."""
     rows = []
     for (fill, label), heads in importance.groupby(["fill", "class"], sort=False):
-        for estimate in ("absolute", "normalised", "signed"):
-            exact = heads["exact"] if estimate == "signed" else heads["exact"].abs()
+        for estimate in ("absolute", "normalised", "signed", "learnt"):
+            if estimate not in heads or heads[estimate].isna().all():
+                continue
+            exact = heads["exact"] if estimate in ("signed", "learnt") else heads["exact"].abs()
             with warnings.catch_warnings(action="ignore", category=ConstantInputWarning):
                 spearman = spearmanr(heads[estimate], exact).statistic
             rows.append({"fill": fill, "class": label, "estimate": estimate, "spearman": spearman})

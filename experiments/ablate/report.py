@@ -3,6 +3,7 @@
 The sentences stand in that file. This one computes what they say, one function for each section of the page."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from lab.texts import OVERALL
 from lab.units import RANDOM
 
 from .importance import KEEP, Smallest
+from .learnt import PENALTIES
 from .wording import ACTIONS, DONE, KINDS, NOUNS, ORDERS, add_names
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
+AGREE = 0.8  # sets of different seeds share at least so much, or else the learnt set is no finding
 TOP, FEW, FIRST = 10, 5, 3  # rows of a long table, rows of a short one, and how many are put in words
 CONSTANTS = {
     "level": LEVEL,
@@ -31,6 +34,8 @@ CONSTANTS = {
     "draws": DRAWS,
     "reference": REFERENCE,
     "keep": KEEP,
+    "agree": AGREE,
+    "penalties": PENALTIES,
     "top": TOP,
     "few": FEW,
     "nouns_of": NOUNS,
@@ -57,7 +62,7 @@ def report(
     the same weights; least: the smallest share of a class's margin that is of interest.
 
     Tables, by the name of their file: `verdicts, effects, significance`, and those of `seeds, agreement, words, flips,
-    curves, correlations, interactions` that were made. A section about an empty table is left out."""
+    curves, correlations, gates, learnt_sets, interactions` that were made. A section of an empty table is left out."""
     verdicts, effects, significance = (tables[name] for name in ("verdicts", "effects", "significance"))
     overall = add_names(effects[(effects["split"] == "test") & (effects["class"] == OVERALL)])
     words = overall[overall["kind"] == "words"]
@@ -88,6 +93,7 @@ def report(
         flips=summarise("flips", _select_flips),
         curves=summarise("curves", lambda table: _count_closed_heads(table, majority)),
         estimates=summarise("correlations", _summarise_estimates),
+        gates=summarise("gates", lambda table: _summarise_gates(table, tables["learnt_sets"])),
         interactions=summarise("interactions", _select_interactions),
         smallest=smallest,
     )
@@ -259,6 +265,59 @@ def _summarise_estimates(correlations: pd.DataFrame) -> Section:
     classes = values.drop(columns=OVERALL)
     table = pd.DataFrame({"overall": values[OVERALL], "low": classes.min(axis=1), "high": classes.max(axis=1)})
     return {"fill": correlations["fill"].iloc[0], "by_name": table.to_dict("index")}
+
+
+def _summarise_gates(gates: pd.DataFrame, sets: pd.DataFrame) -> Section:
+    """Return, for each class, the learnt set beside other sets on test, and how far the seeds agree on it."""
+    rows = []
+    for label, measured in sets[sets["split"] == "test"].groupby("class", sort=False):
+        by_name, of_class = measured.set_index("set"), gates[gates["class"] == label]
+        random = by_name["kept"][by_name.index.str.startswith("random")]
+        learnt, ranking = by_name.loc["learnt"], by_name.loc["ranking"]
+        row = {"class": label, "learnt": learnt, "ranking": ranking, "heads": learnt["heads"].split()}
+        row |= {"random": random, "smallest": by_name.loc["smallest"] if "smallest" in by_name.index else None}
+        row |= {"jaccard": _measure_overlap(of_class[of_class["penalty"] == learnt["penalty"]])}
+        row |= {"spearman": _correlate_seeds(of_class), "enough": _learnt_on_val(sets, str(label)) >= KEEP}
+        row |= {"stable": row["jaccard"] >= AGREE, "beats_random": learnt["kept"] > random.max()}
+        row |= {"beats_ranking": ranking["difference_low"] > 0, "loses_to_ranking": ranking["difference_high"] < 0}
+        rows.append(row)
+    return {
+        "rows": rows,
+        "n_heads": len(gates[["layer", "head"]].drop_duplicates()),
+        "seeds": gates["seed"].nunique(),
+        "n_random": int(sets["set"].str.startswith("random").groupby(sets["class"]).sum().max()),
+        "chosen": {
+            name: [row["class"] for row in rows if chosen(row)]
+            for name, chosen in {
+                "found": lambda row: row["stable"] and row["beats_random"],
+                "unstable": lambda row: not row["stable"],
+                "not_better": lambda row: not row["beats_random"],
+                "better": lambda row: row["beats_ranking"],
+                "worse": lambda row: row["loses_to_ranking"],
+                "like": lambda row: not row["beats_ranking"] and not row["loses_to_ranking"],
+                "too_little": lambda row: not row["enough"],
+            }.items()
+        },
+    }
+
+
+def _learnt_on_val(sets: pd.DataFrame, label: str) -> float:
+    """Return what the chosen set of a class keeps on val."""
+    return float(sets["kept"][(sets["class"] == label) & (sets["split"] == "val") & sets["chosen"]].iloc[0])
+
+
+def _measure_overlap(gates: pd.DataFrame) -> float:
+    """Return the mean Jaccard index of the open heads of any two seeds: those that both share, over those of either."""
+    opened = gates.pivot(index=["layer", "head"], columns="seed", values="open").to_numpy(bool).T
+    pairs = [((a & b).sum(), (a | b).sum()) for a, b in combinations(opened, 2)]
+    return float(np.mean([both / either if either else 1.0 for both, either in pairs]))
+
+
+def _correlate_seeds(gates: pd.DataFrame) -> float:
+    """Return Spearman's correlation of the probability of being open, mean over the penalties, of any two seeds."""
+    mean = gates.groupby(["layer", "head", "seed"])["probability"].mean().unstack()
+    between = mean.corr("spearman").to_numpy()
+    return float(between[np.triu_indices(len(between), 1)].mean())
 
 
 def _select_interactions(interactions: pd.DataFrame) -> Section:

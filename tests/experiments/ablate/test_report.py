@@ -569,3 +569,51 @@ def test_estimates_interactions_and_the_smallest_set():
     for each in (text, seeds, over_seeds(SOME[3:], SOME[3:])):
         starts = "".join((line or "\n")[0] for line in each.splitlines())
         assert not re.search(r"\n\n|[^\n]#|#[^\n]|[^\n|]\||\|[^\n|]|[^\n]!", starts)  # one empty line around each
+
+
+def learnt_tables(labels, heads, kept, random, difference, other_seed=1):
+    """Gates of two seeds and four heads, of which seed 1 keeps one more than `heads` where `other_seed` is below 1."""
+    gates = [
+        (label, 0.01, 0, h, seed, float(h), h / 4, int(h < heads + (seed and other_seed < 1)))
+        for label in labels
+        for seed in (0, 1)
+        for h in range(4)
+    ]
+    gates = pd.DataFrame(
+        gates, columns=["class", "penalty", "layer", "head", "seed", "log_alpha", "probability", "open"]
+    )
+    names = " ".join(f"0.{h}" for h in range(heads))
+    sets = [(label, "val", "learnt", kept, 0.0) for label in labels]
+    for label in labels:
+        sets += [(label, "test", "learnt", kept, 0.0), (label, "test", "ranking", kept - difference, difference)]
+        sets += [(label, "test", f"random {i}", value, kept - value) for i, value in enumerate(random)]
+    sets = pd.DataFrame(sets, columns=["class", "split", "set", "kept", "difference"])
+    limits = {f"{name}_{end}": sets[name] + sign for name in ("kept", "difference") for end, sign in LIMITS}
+    return {"gates": gates, "learnt_sets": sets.assign(penalty=0.01, chosen=True, open=heads, heads=names, **limits)}
+
+
+LIMITS = (("low", -0.03), ("high", 0.02))
+
+
+def test_a_learnt_set_that_its_seeds_agree_on_and_that_beats_random_sets_is_found():
+    lines = section(page(**learnt_tables(["all", "joy"], 2, 0.97, (0.2, 0.5), 0.1)), "Learnt gates")
+    assert lines[0].startswith("Gradient descent opened and closed all 4 heads together")
+    assert "| joy | 0.01 | 2: 0.0, 0.1 | 97% [94%, 99%] | 87% [84%, 89%] | 35% (20% to 50%) | 100% | 1.00 |" in lines
+    assert any("more than all of 2 random sets: " in line and line.endswith("joy.") for line in lines)
+    against = next(line for line in lines if line.startswith("- Against"))
+    assert "surely less for none; the interval of the difference holds 0 for none." in against
+    assert not any("no finding" in line or "no more than a random one" in line for line in lines)
+    assert not any("With no penalty" in line for line in lines)
+
+
+def test_a_learnt_set_that_changes_with_the_seed_or_is_like_random_ones_is_no_finding():
+    lines = section(page(**learnt_tables(["joy"], 2, 0.5, (0.2, 0.6), 0.0, other_seed=0)), "Learnt gates")
+    assert "- The set changes with the seed, and is no finding: joy." in lines  # 2 of 3 heads are shared
+    assert "- The set keeps no more than a random one of its size: joy." in lines
+    assert any("more than all of 2 random sets: none." in line for line in lines)
+    assert any(
+        "surely more for none; surely less for none; the interval of the difference holds 0 for joy." in x
+        for x in lines
+    )
+    assert "- With no penalty was 95% kept on val, so the lowest one stands here: joy." in lines
+    assert any(" | 67% | " in line for line in lines)
