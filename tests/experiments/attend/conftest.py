@@ -12,22 +12,16 @@ def sequences():
     return [rng.integers(0, 20, n).tolist() for n in (5, 13, 1, 2, 9, 13, 7, 1, 12, 3)]
 
 
-@pytest.fixture(scope="session", params=["clf_reference", "neo_clf_reference"])
-def classifier(request):
-    """A random GPT-2, and a GPT-Neo, of transformers and ours; most texts are longer than the Neo's window."""
-    return request.getfixturevalue(request.param)
-
-
 @pytest.fixture(scope="session")
-def windows(classifier):
+def windows(each_clf):
     """How many keys up to its own a query may see, by layer."""
-    types = getattr(classifier.hf.config, "attention_layers", ["global"] * 3)
-    return [classifier.hf.config.window_size if kind == "local" else 10**6 for kind in types]
+    types = getattr(each_clf.hf.config, "attention_layers", ["global"] * 3)
+    return [each_clf.hf.config.window_size if kind == "local" else 10**6 for kind in types]
 
 
 @pytest.fixture(scope="session")
-def attentions(classifier, sequences):
+def attentions(each_clf, sequences):
     """The eager attention of each text alone, (L, H, T, T) each."""
     with torch.no_grad():
-        outputs = [classifier.hf.transformer(torch.tensor([ids]), output_attentions=True) for ids in sequences]
+        outputs = [each_clf.hf.transformer(torch.tensor([ids]), output_attentions=True) for ids in sequences]
     return [torch.cat(output.attentions).double().numpy() for output in outputs]

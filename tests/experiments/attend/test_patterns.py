@@ -65,11 +65,9 @@ def loop(pattern, ids, weights, windows):
     return (np.mean(masses, axis=0), np.mean(uniform, axis=0)) if queries else (None, None)
 
 
-def test_scores_and_base_rates_are_those_of_a_plain_loop(
-    classifier, windows, sequences, attentions, folder, monkeypatch
-):
+def test_scores_and_base_rates_are_those_of_a_plain_loop(each_clf, windows, sequences, attentions, folder, monkeypatch):
     monkeypatch.setattr("experiments.attend.weights.CELLS", 200)  # so that a batch comes in pieces
-    scores, rates = read_scores(classifier.ours.trunk, sequences, folder), measure_base_rates(sequences, windows)
+    scores, rates = read_scores(each_clf.ours.trunk, sequences, folder), measure_base_rates(sequences, windows)
     for n, (ids, weights) in enumerate(zip(sequences, attentions, strict=True)):
         for pattern in PATTERNS:
             score, rate = loop(pattern, ids, weights, windows)
@@ -81,9 +79,9 @@ def test_scores_and_base_rates_are_those_of_a_plain_loop(
     assert np.isnan(rates["induction"][:, 0]).sum() > 3  # or the test would see no such text
 
 
-def test_heads_csv_has_the_means_over_texts_of_each_class(classifier, windows, sequences, attentions, folder):
+def test_heads_csv_has_the_means_over_texts_of_each_class(each_clf, windows, sequences, attentions, folder):
     targets = np.array([0, 0, 0, 1, 1, 0, 0, 1, 1, 0])
-    scores, rates = read_scores(classifier.ours.trunk, sequences, folder), measure_base_rates(sequences, windows)
+    scores, rates = read_scores(each_clf.ours.trunk, sequences, folder), measure_base_rates(sequences, windows)
     table = tabulate_patterns(scores, rates, targets, ["a", "b", "nothing"], NO_SCORES, NO_ROWS)
     assert list(table) == COLUMNS
     assert len(table) == 6 * 4 * 3 * 5
@@ -104,8 +102,8 @@ def test_heads_csv_has_the_means_over_texts_of_each_class(classifier, windows, s
     assert table["ci_low"].isna().all()  # of fewer than ten texts
 
 
-def test_without_queries_every_score_is_its_base_rate(classifier, windows, sequences, folder):
-    clf = load_classifier(classifier.folder)
+def test_without_queries_every_score_is_its_base_rate(each_clf, windows, sequences, folder):
+    clf = load_classifier(each_clf.folder)
     with torch.no_grad():
         for block in clf.trunk.h:
             for parameter in block.attn.c_attn.parameters():

@@ -24,9 +24,9 @@ def members(sequences):
 
 
 @pytest.fixture
-def masses(classifier, sequences, members, tmp_path):
+def masses(each_clf, sequences, members, tmp_path):
     choose = partial(choose_words, members=members)
-    return read_sums(classifier.ours.trunk, sequences, choose, name_masses(members), CPU, tmp_path / "words.npy", {})
+    return read_sums(each_clf.ours.trunk, sequences, choose, name_masses(members), CPU, tmp_path / "words.npy", {})
 
 
 def draw_every(weights, positions, windows):
