@@ -43,7 +43,7 @@ def score(setting, prompted, folder, texts=TEXTS, contexts=CONTEXTS, seed=0, adv
 def ask(prompted, prompt: str) -> np.ndarray:
     """Return the log-probability of each class behind a prompt, by one plain forward pass."""
     ids = prompted.tokenizer.encode(prompt)
-    log_probs = prompted.lm(torch.tensor([ids]))[0, -1].double().log_softmax(dim=-1).numpy()
+    log_probs = prompted.lm(torch.tensor([ids]))[0, -1].detach().double().log_softmax(dim=-1).numpy()
     return np.array([np.logaddexp.reduce(log_probs[[ids[0] for ids in words]]) for words in prompted.words.ids])
 
 
