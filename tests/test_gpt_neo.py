@@ -279,8 +279,8 @@ def test_verify_is_about_another_network(monkeypatch, capsys):
 def full(reference):
     """A random classifier of the 125M shape: of transformers, and ours from its folder."""
     shape = config_to_hf(GPT2Config.preset("gpt-neo-125m"))
-    # As large as a GPT-2's of 0.1 for the scores, which nothing divides by 8 here.
-    return reference("GPTNeoForSequenceClassification", **shape | {"initializer_range": 0.035, "num_labels": 3})
+    # Larger weights, whose scores nothing divides by 8 here, would make softmaxes that rounding decides.
+    return reference("GPTNeoForSequenceClassification", **shape | {"initializer_range": 0.025, "num_labels": 3})
 
 
 def draw_ids(*lengths):
