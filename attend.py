@@ -112,11 +112,12 @@ def measure(study: Study, texts: Texts, members: Members, folder: Path, seed: in
     rows = draw_random_tokens(texts.sequences, trunk.config.n_ctx, seed)
     path, about = folder / "sums/random.npy", identity | {"rows": rows}
     random_sums = read_sums(trunk, rows, choose_patterns, PATTERNS, device, path, about)
-    rates, random_rates = map(measure_base_rates, (texts.sequences, rows))
+    windows = [trunk.config.window(layer) for layer in range(trunk.config.n_layer)]
+    rates, random_rates = (measure_base_rates(each, windows) for each in (texts.sequences, rows))
     lengths = np.array([len(ids) for ids in texts.sequences])
     tables = {
         "heads": tabulate_patterns(sums, rates, texts.targets, labels, random_sums, random_rates),
-        "words": tabulate_words(sums, members, lengths, texts.targets, labels),
+        "words": tabulate_words(sums, members, lengths, windows, texts.targets, labels),
     }
     return tables, choose.choose_head(sums[ELSEWHERE])
 

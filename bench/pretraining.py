@@ -1,7 +1,7 @@
 """Pretraining in tokens per second, in several ways and beside `transformers`: `python -m bench.pretraining`.
 
 All ways train the same shape from random weights on random tokens, 4 blocks of n_ctx per step, without dropout. They
-run one after the other in this process. transformers uses the loss of its GPT2LMHeadModel, the full softmax, and AdamW.
+run one after the other in this process. transformers uses the loss of its language model, the full softmax, and AdamW.
 """
 
 import statistics
@@ -98,10 +98,9 @@ def prepare_headgate(config: GPT2Config, way: Way, device: Device) -> Callable[[
 
 def prepare_transformers(config: GPT2Config, way: Way, device: Device) -> Callable[[], object]:
     """Return a function that makes one training step of a model of transformers."""
-    from transformers import GPT2Config as PeerConfig
-    from transformers import GPT2LMHeadModel
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    model: torch.nn.Module = GPT2LMHeadModel(PeerConfig(**config_to_hf(config)))
+    model: torch.nn.Module = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config_to_hf(config)))
     model.to(device.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), fused=device.device.type in ("cpu", "cuda"))
 

@@ -30,6 +30,8 @@ class Recording:
     moved: Tensor  # (L, H, T, T), the shares of what moved
     q: Tensor  # (L, H, T, D)
     k: Tensor  # (L, H, T, D)
+    scale: float  # by which q times k is multiplied
+    windows: Sequence[int]  # by layer, how many keys up to its own a query may attend to, at most T
     hidden: Sequence[int] = ()  # positions that no query may attend to
 
 
@@ -51,7 +53,9 @@ def record_attention(
     moved = weights * measure_values(trunk, v)[:, :, None]
     moved = moved / moved.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(moved.dtype).tiny)
     q, k = (trace.stacked(name)[0].float().cpu() for name in ("q", "k"))
-    return Recording(tokens, weights, moved, q, k, hidden)
+    first: Any = trunk.h[0]
+    windows = [min(trunk.config.window(layer), len(tokens)) for layer in range(trunk.config.n_layer)]
+    return Recording(tokens, weights, moved, q, k, first.attn.scale, windows, hidden)
 
 
 def measure_values(trunk: GPT2, v: Tensor) -> Tensor:
@@ -78,6 +82,8 @@ def pack(recording: Recording, maps: Sequence[Head] | None = None, neurons: Sequ
         "n_layer": L,
         "n_head": H,
         "head_width": D,
+        "scale": recording.scale,
+        "windows": list(recording.windows),
         "maps": {
             "heads": every if maps is None else list(maps),
             "weights": pack_maps(select(recording.weights, maps)),

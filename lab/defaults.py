@@ -50,7 +50,7 @@ class TrainOptions:
 
     After an interruption the same command with --resume goes on where it stopped."""
 
-    model: str = "auto"  # a checkpoint's folder, a published name (gpt2, distilgpt2, ...), gpt2-mini, or auto
+    model: str = "auto"  # a checkpoint's folder, a published name (gpt2, gpt-neo-125m, ...), gpt2-mini, or auto
     corpus: str = "auto"  # emotion, rotten_tomatoes, sample, owner/name on the hub, a file or a folder with splits
     run: str | None = None  # name of the run; None: date and time
     resume: bool = False  # go on with a run that was interrupted: of this name, or the newest with these settings

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from data.batches import Batch, token_batches
-from model import GPT2, GPT2Classifier
+from model import GPT2, GPT2Classifier, GPT2Config, Interventions
 
 from .device import Device
 from .memory import map_batches
@@ -77,12 +77,24 @@ def read_remains(clf: GPT2Classifier, remains: Sequence[Remains], device: Device
         positions = pad([remains[i].positions for i in rows], device)
         filled = pad([remains[i].filled for i in rows], device)
         x = torch.where(filled[..., None], fill, trunk.wte(ids)) + trunk.wpe(positions)
-        return clf.read(trunk.norm(trunk.run(x, query=lengths - 1))).double().cpu()
+        arguments = keep_windows(trunk.config, [remains[i] for i in rows], positions)
+        return clf.read(trunk.norm(trunk.run(x, query=lengths - 1, **arguments))).double().cpu()
 
     batches = token_batches(sequences, np.zeros_like(order), device.tokens, order)
     for batch, values in map_batches(read_batch, batches, device):
         logits[batch.index] = values
     return logits
+
+
+def keep_windows(config: GPT2Config, remains: Sequence[Remains], positions: Tensor) -> Interventions:
+    """Return the argument that makes windows count the positions, int64 (B, T), of a text, and not the tokens that are
+    left of it; none where this is the same."""
+    windows = torch.tensor([config.window(layer) for layer in range(config.n_layer)], device=positions.device)
+    spans = [int(each.positions[-1]) for each in remains if each.positions[-1] >= len(each.ids)]  # of those with gaps
+    if max(spans, default=0) < windows.min():
+        return {}
+    distance = positions[:, :, None] - positions[:, None]  # (B, T, T), query x key
+    return {"attn_mask": distance[:, None, None] < windows[:, None, None, None]}
 
 
 def pad(rows: Sequence[NDArray[np.generic]], device: Device) -> Tensor:

@@ -111,6 +111,17 @@ def neo_clf_reference(reference: Callable[..., Reference]) -> Reference:
     return reference("GPTNeoForSequenceClassification")
 
 
+@pytest.fixture(scope="session", params=["clf_reference", "neo_clf_reference"])
+def each_clf(request: pytest.FixtureRequest) -> Reference:
+    """A GPT-2, and a GPT-Neo whose layer 1 sees fewer tokens than most texts of the tests have."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session", params=["lm_reference", "neo_lm_reference"])
+def each_lm(request: pytest.FixtureRequest) -> Reference:
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture
 def lm(lm_reference: Reference) -> GPT2LM:
     """A language model with random weights that a test may change."""

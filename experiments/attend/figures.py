@@ -156,7 +156,7 @@ def draw_neurons(recording: Recording, head: Head, folder: Path, name: str, titl
         axes.grid(visible=False)
     grid[1, 0].set_yticks(range(T), labels, fontsize=8)
     grid[0, 0].set_yticks([0], labels[-1:], fontsize=8)
-    _draw_bars(grid[1, 2], scores, f"score: sum / √{q.shape[1]}")
+    _draw_bars(grid[1, 2], scores, "score: sum" if recording.scale == 1 else f"score: sum / √{q.shape[1]}")
     grid[1, 3].imshow(allowed[:, None], cmap=ListedColormap([MASKED, ALLOWED]), vmin=0, vmax=1, aspect="auto")
     grid[1, 3].set_title("mask", fontsize=10)
     grid[1, 3].set(xticks=[], yticks=[])
@@ -183,8 +183,8 @@ def explain_query(
 ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.bool_], NDArray[np.floating]]:
     """Return q times k (T, D), the scores (T,), which keys are allowed (T,) and the weights (T,) of one query."""
     product = recording.q[head][query].double() * recording.k[head].double()
-    scores = product.sum(dim=-1) / product.shape[-1] ** 0.5
-    allowed = torch.arange(len(scores)) <= query
+    scores, key = product.sum(dim=-1) * recording.scale, torch.arange(len(product))
+    allowed = (key <= query) & (key > query - recording.windows[head[0]])
     allowed[list(recording.hidden)] = False
     weights = scores.masked_fill(~allowed, -torch.inf).softmax(dim=0).nan_to_num()  # no key: all 0
     return product.numpy(), scores.numpy(), allowed.numpy(), weights.numpy()

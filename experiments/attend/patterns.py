@@ -1,7 +1,8 @@
 """How much does each head look at the previous token, the first, itself ...? On texts, and on random tokens.
 
 A score is the share of a query's attention that goes to certain keys, mean over the queries of a text, then over texts.
-Even a head that attends to all keys alike gives some of it to each: that is the base rate, on the very same queries."""
+Even a head that attends alike to all keys that it may see gives some of it to each: that is the base rate, on the very
+same queries."""
 
 from collections.abc import Mapping, Sequence
 
@@ -55,15 +56,22 @@ def choose_patterns(batch: Batch) -> dict[str, Tensor]:
     return {pattern: each / n_queries[pattern].clamp(min=1) for pattern, each in keys.items()}
 
 
-def measure_base_rates(sequences: Sequence[list[int]]) -> dict[str, Floats]:
-    """Return the scores of uniform attention, 1 / (i + 1) of query i to each key: by pattern, float64 (N,), NaN where
-    no query of a text has a key of the pattern."""
-    rates = {pattern: np.full(len(sequences), np.nan) for pattern in PATTERNS}
+def measure_base_rates(sequences: Sequence[list[int]], windows: Sequence[int]) -> dict[str, Floats]:
+    """Return the scores of uniform attention, the same to each key that a query may see: by pattern, float64 (N, L).
+
+    They are NaN where no query of a text has a key of the pattern. windows: by layer, the keys up to a query that it
+    may see."""
+    rates = {pattern: np.full((len(sequences), len(windows)), np.nan) for pattern in PATTERNS}
     for n, ids in enumerate(sequences):
+        position = np.arange(len(ids))
+        distance = position[:, None] - position  # query x key
         for pattern, keys in find_keys(torch.tensor([ids]), torch.tensor([len(ids)])).items():
-            of_query = keys[0].sum(dim=1).numpy() / np.arange(1, len(ids) + 1)
-            if of_query.any():
-                rates[pattern][n] = of_query[of_query > 0].mean()
+            if not keys.any():
+                continue
+            of_pattern = keys[0].numpy()
+            for window in {*windows}:
+                visible = (of_pattern & (distance < window)).sum(axis=1) / np.minimum(position + 1, window)
+                rates[pattern][n, np.equal(windows, window)] = visible[of_pattern.any(axis=1)].mean()
     return rates
 
 
@@ -86,7 +94,8 @@ def tabulate_patterns(
     random_scores: Mapping[str, Floats],
     random_rates: Mapping[str, Floats],
 ) -> pd.DataFrame:
-    """Return heads.csv, one row per pattern, class and head: by pattern scores (N, L, H) and rates (N,); targets (N,).
+    """Return heads.csv, one row per pattern, class and head: by pattern scores (N, L, H) and rates (N, L); targets
+    (N,).
 
     n: texts that have a query with a key of the pattern. `ci_low`, `ci_high`: limits of the score; `excess`: the score
     minus the base rate, which moves with the texts too, with limits on the same resamples. Limits hold with 95 % for
@@ -105,10 +114,10 @@ def tabulate_patterns(
 def _tabulate(
     pattern: str, names: Sequence[str], scores: Floats, rates: Floats, groups: NDArray[np.bool_]
 ) -> pd.DataFrame:
-    """Return the rows of one pattern: scores (N, L, H), rates (N,), groups (G, N)."""
+    """Return the rows of one pattern: scores (N, L, H), rates (N, L), groups (G, N)."""
     N, L, H = scores.shape
-    groups = groups & ~np.isnan(rates)
-    by_text, uniform = scores.reshape(N, L * H).astype(float), np.nan_to_num(rates)[:, None]
+    groups = groups & ~np.isnan(rates).any(axis=1)
+    by_text, uniform = scores.reshape(N, L * H).astype(float), np.nan_to_num(rates).repeat(H, axis=1)
     difference = by_text - uniform
     means, excess = average(by_text, groups), average(difference * (np.abs(difference) > ROUNDING), groups)
     (low, high), (excess_low, excess_high) = means.limits(), excess.limits()

@@ -68,7 +68,8 @@ def _summarise_pattern(judged: pd.DataFrame, pattern: str) -> Section:
     return {
         "name": NAMES[pattern],
         "n": int(judged["n"].iloc[0]),
-        "base_rate": judged["base_rate"].iloc[0],
+        "lowest": judged["base_rate"].min(),
+        "highest": judged["base_rate"].max(),
         "n_both": len(both),
         "rows": both.head(TOP).to_dict("records"),
         "n_texts": int((judged["above"] & ~judged["both"]).sum()),

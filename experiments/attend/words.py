@@ -43,23 +43,26 @@ def tabulate_words(
     masses: Mapping[str, Floats],
     members: Members,
     lengths: NDArray[np.integer],
+    windows: Sequence[int],
     targets: NDArray[np.integer],
     labels: Sequence[str],
 ) -> pd.DataFrame:
     """Return words.csv, one row per class of words, class and head: masses (N, L, H) of `name_masses`; lengths,
-    targets (N,).
+    targets (N,); windows: by layer, the last tokens that the last query may see, (L,).
 
     `random` is the mean mass over all draws of as many tokens of the text, the first left out: m of T - 1 tokens get
-    m / (T - 1) of what they get together. n: texts with such a word, others do not count. `minus_all` is the
+    m / (T - 1) of what they get together. Of a text that is longer than a layer's window, both m and T count what the
+    last query may see. n: texts with such a word, others do not count. `minus_all` is the
     difference of a class minus that of all texts. Limits hold with 95 % for all heads, and all classes, of a class of
     words at once."""
     N, L, H = masses[ANY].shape
     by_head = {name: values.reshape(N, L * H).astype(float) for name, values in masses.items()}
     tables = []
     for words, texts in members.items():
-        m = np.array([text[1:].sum() for text in texts])
-        groups = group_texts(targets, len(labels)) & (m > 0)
-        mass, random = by_head[words], (m / np.maximum(lengths - 1, 1))[:, None] * by_head[ANY]
+        groups = group_texts(targets, len(labels)) & np.array([text[1:].any() for text in texts])
+        m = np.array([[text[1:][-window:].sum() for window in windows] for text in texts])  # (N, L)
+        share = m / np.minimum(lengths[:, None] - 1, windows).clip(1)
+        mass, random = by_head[words], share.repeat(H, axis=1) * by_head[ANY]
         difference = average(mass - random, groups)
         minus_all = dict(zip(MINUS_ALL, difference.minus_first(), strict=True))
         low, high = difference.limits()

@@ -105,7 +105,7 @@ function addTitles(svg, scene, layout, limit, productLimit) {
   title(122, 61, shorten(scene.recording.labels[scene.query], 14), ink);
   title(layout.k, 82, "k of each key");
   title(layout.product, 82, "q × k");
-  title(layout.score, 82, "sum / √D: score");
+  title(layout.score, 82, scene.recording.scale === 1 ? "sum: score" : "sum / √D: score");
   title(layout.weight, 82, "softmax: weight");
 }
 

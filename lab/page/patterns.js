@@ -1,4 +1,5 @@
-// How much one head follows each pattern in this text, beside what uniform attention would. Exports: describePatterns.
+// How much one head follows each pattern in this text, beside what uniform attention to all keys that the layer lets a
+// query see would. Exports: describePatterns.
 //
 // The scores are those of `make attend`: the mean over the queries of the text but the first, which sees only itself.
 
@@ -11,12 +12,12 @@ const PATTERNS = {
 };
 
 // "over all queries: previous 0.14 (uniform 0.16), first ..."; empty without a map, or for one token.
-export function describePatterns({ map, recording }) {
-  const n = recording.tokens.length;
+export function describePatterns({ map, recording, layer }) {
+  const [n, window] = [recording.tokens.length, recording.windows[layer]];
   if (!map || n < 2) return "";
   const parts = Object.entries(PATTERNS).map(([name, follows]) => {
     const score = average(n, follows, (i, j) => map.at(i, j));
-    const uniform = average(n, follows, (i) => 1 / (i + 1));
+    const uniform = average(n, follows, (i, j) => (j > i - window ? 1 / Math.min(i + 1, window) : 0));
     return `${name} ${score.toFixed(2)} (uniform ${uniform.toFixed(2)})`;
   });
   return `Over all queries: ${parts.join(", ")}`;

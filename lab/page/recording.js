@@ -1,7 +1,7 @@
 // Read what lab/attention.py packed: where the heads look in one text of T tokens.
 //
 // decodeRecording(json)  an object with tokens, labels, names (labels inside a line of text), hidden (a Set), layers,
-//   heads, width and
+//   heads, width, scale (of q times k), windows (by layer, how many keys up to its own a query may attend to) and
 //   map(layer, head, moved)       {at(query, key)}: the weights, or the shares of what moved; null where not packed
 //   neuron(layer, head, query)    {q, k, product, score, masked, weights}: how these weights come about; null likewise
 // chooseHead(recording, query)   {layer, head}: the head that looks most at other tokens than the first and itself
@@ -28,8 +28,8 @@ export function decodeRecording(json) {
     return weighKeys(
       row(q, query),
       json.tokens.map((_, key) => row(k, key)),
-      query,
-      hidden,
+      json.scale,
+      json.tokens.map((_, key) => key > query || key <= query - json.windows[layer] || hidden.has(key)),
     );
   }
 
@@ -62,16 +62,17 @@ export function decodeRecording(json) {
     layers: json.n_layer,
     heads: json.n_head,
     width: D,
+    scale: json.scale,
+    windows: json.windows,
     map,
     neuron,
   };
 }
 
 // One query over all keys, step by step as Attention.attend in model/gpt2.py, in float64.
-function weighKeys(q, k, query, hidden) {
+function weighKeys(q, k, scale, masked) {
   const product = k.map((key) => Float64Array.from(key, (value, d) => value * q[d]));
-  const score = product.map((values) => values.reduce((sum, value) => sum + value, 0) / Math.sqrt(q.length));
-  const masked = k.map((_, key) => key > query || hidden.has(key));
+  const score = product.map((values) => values.reduce((sum, value) => sum + value, 0) * scale);
   const highest = Math.max(...score.filter((_, key) => !masked[key]));
   const powers = score.map((value, key) => (masked[key] ? 0 : Math.exp(value - highest)));
   const total = powers.reduce((sum, value) => sum + value, 0);

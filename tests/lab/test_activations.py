@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hooked import find_merge
 from sklearn.linear_model import LogisticRegression
 
 from lab import activations
@@ -47,7 +48,7 @@ def emitted(hf, ids):
 
     for layer, block in enumerate(hf.transformer.h):
         catch(("resid", layer), block, True)
-        catch(("z", layer), block.attn.c_proj, True)
+        catch(("z", layer), find_merge(block), True)
         catch(("mlp", layer), block.mlp, False)
     catch(("resid", L), hf.transformer.ln_f, True)
     with torch.no_grad():
@@ -71,14 +72,14 @@ def test_sites_are_the_residual_stream_then_the_heads_in_order_then_the_mlps(tin
     assert len(set(listed)) == len(listed) == 22
 
 
-def test_every_site_holds_what_plain_passes_emit(clf_reference, texts, some, tmp_path):
+def test_every_site_holds_what_plain_passes_emit(each_clf, texts, some, tmp_path):
     """Positions may be lists, too, and some of them empty."""
     last, lists = [[len(ids) - 1] for ids in texts], [kept.tolist() for kept in some]
     readings = {"last": last, "mean": None, "some": some, "lists": lists}
-    recorded = record(clf_reference.ours.trunk, texts, readings, tmp_path, CPU)
+    recorded = record(each_clf.ours.trunk, texts, readings, tmp_path, CPU)
     assert {file.parent for reading in recorded.values() for file in reading.files.values()} == {tmp_path}
-    plain = [emitted(clf_reference.hf, ids) for ids in texts]
-    for site in sites(clf_reference.ours.config):
+    plain = [emitted(each_clf.hf, ids) for ids in texts]
+    for site in sites(each_clf.ours.config):
         outputs = [at(site) for at in plain]  # of each text (T, width)
         expected = {
             "last": np.stack([output[-1] for output in outputs]),

@@ -6,7 +6,7 @@ import torch
 
 from lab.contributions import Component, components, contributions, token_contributions
 from lab.device import Device
-from model import Trace
+from model import Trace, load_classifier
 
 CPU = Device(torch.device("cpu"), "fp32")
 L, H, D, C, K, V = 3, 5, 7, 35, 4, 101
@@ -21,6 +21,11 @@ def texts():
 @pytest.fixture(autouse=True)
 def several_batches(monkeypatch):
     monkeypatch.setattr("lab.device.TOKENS", 29)
+
+
+@pytest.fixture
+def clf(each_clf):
+    return load_classifier(each_clf.folder)
 
 
 def logits(clf, texts):

@@ -5,18 +5,20 @@ from torch.nn import functional as F
 
 from lab.device import Device
 from lab.heads import draw_different_tokens, score_heads
+from model import load_lm
 
 CPU = Device(torch.device("cpu"), "fp32")
 
 
-def test_the_table_has_each_head_once_and_what_is_lost_without_it(lm, lm_reference):
+def test_the_table_has_each_head_once_and_what_is_lost_without_it(each_lm):
+    lm = load_lm(each_lm.folder)
     torch.manual_seed(0)
     blocks = torch.randint(101, (3, 14), dtype=torch.int32)
     heads = score_heads(lm, blocks, CPU)
     twice = draw_different_tokens(blocks, lm.config.n_ctx).repeat(1, 2)
     T = twice.shape[1] // 2
     with torch.no_grad():
-        maps = torch.stack(lm_reference.hf(twice, output_attentions=True).attentions, dim=1)  # (4, L, H, 2T, 2T)
+        maps = torch.stack(each_lm.hf(twice, output_attentions=True).attentions, dim=1)  # (4, L, H, 2T, 2T)
     for name, back in {"previous_token": 1, "induction": T - 1}.items():
         expected = torch.stack([maps[..., t, t - back] for t in range(back, 2 * T)]).mean(dim=(0, 1))  # (L, H)
         assert heads[name].tolist() == pytest.approx(expected.flatten().tolist(), abs=1e-6)

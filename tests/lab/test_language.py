@@ -93,14 +93,14 @@ def test_a_drawn_target_counts_once(inputs, counts):
         assert loss.item() == pytest.approx((denominator.log() - logits[targets[i]]).item(), rel=1e-5)
 
 
-def test_held_out_loss_is_that_of_transformers(lm_reference):
+def test_held_out_loss_is_that_of_transformers(each_lm):
     torch.manual_seed(0)
     blocks = torch.randint(101, (5, 14), dtype=torch.int32)
     with torch.no_grad():
         ids = blocks[:, :-1].long()
-        logits = lm_reference.hf(ids, attention_mask=torch.ones_like(ids)).logits
+        logits = each_lm.hf(ids, attention_mask=torch.ones_like(ids)).logits
     expected = F.cross_entropy(logits.flatten(0, 1), blocks[:, 1:].flatten().long()).item()
-    assert held_out_loss(lm_reference.ours, blocks, CPU) == pytest.approx(expected, rel=1e-5)
+    assert held_out_loss(each_lm.ours, blocks, CPU) == pytest.approx(expected, rel=1e-5)
 
 
 def test_held_out_loss_under_an_intervention(lm):
@@ -137,37 +137,37 @@ def read_with_transformers(reference, ids: list[int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shared", [0, 1, 5])
-def test_next_tokens_are_those_of_transformers(lm_reference, shared):
+def test_next_tokens_are_those_of_transformers(each_lm, shared):
     sequences, tokens, done = draw_sequences(shared, 3, 0, 6, 1), [5, 0, 100], []
-    ours = read_next(lm_reference.ours, sequences, tokens, CPU, done.append)
-    expected = [read_with_transformers(lm_reference, ids)[-1, tokens].tolist() for ids in sequences]
+    ours = read_next(each_lm.ours, sequences, tokens, CPU, done.append)
+    expected = [read_with_transformers(each_lm, ids)[-1, tokens].tolist() for ids in sequences]
     np.testing.assert_allclose(ours, expected, atol=1e-5)
     assert sum(done) == 4
 
 
-def test_one_text_and_texts_that_are_alike(lm_reference):
+def test_one_text_and_texts_that_are_alike(each_lm):
     (ids,) = draw_sequences(5, 3)
-    expected = read_with_transformers(lm_reference, ids)[-1, [5]].tolist()
-    np.testing.assert_allclose(read_next(lm_reference.ours, [ids], [5], CPU), [expected], atol=1e-5)
-    np.testing.assert_allclose(read_next(lm_reference.ours, [ids] * 3, [5], CPU), [expected] * 3, atol=1e-5)
+    expected = read_with_transformers(each_lm, ids)[-1, [5]].tolist()
+    np.testing.assert_allclose(read_next(each_lm.ours, [ids], [5], CPU), [expected], atol=1e-5)
+    np.testing.assert_allclose(read_next(each_lm.ours, [ids] * 3, [5], CPU), [expected] * 3, atol=1e-5)
     np.testing.assert_allclose(
-        read_next(lm_reference.ours, [ids, ids[:-1]], [5], CPU)[1],
-        read_with_transformers(lm_reference, ids[:-1])[-1, [5]].tolist(),
+        read_next(each_lm.ours, [ids, ids[:-1]], [5], CPU)[1],
+        read_with_transformers(each_lm, ids[:-1])[-1, [5]].tolist(),
         atol=1e-5,
     )
 
 
 @pytest.mark.parametrize("start", [1, 3, 6])
-def test_sums_over_tokens_are_those_of_transformers(lm_reference, start):
+def test_sums_over_tokens_are_those_of_transformers(each_lm, start):
     sequences = draw_sequences(5, 3, 1, 6)
     expected = []
     for ids in sequences:
-        log_probs = read_with_transformers(lm_reference, ids)
+        log_probs = read_with_transformers(each_lm, ids)
         expected.append(sum(log_probs[t - 1, ids[t]].item() for t in range(start, len(ids))))
-    np.testing.assert_allclose(sum_log_probs(lm_reference.ours, sequences, start, CPU), expected, atol=2e-5)
+    np.testing.assert_allclose(sum_log_probs(each_lm.ours, sequences, start, CPU), expected, atol=2e-5)
 
 
-def test_a_common_beginning_runs_once(lm_reference, monkeypatch):
+def test_a_common_beginning_runs_once(each_lm, monkeypatch):
     run, tokens = GPT2.run, []
 
     def count(trunk, x, *arguments, **options):
@@ -175,5 +175,5 @@ def test_a_common_beginning_runs_once(lm_reference, monkeypatch):
         return run(trunk, x, *arguments, **options)
 
     monkeypatch.setattr(GPT2, "run", count)
-    read_next(lm_reference.ours, draw_sequences(6, *[2] * 20), [5], CPU)
+    read_next(each_lm.ours, draw_sequences(6, *[2] * 20), [5], CPU)
     assert sum(tokens) == 6 + 20 * 3

@@ -243,7 +243,7 @@ def planted_recording() -> Recording:
     weights[0, 0, [1, 2, 3], [0, 1, 2]] = 1
     weights[0, 1, 1:, 0] = 1
     tokens = list_tokens([(name, i, i + 1) for i, name in enumerate("abcd")])
-    return Recording(tokens, weights, weights, torch.zeros(1, 2, 4, 3), torch.zeros(1, 2, 4, 3))
+    return Recording(tokens, weights, weights, torch.zeros(1, 2, 4, 3), torch.zeros(1, 2, 4, 3), 3**-0.5, [4])
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import torch
 
 from lab.device import Device
 from lab.removals import mean_embedding, read_kept, read_remains, remove
-from model import masks
+from model import load_classifier, masks
 
 CPU = Device(torch.device("cpu"), "fp32")
 IDS = [3, 17, 5, 99, 42, 8, 61]
@@ -15,6 +15,11 @@ IDS = [3, 17, 5, 99, 42, 8, 61]
 @pytest.fixture(autouse=True)
 def several_batches(monkeypatch):
     monkeypatch.setattr("lab.device.TOKENS", 29)
+
+
+@pytest.fixture
+def clf(each_clf):
+    return load_classifier(each_clf.folder)
 
 
 def kept(*positions):

@@ -22,6 +22,11 @@ def texts():
     return [rng.integers(0, V, rng.integers(1, 14)).tolist() for _ in range(N)], rng.integers(0, K, N)
 
 
+@pytest.fixture
+def clf(each_clf):
+    return load_classifier(each_clf.folder)
+
+
 def swept(clf, texts, ablations, given=(fill_zeros,), among=None):
     """Logits (N, U, R, K) of the sweep; NaN for the texts that were not asked for."""
     logits = np.full((N, len(ablations), len(given), K), np.nan, np.float32)
@@ -136,7 +141,7 @@ def test_only_the_texts_asked_for_are_computed(clf, texts):
     assert np.isnan(np.delete(got, among, axis=0)).all()
 
 
-def test_closing_a_head_is_surgery_on_the_input_columns_of_c_proj(clf_reference, clf, texts):
+def test_closing_a_head_is_surgery_on_the_input_columns_of_c_proj(each_clf, clf, texts):
     """Zero: the head's columns are 0. Mean: the bias also takes up what these columns make of the mean."""
     config, D = clf.config, clf.config.head_width
     means = fills.measure_means(clf, *texts, CPU)
@@ -148,7 +153,7 @@ def test_closing_a_head_is_surgery_on_the_input_columns_of_c_proj(clf_reference,
     ):
         columns = slice(head * D, (head + 1) * D)
         for got, value in ((zeroed, torch.zeros(D)), (shifted, mean[layer, head])):
-            cut = load_classifier(clf_reference.folder)
+            cut = load_classifier(each_clf.folder)
             with torch.no_grad():
                 proj = cut.trunk.h[layer].attn.c_proj
                 proj.bias += proj.weight[:, columns] @ value

@@ -32,8 +32,8 @@ def several_batches(monkeypatch):
 
 
 @pytest.fixture
-def recorded(lm_reference, texts, tmp_path):
-    return record_vectors(lm_reference.ours.trunk, texts, ALL, tmp_path, "one", ABOUT, CPU)
+def recorded(each_lm, texts, tmp_path):
+    return record_vectors(each_lm.ours.trunk, texts, ALL, tmp_path, "one", ABOUT, CPU)
 
 
 def states(hf, ids):
@@ -46,13 +46,13 @@ def states(hf, ids):
     return [x.numpy() for x in (*(h[0] for h in hidden[:-1]), caught[0], hidden[-1][0])]
 
 
-def test_every_pooling_of_every_site_is_that_of_a_plain_pass(lm_reference, texts, recorded):
+def test_every_pooling_of_every_site_is_that_of_a_plain_pass(each_lm, texts, recorded):
     drawn = draw_tokens(recorded.lengths, ABOUT["seed"])
     assert recorded.last_site == L + 1
     for site in range(L + 2):
         read = {name: recorded.read(site, name) for name in ALL}
         for i, ids in enumerate(texts):
-            x = states(lm_reference.hf, ids)[site]
+            x = states(each_lm.hf, ids)[site]
             place = np.arange(1, len(ids) + 1)[:, None]
             expected = {
                 "last": x[-1],
@@ -69,11 +69,11 @@ def test_every_pooling_of_every_site_is_that_of_a_plain_pass(lm_reference, texts
             np.testing.assert_allclose(recorded.norms[site, :, i], norms, rtol=1e-4)
 
 
-def test_vectors_of_a_text_do_not_depend_on_the_others(lm_reference, texts, recorded, tmp_path):
+def test_vectors_of_a_text_do_not_depend_on_the_others(each_lm, texts, recorded, tmp_path):
     """Up to rounding: a product of matrices may add in another order where there are more rows."""
     for i in (0, 5, 6):
         (folder := tmp_path / str(i)).mkdir()
-        alone = record_vectors(lm_reference.ours.trunk, [texts[i]], tuple(POOLINGS), folder, "one", ABOUT, CPU)
+        alone = record_vectors(each_lm.ours.trunk, [texts[i]], tuple(POOLINGS), folder, "one", ABOUT, CPU)
         for site in range(L + 2):
             for name in POOLINGS:
                 x = recorded.read(site, name)
@@ -100,8 +100,8 @@ def test_random_tokens_come_from_the_whole_text_and_from_all_but_the_first_token
     assert (draw_tokens(lengths, 0) != draw_tokens(lengths, 1)).any()
 
 
-def test_vectors_are_kept_and_an_interrupted_pass_goes_on(lm_reference, texts, recorded, tmp_path, monkeypatch):
-    trunk, first = lm_reference.ours.trunk, {s: recorded.read(s, "mean") for s in range(L + 2)}
+def test_vectors_are_kept_and_an_interrupted_pass_goes_on(each_lm, texts, recorded, tmp_path, monkeypatch):
+    trunk, first = each_lm.ours.trunk, {s: recorded.read(s, "mean") for s in range(L + 2)}
     norms = np.load(tmp_path / "one-norms.npy", mmap_mode="r+")
     norms[:, :, [2, 6]] = np.nan  # as if these texts had not been read
     norms.flush()

@@ -142,6 +142,12 @@ def masks(folder):
     rewrite(folder, lambda tensors: tensors | layers | numbers)
 
 
+def neo_masks(folder):
+    layers = {f"transformer.h.{i}.attn.attention.bias": torch.ones(1, 1, 17, 17, dtype=torch.bool) for i in range(3)}
+    numbers = {f"transformer.h.{i}.attn.attention.masked_bias": torch.tensor(-1e9) for i in range(3)}
+    rewrite(folder, lambda tensors: tensors | layers | numbers)
+
+
 def grow(folder):
     """Append rows to wte, as resize_token_embeddings does."""
     from transformers import AutoModelForCausalLM
@@ -172,13 +178,16 @@ def put_in(key):
 
 ORDER = {"2": "love", "0": "sadness", "3": "anger", "1": "joy"}
 NUMBERS = {name: int(number) for number, name in ORDER.items()}
-LM, CLF = "lm", "clf"
+LM, CLF, NEO_LM, NEO_CLF = "lm", "clf", "neo_lm", "neo_clf"
 
 # What the folder holds -> (whose folder it was, what was done to it, does transformers read it).
 READ = {
     "what `transformers` saves of `GPT2LMHeadModel` or `GPT2ForSequenceClassification`": [
         (LM, config(), True), (CLF, config(), True),
         (LM, config(dtype=None, torch_dtype="float16", use_cache=False), True),
+    ],
+    "the same of `GPTNeoForCausalLM` or `GPTNeoForSequenceClassification`": [
+        (NEO_LM, config(), True), (NEO_CLF, config(), True), (NEO_LM, neo_masks, True),
     ],
     "`GPT2Model` alone, without a head": [(LM, renamed(lambda key: key.removeprefix("transformer.")), True)],
     f"shards and `{INDEX}`": [(LM, sharded(), True)],
@@ -193,7 +202,10 @@ READ = {
     "`attn.bias` and `attn.masked_bias`, the masks of old versions": [(LM, masks, True), (CLF, masks, True)],
     "an `lm_head.weight` equal to `wte.weight`": [(LM, tie(1), True)],
     "a vocabulary with more rows than the tokenizer needs": [(LM, grow, True)],
-    "no `model_type`, but a GPT-2 under `architectures`": [(LM, without("model_type"), True)],
+    "no `model_type`, but a GPT-2 or GPT-Neo under `architectures`": [
+        (LM, without("model_type"), True), (NEO_LM, without("model_type"), True),
+    ],
+    "`scale_attn_weights` false": [(LM, config(scale_attn_weights=False), True)],
     "`n_inner` null or 4 times `n_embd`": [(LM, config(n_inner=4 * C), True), (LM, config(n_inner=None), True)],
     "GELU's tanh form under another name, e.g. `gelu_fast`": [
         (LM, config(activation_function=name), True)
@@ -275,8 +287,9 @@ REFUSED = {
         (LM, cut, "is truncated or damaged"),
         (LM, reshaped(lambda bias: bias / 0, "ln_f.bias"), "ln_f.bias holds numbers that are not finite"),
     ],
-    "another architecture, activation or attention": [
+    "another architecture (GPT-NeoX is one), activation or attention": [
         (LM, config(model_type="gpt_neox"), "does not implement model_type = 'gpt_neox'"),
+        (NEO_LM, config(attention_types=[[["global", "strided", "local"], 1]]), "attention_types: expected 3 times"),
         (LM, config(activation_function="gelu"), "does not implement activation_function = 'gelu'"),
         (LM, config(add_cross_attention=True), "does not implement add_cross_attention = True"),
         (LM, config(scale_attn_by_inverse_layer_idx=True), "does not implement scale_attn_by_inverse_layer_idx"),
@@ -306,12 +319,19 @@ def foreign(request, tmp_path):
     return make
 
 
+def load_any(kind, folder):
+    return (load_lm if kind in (LM, NEO_LM) else load_classifier)(folder)
+
+
 def opened(kind, folder):
     """What `transformers` makes of the folder, in fp32, and the names of weights that it did not find there."""
-    from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
+    import transformers
 
-    kinds = {LM: GPT2LMHeadModel, CLF: GPT2ForSequenceClassification}
-    theirs, report = kinds[kind].from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    kinds = {LM: "GPT2LMHeadModel", CLF: "GPT2ForSequenceClassification"}
+    kinds |= {NEO_LM: "GPTNeoForCausalLM", NEO_CLF: "GPTNeoForSequenceClassification"}
+    theirs, report = getattr(transformers, kinds[kind]).from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
     return theirs.eval(), report["missing_keys"]
 
 
@@ -319,7 +339,7 @@ def opened(kind, folder):
 @pytest.mark.parametrize(("kind", "change", "transformers_reads_it"), all_of(READ))
 def test_a_folder_of_the_table_is_read_as_transformers_does(request, foreign, kind, change, transformers_reads_it):
     folder = foreign(kind, change)
-    ours = (load_lm if kind == LM else load_classifier)(folder)
+    ours = load_any(kind, folder)
     theirs = request.getfixturevalue(f"{kind}_reference").hf
     if transformers_reads_it:
         theirs, missing = opened(kind, folder)
@@ -330,7 +350,7 @@ def test_a_folder_of_the_table_is_read_as_transformers_does(request, foreign, ki
 @pytest.mark.parametrize(("kind", "change", "said"), all_of(REFUSED))
 def test_a_folder_of_the_table_is_refused_with_the_reason(foreign, kind, change, said):
     folder = foreign(kind, change)
-    line = line_of(load_lm if kind == LM else load_classifier, folder)
+    line = line_of(load_any, kind, folder)
     assert line.startswith(str(folder))
     assert re.search(said, line)
     assert ("--" in line) is ("no weights" in line)  # to advise random ones would throw away those that there are

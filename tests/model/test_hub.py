@@ -41,6 +41,9 @@ PUBLISHED = {
     "gpt2-large": "openai-community/gpt2-large",
     "gpt2-xl": "openai-community/gpt2-xl",
     "distilgpt2": "distilbert/distilgpt2",
+    "gpt-neo-125m": "EleutherAI/gpt-neo-125m",
+    "gpt-neo-1.3B": "EleutherAI/gpt-neo-1.3B",
+    "gpt-neo-2.7B": "EleutherAI/gpt-neo-2.7B",
 }
 OFFICIAL = "607a30d783dfa663caf39e06633721c8d4cfcd7e"  # the revision of gpt2
 SOMEONE = "someone/some-gpt2"
@@ -529,6 +532,20 @@ def test_a_repository_without_a_tokenizer_says_so(hub, someone):
         Tokenizer.load(SOMEONE)
 
 
+def test_the_layout_of_tinystories_is_read_from_safetensors_but_not_from_a_pickle(hub, reference, tmp_path):
+    shape = dict(num_layers=8, attention_types=[[["global", "local"], 4]], num_heads=2, hidden_size=8, vocab_size=101)
+    hf, _, folder = reference("GPTNeoForCausalLM", **shape, window_size=3, max_position_embeddings=7)
+    hub.repositories["model", SOMEONE] = tmp_path / "pickled"
+    shutil.copytree(folder, tmp_path / "pickled", ignore=shutil.ignore_patterns(WEIGHTS))
+    torch.save(hf.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
+    assert "pytorch_model.bin; a pickle is never opened here" in refusal()
+    hub.repositories["model", SOMEONE] = folder
+    lm = load_lm(SOMEONE)
+    assert lm.config.windows == (0, 3) * 4
+    with torch.no_grad():
+        assert difference(lm(TEXTS[0][:, :7]), hf(TEXTS[0][:, :7]).logits) < 1e-5
+
+
 @pytest.mark.parametrize(
     ("files", "said"),
     [(("config.json", "pytorch_model.bin"), "there are config.json, pytorch_model.bin; a pickle is never opened here"),
@@ -772,14 +789,19 @@ def test_passwords_are_hidden(address, expected):
 
 
 def official_layout(name: str) -> dict[str, torch.Size]:
-    """Return the shapes in a published file by name, as `transformers` has them: unprefixed, with causal masks."""
+    """Return the shapes in a published file by name, as `transformers` has them, with causal masks; GPT-2's names are
+    without a prefix."""
     import transformers
 
     config = GPT2Config.preset(name)
+    prefix, attn = ("", "attn") if config.qkv_bias else ("transformer.", "attn.attention")
     with torch.device("meta"):
         hf = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config_to_hf(config)))
-    masks = {f"h.{layer}.attn.bias": torch.Size([1, 1, config.n_ctx, config.n_ctx]) for layer in range(config.n_layer)}
-    return {key: tensor.shape for key, tensor in hf.state_dict().items()} | masks
+    masks = {
+        f"h.{layer}.{attn}.bias": torch.Size([1, 1, config.n_ctx, config.n_ctx]) for layer in range(config.n_layer)
+    }
+    shapes = {key: tensor.shape for key, tensor in hf.state_dict().items()} | masks
+    return {prefix + key: shape for key, shape in shapes.items()}
 
 
 def write_empty(folder: Path, shapes: dict[str, torch.Size]) -> None:

@@ -13,8 +13,15 @@ def sequences():
 
 
 @pytest.fixture(scope="session")
-def attentions(clf_reference, sequences):
+def windows(each_clf):
+    """How many keys up to its own a query may see, by layer."""
+    types = getattr(each_clf.hf.config, "attention_layers", ["global"] * 3)
+    return [each_clf.hf.config.window_size if kind == "local" else 10**6 for kind in types]
+
+
+@pytest.fixture(scope="session")
+def attentions(each_clf, sequences):
     """The eager attention of each text alone, (L, H, T, T) each."""
     with torch.no_grad():
-        outputs = [clf_reference.hf.transformer(torch.tensor([ids]), output_attentions=True) for ids in sequences]
+        outputs = [each_clf.hf.transformer(torch.tensor([ids]), output_attentions=True) for ids in sequences]
     return [torch.cat(output.attentions).double().numpy() for output in outputs]

@@ -1,5 +1,6 @@
 """Pictures of attention: legible, in two formats, and with the numbers of the recording."""
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -57,20 +58,28 @@ def test_the_same_picture_is_the_same_svg(clf, tmp_path):
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
-def test_the_neurons_of_a_query_end_in_its_weights(clf):
-    recording = record(clf, [1, 2, 3, 4, 1])
-    for query in (0, 2, 4):
-        product, scores, allowed, weights = drawn.explain_query(recording, (2, 4), query)
-        q, k = (x[2, 4].double().numpy() for x in (recording.q, recording.k))
-        np.testing.assert_allclose(product, [q[query] * k[j] for j in range(5)])
-        np.testing.assert_allclose(scores, [q[query] @ k[j] / np.sqrt(7) for j in range(5)])
-        assert allowed.tolist() == [j <= query for j in range(5)]
-        np.testing.assert_allclose(weights, recording.weights[2, 4, query], atol=1e-6)
+@pytest.mark.parametrize(("kind", "divisor", "window"), [("clf", 7**0.5, 99), ("neo_clf", 1, 5)])
+def test_the_neurons_of_a_query_end_in_its_weights(request, kind, divisor, window):
+    recording = record(request.getfixturevalue(f"{kind}_reference").ours, [1, 2, 3, 4, 1, 5, 6, 7, 8])
+    for query in (0, 2, 8):
+        product, scores, allowed, weights = drawn.explain_query(recording, (1, 4), query)
+        q, k = (x[1, 4].double().numpy() for x in (recording.q, recording.k))
+        np.testing.assert_allclose(product, [q[query] * k[j] for j in range(9)])
+        np.testing.assert_allclose(scores, [q[query] @ k[j] / divisor for j in range(9)])
+        assert allowed.tolist() == [query - window < j <= query for j in range(9)]
+        np.testing.assert_allclose(weights, recording.weights[1, 4, query], atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "title"), [("clf", "score: sum / √7"), ("neo_clf", "score: sum")])
+def test_the_score_is_called_what_it_is(request, tmp_path, saved, kind, title):
+    recording = record(request.getfixturevalue(f"{kind}_reference").ours, [1, 2, 3])
+    drawn.draw_neurons(recording, (0, 0), tmp_path, "neurons", "run")
+    assert title in [axes.get_title() for axes in saved[0].axes]
 
 
 def test_what_is_hidden_is_masked_in_the_neurons(clf):
     recording = record(clf, [1, 2, 3])
-    hidden = type(recording)(recording.tokens, *(getattr(recording, x) for x in ("weights", "moved", "q", "k")), [0])
+    hidden = replace(recording, hidden=[0])
     _, _, allowed, weights = drawn.explain_query(hidden, (0, 0), 2)
     assert allowed.tolist() == [False, True, True]
     assert weights[0] == 0
@@ -92,8 +101,8 @@ def test_the_tables_are_drawn_with_a_dot_on_heads_that_surely_look_there(tmp_pat
     targets = rng.integers(0, 2, 30)
     scores = {pattern: rng.uniform(0.1, 0.3, (30, 2, 3)) for pattern in PATTERNS}
     scores["previous"][:, 1, 2] = rng.uniform(0.8, 0.9, 30)
-    rates = dict.fromkeys(PATTERNS, np.full(30, 0.2))
-    rates["induction"] = np.where(np.arange(30) < 9, 0.2, np.nan)  # 9 texts are too few
+    rates = dict.fromkeys(PATTERNS, np.full((30, 2), 0.2))
+    rates["induction"] = np.where(np.arange(30) < 9, 0.2, np.nan)[:, None].repeat(2, axis=1)  # 9 texts are too few
     heads = tabulate_patterns(scores, rates, targets, ["a", "b"], scores, rates)
     assert RANDOM in set(heads["class"])
     monkeypatch.setattr(drawn, "mark_cells", lambda axes, rows, cell: marked.append((axes, rows)))
@@ -106,7 +115,7 @@ def test_the_tables_are_drawn_with_a_dot_on_heads_that_surely_look_there(tmp_pat
     masses = {name: rng.uniform(size=(30, 2, 3)) for name in name_masses(members)}
     apart = np.array([[0.3, 0.01, -0.01], [-0.3, -0.3, -0.3]])  # 0.0 surely more, 0.1 more, 0.2 less, 1.x surely less
     masses["feel"] = masses[ANY] + apart + rng.normal(0, 0.1, (30, 2, 3))
-    words = tabulate_words(masses, members, np.full(30, 5), targets, ["a", "b"])
+    words = tabulate_words(masses, members, np.full(30, 5), [5, 5], targets, ["a", "b"])
     marked.clear()
     drawn.draw_words(words, tmp_path, "run")
     assert [rows[["layer", "head"]].to_numpy().tolist() for _, rows in marked] == [[[0, 0]], []]

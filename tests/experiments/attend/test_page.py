@@ -56,6 +56,12 @@ def network(reference):
 
 
 @pytest.fixture(scope="module")
+def neo(reference):
+    """The same of a GPT-Neo, whose layer 1 sees fewer keys than TEXT has."""
+    return reference("GPTNeoForSequenceClassification", vocab_size=50257, max_position_embeddings=256)
+
+
+@pytest.fixture(scope="module")
 def browser():
     with open_browser() as browser:
         yield browser
@@ -271,7 +277,9 @@ def test_of_a_large_text_the_heads_that_look_around_keep_q_and_k(network, tokeni
 
 
 @slow
-def test_the_weights_of_the_page_are_those_of_transformers(network, tokenizer, tmp_path, browser):
+@pytest.mark.parametrize("kind", ["network", "neo"])
+def test_the_weights_of_the_page_are_those_of_transformers(request, kind, tokenizer, tmp_path, browser):
+    network = request.getfixturevalue(kind)
     ids = torch.tensor([tokenizer.encode(TEXT)])
     T = ids.shape[1]
     with torch.no_grad():
@@ -460,18 +468,28 @@ def test_without_the_first_token_every_row_sums_to_one(corpus, browser):
 
 
 @slow
-def test_the_patterns_of_the_head_stand_beside_uniform_attention(corpus, browser):
-    with open_page(browser, corpus.as_uri()) as page:
+@pytest.mark.parametrize(("kind", "window", "title"), [("network", 99, "sum / √D: score"), ("neo", 5, "sum: score")])
+def test_the_patterns_of_a_head_stand_beside_uniform_attention(
+    request, kind, window, title, tokenizer, tmp_path, browser
+):
+    network = request.getfixturevalue(kind)
+    with open_page(browser, save(tmp_path, attend(network.ours, tokenizer, TEXT))) as page:
+        page.select_option(".attention-bar select >> nth=0", "1")  # which is local in `neo`
         line = page.locator(".patterns").text_content()
         weights = page.evaluate(f"({READ_MAP})(headgate.panel.scene().map)")
+        open_view(page, "neurons")
+        assert page.locator(".neurons svg text").filter(has_text="sum").all_text_contents() == [title]
     scores = {"previous": [], "first": [], "itself": [], "last 4": []}
     for i, row in enumerate(weights[1:], start=1):
-        masses = {"previous": row[i - 1], "first": row[0], "itself": row[i], "last 4": sum(row[max(0, i - 3) : i + 1])}
-        for name, mass in masses.items():
-            scores[name].append((mass, min(4 if name == "last 4" else 1, i + 1) / (i + 1)))
-    means = {name: np.mean(pairs, axis=0) for name, pairs in scores.items()}
-    parts = [f"{name} {score:.2f} (uniform {uniform:.2f})" for name, (score, uniform) in means.items()]
-    assert line == "Over all queries: " + ", ".join(parts)
+        keys = {"previous": [i - 1], "first": [0], "itself": [i], "last 4": range(max(0, i - 3), i + 1)}
+        seen = range(max(0, i - window + 1), i + 1)
+        for name, some in keys.items():
+            scores[name].append((sum(row[key] for key in some), len({*some} & {*seen}) / len(seen)))
+    assert line.startswith("Over all queries: ")
+    parts = [re.fullmatch(r"(.+) (\S+) \(uniform (\S+)\)", part) for part in line.split(": ")[1].split(", ")]
+    assert [part[1] for part in parts] == [*scores]
+    shown = [[float(part[2]), float(part[3])] for part in parts]
+    np.testing.assert_allclose(shown, [np.mean(both, axis=0) for both in scores.values()], atol=0.00501)
 
 
 @slow

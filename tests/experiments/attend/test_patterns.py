@@ -18,12 +18,12 @@ from experiments.attend.patterns import (
 from experiments.attend.weights import read_sums
 from lab.device import Device
 from lab.heads import score_looking_back
-from model import GPT2, GPT2LM, GPT2Config, InputError
+from model import GPT2, GPT2LM, GPT2Config, InputError, load_classifier
 
 CPU = Device(torch.device("cpu"), "fp32")
 COLUMNS = ["layer", "head", "class", "pattern", "n", "score", "base_rate", "ci_low", "ci_high"]
 COLUMNS += ["excess", "excess_low", "excess_high"]
-NO_ROWS = dict.fromkeys(PATTERNS, np.empty(0))
+NO_ROWS = dict.fromkeys(PATTERNS, np.empty((0, 1)))
 NO_SCORES = dict.fromkeys(PATTERNS, np.empty((0, 1, 3)))
 
 
@@ -54,60 +54,65 @@ def keys_of(pattern, ids, i):
             return [j for j in range(i) if ids[j] == ids[i]]
 
 
-def loop(pattern, ids, weights):
-    """The mean over queries of the mass (L, H) on their keys, and that of uniform attention."""
+def loop(pattern, ids, weights, windows):
+    """The mean over queries of the mass (L, H) on their keys, and that of uniform attention in each layer (L,)."""
     queries = [i for i in range(1, len(ids)) if keys_of(pattern, ids, i)]
     masses = [sum(weights[..., i, j] for j in keys_of(pattern, ids, i)) for i in queries]
-    uniform = [len(keys_of(pattern, ids, i)) / (i + 1) for i in queries]
-    return (np.mean(masses, axis=0), np.mean(uniform)) if queries else (None, None)
+    uniform = []
+    for i in queries:
+        seen = [range(max(0, i - window + 1), i + 1) for window in windows]
+        uniform.append([len({*keys_of(pattern, ids, i)} & {*keys}) / len(keys) for keys in seen])
+    return (np.mean(masses, axis=0), np.mean(uniform, axis=0)) if queries else (None, None)
 
 
-def test_scores_and_base_rates_are_those_of_a_plain_loop(clf_reference, sequences, attentions, folder, monkeypatch):
+def test_scores_and_base_rates_are_those_of_a_plain_loop(each_clf, windows, sequences, attentions, folder, monkeypatch):
     monkeypatch.setattr("experiments.attend.weights.CELLS", 200)  # so that a batch comes in pieces
-    scores, rates = read_scores(clf_reference.ours.trunk, sequences, folder), measure_base_rates(sequences)
+    scores, rates = read_scores(each_clf.ours.trunk, sequences, folder), measure_base_rates(sequences, windows)
     for n, (ids, weights) in enumerate(zip(sequences, attentions, strict=True)):
         for pattern in PATTERNS:
-            score, rate = loop(pattern, ids, weights)
+            score, rate = loop(pattern, ids, weights, windows)
             if score is None:
-                assert np.isnan(rates[pattern][n])
+                assert np.isnan(rates[pattern][n]).all()
             else:
                 np.testing.assert_allclose(scores[pattern][n], score, atol=1e-6)
                 assert rates[pattern][n] == pytest.approx(rate, abs=1e-12)
-    assert np.isnan(rates["induction"]).sum() > 3  # or the test would see no such text
+    assert np.isnan(rates["induction"][:, 0]).sum() > 3  # or the test would see no such text
 
 
-def test_heads_csv_has_the_means_over_texts_of_each_class(clf_reference, sequences, attentions, folder):
+def test_heads_csv_has_the_means_over_texts_of_each_class(each_clf, windows, sequences, attentions, folder):
     targets = np.array([0, 0, 0, 1, 1, 0, 0, 1, 1, 0])
-    scores, rates = read_scores(clf_reference.ours.trunk, sequences, folder), measure_base_rates(sequences)
-    table = tabulate_patterns(scores, rates, targets, ["a", "b", "nothing"], NO_ROWS, NO_ROWS)
+    scores, rates = read_scores(each_clf.ours.trunk, sequences, folder), measure_base_rates(sequences, windows)
+    table = tabulate_patterns(scores, rates, targets, ["a", "b", "nothing"], NO_SCORES, NO_ROWS)
     assert list(table) == COLUMNS
     assert len(table) == 6 * 4 * 3 * 5
     for pattern in ("self", "induction"):
-        loops = [loop(pattern, ids, w) for ids, w in zip(sequences, attentions, strict=True)]
+        loops = [loop(pattern, ids, w, windows) for ids, w in zip(sequences, attentions, strict=True)]
         for label, of in (("all", [0, 1]), ("a", [0]), ("b", [1])):
             kept = [each for each, k in zip(loops, targets, strict=True) if each[0] is not None and k in of]
             rows = table[(table["pattern"] == pattern) & (table["class"] == label)].set_index(["layer", "head"])
             assert set(rows["n"]) == {len(kept)}
-            assert rows["base_rate"].to_numpy() == pytest.approx(np.mean([rate for _, rate in kept]))
+            expected = np.mean([rate for _, rate in kept], axis=0)
+            assert rows["base_rate"].to_numpy() == pytest.approx(expected.repeat(5))
             assert rows.loc[(2, 3), "score"] == pytest.approx(np.mean([score[2, 3] for score, _ in kept]), abs=1e-6)
-            excess = np.mean([score[2, 3] - rate for score, rate in kept])
-            assert rows.loc[(2, 3), "excess"] == pytest.approx(excess, abs=1e-6)
+            excess = np.mean([score[1, 3] - rate[1] for score, rate in kept])
+            assert rows.loc[(1, 3), "excess"] == pytest.approx(excess, abs=1e-6)
     nothing = table[table["class"] == "nothing"]
     assert (nothing["n"] == 0).all()
     assert nothing[COLUMNS[5:]].isna().all(axis=None)
     assert table["ci_low"].isna().all()  # of fewer than ten texts
 
 
-def test_without_queries_every_score_is_its_base_rate(clf, sequences, folder):
+def test_without_queries_every_score_is_its_base_rate(each_clf, windows, sequences, folder):
+    clf = load_classifier(each_clf.folder)
     with torch.no_grad():
         for block in clf.trunk.h:
-            block.attn.c_attn.weight[: clf.config.n_embd] = 0
-            block.attn.c_attn.bias[: clf.config.n_embd] = 0
-    scores, rates = read_scores(clf.trunk, sequences, folder), measure_base_rates(sequences)
+            for parameter in block.attn.c_attn.parameters():
+                parameter[: clf.config.n_embd] = 0
+    scores, rates = read_scores(clf.trunk, sequences, folder), measure_base_rates(sequences, windows)
     for pattern in PATTERNS:
-        for n in np.flatnonzero(~np.isnan(rates[pattern])):
-            np.testing.assert_allclose(scores[pattern][n], rates[pattern][n], atol=1e-6)
-    assert rates["previous"][1] == pytest.approx(np.mean([1 / (i + 1) for i in range(1, 13)]))
+        for n in np.flatnonzero(~np.isnan(rates[pattern][:, 0])):
+            np.testing.assert_allclose(scores[pattern][n], rates[pattern][n][:, None].repeat(5, axis=1), atol=1e-6)
+    assert rates["previous"][1, 0] == pytest.approx(np.mean([1 / (i + 1) for i in range(1, 13)]))
 
 
 def test_random_tokens_said_twice_are_scored_as_lab_heads_scores_them(lm, sequences, folder):
@@ -158,11 +163,11 @@ def test_planted_heads_are_found_and_no_others(folder):
     (folder / "random" / "sums").mkdir(parents=True)
     table = tabulate_patterns(
         read_scores(trunk, sequences, folder),
-        measure_base_rates(sequences),
+        measure_base_rates(sequences, [12, 12]),
         np.zeros(60, dtype=int),
         ["a"],
         read_scores(trunk, rows, folder / "random"),
-        measure_base_rates(rows),
+        measure_base_rates(rows, [12, 12]),
     )
     judged = judge_heads(table)
     surely = judged[judged["above"] & judged["random_above"]].set_index(["layer", "head"])
@@ -181,7 +186,7 @@ def test_a_head_is_judged_by_its_distance_from_a_base_rate_that_moves_with_the_t
     rng, n = np.random.default_rng(0), 60
     rate = np.where(np.arange(n) % 2, 0.1, 0.5)
     scores = np.column_stack([rate + 0.01 + rng.normal(size=n) / 1000, np.full(n, 0.31), rate])[:, None]
-    rates, every = dict.fromkeys(PATTERNS, rate), dict.fromkeys(PATTERNS, scores)
+    rates, every = dict.fromkeys(PATTERNS, rate[:, None]), dict.fromkeys(PATTERNS, scores)
     table = tabulate_patterns(every, rates, np.zeros(n, dtype=int), ["a"], NO_SCORES, NO_ROWS)
     rows = table[(table["pattern"] == "self") & (table["class"] == "all")].set_index("head")
     assert rows.loc[0, "ci_low"] < rows.loc[0, "base_rate"]  # by the score alone nothing could be said

@@ -21,15 +21,15 @@ def tables():
     random["previous"][:, 1, 2] = 0.8 + rng.normal(size=n) / 100
     scores = {pattern: values.copy() for pattern, values in random.items()}
     scores["first"][:, 0, 1] = 0.6 + rng.normal(size=n) / 100
-    random_rates = dict.fromkeys(PATTERNS, np.full(n, 0.25))
-    rates = random_rates | {"induction": np.full(n, np.nan)}
+    random_rates = dict.fromkeys(PATTERNS, np.full((n, 2), 0.25))
+    rates = random_rates | {"induction": np.full((n, 2), np.nan)}
     members = {"feel": [np.ones(5, dtype=bool)] * n, "label": [np.zeros(5, dtype=bool)] * n}
     masses = {"feel": rng.uniform(0, 0.1, (n, 2, 3)), "label": np.zeros((n, 2, 3)), ANY: np.full((n, 2, 3), 0.5)}
     masses["feel"][:, 1, 0] = 0.9
     either = np.where(np.arange(n) // 2 % 2, 0.2, -0.2)[:, None]  # the mean of random tokens is 0.25
     masses["feel"][:, 1, 1:] = np.array([0.24, 0.26]) + either
     masses["feel"][targets == 1, 0, 0] = 0.95
-    words = tabulate_words(masses, members, np.full(n, 9), targets, ["sad", "glad_2"])
+    words = tabulate_words(masses, members, np.full(n, 9), [9, 9], targets, ["sad", "glad_2"])
     return tabulate_patterns(scores, rates, targets, ["sad", "glad_2"], random, random_rates), words
 
 

@@ -24,26 +24,31 @@ def members(sequences):
 
 
 @pytest.fixture
-def masses(clf_reference, sequences, members, tmp_path):
+def masses(each_clf, sequences, members, tmp_path):
     choose = partial(choose_words, members=members)
-    return read_sums(clf_reference.ours.trunk, sequences, choose, name_masses(members), CPU, tmp_path / "words.npy", {})
+    return read_sums(each_clf.ours.trunk, sequences, choose, name_masses(members), CPU, tmp_path / "words.npy", {})
 
 
-def draw_every(weights, m):
-    """The mean mass (L, H) over all draws of m tokens of a text, the first left out."""
-    draws = combinations(range(1, weights.shape[-1]), m)
-    return np.mean([weights[:, :, -1, list(drawn)].sum(-1) for drawn in draws], axis=0)
+def draw_every(weights, positions, windows):
+    """The mean mass (L, H) over all draws of as many tokens of a text as these, the first left out; in each layer as
+    many as the last query sees, among all that it sees."""
+    T, layers = weights.shape[-1], []
+    for of_heads, window in zip(weights[:, :, -1], windows, strict=True):
+        seen = range(max(1, T - window), T)
+        draws = combinations(seen, len({*positions} & {*seen}))
+        layers.append(np.mean([of_heads[:, list(drawn)].sum(-1) for drawn in draws], axis=0))
+    return np.array(layers)
 
 
-def test_masses_are_those_of_a_plain_loop_and_of_all_draws(sequences, attentions, members, masses):
+def test_masses_are_those_of_a_plain_loop_and_of_all_draws(sequences, attentions, windows, members, masses):
     targets, lengths = np.arange(len(sequences)) % 2, np.array([len(ids) for ids in sequences])
-    table = tabulate_words(masses, members, lengths, targets, ["a", "b", "nothing"])
+    table = tabulate_words(masses, members, lengths, windows, targets, ["a", "b", "nothing"])
     assert list(table) == [*COLUMNS, "minus_all", "minus_all_low", "minus_all_high"]
     each = {}
     for n, (weights, member) in enumerate(zip(attentions, members["some"], strict=True)):
         positions = [i for i in range(1, len(member)) if member[i]]
         if positions:
-            each[n] = weights[:, :, -1, positions].sum(-1), draw_every(weights, len(positions))
+            each[n] = weights[:, :, -1, positions].sum(-1), draw_every(weights, positions, windows)
     assert 3 < len(each) < len(sequences)  # or no text would lack the words
     differences = {}
     for label, of in (("all", (0, 1)), ("a", (0,)), ("b", (1,))):
@@ -62,9 +67,9 @@ def test_masses_are_those_of_a_plain_loop_and_of_all_draws(sequences, attentions
             np.testing.assert_allclose(minus_all, differences[label] - differences["all"], atol=1e-6)
 
 
-def test_words_that_no_text_has_and_classes_without_texts_have_empty_cells(sequences, members, masses):
+def test_words_that_no_text_has_and_classes_without_texts_have_empty_cells(sequences, windows, members, masses):
     targets, lengths = np.zeros(len(sequences), dtype=int), np.array([len(ids) for ids in sequences])
-    table = tabulate_words(masses, members, lengths, targets, ["a", "nothing"])
+    table = tabulate_words(masses, members, lengths, windows, targets, ["a", "nothing"])
     empty = table[(table["words"] == "none") | (table["class"] == "nothing")]
     assert (empty["n"] == 0).all()
     assert empty[[*COLUMNS[5:], "minus_all", "minus_all_low"]].isna().all(axis=None)
@@ -84,7 +89,7 @@ def test_uniform_attention_looks_at_no_words_more_than_at_others_and_a_planted_h
     masses = {"some": np.zeros((n, 1, 3)), ANY: np.full((n, 1, 3), 7 / T)}
     masses["some"][:, 0, 0] = m / T  # head 0 attends uniformly
     masses["some"][:, 0, 1] = 7 / T
-    rows = tabulate_words(masses, members, np.full(n, T), np.zeros(n, dtype=int), ["a"])
+    rows = tabulate_words(masses, members, np.full(n, T), [T], np.zeros(n, dtype=int), ["a"])
     rows = rows[rows["class"] == "all"].set_index("head")
     assert rows.loc[0, "difference"] == pytest.approx(0, abs=1e-12)
     assert not rows.loc[0, "ci_low"] > 1e-9

@@ -64,6 +64,13 @@ def lm_network(reference):
 
 
 @pytest.fixture(scope="session")
+def neo_network(reference):
+    """A GPT-Neo, whose layer 1 sees fewer tokens than TEXT has."""
+    sizes = dict(num_layers=3, num_heads=5, hidden_size=35, max_position_embeddings=61, vocab_size=50257)
+    return reference("GPTNeoForCausalLM", **sizes)
+
+
+@pytest.fixture(scope="session")
 def subject(clf_network, tmp_path_factory) -> Subject:
     """A classifier, of a run that has no `ablate` folder."""
     run = tmp_path_factory.mktemp("runs") / "one"
@@ -75,6 +82,11 @@ def language_subject(lm_network) -> Subject:
     return make_subject(lm_network.ours, "tiny", str(lm_network.folder))
 
 
+@pytest.fixture(scope="session")
+def neo_subject(neo_network) -> Subject:
+    return make_subject(neo_network.ours, "neo", str(neo_network.folder))
+
+
 @pytest.fixture
 def client(subject) -> TestClient:
     """Requests to the application, without a socket."""
@@ -84,6 +96,11 @@ def client(subject) -> TestClient:
 @pytest.fixture
 def language_client(language_subject) -> TestClient:
     return make_client(language_subject)
+
+
+@pytest.fixture
+def open_client():
+    return make_client
 
 
 def make_client(subject: Subject) -> TestClient:

@@ -2,11 +2,12 @@
 
 import base64
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from hooked import hooked, on_input, on_output, record
+from hooked import find_merge, find_projection, hooked, on_input, on_output, record
 
 from experiments.explore import compute
 from experiments.explore.experiment import read_experiment
@@ -18,10 +19,18 @@ L, H, D, C = 3, 5, 7, 35
 OTHER = "no, he is not mad"
 
 
-@pytest.fixture(params=["classifier", "language model"])
-def network(request, subject, language_subject, clf_network, lm_network):
+NETWORKS = {
+    "classifier": ("subject", "clf_network"),
+    "language model": ("language_subject", "lm_network"),
+    "GPT-Neo": ("neo_subject", "neo_network"),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request):
     """A subject, and the same network of transformers."""
-    return (subject, clf_network.hf) if request.param == "classifier" else (language_subject, lm_network.hf)
+    subject, network = map(request.getfixturevalue, NETWORKS[request.param])
+    return subject, network.hf
 
 
 def read(hf, ids, hidden=(), filled=(), heads=None, mlps=None, **options):
@@ -37,7 +46,7 @@ def read(hf, ids, hidden=(), filled=(), heads=None, mlps=None, **options):
 
     blocks = hf.transformer.h
     handles = [
-        on_input(blocks[layer].attn.c_proj, put(value, slice(head * D, (head + 1) * D)))
+        on_input(find_merge(blocks[layer]), put(value, slice(head * D, (head + 1) * D)))
         for (layer, head), value in (heads or {}).items()
     ]
     handles += [
@@ -133,7 +142,7 @@ def average(hf, texts):
     return torch.cat(z, dim=1).mean(dim=1), torch.cat(mlp, dim=1).mean(dim=1)
 
 
-FILLS = [(kind, fill) for kind in ("classifier", "language model") for fill in ("mean", "resample", "text")]
+FILLS = [(kind, fill) for kind in NETWORKS for fill in ("mean", "resample", "text")]
 
 
 @pytest.mark.parametrize(("network", "fill"), [*FILLS, ("classifier", "class_mean")], indirect=["network"])
@@ -257,10 +266,10 @@ def test_a_next_token_that_is_not_shown_counts_as_changed(language_client, langu
 
 
 @pytest.mark.parametrize("fill", ["zero", "mean", "resample"])
-def test_the_lens_ends_with_the_answer_and_begins_with_the_embedding(client, language_client, network, fill):
+def test_the_lens_ends_with_the_answer_and_begins_with_the_embedding(open_client, network, fill):
     subject, hf = network
     body = {"text": TEXT, "heads": [[1, 3]], "mlps": [2], "tokens": {"0": "delete", "2": "fill", "4": "hide"}}
-    each = client if subject.labels else language_client
+    each = open_client(subject)
     lens, run = (each.post(f"/api/{name}", json=body | {"fill": fill}).json() for name in ("lens", "run"))
     assert lens["labels"] == run["labels"]
     assert np.shape(lens["probabilities"]) == (L + 1, 8, len(run["labels"]))
@@ -282,10 +291,10 @@ def unpack(text, dtype, *shape):
 
 
 @pytest.mark.parametrize("every", [False, True])
-def test_attention_equals_transformers(client, language_client, network, every):
+def test_attention_equals_transformers(open_client, network, every):
     subject, hf = network
     body = {"text": TEXT, "heads": [[0, 3]], "tokens": {"0": "hide", "2": "delete", "4": "hide", "5": "fill"}}
-    each = client if subject.labels else language_client
+    each = open_client(subject)
     answer = each.post("/api/attention", json=body | {"look": [1, 2], "all": every}).json()
     assert answer["positions"] == [0, 1, 3, 4, 5, 6, 7, 8]
     assert answer["hidden"] == [0, 3]  # positions among those that are left
@@ -296,8 +305,13 @@ def test_attention_equals_transformers(client, language_client, network, every):
     run = each.post("/api/run", json=body).json()
     ids = [token for i, token in enumerate(run["ids"]) if i != 2]
     changes = {"hidden": [0, 3], "filled": [4], "heads": {(0, 3): 0}}
-    qkv = []
-    handles = [on_output(block.attn.c_attn, lambda x: qkv.append(x[0]) or x) for block in hf.transformer.h]
+    seen = {name: [] for name in "qkv"}
+    handles = []
+    for block in hf.transformer.h:
+        for name in "qkv":
+            projection, start = find_projection(block, name)
+            note = partial(lambda name, start, x: seen[name].append(x[0, :, start : start + C]) or x, name, start)
+            handles.append(on_output(projection, note))
     with hooked(*handles):
         weights = torch.stack(read(hf, ids, **changes, output_attentions=True).attentions)[:, 0]  # (L, H, T, T)
     weights[:, :, 0] = 0  # the first token is hidden, also from itself: no key is left
@@ -310,12 +324,14 @@ def test_attention_equals_transformers(client, language_client, network, every):
     assert np.abs(got - expected).max() <= 0.5 / 255 + 1e-6
 
     assert answer["neurons"]["heads"] == [[1, 2]]
-    for name, start in (("q", 0), ("k", C)):
+    for name in "qk":
         values = unpack(answer["neurons"][name], "<f4", 1, T, D)[0]
-        expected = qkv[1][:, start + 2 * D : start + 3 * D].numpy()
+        expected = seen[name][1][:, 2 * D : 3 * D].numpy()
         assert values[1:] == pytest.approx(expected[1:], abs=1e-5)  # the first one reads nothing, and nobody reads it
     q, k = (unpack(answer["neurons"][name], "<f4", T, D).astype(np.float64) for name in ("q", "k"))
-    scores = np.where(np.tri(T, dtype=bool), q @ k.T / np.sqrt(D), -np.inf)
+    window, scale = (5, 1) if hf.config.model_type == "gpt_neo" else (T, D**-0.5)
+    assert (answer["windows"], answer["scale"]) == ([T, window, T], pytest.approx(scale))
+    scores = np.where(np.tri(T, dtype=bool) & ~np.tri(T, k=-window, dtype=bool), q @ k.T * scale, -np.inf)
     scores[:, [0, 3]] = -np.inf
     neuron = np.exp(scores - scores[1:].max()) / np.exp(scores - scores[1:].max()).sum(axis=1, keepdims=True).clip(
         1e-99
@@ -324,8 +340,10 @@ def test_attention_equals_transformers(client, language_client, network, every):
 
     moved = unpack(answer["maps"]["moved"], np.uint8, len(heads), T * (T + 1) // 2) / 255
     for i, (layer, head) in enumerate(heads):
-        v = qkv[layer][:, 2 * C + head * D :][:, :D]
-        lengths = (v @ hf.transformer.h[layer].attn.c_proj.weight[head * D : (head + 1) * D]).norm(dim=-1)
+        merge, v = find_merge(hf.transformer.h[layer]), torch.zeros(T, C)
+        v[:, head * D : (head + 1) * D] = seen["v"][layer][:, head * D : (head + 1) * D]
+        with torch.no_grad():
+            lengths = (merge(v) - merge.bias).norm(dim=-1)
         share = weights[layer, head] * lengths
         share = share / share.sum(dim=-1, keepdim=True).clamp(min=1e-30)
         assert np.abs(moved[i] - share.detach().numpy()[rows, columns]).max() <= 0.5 / 255 + 1e-5

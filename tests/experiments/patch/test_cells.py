@@ -4,7 +4,7 @@ from itertools import groupby
 
 import pytest
 import torch
-from hooked import ALL, ANSWERS, SOME, Pair, hooked, on_input, patch
+from hooked import ALL, ANSWERS, SOME, Pair, find_merge, hooked, on_input, patch
 from tiny import C, D, H, L, T, difference
 
 from experiments.patch.cells import (
@@ -53,7 +53,7 @@ def test_each_subspace_is_what_hooks_make_of_it(network, metric):
     subspaces, expected = [(2, bases[0]), (0, bases[1]), (2, bases[2]), (1, bases[3])], []
     for layer, basis in subspaces:
         part = (pair.of_source["z"][layer] - pair.of_base["z"][layer]) @ basis @ basis.T
-        with hooked(on_input(network.hf.transformer.h[layer].attn.c_proj, lambda z, part=part: z + part)):
+        with hooked(on_input(find_merge(network.hf.transformer.h[layer]), lambda z, part=part: z + part)):
             expected.append(pair.read())
     got = patch_subspaces(metric, *runs(metric, ALL), subspaces, tokens=2 * T)
     assert difference(got, torch.cat(expected)) < 1e-5

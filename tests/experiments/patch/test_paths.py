@@ -1,10 +1,8 @@
 """Path patching against hooks in `transformers`, edge by edge, and against what follows from the definition."""
 
-import copy
-
 import pytest
 import torch
-from hooked import ALL, ANSWERS, SOME, Pair, send
+from hooked import ALL, ANSWERS, SOME, Pair, in_fp64, send
 from tiny import H, L, T, difference
 from torch import nn
 
@@ -73,8 +71,8 @@ def test_each_edge_is_what_hooks_make_of_it(network, metric, texts, layer_norm):
 
 @pytest.mark.parametrize("layer_norm", ADD)
 @pytest.mark.parametrize("texts", [SOME, ALL], ids=["some", "all"])
-def test_an_estimate_is_the_slope_along_the_edge(network, metric, texts, layer_norm):
-    pair = Pair(copy.deepcopy(network.hf).double(), *texts, ANSWERS)
+def test_an_estimate_is_the_slope_along_the_edge(network, metric, texts, layer_norm, monkeypatch):
+    pair = Pair(in_fp64(network.hf, monkeypatch), *texts, ANSWERS)
     up, down = (by_hooks(pair, layer_norm, share) for share in (1e-4, -1e-4))
     source = record(metric.trunk, texts[1])
     shuffled = torch.randperm(len(ALL_EDGES), generator=torch.Generator().manual_seed(0))

@@ -31,8 +31,8 @@ def close(got, want, scale=None):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want if scale is None else scale).max())
 
 
-def test_the_class_lens_reads_each_layer_as_transformers_would(clf_reference, texts):
-    hf, got = clf_reference.hf, class_lens(clf_reference.ours, texts, CPU)
+def test_the_class_lens_reads_each_layer_as_transformers_would(each_clf, texts):
+    hf, got = each_clf.hf, class_lens(each_clf.ours, texts, CPU)
     assert (got.shape, got.dtype) == ((len(texts), L + 1, K), np.float32)
     for ids, by_layer in zip(texts, got, strict=True):
         with torch.no_grad():

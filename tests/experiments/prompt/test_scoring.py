@@ -30,6 +30,12 @@ def prompted():
     return open_planted()
 
 
+@pytest.fixture(scope="module")
+def random_neo(reference):
+    """A GPT-Neo, whose layer 1 sees but the last five tokens of a prompt."""
+    return open_planted(reference("GPTNeoForCausalLM", vocab_size=50257, max_position_embeddings=256).ours)
+
+
 def score(setting, prompted, folder, texts=TEXTS, contexts=CONTEXTS, seed=0, advance=int):
     return score_setting(setting, texts, contexts, prompted, folder, seed, advance)
 
@@ -37,7 +43,7 @@ def score(setting, prompted, folder, texts=TEXTS, contexts=CONTEXTS, seed=0, adv
 def ask(prompted, prompt: str) -> np.ndarray:
     """Return the log-probability of each class behind a prompt, by one plain forward pass."""
     ids = prompted.tokenizer.encode(prompt)
-    log_probs = prompted.lm(torch.tensor([ids]))[0, -1].double().log_softmax(dim=-1).numpy()
+    log_probs = prompted.lm(torch.tensor([ids]))[0, -1].detach().double().log_softmax(dim=-1).numpy()
     return np.array([np.logaddexp.reduce(log_probs[[ids[0] for ids in words]]) for words in prompted.words.ids])
 
 
@@ -51,8 +57,10 @@ def macro_f1(answers) -> float:
     return f1_score(targets, correct(answers.log_probs, answers.b).argmax(axis=1), average="macro")
 
 
+@pytest.mark.parametrize("network", ["prompted", "random_neo"])
 @pytest.mark.parametrize("setting", [Setting(EMOTION), FEW], ids=["no examples", "examples"])
-def test_all_that_is_scored_is_what_plain_passes_say(prompted, tmp_path, setting):
+def test_all_that_is_scored_is_what_plain_passes_say(request, tmp_path, setting, network):
+    prompted = request.getfixturevalue(network)
     scored, words = score(setting, prompted, tmp_path), prompted.words
 
     def prompt(text):
@@ -60,6 +68,7 @@ def test_all_that_is_scored_is_what_plain_passes_say(prompted, tmp_path, setting
 
     def check(log_probs, prompts):
         expected = [ask(prompted, each) for each in prompts]
+        assert np.ptp(expected) > 0.1
         np.testing.assert_allclose(words.read_classes(log_probs, "all words"), expected, atol=2e-5)
 
     for split, texts in TEXTS.items():

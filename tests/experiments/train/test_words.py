@@ -47,8 +47,8 @@ def test_the_last_class_is_all_other_tokens(lm):
     assert model.labels == ("a", "b", "c", OTHER)
 
 
-def test_loss_and_gradients_are_those_of_transformers(lm, lm_reference):
-    batch, hf = make_batch(), lm_reference.hf
+def test_loss_and_gradients_are_those_of_transformers(each_lm):
+    batch, hf, lm = make_batch(), each_lm.hf, load_lm(each_lm.folder)
     loss, n_right = torch.zeros(()), 0
     for ids, length, target in zip(batch.ids, batch.lengths.tolist(), batch.targets.tolist(), strict=True):
         text = torch.cat([ids[: min(length, 12)], torch.tensor([TOKENS[target]])])[None]  # 13 tokens fit
@@ -57,14 +57,17 @@ def test_loss_and_gradients_are_those_of_transformers(lm, lm_reference):
         logits = hf(text, labels=labels)
         loss = loss + WEIGHTS[target] * logits.loss / WEIGHTS[batch.targets].sum()
         n_right += int(logits.logits[0, -2, TOKENS].argmax() == target)
-    wte, c_attn = torch.autograd.grad(loss, [hf.transformer.wte.weight, hf.transformer.h[1].attn.c_attn.weight])
+    attn = hf.transformer.h[1].attn
+    projections = [attn.c_attn] if hasattr(attn, "c_attn") else [getattr(attn.attention, f"{x}_proj") for x in "qkv"]
+    wte, *parts = torch.autograd.grad(loss, [hf.transformer.wte.weight, *(part.weight for part in projections)])
+    c_attn = parts[0].T if len(parts) == 1 else torch.cat(parts)
     model = read_words_and_rest(lm, WORDS)
     logits = model(batch.ids[:, :12], batch.lengths.clamp(max=12))
     own = F.cross_entropy(logits, batch.targets, weight=torch.cat([WEIGHTS, torch.ones(1)]))
     torch.testing.assert_close(own, loss)
     assert n_right == (logits[:, :3].argmax(dim=1) == batch.targets).sum()
     got = torch.autograd.grad(own, [lm.trunk.wte.weight, lm.trunk.h[1].attn.c_attn.weight])
-    torch.testing.assert_close(got, (wte, c_attn.T), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(got, (wte, c_attn), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
