@@ -115,7 +115,7 @@ def each_region(
             for title, inside in ((region, True), (f"all but {region}", False)):
                 hidden = {title: hide_region(keys, inside)}
                 if seed is not None and (layer is None or in_each_layer):
-                    hidden[RANDOM + title] = hide_random_cells(keys, inside, seed)
+                    hidden[RANDOM + title] = hide_random_cells(config, keys, inside, seed)
                 for name, intervention in hidden.items():
                     mask = in_layer(config, layer, intervention)
                     ablations.append(Ablation("mask", mask, layer or 0, layer, region=name))
@@ -169,29 +169,38 @@ def hide_region(region: Callable[[int], Tensor], inside: bool) -> Intervention:
     return intervention
 
 
-def hide_random_cells(region: Callable[[int], Tensor], inside: bool, seed: int) -> Intervention:
+def hide_random_cells(config: GPT2Config, region: Callable[[int], Tensor], inside: bool, seed: int) -> Intervention:
     """Mask, in each row of the attention map, as many random keys as `hide_region` masks there.
 
-    The keys are drawn anew for each text, from its token ids: copies of a text share them, and so do regions of as many
-    keys."""
+    Both count the keys that a layer's window lets a query see. The keys are drawn anew for each text, from its token
+    ids: copies of a text share them, and so do regions of as many keys."""
 
     def intervention(ids: Tensor, lengths: Tensor) -> Interventions:
         T = ids.shape[1]
-        causal = np.tri(T, dtype=bool)
-        n = ((region(T)[0, 0, 0].cpu().numpy() == inside) & causal).sum(1)  # hidden keys of each query
-        hidden = np.zeros((len(ids), T, T), dtype=bool)
-        for i, (text, length) in enumerate(zip(ids.tolist(), lengths.tolist(), strict=True)):
-            hidden[i, :length, :length] = rank_keys(seed, tuple(text[:length])) < n[:length, None]
-        return {"attn_mask": ~torch.from_numpy(hidden).to(ids.device)[:, None, None]}
+        pairs = region(T)[0, 0, 0].cpu().numpy() == inside
+        windows = [min(config.window(layer), T) for layer in range(config.n_layer)]
+        hidden = {window: np.zeros((len(ids), T, T), dtype=bool) for window in windows}
+        for window, cells in hidden.items():
+            n = (pairs & see_window(T, window)).sum(1)  # hidden keys of each query
+            for i, (text, length) in enumerate(zip(ids.tolist(), lengths.tolist(), strict=True)):
+                cells[i, :length, :length] = rank_keys(seed, tuple(text[:length]), window) < n[:length, None]
+        layers = [hidden[window] for window in (windows if len(hidden) > 1 else hidden)]
+        return {"attn_mask": ~torch.from_numpy(np.stack(layers, axis=1)).to(ids.device)[:, :, None]}
 
     return intervention
 
 
+def see_window(T: int, window: int) -> NDArray[np.bool_]:
+    """Return which of the keys each query may attend to, bool (T, T): the last `window` up to its own."""
+    return np.tri(T, dtype=bool) & ~np.tri(T, k=-window, dtype=bool)
+
+
 @lru_cache(maxsize=128)  # all regions of all layers ask for the texts of a batch in turn
-def rank_keys(seed: int, text: tuple[int, ...]) -> NDArray[np.int16]:
+def rank_keys(seed: int, text: tuple[int, ...], window: int) -> NDArray[np.int16]:
     """Return, for each query of a text, the random ranks (T, T) of the keys that it may attend to; others come last."""
-    noise = np.random.default_rng((seed, *text)).random((len(text), len(text)))
-    return np.where(np.tri(len(text)), noise, np.inf).argsort(axis=1).argsort(axis=1).astype(np.int16)
+    T = len(text)
+    noise = np.random.default_rng((seed, *text)).random((T, T))
+    return np.where(see_window(T, window), noise, np.inf).argsort(axis=1).argsort(axis=1).astype(np.int16)
 
 
 def in_layer(config: GPT2Config, layer: int | None, mask: Intervention) -> Intervention:

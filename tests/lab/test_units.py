@@ -1,11 +1,15 @@
 """What can be closed: names, starts, and the regions by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from tiny import texts
 
 from lab import units
 from lab.units import each_layer
+from model import masks
 
 T = 5
 TEXTS = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0]]), torch.tensor([T, 3])  # ids, lengths
@@ -64,7 +68,8 @@ def test_rows_count_from_the_start_or_from_each_texts_end(tiny):
 
 
 def test_random_cells_are_as_many_in_the_same_rows_and_others_for_each_text(tiny):
-    ablations, causal = units.each_region(tiny, seed=0, in_each_layer=True), torch.ones(T, T).tril().bool()
+    config = replace(tiny, n_ctx=23)
+    ablations, causal = units.each_region(config, seed=0, in_each_layer=True), torch.ones(T, T).tril().bool()
     for region in ("previous token", "all but self", "last 4 tokens"):
         unit, control = (
             find(ablations, kind="mask", layer=None, region=name).intervention(*TEXTS)["attn_mask"]
@@ -83,11 +88,30 @@ def test_random_cells_are_as_many_in_the_same_rows_and_others_for_each_text(tiny
     assert torch.equal((~control(ids[1:], lengths[1:])["attn_mask"])[0, 0, 0], second)  # of the same, in another batch
     padded = torch.nn.functional.pad(ids, (0, 3))
     assert torch.equal((~control(padded, lengths)["attn_mask"])[1, 0, 0, :20, :20], second)
-    other_seed = units.hide_random_cells(units.REGIONS["previous token"], True, 1)(ids, lengths)["attn_mask"]
+    other_seed = units.hide_random_cells(config, units.REGIONS["previous token"], True, 1)(ids, lengths)["attn_mask"]
     assert not torch.equal(~other_seed[1, 0, 0], second)
     cells = torch.stack([(~control(ids + 100 * i, lengths)["attn_mask"])[0, 0, 0, 19] for i in range(200)]).sum(0)
     assert cells.sum() == 200
     assert cells.max() < 30  # no key of the last row is drawn much more often than the others
+
+
+@pytest.mark.parametrize("region", ["first token", "all but last 4 tokens", "previous token"])
+def test_in_a_local_layer_random_cells_are_as_many_as_the_window_shows_of_the_region(tiny_neo, region):
+    ablations, (ids, lengths) = units.each_region(tiny_neo, seed=0, in_each_layer=True), texts(11, 7)
+    of_unit, of_control = (
+        ~find(ablations, kind="mask", layer=None, region=name).intervention(ids, lengths)["attn_mask"]
+        for name in (region, f"random, as many as {region}")
+    )
+    assert of_control.shape == (2, 3, 1, 11, 11)
+    for row, length in enumerate(lengths):
+        for layer in range(3):
+            window = masks.band(11, tiny_neo.window(layer))[0, 0, 0]
+            cells = of_control[row, layer, 0, :length]
+            assert not (cells & ~window[:length]).any()
+            assert cells.sum(1).tolist() == (of_unit[0, 0, 0] & window)[:length].sum(1).tolist()
+    alone = find(ablations, kind="mask", layer=1, region=f"random, as many as {region}").intervention(ids, lengths)
+    assert torch.equal(~alone["attn_mask"][:, 1, 0], of_control[:, 1, 0])
+    assert alone["attn_mask"][:, [0, 2]].all()
 
 
 def test_regions_have_controls_with_a_seed_and_in_each_layer_where_it_is_asked_for(tiny):
