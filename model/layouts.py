@@ -3,6 +3,7 @@
 GPT-2 has its projections as Conv1D, [in, out], where ours are nn.Linear, [out, in]. GPT-Neo has nn.Linear, and keeps q,
 k and v apart, where ours are the rows of one matrix."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -132,8 +133,9 @@ def config_from_hf(raw: dict[str, Any], source: str) -> GPT2Config:
         config = GPT2Config(**layout.defaults | values)
         if layout.model_type == "gpt_neo":
             config = replace(config, windows=read_windows(raw, config.n_layer))
-    except InputError as error:
-        raise InputError(f"{source}: config.json: {error}") from None
+    except InputError as error:  # of our names
+        message = re.sub(r"\w+", lambda name: layout.settings.get(name[0], name[0]), str(error))
+        raise InputError(f"{source}: config.json: {message}") from None
     differing = [name for name, value in layout.implemented.items() if raw.get(name, value) != value]
     if raw.get(layout.residual_dropout, layout.defaults.get("dropout", GPT2Config.dropout)) != config.dropout:
         differing.append(layout.residual_dropout)
@@ -172,7 +174,7 @@ def read_windows(raw: dict[str, Any], n_layer: int) -> tuple[int, ...]:
         kinds = [kind for kinds, times in types for kind in kinds * times] if number == n_layer else []
     except (TypeError, ValueError):
         kinds = []
-    if len(kinds) != n_layer or not {*kinds} <= {"global", "local"}:
+    if len(kinds) != n_layer or any(kind not in ("global", "local") for kind in kinds):
         expected = f'{n_layer} times "global" or "local", as in [[["global", "local"], {n_layer // 2 or 1}]]'
         raise InputError(f"attention_types: expected {expected}, got {types!r}")
     return tuple(window if kind == "local" else 0 for kind in kinds)

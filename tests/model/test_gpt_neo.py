@@ -301,7 +301,12 @@ REFUSED = {
     "attention_types: expected 3 times": dict(attention_types=[[["global", "local"], 2]]),
     "attention_types: expected": dict(attention_types=["global", "local", "global"]),
     "window_size: expected a whole number of at least 1, got 0": dict(window_size=0),
+    'attention_types: expected 3 times "global" or': dict(attention_types=[[[["global"]], 3]]),
+    'attention_types: expected 3 times "global"': dict(attention_types=[[[{"local": 1}], 3]]),
     "does not say num_heads": dict(num_heads=None),
+    "config.json: num_layers: expected a whole number of at least 1, got '3'": dict(num_layers="3"),
+    "config.json: attention_dropout: expected a number in": dict(attention_dropout=2),
+    "config.json: hidden_size 36 is not a multiple of num_heads 5": dict(hidden_size=36),
 }
 
 
