@@ -42,7 +42,7 @@ from lab.cli import command
 from lab.device import Device, DeviceName
 from lab.progress import console
 from lab.texts import Texts, read_texts
-from model import GPT2Classifier, GPT2Config, Tokenizer, load_classifier, save
+from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier, save
 
 from .contestants import (
     Job,
@@ -96,6 +96,8 @@ def main(options: Options) -> int:
     device = Device.choose(options.device, "auto")
     corpus, tokenizer = read_corpus(options.corpus, options.read), Tokenizer.load("gpt2-mini")
     shapes = options.model or (("gpt2-mini",) if options.quick else ("gpt2-mini", "gpt2"))
+    if others := [name for name in shapes if not GPT2Config.preset(name).qkv_bias]:
+        raise InputError(f"--model {others[0]}: expected the shape of a GPT-2, for the peers' hooks are made for it")
     rows: list[dict[str, Any]] = []
     latency = []
     with tempfile.TemporaryDirectory() as folder:

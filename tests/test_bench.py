@@ -444,6 +444,8 @@ def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
 
 
 def test_an_unknown_shape_is_told(monkeypatch, capsys):
+    assert exit_code(monkeypatch, speed, "--model", "gpt-neo-125m") == 2
+    assert "--model gpt-neo-125m: expected the shape of a GPT-2" in capsys.readouterr().err
     assert exit_code(monkeypatch, speed, "--model", "gpt5") == 2
     assert "gpt5" in one_line(capsys)
 
