@@ -165,19 +165,29 @@ def recognise(raw: dict[str, Any], source: str) -> tuple[Layout, dict[str, Any]]
 
 
 def read_windows(raw: dict[str, Any], n_layer: int) -> tuple[int, ...]:
-    """Return the window of each layer of a GPT-Neo: 0, or in a layer whose attention is local, `window_size`."""
-    types, window = raw.get("attention_types") or [[["global", "local"], 12]], raw.get("window_size", 256)
+    """Return the window of each layer of a GPT-Neo: 0, or in a layer whose attention is local, `window_size`.
+
+    As in `transformers`, `attention_layers` goes before `attention_types`, whose layers come in groups."""
+    window = raw.get("window_size", 256)
     if type(window) is not int or window < 1:
         raise InputError(f"window_size: expected a whole number of at least 1, got {window!r}")
+    types = raw.get("attention_types") or [[["global", "local"], 12]]  # HF's default
+    name = "attention_layers" if "attention_layers" in raw else "attention_types"
     try:
-        number = sum(len(kinds) * times for kinds, times in types)
-        kinds = [kind for kinds, times in types for kind in kinds * times] if number == n_layer else []
+        kinds = raw[name] if name == "attention_layers" else expand(types, n_layer)
+        fits = len(kinds) == n_layer and all(kind in ("global", "local") for kind in kinds)
     except (TypeError, ValueError):
-        kinds = []
-    if len(kinds) != n_layer or any(kind not in ("global", "local") for kind in kinds):
-        expected = f'{n_layer} times "global" or "local", as in [[["global", "local"], {n_layer // 2 or 1}]]'
-        raise InputError(f"attention_types: expected {expected}, got {types!r}")
+        fits = False
+    if not fits:
+        came = f"got {raw[name]!r}" if raw.get(name) else "and nothing came, which stands for 24"
+        raise InputError(f'{name}: expected "global" or "local" for each of {n_layer} layers, {came}')
     return tuple(window if kind == "local" else 0 for kind in kinds)
+
+
+def expand(types: Any, n_layer: int) -> list[Any]:
+    """Return the kind of each layer from groups [[kinds, times], ...]; none where these are not so many layers."""
+    number = sum(len(kinds) * times for kinds, times in types)
+    return [kind for kinds, times in types for kind in kinds * times] if number == n_layer else []
 
 
 def config_to_hf(config: GPT2Config) -> dict[str, Any]:

@@ -289,7 +289,7 @@ REFUSED = {
     ],
     "another architecture (GPT-NeoX is one), activation or attention": [
         (LM, config(model_type="gpt_neox"), "does not implement model_type = 'gpt_neox'"),
-        (NEO_LM, config(attention_types=[[["global", "strided", "local"], 1]]), "attention_types: expected 3 times"),
+        (NEO_LM, config(attention_layers=["global", "strided", "local"]), "attention_layers: expected \"global\" or"),
         (LM, config(activation_function="gelu"), "does not implement activation_function = 'gelu'"),
         (LM, config(add_cross_attention=True), "does not implement add_cross_attention = True"),
         (LM, config(scale_attn_by_inverse_layer_idx=True), "does not implement scale_attn_by_inverse_layer_idx"),

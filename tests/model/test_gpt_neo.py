@@ -297,12 +297,15 @@ REFUSED = {
     "intermediate_size = 70": dict(intermediate_size=70),
     "activation_function = 'relu'": dict(activation_function="relu"),
     "resid_dropout = 0.3": dict(resid_dropout=0.3),
-    'attention_types: expected 3 times "global" or "local"': dict(attention_types=[[["global", "sparse", "local"], 1]]),
-    "attention_types: expected 3 times": dict(attention_types=[[["global", "local"], 2]]),
-    "attention_types: expected": dict(attention_types=["global", "local", "global"]),
+    'attention_types: expected "global" or "local" for each of 3 layers, got .*sparse': dict(
+        attention_types=[[["global", "sparse", "local"], 1]]
+    ),
+    "attention_types: expected .* for each of 3 layers, got": dict(attention_types=[[["global", "local"], 2]]),
+    "attention_types: expected .* for each of 3": dict(attention_types=["global", "local", "global"]),
+    "attention_types: expected .* for each of": dict(attention_types=[[[["global"]], 3]]),
+    "attention_types: expected .* for each": dict(attention_types=[[[{"local": 1}], 3]]),
+    "attention_types: expected .* and nothing came, which stands for 24": dict(attention_types=None),
     "window_size: expected a whole number of at least 1, got 0": dict(window_size=0),
-    'attention_types: expected 3 times "global" or': dict(attention_types=[[[["global"]], 3]]),
-    'attention_types: expected 3 times "global"': dict(attention_types=[[[{"local": 1}], 3]]),
     "does not say num_heads": dict(num_heads=None),
     "config.json: num_layers: expected a whole number of at least 1, got '3'": dict(num_layers="3"),
     "config.json: attention_dropout: expected a number in": dict(attention_dropout=2),
@@ -312,11 +315,25 @@ REFUSED = {
 
 @pytest.mark.parametrize("message", REFUSED)
 def test_what_is_not_implemented_is_refused_by_name(copied, message):
-    changes = REFUSED[message]
+    changes = {"attention_layers": None} | REFUSED[message]
     raw = json.loads((copied / "config.json").read_text()) | changes
     (copied / "config.json").write_text(json.dumps({key: value for key, value in raw.items() if value is not None}))
     with pytest.raises(InputError, match=message):
         load_lm(copied)
+
+
+@pytest.mark.parametrize("layers", [["local", "local"], ["global", "local", "sparse"], "global", 3])
+def test_layers_of_a_wrong_number_or_kind_are_refused(copied, layers):
+    set_config(copied, attention_layers=layers)
+    with pytest.raises(InputError, match='attention_layers: expected "global" or "local" for each of 3 layers, got'):
+        load_lm(copied)
+
+
+def test_where_two_settings_of_the_layers_differ_the_one_of_transformers_holds(copied, neo_lm_reference):
+    set_config(copied, attention_layers=["local", "global", "local"])
+    theirs = type(neo_lm_reference.hf).from_pretrained(copied, attn_implementation="eager").eval()
+    assert theirs.config.attention_layers == ["local", "global", "local"]
+    check_parity(load_lm(copied), theirs, *texts(11, 7))
 
 
 def test_gpt_neox_is_another_network(copied):
