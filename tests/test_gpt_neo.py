@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 import ablate
 import attend
-import embed
 import explain
 import patch as patch_script
 import pretrain
@@ -31,9 +30,12 @@ import train
 import verify
 from data.books import consecutive_blocks, read_books
 from data.prompts import read_templates
+from experiments.embed.sites import tabulate_sites
+from experiments.embed.spaces import Spaces
 from experiments.patch.cells import Cell, Metric, patch_cells, record
 from lab.device import Device
 from lab.label_words import choose_words
+from lab.study import open_study
 from lab.sweep import fill_zeros, sweep
 from lab.units import each_head
 from model import GPT2Config, Tokenizer, load_lm, save
@@ -206,9 +208,9 @@ def test_probe_reads_the_lens_of_transformers(monkeypatch):
         assert lens[layer] == pytest.approx(np.mean(right))
 
 
-def test_embed_reads_the_stream_of_transformers(monkeypatch):
-    assert run(monkeypatch, embed, "--texts", "31") == 0
-    sites = read_table("embed/sites").query("pooling == 'last' and correction == 'none'").set_index(["model", "layer"])
+def test_embed_reads_the_stream_of_transformers(tmp_path):
+    spaces = Spaces(open_study("one", CPU), tmp_path, 31, seed=0)  # the whole command takes a minute
+    sites = tabulate_sites(spaces).query("pooling == 'last' and correction == 'none'").set_index(["model", "layer"])
     for name, folder in (("fine-tuned", "runs/one"), ("pretrained", "neo")):
         hf = open_hf(folder, "GPTNeoModel")
         with torch.no_grad():  # every text begins alike
