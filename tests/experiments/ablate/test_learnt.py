@@ -43,13 +43,75 @@ def test_the_price_is_a_share_of_the_entropy_of_the_answer():
 def test_the_weighted_texts_of_all_batches_stand_for_all_texts(monkeypatch):
     monkeypatch.setattr(learnt, "STEPS", 3000)
     targets = np.array([0] * 50 + [1] * 5)
-    texts = texts_of("train", [[i] for i in range(55)], targets)
-    drawn = [(batch.targets, weights, batch) for batch, weights in learnt.draw_batches(texts, 0)]
+    texts = texts_of("val", [[i] for i in range(55)], targets)
+    batches = learnt.draw_batches(texts, np.random.default_rng(0))
+    drawn = [(batch.targets, weights, batch) for batch, weights in batches]
     classes, weights = torch.cat([row[0] for row in drawn]), torch.cat([row[1] for row in drawn])
+    assert len(classes) == 3000 * learnt.TEXTS
     assert (classes == 1).double().mean().item() == pytest.approx(0.5, abs=0.02)
     assert (weights * (classes == 1)).mean().item() == pytest.approx(5 / 55, rel=0.05)
     for _, _, batch in drawn[:20]:
         assert batch.ids[:, 0].tolist() == batch.index.tolist()
+
+
+def lesson_of(clf, texts=None, fills=(fill_zeros,), columns=(0,), entropies=(1.0,), b=0.0):
+    return learnt.Lesson(clf, texts, fills, columns, np.array(entropies), CPU, b)
+
+
+def descend_plainly(clf, lesson, emitted, seed):
+    """log_alpha (questions, penalties, L, H) as a plain loop over settings and texts has it, with Adam by hand."""
+    rng, bound = np.random.default_rng(seed), learnt.BOUND
+    L, H, shape = clf.config.n_layer, clf.config.n_head, (len(lesson.columns), len(learnt.PENALTIES))
+    log_alpha = torch.full((*shape, L, H), learnt.START, dtype=torch.float64)
+    first, second = torch.zeros_like(log_alpha), torch.zeros_like(log_alpha)
+    for step, (batch, weights) in enumerate(learnt.draw_batches(lesson.texts, rng)):
+        noise = torch.from_numpy(rng.random((len(batch.ids), L, H), dtype=np.float32)).double()
+        parameter = log_alpha.clone().requires_grad_()
+        total = torch.zeros(())
+        for q, p in np.ndindex(shape):
+            price = lesson.entropies[q] * learnt.PENALTIES[p] * min(1, (step + 1) / (learnt.STEPS / 3))
+            for i, t in enumerate(batch.index.tolist()):
+                gate = ((noise[i].logit() + parameter[q, p]) * 1.5).sigmoid() * 1.2 - 0.1
+                ids = torch.tensor([lesson.texts.sequences[t]])
+                head_fill = emitted[step % len(emitted)][t, None].double()
+                logits = clf(ids, head_gate=gate.clamp(0, 1)[None, ..., None], head_fill=head_fill) - torch.tensor(
+                    lesson.b
+                )
+                losses = learnt.question_losses(logits, torch.tensor([lesson.texts.targets[t]]))
+                total = total + weights[i].double() * losses[0, lesson.columns[q]] / len(weights)
+            total = total + price * (parameter[q, p] - np.log(0.1 / 1.1) / 1.5).sigmoid().sum()
+        (slope,) = torch.autograd.grad(total, parameter)
+        first, second = 0.9 * first + 0.1 * slope, 0.9 * second + 0.1 * slope**2
+        rate = learnt.RATE * min(1, 2 * (learnt.STEPS - step) / learnt.STEPS)
+        corrected = 1 - 0.9 ** (step + 1)
+        move = rate * (first / corrected) / ((second / corrected).sqrt() + 1e-8)
+        log_alpha = (log_alpha - move).clamp(-bound, bound)
+    return log_alpha.numpy()
+
+
+def test_gates_are_learnt_as_by_a_plain_loop(clf, monkeypatch):
+    """Of an unbalanced corpus, with two fills that give each text its own values and take turns, and a prior."""
+    for name, value in {"STEPS": 5, "TEXTS": 3, "PENALTIES": (0.02, 0.7)}.items():
+        monkeypatch.setattr(learnt, name, value)
+    rng, K = np.random.default_rng(3), len(clf.labels)
+    sequences = [rng.integers(0, 101, n).tolist() for n in (3, 7, 5, 4, 6, 2, 5)]
+    texts = texts_of("val", sequences, np.array([0, 0, 0, 0, 0, 1, 2]))
+    emitted = torch.randn(2, len(texts), 3, 5, 1, 7, generator=torch.Generator().manual_seed(0))
+    fills = [lambda batch, values=values: {"head_fill": values[batch.index]} for values in emitted]
+    lesson = lesson_of(clf, texts, fills, [0, 2], [1.3, 0.4], np.linspace(-1, 1, K))
+    log_alpha = learnt.learn_gates(lesson, np.random.default_rng(11))
+    plain = descend_plainly(clf.double(), lesson, emitted, 11)
+    clf.float()
+    assert plain.std() > 0.1
+    np.testing.assert_allclose(log_alpha, plain, atol=2e-3)
+
+
+def test_no_gate_is_learnt_beyond_the_bound(clf, monkeypatch):
+    for name, value in {"STEPS": 3, "TEXTS": 2, "RATE": 99.0}.items():
+        monkeypatch.setattr(learnt, name, value)
+    texts = texts_of("val", [[1, 2], [3, 4, 5]], np.array([0, 1]))
+    log_alpha = learnt.learn_gates(lesson_of(clf, texts), np.random.default_rng(0))
+    assert np.abs(log_alpha).max() == pytest.approx(learnt.BOUND)
 
 
 def test_gradients_of_gates_are_those_of_finite_differences(clf):
@@ -61,7 +123,7 @@ def test_gradients_of_gates_are_those_of_finite_differences(clf):
     gates = torch.rand(2, 3, 3, 5, generator=torch.Generator().manual_seed(0))
     fill = {"head_fill": torch.randn(1, 3, 5, 1, 7, generator=torch.Generator().manual_seed(1))}
     column, prior = torch.tensor([0, 2]), np.linspace(-1, 1, K)
-    slopes = learnt.differentiate_gates(clf, batch, gates, column, lambda batch: fill, CPU, prior)
+    slopes = learnt.differentiate_gates(lesson_of(clf, b=prior), batch, gates, column, lambda batch: fill)
     exact = clf.double()
     for s, i, layer, head in ((0, 0, 0, 1), (0, 1, 2, 4), (1, 2, 1, 0), (1, 0, 2, 2)):
         losses = []
@@ -223,5 +285,5 @@ def test_a_network_that_gains_nothing_keeps_nothing():
 
 def test_fill_zero_needs_no_head_fill(clf):
     batch = Batch(torch.tensor([[1, 2]]), torch.tensor([2]), torch.tensor([0]), torch.arange(1))
-    slopes = learnt.differentiate_gates(clf, batch, torch.ones(1, 1, 3, 5), torch.tensor([0]), fill_zeros, CPU, 0.0)
+    slopes = learnt.differentiate_gates(lesson_of(clf), batch, torch.ones(1, 1, 3, 5), torch.tensor([0]), fill_zeros)
     assert slopes.abs().sum() > 0
