@@ -36,7 +36,7 @@ from model import GPT2Classifier
 
 from .hard_concrete import BETA, HIGH, LOW, open_probability, sample_gates, settle_gates
 
-PENALTIES = (0.003, 0.02, 0.1)  # prices of an open head, as shares of the entropy of the answer
+PENALTIES = (0.01, 0.03, 0.1)  # prices of an open head, as shares of the entropy of the answer
 SEEDS = 3  # of texts and noise: what changes with them is no finding
 STEPS, TEXTS = 200, 8  # of one seed, and texts of each step
 RATE, START = 0.2, 2.0  # of Adam; log_alpha at the start: nearly all heads are open
