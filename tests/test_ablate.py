@@ -18,6 +18,7 @@ import ablate
 import lab.device
 import lab.sweep
 import train
+from experiments.ablate import figures
 from lab.defaults import StudyOptions
 from lab.device import Device
 from lab.effects import read_effects
@@ -130,6 +131,8 @@ def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
 def test_learnt_gates_need_no_curves(here, monkeypatch):
     monkeypatch.setattr("experiments.ablate.learnt.STEPS", 2)
     monkeypatch.setattr("lab.stats.DRAWS", 20)
+    titles, draw = [], figures.draw_gates
+    monkeypatch.setattr(figures, "draw_gates", lambda *arguments: titles.append(arguments[-1]) or draw(*arguments))
     arguments = ("--units", "layers", "--fill", "mean", "zero", "--controls", "0", "--gates", "learn", "--class", "joy")
     assert run_ablate(monkeypatch, *arguments) == 0
     assert set(table("gates")["class"]) == set(table("learnt_sets")["class"]) == {"all", "joy"}
@@ -143,6 +146,7 @@ def test_learnt_gates_need_no_curves(here, monkeypatch):
     assert "### Learnt gates" in report
     assert "![The probability that the learnt gate of each head is open, for each class](gates.png)" in report
     assert Path("runs/one/ablate/gates.png").is_file()
+    assert " val texts of " in titles[0]  # these taught the gates
 
 
 @pytest.mark.usefixtures("saved")
