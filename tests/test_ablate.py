@@ -45,6 +45,7 @@ def table(name, run="one"):
 
 @pytest.mark.slow
 def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
+    monkeypatch.setattr("experiments.ablate.learnt.STEPS", 2)
     assert run_ablate(monkeypatch, "--all", "--texts", "13", "--rows", "0", "--controls", "2") == 0
     folder, out = Path("runs/one/ablate"), capsys.readouterr().out
     assert "ablations of val and test take about" in out
@@ -58,7 +59,8 @@ def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
     assert set(effects.loc[effects["class"] == "all", "n"]) == {13}
     heads = effects[(effects["kind"] == "head") & (effects["metric"] == "accuracy")]
     assert len(heads) == 2 * 3 * 4 * 2  # heads, fills, splits
-    for name in ("significance", "flips", "importance", "correlations", "curves", "interactions", "verdicts"):
+    followed = ("importance", "correlations", "curves", "interactions", "gates", "learnt_sets")
+    for name in ("significance", "flips", "verdicts", *followed):
         assert len(table(name))
     controls = table("controls")
     assert controls.groupby("kind")["draw"].nunique().to_dict() == {
