@@ -56,7 +56,7 @@ class Options:
     prompt: str | None = None  # template: close parts of the language model that answers it, not of the classifier
     shots: int = 0  # of a prompt: examples of each class that stand before the text
     correction: Correction | None = None  # of a prompt: the label prior that is taken out; None: batch
-    all: bool = False  # all units, fills and controls
+    all: bool = False  # all units, fills and controls, and learnt gates
     texts: int = 0  # at most so many of val and of test, drawn at random; 0: all
     class_: Annotated[str | None, arg(name="class")] = None  # test and report this class alone; None: each
     pairs: tuple[str, ...] = ()  # heads whose pairs are closed, as 0.3 1.5; empty: the 8 that do most on val
@@ -64,7 +64,7 @@ class Options:
     gates: Literal["learn"] | None = None  # learn which heads to keep open, by gradient descent, where each has a price
     controls: int = 24  # random subspaces of each layer that its heads are compared with; 0: no controls
     least: float = LEAST  # smallest share of a class's margin that is of interest
-    seed: int = 0  # of texts, donors, controls and random orders
+    seed: int = 0  # of texts, donors, controls, random orders and learnt gates
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
     study: OmitArgPrefixes[StudyOptions] = ITS_OWN
@@ -80,12 +80,13 @@ class Options:
             raise InputError("--shots and --correction: expected a --prompt, such as feeling")
         if not self.units or not self.fill:
             raise InputError("--units and --fill: expected at least one of each")
-        units, fill = set(self.units), self.fill
+        units, fill, gates = set(self.units), self.fill, self.gates
         if self.all:
-            units, fill = set(get_args(UnitName)), get_args(FillName)
-        units |= {"heads"} if units & FOLLOW_UPS or self.gates else set()
+            units, fill, gates = set(get_args(UnitName)), get_args(FillName), "learn"
+        units |= {"heads"} if units & FOLLOW_UPS or gates else set()
         chosen = tuple(name for name in get_args(UnitName) if name in units)
-        return replace(self, units=chosen, fill=fill, correction=self.correction or ("batch" if self.prompt else None))
+        correction = self.correction or ("batch" if self.prompt else None)
+        return replace(self, units=chosen, fill=fill, gates=gates, correction=correction)
 
 
 def main(options: Options) -> int:
@@ -137,7 +138,7 @@ def measure(sweeps: Sweeps, options: Options) -> tuple[Tables, Smallest | None]:
     smallest = findings.find_smallest_set(sweeps, importance, fill) if "smallest" in options.units else None
     if options.gates:
         tables["gates"] = find_gates(sweeps, fill, options.class_)
-        tables["learnt_sets"] = measure_sets(sweeps, tables["gates"], singles, importance, fill, smallest)
+        tables["learnt_sets"] = measure_sets(sweeps, tables["gates"], singles, fill, smallest)
         importance = add_learnt(importance, tables["gates"])
     if "curves" in options.units or options.gates:
         tables |= {"importance": importance, "correlations": correlate_estimates(importance)}
@@ -166,9 +167,12 @@ def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweep
             output.write_csv(new / f"{name}.csv", table)
         if smallest:
             output.write_json(new / "smallest.json", {**smallest})
-        title = f"run {study.run.name}: {len(test):,} test texts of {study.corpus.name}"
-        title += f"\n{study.describe()}" if isinstance(study, PromptStudy) else ""
-        figures.draw_all(new, rename_classes(tables, study.clf.labels), majority, options.least, title)
+        asked = f"\n{study.describe()}" if isinstance(study, PromptStudy) else ""
+        titles = {
+            split: f"run {study.run.name}: {len(texts):,} {split} texts of {study.corpus.name}{asked}"
+            for split, texts in sweeps.texts.items()
+        }
+        figures.draw_all(new, rename_classes(tables, study.clf.labels), majority, options.least, titles)
         page = report(
             about,
             tables,
@@ -182,7 +186,8 @@ def write(folder: Path, tables: Tables, smallest: Smallest | None, sweeps: Sweep
         output.write_text(new / "report.md", page)
         output.write_json(new / "study.json", identity)
         (folder / "study.json").unlink(missing_ok=True)  # it must not vouch for tables of which some are new
-    console.print(f"{folder}/report.md says what was found; beside it lie {', '.join(tables)}.csv and the pictures")
+    names = ", ".join(f"{name}.csv" for name, table in tables.items() if len(table))
+    console.print(f"{folder}/report.md says what was found; beside it lie {names} and the pictures")
 
 
 if __name__ == "__main__":

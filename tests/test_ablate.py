@@ -18,6 +18,7 @@ import ablate
 import lab.device
 import lab.sweep
 import train
+from experiments.ablate import figures
 from lab.defaults import StudyOptions
 from lab.device import Device
 from lab.effects import read_effects
@@ -44,6 +45,7 @@ def table(name, run="one"):
 
 @pytest.mark.slow
 def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
+    monkeypatch.setattr("experiments.ablate.learnt.STEPS", 2)
     assert run_ablate(monkeypatch, "--all", "--texts", "13", "--rows", "0", "--controls", "2") == 0
     folder, out = Path("runs/one/ablate"), capsys.readouterr().out
     assert "ablations of val and test take about" in out
@@ -57,7 +59,8 @@ def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
     assert set(effects.loc[effects["class"] == "all", "n"]) == {13}
     heads = effects[(effects["kind"] == "head") & (effects["metric"] == "accuracy")]
     assert len(heads) == 2 * 3 * 4 * 2  # heads, fills, splits
-    for name in ("significance", "flips", "importance", "correlations", "curves", "interactions", "verdicts"):
+    followed = ("importance", "correlations", "curves", "interactions", "gates", "learnt_sets")
+    for name in ("significance", "flips", "verdicts", *followed):
         assert len(table(name))
     controls = table("controls")
     assert controls.groupby("kind")["draw"].nunique().to_dict() == {
@@ -130,6 +133,8 @@ def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
 def test_learnt_gates_need_no_curves(here, monkeypatch):
     monkeypatch.setattr("experiments.ablate.learnt.STEPS", 2)
     monkeypatch.setattr("lab.stats.DRAWS", 20)
+    titles, draw = [], figures.draw_gates
+    monkeypatch.setattr(figures, "draw_gates", lambda *arguments: titles.append(arguments[-1]) or draw(*arguments))
     arguments = ("--units", "layers", "--fill", "mean", "zero", "--controls", "0", "--gates", "learn", "--class", "joy")
     assert run_ablate(monkeypatch, *arguments) == 0
     assert set(table("gates")["class"]) == set(table("learnt_sets")["class"]) == {"all", "joy"}
@@ -143,6 +148,7 @@ def test_learnt_gates_need_no_curves(here, monkeypatch):
     assert "### Learnt gates" in report
     assert "![The probability that the learnt gate of each head is open, for each class](gates.png)" in report
     assert Path("runs/one/ablate/gates.png").is_file()
+    assert " val texts of " in titles[0]  # these taught the gates
 
 
 @pytest.mark.usefixtures("saved")

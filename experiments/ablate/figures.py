@@ -275,9 +275,11 @@ def draw_gates(importance: pd.DataFrame, sets: pd.DataFrame, fill: str, path: Pa
         mark_cells(axes, of_class[np.isin(names, learnt[label].split())], cell)
     draw_scale(figure, grid, "probability of being open")
     caption = (
-        "Mean over all penalties and seeds. Dot: in the learnt set, with the penalty that val chose for the class."
+        "Mean over all penalties and seeds. Dot: in the learnt set, with the penalty and of the seed that val chose."
     )
-    add_heading(figure, f"{title}\nlearnt gates of all heads at once, each open head at a price, fill: {fill}", caption)
+    add_heading(
+        figure, f"{title}\ngates of all heads, learnt together, each open head at a price, fill: {fill}", caption
+    )
     figures.save(figure, path)
 
 
@@ -321,9 +323,13 @@ def _draw_orders(axes: Axes, rows: pd.DataFrame) -> None:
     axes.fill_between(mean.index, random.min(), random.max(), color=GREY, alpha=0.2, linewidth=0)
 
 
-def draw_all(folder: Path, tables: Mapping[str, pd.DataFrame], majority: float, least: float, title: str) -> None:
-    """Draw one picture for each kind of units and fill, and those of the follow-up questions that were asked."""
-    effects, verdicts, controls = tables["effects"], tables["verdicts"], tables["controls"]
+def draw_all(
+    folder: Path, tables: Mapping[str, pd.DataFrame], majority: float, least: float, titles: Mapping[str, str]
+) -> None:
+    """Draw one picture for each kind of units and fill, and those of the follow-up questions that were asked.
+
+    titles: of pictures of `test` and of `val`."""
+    effects, verdicts, controls, title = tables["effects"], tables["verdicts"], tables["controls"], titles["test"]
     for kind, fill in effects[["kind", "fill"]].drop_duplicates().itertuples(index=False):
         if kind == "head":
             draw_heads(verdicts, fill, folder / f"heads_{fill}.png", title)
@@ -341,7 +347,7 @@ def draw_all(folder: Path, tables: Mapping[str, pd.DataFrame], majority: float, 
     if "curves" in tables:
         draw_curves(tables["curves"], fill, majority, folder / "curves.png", title)
     if "gates" in tables:
-        draw_gates(tables["importance"], tables["learnt_sets"], fill, folder / "gates.png", title)
+        draw_gates(tables["importance"], tables["learnt_sets"], fill, folder / "gates.png", titles["val"])
 
 
 def name_pictures(folder: Path, fill: str) -> list[dict[str, str]]:

@@ -1,17 +1,21 @@
 """Learnt gates: which heads does an optimiser keep open, if each open head costs something?
 
 The sweep closes heads one at a time, and heads that stand in for one another then all look idle. Here all gates are
-open or closed together: the classifier is frozen, its loss on training texts plus a price for each open head falls by
-gradient descent, and the only parameters are those of the gates (`hard_concrete`). A closed head emits the fill.
+open or closed together: the classifier is frozen, its loss on the texts of val plus a price for each open head falls by
+gradient descent, and the only parameters are those of the gates (`hard_concrete`). A closed head emits the fill. Not
+train: the network knows those texts by heart, and there it seems to need every head.
 
 The question `all` has the cross-entropy as its loss. That of a class has the log-loss of "this class or another", from
 the classifier's log-odds: so heads that this class alone needs can be told from others. A price is a share (a
-penalty) of the entropy of the answer in train: what there is to tell. At 0.01 a head stays open that tells 1 % of it.
+penalty) of the entropy of the answer in train: what there is to tell. At 0.01 a head stays open if closing it would
+cost more than 1 % of that, on average over random states of all other gates. Of two heads that do the same, each is
+needed whenever the other happens to be closed, so that both may stay open.
 
 Letters: S settings (a question and a penalty each), B texts, L layers, H heads, K classes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,7 +26,7 @@ from torch.nn import functional as F
 
 from data.batches import Batch, bucketed
 from lab.device import Device
-from lab.kept import read_result, write_result
+from lab.kept import Identity, read_result, write_result
 from lab.memory import map_batches
 from lab.progress import console, forecast, progress_bar
 from lab.sweep import Fill
@@ -30,16 +34,37 @@ from lab.sweeps import Sweeps
 from lab.texts import OVERALL, Texts
 from model import GPT2Classifier
 
-from .hard_concrete import open_probability, sample_gates, settle_gates
+from .hard_concrete import BETA, HIGH, LOW, open_probability, sample_gates, settle_gates
 
-PENALTIES = (0.001, 0.003, 0.01, 0.03)  # prices of an open head, as shares of the entropy of the answer
+PENALTIES = (0.01, 0.03, 0.1)  # prices of an open head, as shares of the entropy of the answer
 SEEDS = 3  # of texts and noise: what changes with them is no finding
-STEPS, TEXTS = 180, 4  # of one seed, and texts of each step
+STEPS, TEXTS = 200, 8  # of one seed, and texts of each step
 RATE, START = 0.2, 2.0  # of Adam; log_alpha at the start: nearly all heads are open
 FORGETS = (0.9, 0.9)  # betas of Adam: a text that a closed head costs dearly must not slow all later steps down
 RISE = 1 / 3  # of the steps, in which the price rises to its full height: what is needed shows first
+FALL = 1 / 2  # of the steps, the last ones, in which the rate falls to 0: the noise of single steps averages out
 BOUND = 4.6  # of log_alpha: each gate stays open now and then, so that none is closed for good
 PASSES = 2  # a forward and a backward pass take as long as two forward passes
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What gates are learnt from. fills: one or several draws, which take turns; columns: the questions, as columns of
+    `question_losses`; entropies (questions,): what there is to tell; b (K,): the label prior of a prompt, as it is in
+    the whole network."""
+
+    clf: GPT2Classifier
+    texts: Texts
+    fills: Sequence[Fill]
+    columns: Sequence[int]
+    entropies: NDArray[np.floating]
+    device: Device
+    b: NDArray[np.floating] | float = 0.0
+
+    @property
+    def prices(self) -> NDArray[np.floating]:
+        """Return what an open head costs, in nats: (questions, penalties)."""
+        return np.outer(self.entropies, PENALTIES)
 
 
 def question_losses(logits: Tensor, targets: Tensor) -> Tensor:
@@ -64,74 +89,69 @@ def question_entropies(frequencies: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def find_questions(sweeps: Sweeps, only: str | None) -> dict[str, int]:
-    """Return the questions, by name, and their columns in `question_losses`: all, and each class that has texts."""
-    labels, present = sweeps.study.clf.labels, set(sweeps.study.texts["train"].targets.tolist())
+    """Return the questions, by name, and their columns in `question_losses`: all, and each class that val has."""
+    labels, present = sweeps.study.clf.labels, set(sweeps.texts["val"].targets.tolist())
     return {OVERALL: 0} | {
         label: 1 + k for k, label in enumerate(labels) if k in present and (only is None or label == only)
     }
 
 
-def draw_batches(texts: Texts, seed: int) -> Iterator[tuple[Batch, Tensor]]:
+def prepare_lesson(sweeps: Sweeps, fill: str, columns: Sequence[int]) -> Lesson:
+    """Return a lesson on the texts of val that the sweep takes, with the sweep's fill."""
+    study = sweeps.study
+    entropies = question_entropies(guess(study.texts["train"], len(study.clf.labels)))[list(columns)]
+    fills, device = sweeps.fills(fill, "val"), study.device.as_single()
+    return Lesson(study.clf, sweeps.texts["val"], fills, columns, entropies, device, sweeps.baseline_b)
+
+
+def draw_batches(texts: Texts, rng: np.random.Generator) -> Iterator[tuple[Batch, Tensor]]:
     """Yield STEPS batches of texts of similar length, and the weight (B,) of each text.
 
     Each class is drawn as often as any other, so that a rare one is seen, and its texts weigh less in return: the
     weighted loss is, on average, that over all texts."""
     counts = np.bincount(texts.targets)
     odds = 1 / counts[texts.targets] / np.count_nonzero(counts)  # (N,), sum 1
-    drawn = np.random.default_rng((seed, *b"gates")).choice(len(texts), STEPS * TEXTS, p=odds)
+    drawn = rng.choice(len(texts), STEPS * TEXTS, p=odds)
     weights = torch.from_numpy(1 / odds / len(texts)).float()
-    for batch in bucketed([texts.sequences[i] for i in drawn], texts.targets[drawn], TEXTS, seed):
+    order = int(rng.integers(2**32))  # of the batches
+    for batch in bucketed([texts.sequences[i] for i in drawn], texts.targets[drawn], TEXTS, order):
         index = torch.from_numpy(drawn)[batch.index]
         yield replace(batch, index=index), weights[index]
 
 
 def learn_gates(
-    clf: GPT2Classifier,
-    texts: Texts,
-    fills: Sequence[Fill],
-    questions: Sequence[int],
-    device: Device,
-    seed: int,
-    b: NDArray[np.floating] | float = 0.0,
-    advance: Callable[[], object] = lambda: None,
+    lesson: Lesson, rng: np.random.Generator, advance: Callable[[], object] = lambda: None
 ) -> NDArray[np.float32]:
     """Return log_alpha of the gates for each question and penalty, float32 (questions, penalties, L, H).
 
     All settings are learnt side by side: gates differ from row to row of a batch. They meet the same texts and the same
-    noise, so they differ in nothing but their question and penalty. fills: one or several draws, which take turns;
-    b (K,): the label prior of a prompt, as it is in the whole network. `advance` is called after each step."""
-    L, H, entropies = clf.config.n_layer, clf.config.n_head, question_entropies(guess(texts, len(clf.labels)))
-    column = torch.tensor(questions).repeat_interleave(len(PENALTIES))  # (S,)
-    price = torch.tensor(np.outer(entropies[list(questions)], PENALTIES), dtype=torch.float32).view(-1, 1, 1, 1)
+    noise, so they differ in nothing but their question and penalty. `advance` is called after each step."""
+    L, H = lesson.clf.config.n_layer, lesson.clf.config.n_head
+    column = torch.tensor(lesson.columns).repeat_interleave(len(PENALTIES))  # (S,)
+    price = torch.tensor(lesson.prices, dtype=torch.float32).view(-1, 1, 1, 1)
     log_alpha = torch.full((len(column), 1, L, H), START, requires_grad=True)
     optimizer = torch.optim.Adam([log_alpha], lr=RATE, betas=FORGETS)
-    generator = torch.Generator().manual_seed(seed)
-    for step, (batch, weights) in enumerate(draw_batches(texts, seed)):
-        gates = sample_gates(log_alpha, torch.rand(len(batch.ids), L, H, generator=generator))  # (S, B, L, H)
-        slopes = differentiate_gates(clf, batch, gates.detach(), column, fills[step % len(fills)], device, b)
+    for step, (batch, weights) in enumerate(draw_batches(lesson.texts, rng)):
+        noise = torch.from_numpy(rng.random((len(batch.ids), L, H), dtype=np.float32))
+        gates = sample_gates(log_alpha, noise)  # (S, B, L, H)
+        slopes = differentiate_gates(lesson, batch, gates.detach(), column, lesson.fills[step % len(lesson.fills)])
         explained = (weights[:, None, None] * slopes * gates).sum() / len(weights)  # has the gradient of the mean loss
         optimizer.zero_grad()
         asked = price * min(1, (step + 1) / (RISE * STEPS))
         (explained + (asked * open_probability(log_alpha)).sum()).backward()
+        optimizer.param_groups[0]["lr"] = RATE * min(1, (STEPS - step) / (FALL * STEPS))
         optimizer.step()
         log_alpha.data.clamp_(-BOUND, BOUND)
         advance()
-    return log_alpha.detach().numpy().reshape(len(questions), len(PENALTIES), L, H)
+    return log_alpha.detach().numpy().reshape(len(lesson.columns), len(PENALTIES), L, H)
 
 
-def differentiate_gates(
-    clf: GPT2Classifier,
-    batch: Batch,
-    gates: Tensor,
-    column: Tensor,
-    fill: Fill,
-    device: Device,
-    b: NDArray[np.floating] | float,
-) -> Tensor:
+def differentiate_gates(lesson: Lesson, batch: Batch, gates: Tensor, column: Tensor, fill: Fill) -> Tensor:
     """Return the derivative of each text's loss by its gates under each setting: gates (S, B, L, H), the same shape.
 
     column (S,): the question of each setting, as a column of `question_losses`."""
-    (S, B), prior = gates.shape[:2], torch.as_tensor(b, dtype=torch.float32, device=device.device)
+    (S, B), device = gates.shape[:2], lesson.device
+    prior = torch.as_tensor(lesson.b, dtype=torch.float32, device=device.device)
     emitted, slopes = fill(batch.to(device.device)).get("head_fill"), torch.empty(S * B, *gates.shape[2:])
     ids, lengths, targets = batch.ids.repeat(S, 1), batch.lengths.repeat(S), batch.targets.repeat(S)
 
@@ -143,7 +163,7 @@ def differentiate_gates(
             head_fill = of_rows[..., : rows.ids.shape[1], :].to(device.device)  # without padding that only others need
         there = rows.to(device.device)
         with device.autocast():
-            logits = clf(there.ids, there.lengths, head_gate=gate, head_fill=head_fill).float() - prior
+            logits = lesson.clf(there.ids, there.lengths, head_gate=gate, head_fill=head_fill).float() - prior
         loss = question_losses(logits, there.targets).gather(1, column[rows.index // B, None].to(device.device))
         return torch.autograd.grad(loss.sum(), gate)[0][..., 0].cpu()
 
@@ -155,49 +175,67 @@ def differentiate_gates(
 def find_gates(sweeps: Sweeps, fill: str, only: str | None) -> pd.DataFrame:
     """Learn the gates of a study, or read what an earlier call has learnt: one row per class, penalty, head and seed.
 
-    Columns `class, penalty, layer, head, seed, log_alpha, probability, open`: the parameter, the probability of being
-    open, and 1 where the gate without noise is above 1/2. only: the one class besides `all`; None: each."""
-    study, texts, questions = sweeps.study, sweeps.study.texts["train"], find_questions(sweeps, only)
-    fills, b = sweeps.fills(fill, "train"), sweeps.baseline_b
-    settings = {"penalties": [*PENALTIES], "steps": STEPS, "batch": TEXTS, "rate": RATE, "start": START}
-    about = {**study.identity(texts), **settings, "questions": questions, "prior": np.asarray(b).tolist()}
-    about["fill"] = sweeps.hash_choice(fill, "train")
+    Columns `class, penalty, price, layer, head, seed, log_alpha, probability, open`: `price` in nats, the parameter,
+    the probability of being open, and 1 where the gate without noise is above 1/2. only: the one class besides `all`;
+    None: each."""
+    questions = find_questions(sweeps, only)
+    lesson = prepare_lesson(sweeps, fill, list(questions.values()))
+    about = identify_lesson(sweeps, fill, lesson)
+    paths = [sweeps.folder / f"gates-{fill}-{i}.json" for i in range(SEEDS)]
 
-    def learn() -> list[list[object]]:
-        S = len(questions) * len(PENALTIES)
-        tokens = SEEDS * STEPS * TEXTS * float(np.mean([len(ids) for ids in texts.sequences]))
-        work, rate = PASSES * S * study.clf.config.n_layer * tokens, sweeps.rate() / study.device.world
-        console.print(forecast(f"{study.run}: {S} sets of gates, learnt {SEEDS} times, take", work, rate, study.device))
-        learnt = []
+    def learn() -> list[object]:
+        learnt = [read_result(path, about | {"seed": [sweeps.seed, i]}) for i, path in enumerate(paths)]
+        if missing := [i for i in range(SEEDS) if learnt[i] is None]:
+            announce_learning(sweeps, lesson, len(missing))
         with progress_bar("steps") as bar:
-            task = bar.add_task("learnt gates", total=SEEDS * STEPS, note="")
-            for seed in range(sweeps.seed, sweeps.seed + SEEDS):
-                path, identity = sweeps.folder / f"gates-{fill}-{seed}.json", {**about, "seed": seed}
-                if (kept := read_result(path, identity)) is None:
-                    single, columns = study.device.as_single(), list(questions.values())
-                    log_alpha = learn_gates(
-                        study.clf, texts, fills, columns, single, seed, b, lambda: bar.advance(task)
-                    )
-                    write_result(path, identity, kept := log_alpha.tolist())
-                else:
-                    bar.advance(task, STEPS)
-                learnt.append(kept)
+            task = bar.add_task("learnt gates", total=SEEDS * STEPS, completed=(SEEDS - len(missing)) * STEPS, note="")
+            for i in missing:
+                rng = np.random.default_rng((sweeps.seed, i, *b"gates"))
+                learnt[i] = learn_gates(lesson, rng, partial(bar.advance, task)).tolist()
+                write_result(paths[i], about | {"seed": [sweeps.seed, i]}, learnt[i])
         return learnt
 
-    learnt = study.device.run_on_first(learn)  # GPUs may round differently
-    return tabulate_gates(np.array(learnt, np.float32), list(questions), sweeps.seed)
+    learnt = sweeps.study.device.run_on_first(learn)  # GPUs may round differently
+    return tabulate_gates(np.array(learnt, np.float32), lesson.prices, list(questions))
 
 
-def tabulate_gates(log_alpha: NDArray[np.float32], classes: Sequence[str], seed: int) -> pd.DataFrame:
-    """Return `find_gates` from log_alpha (seeds, classes, penalties, L, H)."""
+def identify_lesson(sweeps: Sweeps, fill: str, lesson: Lesson) -> Identity:
+    """Return what learnt gates depend on, besides the seed."""
+    train = sweeps.study.texts["train"]  # where means, donors and the entropies come from
+    return {
+        **sweeps.study.identity(lesson.texts, train),
+        "columns": [*lesson.columns],
+        "penalties": [*PENALTIES],
+        "steps": [STEPS, TEXTS],
+        "adam": [RATE, *FORGETS, FALL],
+        "gates": [START, BOUND, RISE, BETA, LOW, HIGH],
+        "prior": np.asarray(lesson.b).tolist(),
+        "fill": sweeps.hash_choice(fill, "val"),
+    }
+
+
+def announce_learning(sweeps: Sweeps, lesson: Lesson, seeds: int) -> None:
+    """Print how long it takes to learn the gates of so many seeds."""
+    S = len(lesson.columns) * len(PENALTIES)
+    tokens = seeds * STEPS * TEXTS * float(np.mean([len(ids) for ids in lesson.texts.sequences]))
+    work, rate = PASSES * S * lesson.clf.config.n_layer * tokens, sweeps.rate() / sweeps.study.device.world
+    take = forecast(f"{sweeps.study.run}: {S} sets of gates, learnt {seeds} times, take", work, rate, lesson.device)
+    console.print(f"{take}; to measure what they keep takes about as long again")
+
+
+def tabulate_gates(
+    log_alpha: NDArray[np.float32], prices: NDArray[np.floating], classes: Sequence[str]
+) -> pd.DataFrame:
+    """Return `find_gates` from log_alpha (seeds, classes, penalties, L, H) and prices (classes, penalties)."""
     s, c, p, layer, head = (axis.ravel() for axis in np.indices(log_alpha.shape))
     parameter = torch.from_numpy(log_alpha.ravel())
     columns = {
         "class": np.array(classes, object)[c],
         "penalty": np.array(PENALTIES)[p],
+        "price": prices[c, p],
         "layer": layer,
         "head": head,
-        "seed": seed + s,
+        "seed": s,
         "log_alpha": parameter.numpy(),
         "probability": open_probability(parameter).numpy(),
         "open": (settle_gates(parameter) > 0.5).int().numpy(),

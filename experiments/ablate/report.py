@@ -2,20 +2,21 @@
 
 The sentences stand in that file. This one computes what they say, one function for each section of the page."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import hypergeom
 
 from lab.compared import UNIT
 from lab.fills import DRAWS
 from lab.prompted import REFERENCE
 from lab.report import render
 from lab.shares import FEWEST, FEWEST_VAL, METRIC
-from lab.stats import LEVEL, PERMUTATIONS
+from lab.stats import LEVEL, PERMUTATIONS, ROUNDING
 from lab.texts import OVERALL
 from lab.units import RANDOM
 
@@ -24,7 +25,7 @@ from .learnt import PENALTIES
 from .wording import ACTIONS, DONE, KINDS, NOUNS, ORDERS, add_names
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
-AGREE = 0.8  # sets of different seeds share at least so much, or else the learnt set is no finding
+AGREE = 0.5  # halfway from what random sets share to the same set: where seeds agree less, the set is no finding
 TOP, FEW, FIRST = 10, 5, 3  # rows of a long table, rows of a short one, and how many are put in words
 CONSTANTS = {
     "level": LEVEL,
@@ -63,17 +64,9 @@ def report(
 
     Tables, by the name of their file: `verdicts, effects, significance`, and those of `seeds, agreement, words, flips,
     curves, correlations, gates, learnt_sets, interactions` that were made. A section of an empty table is left out."""
-    verdicts, effects, significance = (tables[name] for name in ("verdicts", "effects", "significance"))
-    overall = add_names(effects[(effects["split"] == "test") & (effects["class"] == OVERALL)])
-    words = overall[overall["kind"] == "words"]
-    attention = overall[overall["kind"].isin(["mask", "cut"]) & (overall["metric"] == "log_prob")]
-    tested = _join_tests(verdicts, effects, significance)
+    tested = _join_tests(*(tables[name] for name in ("verdicts", "effects", "significance")))
     by_family = tested.groupby(["kind", "fill"], sort=False)
     families = [_summarise_family(str(kind), str(fill), rows) for (kind, fill), rows in by_family]
-
-    def summarise(name: str, compute: Callable[[pd.DataFrame], Section]) -> Section | None:
-        return None if name not in tables or tables[name].empty else compute(tables[name])
-
     return render(
         TEMPLATE,
         provenance=provenance,
@@ -82,21 +75,41 @@ def report(
         **CONSTANTS,
         least=least,
         pretrained=pretrained,
-        fills=set(effects["fill"][~effects["kind"].isin(ACTIONS)]),
-        classes_share_one_margin=_classes_share_one_margin(tested),
         answer=_summarise_answer(families[0], least),
-        repeated=summarise("seeds", lambda table: _summarise_seeds(families[0], table, tables["agreement"])),
         families=families,
         fills_compared=_compare_fills(tested),
-        words=summarise("words", lambda table: _compare_words(words, table)),
-        regions=None if attention.empty else _rank_regions(attention),
-        flips=summarise("flips", _select_flips),
-        curves=summarise("curves", lambda table: _count_closed_heads(table, majority)),
-        estimates=summarise("correlations", _summarise_estimates),
-        gates=summarise("gates", lambda table: _summarise_gates(table, tables["learnt_sets"])),
-        interactions=summarise("interactions", _select_interactions),
+        classes_share_one_margin=_classes_share_one_margin(tested),
+        **_summarise_effects(tables["effects"]),
+        **_summarise_follow_ups(tables, families[0], majority),
         smallest=smallest,
     )
+
+
+def _summarise_effects(effects: pd.DataFrame) -> Section:
+    """Return the fills, and what regions of the attention maps do."""
+    overall = add_names(effects[(effects["split"] == "test") & (effects["class"] == OVERALL)])
+    attention = overall[overall["kind"].isin(["mask", "cut"]) & (overall["metric"] == "log_prob")]
+    return {
+        "fills": set(effects["fill"][~effects["kind"].isin(ACTIONS)]),
+        "regions": None if attention.empty else _rank_regions(attention),
+    }
+
+
+def _summarise_follow_ups(tables: Mapping[str, pd.DataFrame], family: Section, majority: float) -> Section:
+    """Return what the tables say that not every call makes, by section; None where a table is missing or empty."""
+    sections: dict[str, tuple[str, Callable[[pd.DataFrame], Section]]] = {
+        "repeated": ("seeds", lambda table: _summarise_seeds(family, table, tables["agreement"])),
+        "words": ("words", lambda table: _compare_words(tables["effects"], table)),
+        "flips": ("flips", _select_flips),
+        "curves": ("curves", lambda table: _count_closed_heads(table, majority)),
+        "estimates": ("correlations", _summarise_estimates),
+        "gates": ("gates", lambda table: _summarise_gates(table, tables["learnt_sets"])),
+        "interactions": ("interactions", _select_interactions),
+    }
+    return {
+        section: None if name not in tables or tables[name].empty else compute(tables[name])
+        for section, (name, compute) in sections.items()
+    }
 
 
 def _join_tests(verdicts: pd.DataFrame, effects: pd.DataFrame, significance: pd.DataFrame) -> pd.DataFrame:
@@ -203,8 +216,9 @@ def _compare_fills(tested: pd.DataFrame) -> Section | None:
 
 def _compare_words(effects: pd.DataFrame, words: pd.DataFrame) -> Section:
     """Return, for each class of words, the effect of hiding them, that of hiding as many random tokens, and the
-    paired difference of the two. effects: over all texts, of kind `words`."""
-    effect = effects.set_index(["metric", "region"])
+    paired difference of the two."""
+    overall = effects[(effects["split"] == "test") & (effects["class"] == OVERALL) & (effects["kind"] == "words")]
+    effect = overall.set_index(["metric", "region"])
     difference = words[words["class"] == OVERALL].set_index(["metric", "words"])
     rows: list[Section] = []
     for name in difference.index.unique("words"):
@@ -268,49 +282,80 @@ def _summarise_estimates(correlations: pd.DataFrame) -> Section:
 
 
 def _summarise_gates(gates: pd.DataFrame, sets: pd.DataFrame) -> Section:
-    """Return, for each class, the learnt set beside other sets on test, and how far the seeds agree on it."""
-    rows = []
-    for label, measured in sets[sets["split"] == "test"].groupby("class", sort=False):
-        by_name, of_class = measured.set_index("set"), gates[gates["class"] == label]
-        random = by_name["kept"][by_name.index.str.startswith("random")]
-        learnt, ranking = by_name.loc["learnt"], by_name.loc["ranking"]
-        row = {"class": label, "learnt": learnt, "ranking": ranking, "heads": learnt["heads"].split()}
-        row |= {"random": random, "smallest": by_name.loc["smallest"] if "smallest" in by_name.index else None}
-        row |= {"jaccard": _measure_overlap(of_class[of_class["penalty"] == learnt["penalty"]])}
-        row |= {"spearman": _correlate_seeds(of_class), "enough": _learnt_on_val(sets, str(label)) >= KEEP}
-        row |= {"stable": row["jaccard"] >= AGREE, "beats_random": learnt["kept"] > random.max()}
-        row |= {"beats_ranking": ranking["difference_low"] > 0, "loses_to_ranking": ranking["difference_high"] < 0}
-        rows.append(row)
+    """Return, for each class, the learnt set beside other sets on test, and in words what is to be said of which."""
+    on_val, on_test = sets[(sets["split"] == "val") & sets["chosen"]].set_index("class"), sets[sets["split"] == "test"]
+    by_class = on_test.groupby("class", sort=False)
+    rows = [_compare_learnt(gates, on_val.loc[[label]].iloc[0], of_class) for label, of_class in by_class]
+    measured = [row for row in rows if row["measured"]]
+    compared = [row for row in measured if row["comparable"]]
+
+    def name_classes(chosen: Iterable[Section], condition: Callable[[Section], bool] = lambda row: True) -> list[str]:
+        return [row["class"] for row in chosen if condition(row)]
+
     return {
-        "rows": rows,
+        "rows": measured,
         "n_heads": len(gates[["layer", "head"]].drop_duplicates()),
+        "n_val": on_val["n"].max(),
         "seeds": gates["seed"].nunique(),
-        "n_random": int(sets["set"].str.startswith("random").groupby(sets["class"]).sum().max()),
+        "n_few": on_test["n"][on_test["set"].str.startswith("random")].max(),
+        "n_random": max((len(row["random"]) for row in rows), default=0),
         "chosen": {
-            name: [row["class"] for row in rows if chosen(row)]
-            for name, chosen in {
-                "found": lambda row: row["stable"] and row["beats_random"],
-                "unstable": lambda row: not row["stable"],
-                "not_better": lambda row: not row["beats_random"],
-                "better": lambda row: row["beats_ranking"],
-                "worse": lambda row: row["loses_to_ranking"],
-                "like": lambda row: not row["beats_ranking"] and not row["loses_to_ranking"],
-                "too_little": lambda row: not row["enough"],
-            }.items()
+            "found": name_classes(compared, lambda row: row["stable"] and row["beats_random"]),
+            "unstable": name_classes(compared, lambda row: not row["stable"]),
+            "not_better": name_classes(compared, lambda row: not row["beats_random"]),
+            "better": name_classes(compared, lambda row: row["difference_low"] > 0),
+            "worse": name_classes(compared, lambda row: row["difference_high"] < 0),
+            "like": name_classes(compared, lambda row: row["difference_low"] <= 0 <= row["difference_high"]),
+            "too_little": name_classes(measured, lambda row: row["too_little"]),
+            "alone": name_classes(row for row in measured if not row["comparable"]),
+            "unmeasured": name_classes(row for row in rows if not row["measured"]),
         },
     }
 
 
-def _learnt_on_val(sets: pd.DataFrame, label: str) -> float:
-    """Return what the chosen set of a class keeps on val."""
-    return float(sets["kept"][(sets["class"] == label) & (sets["split"] == "val") & sets["chosen"]].iloc[0])
+def _compare_learnt(gates: pd.DataFrame, on_val: pd.Series, on_test: pd.DataFrame) -> Section:
+    """Return what is known of the learnt set of one class: on_val is its row of val, on_test all rows of test.
+
+    `measured`: val and test both say what is kept; `comparable`: there are other sets of its size."""
+    by_name, of_class = on_test.set_index("set"), gates[gates["class"] == on_val.name]
+    learnt, ranking = by_name.loc["learnt"], by_name.loc["ranking"]
+    agreement = _measure_agreement(of_class[of_class["penalty"] == learnt["penalty"]])
+    return {
+        "class": on_val.name,
+        "learnt": learnt,
+        "heads": learnt["heads"].split(),
+        "none": by_name.loc["none"],
+        "ranking": ranking,
+        "smallest": by_name.loc["smallest"] if "smallest" in by_name.index else None,
+        "random": by_name["kept"][by_name.index.str.startswith("random")],
+        "agreement": agreement,
+        "spearman": _correlate_seeds(of_class),
+        "measured": np.isfinite(on_val["kept"]) and np.isfinite(learnt["kept"]),
+        "comparable": np.isfinite(learnt["p_holm"]),
+        "stable": agreement >= AGREE,
+        "beats_random": learnt["p_holm"] < LEVEL,
+        "difference_low": ranking["difference_low"],
+        "difference_high": ranking["difference_high"],
+        "too_little": on_val["kept"] < KEEP,
+    }
 
 
-def _measure_overlap(gates: pd.DataFrame) -> float:
-    """Return the mean Jaccard index of the open heads of any two seeds: those that both share, over those of either."""
+def _measure_agreement(gates: pd.DataFrame) -> float:
+    """Return how far any two seeds open the same heads: 1 for the same set, 0 for what random ones of their sizes share.
+
+    It is (J - J0) / (1 - J0): J is the Jaccard index, the heads that both open over those that either opens, J0 its
+    mean over random sets, both means over the pairs of seeds. NaN where all seeds open all heads, or none."""
     opened = gates.pivot(index=["layer", "head"], columns="seed", values="open").to_numpy(bool).T
-    pairs = [((a & b).sum(), (a | b).sum()) for a, b in combinations(opened, 2)]
-    return float(np.mean([both / either if either else 1.0 for both, either in pairs]))
+    pairs = list(combinations(opened, 2))
+    shared = np.mean([(a & b).sum() / (a | b).sum() if (a | b).any() else 1.0 for a, b in pairs])
+    by_chance = np.mean([_expect_overlap(len(a), a.sum(), b.sum()) for a, b in pairs])
+    return float((shared - by_chance) / (1 - by_chance)) if by_chance < 1 - ROUNDING else np.nan
+
+
+def _expect_overlap(n: int, a: int, b: int) -> float:
+    """Return the mean Jaccard index of random sets of a and b out of n."""
+    both = np.arange(max(0, a + b - n), min(a, b) + 1)
+    return float(hypergeom.pmf(both, n, a, b) @ (both / (a + b - both))) if a + b else 1.0
 
 
 def _correlate_seeds(gates: pd.DataFrame) -> float:
