@@ -33,7 +33,7 @@ def test_the_rows_are_paired_by_seed_and_text_and_all_arms_are_judged_together()
     arms = {arm: runs_of(**{arm: right}) for arm, right in {"none": 0.6, "head": 0.7, "tlm-both": 0.65}.items()}
     rows = differences([run for runs in arms.values() for run in runs]).set_index(["metric", "arm"])
     rng, draws = np.random.default_rng(3), {key: [] for key in rows.index}
-    for _ in range(200):
+    for _ in range(80):
         chosen = rng.integers(0, N, N)
         guesses = {arm: [(TARGETS[chosen], run.predicted[chosen]) for run in runs] for arm, runs in arms.items()}
         of_arms = {("accuracy", arm): np.mean([a == b for a, b in each]) for arm, each in guesses.items()}

@@ -192,28 +192,26 @@ def test_a_difference_of_macro_f1_is_clear_where_its_p_is_small(metric, differen
     assert judge(metric, difference, p) == expected
 
 
+def three_models(rng, tune):
+    """Three seeds of each, seed by seed."""
+    skills = (0.5, 0.7, 0.6)
+    return [
+        run
+        for seed in range(3)
+        for run in on_models(TARGETS, *(guessed(rng, TARGETS, skill) for skill in skills), seed=seed, tune=tune)
+    ]
+
+
 def test_holm_counts_all_comparisons_of_models_in_a_call():
     rng = np.random.default_rng(2)
-    runs = [
-        run
-        for tune in ("all", "head")
-        for seed in range(3)
-        for run in on_models(
-            TARGETS, *(guessed(rng, TARGETS, skill) for skill in (0.5, 0.7, 0.6)), seed=seed, tune=tune
-        )
-    ]
-    judged = compare_models(runs).query("metric == 'macro_f1'")
+    judged = compare_models([run for tune in ("all", "head") for run in three_models(rng, tune)])
+    judged = judged.query("metric == 'macro_f1'")
     np.testing.assert_allclose(judged["p_holm"], stats.holm(judged["p"].to_numpy()))
     assert len(judged) == 4
 
 
 def test_three_models_share_the_spread_of_their_seeds():
-    rng = np.random.default_rng(2)
-    runs = [
-        run
-        for seed in range(3)
-        for run in on_models(TARGETS, *(guessed(rng, TARGETS, skill) for skill in (0.5, 0.7, 0.6)), seed=seed)
-    ]
+    runs = three_models(np.random.default_rng(2), "all")
     table = compare_models(runs).query("metric == 'accuracy'")
     scores = np.array([[run.metrics["test"]["accuracy"] for run in runs[i::3]] for i in range(3)])
     right = np.array([[run.predicted == TARGETS for run in runs[i::3]] for i in range(3)]).mean(axis=1)
