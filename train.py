@@ -18,6 +18,7 @@ from data import Corpus, read_corpus
 from experiments.train import figures
 from experiments.train.frozen import count_frozen, open_forwards
 from experiments.train.measure import measure
+from experiments.train.regularisers import describe_regulariser
 from experiments.train.start import choose_head, read_inputs, start_model
 from experiments.train.training import DivergedError, Training, shuffle_labels
 from lab import defaults, manifest, output, runs
@@ -61,7 +62,10 @@ def train(options: Options, corpus: Corpus, head: WordHead | None, device: Devic
     if options.shuffle_labels:
         texts = shuffle_labels(texts, options.seed)
     with runs.open_run(record, options.resume, device) as (run, record):
-        console.print(f"{run}: {options.model}, {options.init} weights, on {device}")
+        described = [f"{options.init} weights", describe_regulariser(options), f"on {device}"]
+        console.print(f"{run}: {', '.join([options.model, *filter(None, described)])}", soft_wrap=True)
+        if record.get("resumed") and not (run / STATE).is_file():
+            console.print(f"{run}: no state was written yet, so it begins anew", soft_wrap=True)
         announce(model.config, texts, options, device)
         device.run_on_first(lambda: write_skipped(corpus, run / runs.SKIPPED))
         with tidy_up(run, corpus, device), open_forwards(model, texts, options, run, device) as forwards:

@@ -1,6 +1,6 @@
 """What a regulariser gains over none: differences paired by seed and text, their intervals, and a verdict by rule."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
 
-from experiments.paper.differences import COMPARED
+from experiments.paper.differences import COMPARED, JUDGED, add_verdicts, compare_arms
 from experiments.paper.figures import draw_forest
-from lab.metrics import Ints, resampled_prediction_metrics
+from lab.metrics import Ints
 from lab.report import label, p_value, table
-from lab.stats import LEVEL, holm, resamples
+from lab.stats import LEVEL
 
 REFERENCE = "none"  # the arm that the others are compared with
 HEADER = ("corpus", "train texts", "arm", "hidden", "none", "with it", "difference", "by seed", "p by Holm", "verdict")
-JUDGED = "macro_f1"  # the metric by which an epoch is kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,96 +44,51 @@ def tidy(measured: Sequence[Measured]) -> pd.DataFrame:
 
 
 def differences(measured: Sequence[Measured]) -> pd.DataFrame:
-    """Return each arm minus none on test: one row per corpus, number of train texts, arm and metric.
+    """Return each arm minus none on test: one row per corpus, number of train texts, metric and arm.
 
-    Columns `corpus, texts, arm, share, metric, n, seeds, none, value, difference, ci_low, ci_high, p, by_seed, p_holm,
-    verdict`. `none`, `value` and `difference` are means over the seeds, `by_seed` has the difference of each. p_holm is
-    p by Holm's method over all rows of a metric."""
+    Columns `corpus, texts, arm, metric, n, seeds, value, none, difference, ci_low, ci_high, p, share, by_seed, p_holm,
+    verdict`. `none`, `value` and `difference` are means over the seeds, `by_seed` has the difference of each; the rest
+    is that of `compare_arms` and `add_verdicts`. All arms of a corpus and a number of texts are judged together."""
     rows: list[dict[str, Any]] = []
     for (corpus, texts), group in groupby(measured, key=lambda run: (run.corpus, run.texts)):
         arms: dict[str, list[Measured]] = {}
         for run in group:
             arms.setdefault(run.arm, []).append(run)
-        for arm, of_arm in arms.items():
-            key = {"corpus": corpus, "texts": texts, "arm": arm, "share": of_arm[0].share}
-            if arm != REFERENCE:
-                rows += [key | row for row in compare(of_arm, arms[REFERENCE])]
-    frame = pd.DataFrame(rows)
-    frame["p_holm"] = frame.groupby("metric")["p"].transform(lambda p: holm(p.to_numpy(float)))
-    return frame.assign(verdict=list(map(judge, frame["difference"], frame["p_holm"])))
+        none = arms.pop(REFERENCE)
+        assert all([run.seed for run in arm] == [run.seed for run in none] for arm in arms.values())
+        for row in compare_arms(none, arms, ("arm", "value", "none")):
+            arm = arms[row["arm"]]
+            by_seed = " ".join(f"{subtract(*pair, row['metric']):+.4f}" for pair in zip(arm, none, strict=True))
+            rows.append({"corpus": corpus, "texts": texts} | row | {"share": arm[0].share, "by_seed": by_seed})
+    return add_verdicts(pd.DataFrame(rows))
 
 
-def compare(arm: Sequence[Measured], none: Sequence[Measured]) -> Iterator[dict[str, Any]]:
-    """Yield the row of each metric for runs of the same seeds, in the same order, on the same texts."""
-    n, S = len(arm[0].targets), len(arm)
-    assert [run.seed for run in arm] == [run.seed for run in none]
-    chunks: dict[str, list[Any]] = {metric: [] for metric in COMPARED}
-    for weights in resamples(n):
-        scores = [
-            [resampled_prediction_metrics(weights, run.targets, run.predicted, run.labels) for run in pair]
-            for pair in zip(arm, none, strict=True)
-        ]
-        for metric, chunk in chunks.items():
-            chunk.append(np.mean([ours[metric] - theirs[metric] for ours, theirs in scores], axis=0))
-    for metric, chunk in chunks.items():
-        value, reference = (np.array([run.metrics["test"][metric] for run in runs]) for runs in (arm, none))
-        by_seed = value - reference
-        low, high, p = interval(by_seed, float(np.nanvar(np.concatenate(chunk), ddof=1)), n)
-        means = {"none": reference.mean(), "value": value.mean(), "difference": by_seed.mean()}
-        sure = {"ci_low": low, "ci_high": high, "p": p, "by_seed": " ".join(f"{each:+.4f}" for each in by_seed)}
-        yield {"metric": metric, "n": n, "seeds": S} | means | sure
-
-
-def interval(by_seed: np.ndarray, of_texts: float, n: int) -> tuple[float, float, float]:
-    """Return the 95 % interval of a mean difference, low and high, and its p; NaN where there is one seed.
-
-    by_seed: the differences (S,); of_texts: the variance of their mean over resampled texts, of which there are n.
-
-    Other texts and other seeds would have given another difference, so the two variances add up: that of the texts, by
-    the bootstrap, and that of the seeds' mean, from their spread. Few seeds tell little about their spread: the
-    interval is that of Student's t, with the degrees of freedom that a sum of two variances has (Satterthwaite 1946).
-    It is rather too wide than too narrow, for the spread of the seeds holds some of the texts' as well."""
-    S, mean = len(by_seed), float(by_seed.mean())
-    if S == 1:
-        return np.nan, np.nan, np.nan
-    of_seeds = float(by_seed.var(ddof=1)) / S
-    variance = of_texts + of_seeds
-    if not variance:  # all predictions are the same
-        return mean, mean, 1.0
-    freedom = variance**2 / (of_texts**2 / (n - 1) + of_seeds**2 / (S - 1))
-    error = np.sqrt(variance)
-    reach = t.isf(LEVEL / 2, freedom) * error
-    return mean - reach, mean + reach, float(2 * t.sf(abs(mean) / error, freedom))
-
-
-def judge(difference: float, p: float) -> str:
-    """Return the verdict on a difference whose p is corrected for the number of comparisons."""
-    if np.isnan(p):
-        return "not judged: one seed"
-    if p >= LEVEL:
-        return "no clear difference"
-    return "clear gain" if difference > 0 else "clear loss"
+def subtract(run: Measured, reference: Measured, metric: str) -> float:
+    return run.metrics["test"][metric] - reference.metrics["test"][metric]
 
 
 def report(frame: pd.DataFrame, command: str) -> str:
-    """Return a page of Markdown about `differences`: the answer in a sentence, the rule, and a table by metric."""
-    judged = frame[frame["metric"] == JUDGED]
-    page = [f"# Does it help to regularise attention? `{command}`", describe(judged)]
-    page.append(
+    """Return a page of Markdown about `differences`: the answer in a sentence, the rule, and a table by metric, that of
+    the judged one first."""
+    judged, others = frame[frame["metric"] == JUDGED], frame[frame["metric"] != JUDGED]
+    comparisons = "1 comparison" if len(judged) == 1 else f"{len(judged)} comparisons"
+    rule = (
         f"The rule: a difference of {COMPARED[JUDGED]} on test is clear where its p, corrected by Holm's method for "
-        f"{len(judged)} comparisons, is below {LEVEL}. Intervals hold with 95 %, each by itself, over texts and seeds."
+        f"{comparisons}, is below {LEVEL}. Each interval holds with 95 %, by itself, over other seeds and other texts."
     )
-    for metric, rows in frame.groupby("metric", sort=False):
-        lines = list(map(write_row, rows.to_dict("records")))
-        page.append(f"## {COMPARED[str(metric)]} on test\n\n{table(HEADER, lines)}")
+    page = [f"# Does it help to regularise attention? `{command}`", describe(judged), rule]
+    page.append(f"## {COMPARED[JUDGED]} on test\n\n{table(HEADER, map(write_row, judged.to_dict('records')))}")
+    for metric, rows in others.groupby("metric", sort=False):
+        cells = (write_row(row)[:-2] for row in rows.to_dict("records"))
+        page.append(f"## {COMPARED[str(metric)]} on test, which is not judged\n\n{table(HEADER[:-2], cells)}")
     return "\n\n".join(page) + "\n"
 
 
 def write_row(row: dict[Any, Any]) -> list[str]:
     """Return the cells of a row of `differences`."""
-    difference, p = f"{row['difference']:+.3f}", "-"
+    difference, p = f"{row['difference']:+z.3f}", "" if np.isnan(row["p_holm"]) else p_value(row["p_holm"])
     if not np.isnan(row["ci_low"]):
-        difference, p = f"{difference} [{row['ci_low']:+.3f}, {row['ci_high']:+.3f}]", p_value(row["p_holm"])
+        difference += f" [{row['ci_low']:+z.3f}, {row['ci_high']:+z.3f}]"
     scores = [f"{row['share']:.1%}", f"{row['none']:.3f}", f"{row['value']:.3f}", difference, row["by_seed"], p]
     return [label(row["corpus"]), f"{row['texts']:,}", row["arm"], *scores, row["verdict"]]
 

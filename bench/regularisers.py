@@ -8,13 +8,14 @@ import math
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from rich.panel import Panel
 
 from bench import gains
 from bench.gains import REFERENCE, Measured
@@ -25,6 +26,7 @@ from experiments.paper.results import read_predicted
 from experiments.train.regularisers import expected_share
 from lab import output, runs
 from lab.cli import check_ranges, command
+from lab.defaults import choose_model
 from lab.device import DeviceName
 from lab.progress import console
 from lab.texts import read_texts
@@ -46,26 +48,29 @@ DIGITS = 3  # of the rate of attention dropout and DropHead
 
 @dataclass(frozen=True)
 class Options:
-    """Train with each regulariser and with none; tables and a picture land in runs/NAME, each run in
-    runs/NAME-CORPUS-TEXTS-ARM-SEED. After an interruption the same command goes on."""
+    """Train with each regulariser and with none, and compare them.
+
+    Tables and a picture land in runs/NAME, each run in runs/NAME-CORPUS-TEXTS-ARM-SEED. After an interruption the same
+    command goes on."""
 
     corpus: tuple[str, ...] = ("sample",)  # emotion, rotten_tomatoes, sample, a file or a folder with splits
     texts: tuple[int, ...] = (0,)  # how many texts of train, drawn at random, the same for all runs; 0: all
     arms: tuple[Arm, ...] = ARMS  # which regularisers are compared with none
     seeds: int = 3  # how many runs of each arm, with seeds from 0
-    model: str = "gpt2-mini"  # a checkpoint's folder, or a published name (gpt2, distilgpt2, ...)
+    model: str = "gpt2-mini"  # a checkpoint's folder, a published name (gpt2, gpt-neo-125m, ...), gpt2-mini, or auto
     epochs: int | None = None  # passes over the texts; None: as train.py chooses them
     run: str = "regularisers"  # name of the results, with which the names of the runs begin
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
+    truncate: bool = False  # keep the end of texts that are too long for the model, instead of refusing them
 
     def check(self) -> None:
         """Raise InputError for a number out of its range, a missing choice, or a name that is none."""
-        check_ranges(self, epochs=(0, math.inf), seeds=(1, math.inf))
+        check_ranges(self, epochs=(1, math.inf), seeds=(1, math.inf))
         if not (self.corpus and self.texts and self.arms):
             raise InputError("--corpus, --texts and --arms: expected at least one of each")
         if min(self.texts) < 0:
             raise InputError(f"--texts {min(self.texts)}: expected a number of texts, or 0 for all")
-        for option, values in (("texts", self.texts), ("arms", self.arms)):
+        for option, values in (("corpus", self.corpus), ("texts", self.texts), ("arms", self.arms)):
             if len(set(values)) < len(values):
                 raise InputError(f"--{option} {' '.join(map(str, values))}: expected each once")
         if self.run != replace_special(self.run) or self.run in ("", ".", "..", "latest"):
@@ -89,14 +94,18 @@ class Job:
 
 def main(options: Options) -> int:
     options.check()
-    folder = runs.RUNS / options.run
+    model, notice = choose_model(options.model, "pretrained")
+    if notice:
+        console.print(Panel(notice, style="bold yellow"))
+    options, folder = replace(options, model=model), runs.RUNS / options.run
     corpora = read_corpora(options.corpus, USUAL)
     for corpus, n in product(corpora.values(), options.texts):
         check_number(corpus, n)
     folder.mkdir(parents=True, exist_ok=True)
     with runs.lock_folder(folder, "wait, or choose another --run"):
         jobs = [job for source, corpus in corpora.items() for job in plan(source, corpus, folder, options)]
-        for job in jobs:
+        for i, job in enumerate(jobs, start=1):
+            console.print(f"\n{i} of {len(jobs)} arms, seeds: {options.seeds}: {job.name}", soft_wrap=True)
             run_script(TRAIN, write_options(job, options), runs.RUNS / job.name)
         write_results(folder, [run for job in jobs for run in measure(job, options.seeds)], options.model)
     console.print(f"{folder}: results.md, results.csv, differences.csv and differences.png are written")
@@ -104,16 +113,22 @@ def main(options: Options) -> int:
 
 
 def check_number(corpus: Corpus, n: int) -> None:
-    """Raise InputError where train has no n texts to draw from it."""
-    most = len(corpus.split("train"))
+    """Raise InputError where train has no n texts to draw from it, or those that are drawn lack a class of val or
+    test."""
+    labels = {split: corpus.split(split)["label"] for split in SPLITS}
+    most = len(labels["train"])
     if n >= most:
         raise InputError(f"--texts {n}: expected fewer than the {most:,} train texts of {corpus.name}, or 0 for all")
+    drawn = {*labels["train"].iloc[draw_texts(most, n)]}
+    if missing := sorted({*labels["val"], *labels["test"]} - drawn):
+        classes = f"class {missing[0]}" if len(missing) == 1 else f"the classes {', '.join(missing)}"
+        raise InputError(f"--texts {n}: no text of {classes} of {corpus.name} is among those drawn; take more")
 
 
 def plan(source: str, corpus: Corpus, folder: Path, options: Options) -> Iterator[Job]:
     """Yield the jobs of a corpus; where not all its train texts are wanted, a corpus folder with fewer is written."""
     tokenizer, config = Tokenizer.load(options.model), read_config(options.model)
-    sequences = read_texts(corpus, tokenizer, config, truncate=False)["train"].sequences
+    sequences = read_texts(corpus, tokenizer, config, options.truncate)["train"].sequences
     for wanted in options.texts:
         part = f"{short_name(corpus)}-{wanted or 'all'}"
         chosen, smaller = draw_texts(len(sequences), wanted), folder / "corpora" / part
@@ -151,7 +166,7 @@ def write_options(job: Job, options: Options) -> list[str]:
         words += ["--regulariser-rate", str(job.rate)]
     if form := TLM.get(job.arm):
         words += ["--tlm", form["form"], *["--spare-first"] * ("spare_first" in form)]
-    return words
+    return words + ["--truncate"] * options.truncate
 
 
 def measure(job: Job, seeds: int) -> Iterator[Measured]:
@@ -174,7 +189,7 @@ def write_results(folder: Path, measured: list[Measured], model: str) -> None:
         gains.draw(frame, model, new / "differences.png")
     columns = ["corpus", "texts", "arm", "difference", "ci_low", "ci_high", "by_seed", "verdict"]
     judged = frame[frame["metric"] == gains.JUDGED]
-    console.print(judged[columns].round(3).to_string(index=False), soft_wrap=True)
+    console.print(judged[columns].round(3).to_string(index=False, na_rep=""), soft_wrap=True)
     console.print(gains.describe(judged))
 
 

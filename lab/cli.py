@@ -83,7 +83,7 @@ def parse_options(config: type[Config]) -> Config:
         text = dropwhile(is_rule, lines)  # on a plain-ASCII terminal the title is underlined
         sentence = " ".join(takewhile(lambda line: not is_rule(line), text))
         sentence = re.sub(r"^Error parsing [\w.]+: ", "", sentence)  # before what a part of the options says itself
-        raise InputError(f"{sentence}; see --help") from None
+        raise InputError(f"{sentence.removesuffix('.')}; see --help") from None
 
 
 def is_rule(line: str) -> bool:

@@ -94,9 +94,9 @@ class TrainOptions:
         if self.head == "classifier" and (self.words or self.template != TEMPLATE):
             raise InputError("--template and --words: a classifier reads no prompt; add --head words")
         self.check_regulariser()
-        share, any_, some = (0, 1), (0, math.inf), (1, math.inf)
-        check_ranges(self, epochs=any_, lr=any_, weight_decay=any_, warmup=share, dropout=share, regulariser_rate=share)
-        check_ranges(self, batch_size=some, clip=(1e-3, math.inf), split_seed=(0, 2**32))
+        share, some = (0, 1), (1, math.inf)
+        check_ranges(self, epochs=some, lr=(1e-9, math.inf), weight_decay=(0, math.inf), warmup=share, dropout=share)
+        check_ranges(self, regulariser_rate=share, batch_size=some, clip=(1e-3, math.inf), split_seed=(0, 2**32))
         seeds = " ".join(map(str, self.seeds))
         if self.seeds and not self.run:
             raise InputError(f"--seeds {seeds}: expected a --run, with which the names of the runs begin")
@@ -110,7 +110,8 @@ class TrainOptions:
     def check_regulariser(self) -> None:
         """Raise InputError for a rate, or a way to mask tokens, that the regulariser has not."""
         if self.regulariser != "tlm" and (self.spare_first or self.tlm != "both"):
-            raise InputError("--tlm and --spare-first: these say how tokens are masked; add --regulariser tlm")
+            option = "--spare-first" if self.spare_first else "--tlm"
+            raise InputError(f"{option}: it says how tokens are masked; add --regulariser tlm")
         if self.regulariser == "none" and self.regulariser_rate is not None:
             raise InputError("--regulariser-rate: --regulariser none has no rate; leave it out, or choose another one")
 
@@ -151,7 +152,7 @@ class TrainOptions:
         rate = self.regulariser_rate
         if rate is None and self.regulariser in ("tlm", "head"):
             rate = 0.1  # as GPT-2's dropout; not tuned
-        epochs, lr = self.epochs or epochs, self.lr or lr
+        epochs, lr = epochs if self.epochs is None else self.epochs, lr if self.lr is None else self.lr
         return replace(self, epochs=epochs, lr=lr, dropout=dropout, regulariser_rate=rate)
 
 

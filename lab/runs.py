@@ -197,7 +197,8 @@ def describe_change(
         before, now = manifest["settings"], record["settings"]
         if before[key] == now[key]:
             return f"{option} {now[key]}, which is no longer the same inside"
-    return f"{option} {before.get(key, MISSING)}, now {now.get(key, MISSING)}"
+    was, is_now = ("not given" if side.get(key, MISSING) is None else side.get(key, MISSING) for side in (before, now))
+    return f"{option} {was}, now {is_now}"
 
 
 def identity(run: Path, record: dict[str, Any]) -> dict[str, Any]:

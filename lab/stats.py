@@ -77,6 +77,36 @@ def simultaneous_limits(
     return values - reach * error, values + reach * error
 
 
+def compare_with_first(
+    scores: NDArray[np.floating], of_texts: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating]]:
+    """Return how sure it is that other arms differ from the first: low and high 95 % limits of each difference of
+    means, and its p, (..., A - 1) each; NaN where there is one seed.
+
+    scores: of A arms with the same S seeds, from 0 to 1, (..., A, S). of_texts: the variance of each difference of
+    means over resampled texts, (..., A - 1).
+
+    Other texts and other seeds would have given another difference, so two variances add up. That of the seeds is
+    2 / S of the residual mean square of a randomised block design, where each seed is a block (Montgomery 2017,
+    Design and Analysis of Experiments, ch. 4): what is left of the scores without the means of arms and seeds. Two or
+    three seeds tell little about their own spread, all arms together tell more: it is taken to be the same in each arm.
+    The limits are those of Student's t with its (A - 1) (S - 1) degrees of freedom. They are rather too wide than too
+    narrow, as the spread of the texts is known better than that. Scores from 0 to 1 differ by 1 at most, and there the
+    limits end."""
+    A, S = scores.shape[-2:]
+    means = scores.mean(axis=-1)
+    difference = means[..., 1:] - means[..., :1]
+    if S == 1:
+        return (np.full(difference.shape, np.nan),) * 3
+    of_seeds = scores.mean(axis=-2, keepdims=True) - scores.mean(axis=(-2, -1), keepdims=True)
+    residual, freedom = scores - means[..., None] - of_seeds, (A - 1) * (S - 1)
+    error = np.sqrt(2 / S * (residual**2).sum(axis=(-2, -1))[..., None] / freedom + of_texts)
+    reach = t.isf(LEVEL / 2, freedom) * error
+    certain = np.where(difference == 0, 0.0, np.inf)  # neither seeds nor texts change the difference
+    p = 2 * t.sf(np.divide(np.abs(difference), error, out=certain, where=error > 0), freedom)
+    return np.clip(difference - reach, -1, 1), np.clip(difference + reach, -1, 1), p
+
+
 def concordance(scores: NDArray[np.floating], seed: int = 0) -> tuple[float, float]:
     """Return Kendall's W of scores (runs, units), and its p: do the runs rank the units alike?
 

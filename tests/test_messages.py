@@ -25,6 +25,7 @@ OF_ALL = {"--help"}
 # Places that other commands reach by the name of a method alone, and the commands that really do.
 ONLY = {
     "lab.defaults.TrainOptions.check": "train",  # others make such options to write them down
+    "lab.defaults.TrainOptions.check_regulariser": "train",
     "lab.defaults.TrainOptions.tuned_blocks": "train paper",
     "lab.prompts.encode_prompts": "prompt ablate",  # a training gives it no limit
     "lab.label_words.parse_words": "train prompt",  # others give it no words

@@ -415,7 +415,7 @@ def test_a_second_model_is_trained_beside_the_runs_of_the_first(here, pretended,
     page = Path("runs/paper/results.md").read_text()
     rates = [f"| {model} | head alone tuned | pretrained | 2 | {3e-3 * 256 / n:g} | 0 |" for model, n in SHAPES.items()]
     assert all(rate in page for rate in rates)
-    assert "in n\\_layer, n\\_head, n\\_embd, n\\_ctx, lr.\n" in page
+    assert "in number of layers, heads per layer, width, tokens at most, learning rate.\n" in page
     for models in ((wide, "tiny"), (wide,), ("tiny",)):
         again = paper.plan(paper.Options(models, corpus=("words",), seeds=1, epochs=2, device="cpu"))
         assert all(run.read_record() for run in again)
@@ -705,7 +705,8 @@ MISTAKES = {
     "the name of a run": (("--run", ALL.name), "is a run of train.py"),
     "no corpus": (("--corpus", "nothing here"), "nothing here"),
     "two corpora of one name": (("--corpus", "words", "more/words"), "more/words: words is called words too"),
-    "negative epochs": (("--epochs", "-1"), "--epochs"),
+    "a corpus twice": (("--corpus", "words", "words"), "--corpus words words: expected each once"),
+    "no epochs": (("--epochs", "0"), "--epochs 0: expected at least 1"),
     "unknown model": (("--model", "tiny", "gpt5"), "gpt5"),
     "no model": (("--model",), "--model (nothing): expected at least one model"),
     "a model twice": (("--model", "tiny", "tiny"), "--model tiny tiny: expected at least one model, and each of them"),
@@ -786,7 +787,7 @@ def test_the_page_has_the_difference_of_each_seed(here, pretended, monkeypatch):
 
 
 def test_the_page_says_where_the_epochs_differ(here, pretended, monkeypatch):
-    assert run_paper(monkeypatch, *TINY, "--run", "two", "--epochs", "0", *BOTH) == 0
+    assert run_paper(monkeypatch, *TINY, "--run", "two", "--epochs", "None", *BOTH) == 0
     text = Path("runs/two/results.md").read_text()
     for start in (
         "all weights tuned | pretrained | 4",

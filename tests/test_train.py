@@ -384,6 +384,18 @@ def test_ctrl_c_keeps_the_best_epoch_and_leaves_latest_alone(here, monkeypatch):
     assert Path("runs/latest").resolve().name == "whole"
 
 
+def test_a_resumed_training_without_a_state_says_that_it_begins_anew(here, unmeasured, monkeypatch, capsys):
+    command = ("--model", "tiny", "--corpus", "corpus.txt", *FAST, "--run", "cut", "--resume")
+    with monkeypatch.context() as patch:
+        interrupt_in(patch, epoch=2)  # no state is due so soon
+        assert run_train(patch, *command) == 130
+    assert "begins anew" not in capsys.readouterr().out
+    assert run_train(monkeypatch, *command) == 0
+    out = capsys.readouterr().out
+    assert "runs/cut: no state was written yet, so it begins anew\n" in out
+    assert "epoch 1: " in out
+
+
 def test_ctrl_c_in_the_first_epoch_leaves_nothing(here, monkeypatch):
     interrupt_in(monkeypatch, epoch=1)
     assert run_train(monkeypatch, "--model", "tiny", "--corpus", "corpus.txt", *FAST) == 130
@@ -431,7 +443,6 @@ def test_a_loss_that_is_not_finite_stops_training(here, monkeypatch, capsys):
 def test_defaults_follow_from_init_tune_and_width(width, init, tune, epochs, lr, dropout):
     options = train.Options(init=init, tune=tune).resolved(width)
     assert (options.epochs, options.lr, options.dropout) == (epochs, pytest.approx(lr), dropout)
-    assert train.Options(init=init, tune=tune, epochs=0, lr=0).resolved(width) == options  # 0 is None, as it once was
     complete = train.Options(init=init, tune=tune, epochs=7, lr=0.1, dropout=0.2)
     assert complete.resolved(width) == complete
 
@@ -524,7 +535,8 @@ MISTAKES = {
     "config is no JSON": (lambda here: (here / "tiny" / "config.json").write_text("{"), (), "config.json"),
     "too many blocks": (lambda here: None, ("--tune", "3"), "at most the 2 blocks"),
     "no blocks": (lambda here: None, ("--tune", "0"), "--tune 0"),
-    "negative rate": (lambda here: None, ("--lr", "-1"), "--lr"),
+    "no rate": (lambda here: None, ("--lr", "0"), "--lr 0.0: expected at least 1e-09"),
+    "no epochs": (lambda here: None, ("--epochs", "0"), "--epochs 0: expected at least 1"),
     "dropout of 1": (lambda here: None, ("--dropout", "1"), "--dropout"),
     "no texts in a batch": (lambda here: None, ("--batch-size", "0"), "--batch-size"),
     "run name with a path": (lambda here: None, ("--run", "../run"), "--run"),

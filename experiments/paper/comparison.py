@@ -6,11 +6,24 @@ from typing import Any
 import pandas as pd
 import torch
 
-from lab.report import label
+from lab.report import label, p_value
 from model import GPT2, GPT2Config
 
 from .differences import COMPARED, Pair, pair_models, pair_starts
 from .results import TUNED, MeasuredRun, distinct, name_start
+
+SHAPE = {  # settings of a shape, in words
+    "n_layer": "number of layers",
+    "n_head": "heads per layer",
+    "n_embd": "width",
+    "n_ctx": "tokens at most",
+    "vocab_size": "vocabulary",
+    "layer_norm_epsilon": "epsilon of the LayerNorms",
+    "scale_scores": "division of attention scores by the root of a head's width",
+    "qkv_bias": "bias of q, k and v",
+    "windows": "how far back a local layer sees",
+}
+TRAINING = {"lr": "learning rate", "dropout": "dropout"}  # the same of a training
 
 
 def start_difference_rows(differences: pd.DataFrame, runs: Sequence[MeasuredRun]) -> Iterator[list[str]]:
@@ -26,7 +39,9 @@ def start_difference_rows(differences: pd.DataFrame, runs: Sequence[MeasuredRun]
 
 def difference_cells(row: pd.Series, pairs: Sequence[Pair]) -> list[str]:
     """Return a difference with its interval, and that of each seed."""
-    interval = f"**{row['difference']:+z.3f}** [{row['ci_low']:+z.3f}, {row['ci_high']:+z.3f}]"
+    interval = f"**{row['difference']:+z.3f}**"
+    if pd.notna(row["ci_low"]):
+        interval += f" [{row['ci_low']:+z.3f}, {row['ci_high']:+z.3f}]"
     seeds = [f"seed {pair.run.seed}: {pair.subtract(row['metric']):+z.3f}" for pair in pairs]
     return [interval, "<br>".join(seeds)]
 
@@ -57,16 +72,19 @@ def count_weights(shape: dict[str, Any]) -> int:
 
 
 def list_differing(runs: Sequence[MeasuredRun]) -> list[str]:
-    """Return the settings of shape and training in which models differ; none of a single model."""
+    """Return in words in which settings of shape and training models differ; none of a single model.
+
+    The rates of dropout in a checkpoint's shape are those of its pretraining, a training has its own."""
     if count_models(runs) == 1:
         return []
     shapes = [run.record["model"]["shape"] for run in runs]
-    names = distinct(name for shape in shapes for name in shape)  # a GPT-2 has fewer than a GPT-Neo
-    differing = [name for name in names if len(distinct(each.get(name) for each in shapes)) > 1]
-    rates: dict[tuple[str, str], set[float]] = {}
-    for run in runs:
-        rates.setdefault((run.kind, run.init), set()).add(run.record["settings"]["lr"])
-    return differing + ["lr"] * any(len(of_kind) > 1 for of_kind in rates.values())
+    differing = [words for name, words in SHAPE.items() if len(distinct(each.get(name) for each in shapes)) > 1]
+    for name, words in TRAINING.items():
+        values: dict[tuple[str, str], set[float]] = {}
+        for run in runs:
+            values.setdefault((run.kind, run.init), set()).add(run.record["settings"][name])
+        differing += [words] * any(len(of_kind) > 1 for of_kind in values.values())
+    return differing
 
 
 def model_difference_rows(differences: pd.DataFrame, runs: Sequence[MeasuredRun]) -> Iterator[list[str]]:
@@ -77,6 +95,5 @@ def model_difference_rows(differences: pd.DataFrame, runs: Sequence[MeasuredRun]
         corpus, tuned = f"{label(row['corpus'])} ({row['n']:,})", TUNED[row["tune"]] + name_start(row["init"])
         models = f"{label(row['model'])} minus {label(row['first_model'])}"
         means = [f"{row['mean']:.3f}", f"{row['first_mean']:.3f}"]
-        better = row["model"] if row["difference"] > 0 else row["first_model"]
-        verdict = f"{label(better)} is better" if row["clear"] else "no clear difference"
-        yield [corpus, models, tuned, COMPARED[row["metric"]], *means, *difference_cells(row, pairs), verdict]
+        cells, p = difference_cells(row, pairs), "" if pd.isna(row["p_holm"]) else p_value(row["p_holm"])
+        yield [corpus, models, tuned, COMPARED[row["metric"]], *means, *cells, p, label(row["verdict"])]

@@ -1,21 +1,41 @@
 """Paired differences between runs on the same test texts: of a model's two starts, and of two models."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
-from lab.metrics import Floats, resampled_prediction_metrics
-from lab.stats import bootstrap
+from lab.metrics import Floats, Ints, resampled_prediction_metrics
+from lab.stats import LEVEL, bootstrap, compare_with_first, holm, resamples
 
 from .results import MeasuredRun
 
 COMPARED = {"accuracy": "accuracy", "macro_f1": "macro-F1"}  # metrics that are compared, with their names
+JUDGED = "macro_f1"  # the metric by which an epoch is kept; of the others no verdict is given
 Start = tuple[str, str]  # model and init
 Group = tuple[str, str, str, str]  # corpus, model, init and kind
+
+
+class Predicted(Protocol):
+    """A finished run, as far as it is compared."""
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Its metrics.json."""
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+
+    @property
+    def targets(self) -> Ints:
+        """Class numbers, int (n,), of the test texts."""
+
+    @property
+    def predicted(self) -> Ints:
+        """The same as the network predicts them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,36 +85,15 @@ def compare_starts(runs: Sequence[MeasuredRun]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def compare_models(runs: Sequence[MeasuredRun]) -> pd.DataFrame:
-    """Return each other model minus the first on test: one row per corpus, model, init, tune and metric; none of a
-    single model.
-
-    Columns `corpus, model, first_model, init, tune, metric, n, seeds, mean, first_mean, difference, ci_low, ci_high,
-    clear`, see `_compare`, and of the last `is_clear`."""
-    rows: list[dict[str, Any]] = []
-    for (corpus, model, init, tune), matched in pair_models(runs).items():
-        key = {"corpus": corpus, "model": model, "first_model": matched[0].reference.model, "init": init, "tune": tune}
-        for row in _compare(matched, ("mean", "first_mean")):
-            of_seeds = [pair.subtract(row["metric"]) for pair in matched]
-            rows.append(key | row | {"clear": is_clear(row["ci_low"], row["ci_high"], of_seeds)})
-    return pd.DataFrame(rows)
-
-
-def is_clear(low: float | None, high: float | None, of_seeds: Sequence[float]) -> bool:
-    """Return whether an interval excludes 0, and each seed's difference lies on the same side of 0 as it."""
-    if low is None or high is None:
-        return False
-    return (low > 0 and min(of_seeds) > 0) or (high < 0 and max(of_seeds) < 0)
-
-
 def _compare(matched: Sequence[Pair], means: tuple[str, str]) -> Iterator[dict[str, Any]]:
     """Yield a row for each metric: `metric, n, seeds`, the two means over the seeds, `difference, ci_low, ci_high`.
 
     The 95 % interval is a paired bootstrap over the n texts: each resample of them is the same for every run. So it
     covers that other texts might have been in test, given these seeds. It does not cover the seeds: with others, the
     same texts may give a difference outside of it. means: the names of the two means."""
-    n = len(matched[0].reference.targets)
-    intervals = bootstrap(partial(_resampled_differences, pairs=matched), n)
+    runs, references = [pair.run for pair in matched], [pair.reference for pair in matched]
+    n = len(references[0].targets)
+    intervals = bootstrap(partial(_resampled_differences, runs=runs, references=references), n)
     for metric in COMPARED:
         of_runs = np.mean([pair.run.metrics["test"][metric] for pair in matched])
         of_references = np.mean([pair.reference.metrics["test"][metric] for pair in matched])
@@ -103,14 +102,81 @@ def _compare(matched: Sequence[Pair], means: tuple[str, str]) -> Iterator[dict[s
         yield {"metric": metric, "n": n, "seeds": len(matched)} | scores | {"ci_low": low, "ci_high": high}
 
 
-def _resampled_differences(weights: Floats, pairs: Sequence[Pair]) -> dict[str, Floats]:
-    """Return run minus reference on each resample, mean over the seeds: metric -> (draws,). weights: (draws, n)."""
-    labels = pairs[0].reference.record["corpus"]["labels"]
+def compare_models(runs: Sequence[MeasuredRun]) -> pd.DataFrame:
+    """Return each other model minus the first on test: one row per corpus, model, init, tune and metric; none of a
+    single model.
+
+    Columns `corpus, model, first_model, init, tune, metric, n, seeds, mean, first_mean, difference, ci_low, ci_high, p,
+    p_holm, verdict`, see `compare_arms` and `add_verdicts`. Models of one corpus, init and tune are judged together."""
+    of_model: dict[tuple[str, str, str], dict[str, list[Pair]]] = {}
+    for (corpus, model, init, tune), matched in pair_models(runs).items():
+        of_model.setdefault((corpus, init, tune), {})[model] = matched
+    rows: list[dict[str, Any]] = []
+    for (corpus, init, tune), others in of_model.items():
+        first = [pair.reference for pair in next(iter(others.values()))]
+        key = {"corpus": corpus, "first_model": first[0].model, "init": init, "tune": tune}
+        arms = {model: [pair.run for pair in matched] for model, matched in others.items()}
+        rows += [key | row for row in compare_arms(first, arms, ("model", "mean", "first_mean"))]
+    if not rows:
+        return pd.DataFrame()
+    frame = add_verdicts(pd.DataFrame(rows))
+    names = {"gain": frame["model"], "loss": frame["first_model"]}
+    for kind, better in names.items():
+        frame.loc[frame["verdict"] == f"clear {kind}", "verdict"] = better + " is better"
+    return frame
+
+
+def compare_arms(
+    first: Sequence[Predicted], others: Mapping[str, Sequence[Predicted]], names: tuple[str, str, str]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each metric and each of the others: its name, `metric, n, seeds`, its mean over the seeds and
+    that of the first, `difference`, and `ci_low, ci_high, p` of `compare_with_first`.
+
+    first, others: runs of the same seeds, in the same order, on the same texts. names: the columns of the name and of
+    the two means."""
+    n, arms = len(first[0].targets), [first, *others.values()]
+    drawn = [_resample(runs, first) for runs in others.values()]
+    for metric in COMPARED:
+        scores = np.array([[run.metrics["test"][metric] for run in runs] for runs in arms])
+        of_texts = np.array([np.nanvar(each[metric], ddof=1) for each in drawn])
+        reference, *means = scores.mean(axis=1)
+        for name, mean, low, high, p in zip(others, means, *compare_with_first(scores, of_texts), strict=True):
+            key = {names[0]: name, "metric": metric, "n": n, "seeds": len(first)}
+            found = {names[1]: mean, names[2]: reference, "difference": mean - reference}
+            yield key | found | {"ci_low": low, "ci_high": high, "p": p}
+
+
+def add_verdicts(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add `p_holm` and `verdict` to rows of `compare_arms`: p by Holm's method over all rows of the judged metric."""
+    p = holm(frame["p"].where(frame["metric"] == JUDGED).to_numpy(float))
+    return frame.assign(p_holm=p, verdict=list(map(judge, frame["metric"], frame["difference"], p)))
+
+
+def judge(metric: str, difference: float, p: float) -> str:
+    """Return the verdict on a difference whose p is corrected for the number of comparisons."""
+    if metric != JUDGED:
+        return "not judged"
+    if np.isnan(p):
+        return "not judged: one seed"
+    if p >= LEVEL:
+        return "no clear difference"
+    return "clear gain" if difference > 0 else "clear loss"
+
+
+def _resample(runs: Sequence[Predicted], references: Sequence[Predicted]) -> dict[str, Floats]:
+    """Return `_resampled_differences` on all resamples: metric -> (DRAWS,)."""
+    chunks = [_resampled_differences(weights, runs, references) for weights in resamples(len(runs[0].targets))]
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in COMPARED}
+
+
+def _resampled_differences(
+    weights: Floats, runs: Sequence[Predicted], references: Sequence[Predicted]
+) -> dict[str, Floats]:
+    """Return runs minus references on each resample, mean over the seeds: metric -> (draws,). weights: (draws, n)."""
     by_seed = []
-    for pair in pairs:
+    for pair in zip(runs, references, strict=True):
         minuend, subtrahend = (
-            resampled_prediction_metrics(weights, run.targets, run.predicted, labels)
-            for run in (pair.run, pair.reference)
+            resampled_prediction_metrics(weights, run.targets, run.predicted, run.labels) for run in pair
         )
         by_seed.append({name: minuend[name] - subtrahend[name] for name in COMPARED})
     return {name: np.mean([difference[name] for difference in by_seed], axis=0) for name in COMPARED}

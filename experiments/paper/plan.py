@@ -65,9 +65,11 @@ class Options:
 
     def check(self) -> None:
         """Raise InputError for a number out of its range, a missing choice, or a name that is none."""
-        check_ranges(self, epochs=(0, math.inf))
+        check_ranges(self, epochs=(1, math.inf))
         if self.seeds < 1 or not self.corpus:
             raise InputError(f"--seeds {self.seeds} and {len(self.corpus)} --corpus: expected at least 1 of each")
+        if len(set(self.corpus)) < len(self.corpus):
+            raise InputError(f"--corpus {' '.join(self.corpus)}: expected each once")
         models = " ".join(self.model) or "(nothing)"
         if not self.model or len(set(self.model)) < len(self.model):
             raise InputError(f"--model {models}: expected at least one model, and each of them once")

@@ -43,19 +43,13 @@ def report(
     first: dict[str, MeasuredRun] = {}  # run of each corpus
     for run in runs:
         first.setdefault(run.corpus, run)
-    records = [run.record for run in runs]
     groups = results.groupby("corpus", sort=False)
     return render(
         Path(__file__).with_name("report.md.jinja"),
-        starts=distinct(map(describe_start, records)),
-        inits=distinct(run.init for run in runs),
+        **describe_runs(runs),
         revisions={corpus: run.record["corpus"].get("revision") for corpus, run in first.items()},
         skipped={corpus: run.record["corpus"].get("skipped", {}) for corpus, run in first.items()},
-        devices=distinct(record["device"] for record in records),
-        commits=distinct(record["git"] or "unknown" for record in records),
-        versions=distinct(", ".join(map(" ".join, record["versions"].items())) for record in records),
         command=command,
-        official=[is_official(record) for record in records],
         splits_without_a_class=[split for run in first.values() for split in find_splits_without_a_class(run)],
         columns=["seeds", *COLUMNS],
         scores=[row for corpus, rows in groups for row in score_rows(first[str(corpus)], rows, prompts)],
@@ -72,6 +66,19 @@ def report(
         differing=list_differing(runs),
         model_differences=list(model_difference_rows(model_differences, runs)),
     )
+
+
+def describe_runs(runs: Sequence[MeasuredRun]) -> dict[str, list[Any]]:
+    """Return what the runs start from and what made them, each once: names and values of the template."""
+    records = [run.record for run in runs]
+    return {
+        "starts": distinct(map(describe_start, records)),
+        "inits": distinct(run.init for run in runs),
+        "official": distinct(map(is_official, records)),
+        "devices": distinct(record["device"] for record in records),
+        "commits": distinct(record["git"] or "unknown" for record in records),
+        "versions": distinct(", ".join(map(" ".join, record["versions"].items())) for record in records),
+    }
 
 
 def describe_start(record: dict[str, Any]) -> dict[str, Any]:

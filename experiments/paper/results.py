@@ -79,6 +79,10 @@ class MeasuredRun:
         return self.record["corpus"]["name"]
 
     @property
+    def labels(self) -> list[str]:
+        return self.record["corpus"]["labels"]
+
+    @property
     def model(self) -> str:
         return self.record["settings"]["model"]
 

@@ -34,6 +34,15 @@ def choose_regulariser(options: TrainOptions, config: GPT2Config) -> Interventio
     return mask_tokens
 
 
+def describe_regulariser(options: TrainOptions) -> str:
+    """Return what is hidden inside attention, in words; nothing where it is GPT-2's own dropout at its usual rate."""
+    if options.regulariser == "attention" and options.regulariser_rate is None:
+        return ""
+    rate = "" if options.regulariser_rate is None else f" at rate {options.regulariser_rate:g}"
+    form = f", {options.tlm}" + ", first token spared" * options.spare_first if options.regulariser == "tlm" else ""
+    return f"regulariser {options.regulariser}{rate}{form}"
+
+
 # Dropout of attention weights (Srivastava et al. 2014; GPT-2 was trained with it). Each weight that a query gives a key
 # is set to 0 with probability p, in each head by itself. The others grow by 1 / (1 - p), so a row no longer sums to 1.
 # The network does this itself, in `Attention.compute_z`, at the rate that stands in its config.

@@ -1,14 +1,14 @@
-"""Differences between runs, against plain loops, numbers worked out by hand, and a simulation."""
+"""Differences between runs, against plain loops and by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from pictures_on_disk import assert_whole
-from scipy.stats import t, ttest_1samp
 from sklearn.metrics import accuracy_score, f1_score
 
 from bench import gains
-from bench.gains import Measured, compare, describe, differences, interval, judge, report, tidy
+from bench.gains import JUDGED, Measured, describe, differences, report, tidy
+from lab.stats import compare_with_first
 
 LABELS, N = ("a", "b", "c"), 211
 TARGETS = np.random.default_rng(7).integers(0, 3, N)
@@ -29,78 +29,73 @@ def runs_of(seeds=3, **right):
     return [run_of(arm, seed, share) for arm, share in right.items() for seed in range(seeds)]
 
 
-def test_the_interval_of_equal_texts_is_student_t_of_the_seeds():
-    by_seed = np.array([0.03, 0.01, 0.02, 0.05])
-    low, high, p = interval(by_seed, 0.0, 100)
-    reach = t.ppf(0.975, 3) * by_seed.std(ddof=1) / 2
-    assert (low, high) == pytest.approx((0.0275 - reach, 0.0275 + reach))
-    assert p == pytest.approx(ttest_1samp(by_seed, 0).pvalue)
-
-
-def test_the_interval_of_equal_seeds_is_that_of_the_texts():
-    low, high, p = interval(np.array([0.02, 0.02]), 0.0001, 1000)
-    assert (low, high) == pytest.approx((0.02 - 0.01962, 0.02 + 0.01962), abs=1e-5)  # t of 999 degrees of freedom
-    assert p == pytest.approx(0.0458, abs=1e-4)
-
-
-def test_both_spreads_add_up():
-    """0.01 of texts and 0.02 of seeds, as standard errors; freedom (1 + 4)^2 / (1 / 50 + 16 / 2) = 3.117."""
-    by_seed = 0.02 * np.sqrt(3) * np.array([-1, 0, 1])  # variance 0.0012, over 3
-    low, high, p = interval(by_seed, 0.0001, 51)
-    assert high == -low == pytest.approx(t.ppf(0.975, 25 / (1 / 50 + 8)) * np.sqrt(0.0005))
-    assert p == pytest.approx(1)
-
-
-def test_one_seed_is_not_judged_and_no_change_is_none():
-    assert np.isnan(interval(np.array([0.1]), 0.01, 10)).all()
-    assert interval(np.zeros(3), 0.0, 10) == (0, 0, 1)
-    assert judge(0.1, np.nan) == "not judged: one seed"
-    assert [judge(0.1, 0.05), judge(0.1, 0.049), judge(-0.1, 0.049)] == [
-        "no clear difference",
-        "clear gain",
-        "clear loss",
-    ]
-
-
-def test_the_interval_holds_the_truth_in_most_worlds():
-    """Texts and seeds are drawn anew in each world: the differences of 3 seeds share what the texts add."""
-    rng, held = np.random.default_rng(0), 0
-    for _ in range(2000):
-        by_seed = 0.01 + 0.01 * rng.normal() + 0.02 * rng.normal(size=3)
-        low, high, _ = interval(by_seed, 0.0001, 500)
-        held += low < 0.01 < high
-    assert 0.93 < held / 2000 < 0.99
-
-
-def test_the_rows_are_paired_by_seed_and_text():
-    arm, none = runs_of(head=0.7), runs_of(none=0.6)
-    rows = {row["metric"]: row for row in compare(arm, none)}
-    rng, draws = np.random.default_rng(3), {"accuracy": [], "macro_f1": []}
-    for _ in range(200):
+def test_the_rows_are_paired_by_seed_and_text_and_all_arms_are_judged_together():
+    arms = {arm: runs_of(**{arm: right}) for arm, right in {"none": 0.6, "head": 0.7, "tlm-both": 0.65}.items()}
+    rows = differences([run for runs in arms.values() for run in runs]).set_index(["metric", "arm"])
+    rng, draws = np.random.default_rng(3), {key: [] for key in rows.index}
+    for _ in range(80):
         chosen = rng.integers(0, N, N)
-        for metric, values in draws.items():
-            score = accuracy_score if metric == "accuracy" else lambda a, b: f1_score(a, b, average="macro")
-            pairs = zip(arm, none, strict=True)
-            each = [
-                score(TARGETS[chosen], a.predicted[chosen]) - score(TARGETS[chosen], b.predicted[chosen])
-                for a, b in pairs
-            ]
-            values.append(np.mean(each))
-    for metric, row in rows.items():
-        by_seed = [a.metrics["test"][metric] - b.metrics["test"][metric] for a, b in zip(arm, none, strict=True)]
-        assert row["by_seed"] == " ".join(f"{each:+.4f}" for each in by_seed)
-        assert row["difference"] == pytest.approx(np.mean(by_seed)) == pytest.approx(row["value"] - row["none"])
-        low, high, p = interval(np.array(by_seed), np.var(draws[metric], ddof=1), N)
-        assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high), abs=0.01)
-        assert row["p"] == pytest.approx(p, abs=0.03)
-        assert (row["n"], row["seeds"]) == (N, 3)
+        guesses = {arm: [(TARGETS[chosen], run.predicted[chosen]) for run in runs] for arm, runs in arms.items()}
+        of_arms = {("accuracy", arm): np.mean([a == b for a, b in each]) for arm, each in guesses.items()}
+        of_arms |= {
+            ("macro_f1", arm): np.mean([f1_score(*pair, average="macro") for pair in each])
+            for arm, each in guesses.items()
+        }
+        for metric, arm in draws:
+            draws[metric, arm].append(of_arms[metric, arm] - of_arms[metric, "none"])
+    for metric in ("accuracy", "macro_f1"):
+        scores = np.array([[run.metrics["test"][metric] for run in runs] for runs in arms.values()])
+        of_texts = np.array([np.var(draws[metric, arm], ddof=1) for arm in ("head", "tlm-both")])
+        low, high, p = compare_with_first(scores, of_texts)
+        for i, arm in enumerate(("head", "tlm-both")):
+            row, by_seed = rows.loc[metric, arm], scores[i + 1] - scores[0]
+            assert row["by_seed"] == " ".join(f"{each:+.4f}" for each in by_seed)
+            assert row["difference"] == pytest.approx(np.mean(by_seed)) == pytest.approx(row["value"] - row["none"])
+            assert (row["ci_low"], row["ci_high"]) == pytest.approx((low[i], high[i]), abs=0.01)
+            assert row["p"] == pytest.approx(p[i], abs=0.03)
+            assert (row["n"], row["seeds"]) == (N, 3)
+
+
+def test_holm_counts_all_comparisons_of_the_judged_metric_in_a_call():
+    measured = [
+        run_of(arm, seed, right, texts, corpus)
+        for corpus, texts in (("words", 97), ("words", 50), ("films", 97))
+        for arm, right in (("none", 0.6), ("head", 0.68), ("attention", 0.61))
+        for seed in range(3)
+    ]
+    frame = differences(measured)
+    judged = frame[frame["metric"] == JUDGED]
+    p = judged["p"].to_numpy()
+    by_hand, largest = {}, 0.0
+    for i, position in enumerate(np.argsort(p)):
+        largest = max(largest, min(1, (6 - i) * p[position]))
+        by_hand[position] = largest
+    assert judged["p_holm"].tolist() == pytest.approx([by_hand[i] for i in range(6)])
+    others = frame[frame["metric"] != JUDGED]
+    assert others["p_holm"].isna().all()
+    assert set(others["verdict"]) == {"not judged"}
+
+
+def test_the_judged_table_comes_first_and_the_other_says_that_it_is_not():
+    page = report(differences(runs_of(none=0.5, head=0.6)), "a command")
+    first, second = page.split("\n## ")[1:]
+    assert first.startswith("macro-F1 on test\n")
+    assert second.startswith("accuracy on test, which is not judged\n")
+    assert "| p by Holm | verdict |" in first
+    assert "verdict" not in second
+    assert "Holm" not in second
+    assert "corrected by Holm's method for 1 comparison, is below 0.05." in page
+    alone = report(differences(runs_of(1, none=0.5, head=0.6)), "a command")
+    assert "|  | not judged: one seed |" in alone
+    assert "nan" not in alone
 
 
 def test_a_large_gain_is_clear_and_no_gain_is_an_answer():
     frame = differences(runs_of(4, none=0.5, head=0.9, **{"tlm-both": 0.5, "attention": 0.1}))
-    verdicts = frame[frame["metric"] == gains.JUDGED].set_index("arm")["verdict"].to_dict()
+    verdicts = frame[frame["metric"] == JUDGED].set_index("arm")["verdict"].to_dict()
     assert verdicts == {"head": "clear gain", "tlm-both": "no clear difference", "attention": "clear loss"}
-    assert (frame["p_holm"] >= frame["p"]).all()
+    judged = frame[frame["metric"] == JUDGED]
+    assert (judged["p_holm"] >= judged["p"]).all()
     said = describe(frame[frame["metric"] == "macro_f1"])
     assert said == "A clear gain: head on 97 texts of words. A clear loss: attention on 97 texts of words."
     page = report(differences(runs_of(none=0.5, head=0.5)), "a command")

@@ -1,22 +1,24 @@
 """The comparison of regularisers: what is trained, on which texts, and a whole call on a tiny network."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from commands import exit_code, one_line
+from commands import exit_code, line_of, one_line
 from small_run import write_corpus, write_shape
 
 import train
 from bench import regularisers
-from bench.regularisers import ARMS, Options, draw_texts, plan, write_options
+from bench.regularisers import ARMS, Options, check_number, draw_texts, plan, write_options
 from data import read_corpus
 from experiments.train.regularisers import expected_share
 from lab.defaults import TrainOptions
-from model import GPT2LM, GPT2Config, Tokenizer, save
+from model import GPT2LM, GPT2Config, InputError, Tokenizer, save
 
 FEW = ("--corpus", "corpus.txt", "--model", "tiny", "--device", "cpu", "--epochs", "1")
 
@@ -86,6 +88,41 @@ def test_all_texts_are_read_where_they_are(here):
     assert jobs[0].n == len(read_corpus("corpus.txt").split("train"))
 
 
+def test_long_texts_are_refused_or_cut_in_train_as_well(here):
+    write_shape(here / "short", GPT2Config(1, 2, 10, n_ctx=5))
+    save(GPT2LM(GPT2Config(1, 2, 10, n_ctx=5)), "short", Tokenizer.load("short"))
+    options = Options(corpus=("corpus.txt",), model="short", arms=("head",))
+    corpus = read_corpus("corpus.txt")
+    with pytest.raises(InputError, match="pass --truncate to keep the end"):
+        list(plan("corpus.txt", corpus, here / "out", options))
+    cut = replace(options, truncate=True)
+    [none, head] = plan("corpus.txt", corpus, here / "out", cut)
+    assert head.rate == pytest.approx(expected_share([5], 0.1), abs=0.01)
+    assert write_options(none, cut) == [*write_options(none, options), "--truncate"]
+
+
+def test_a_draw_must_hold_each_class_of_val_and_test():
+    rows = {"train": ["joy"] * 60 + ["fear"] * 30, "val": ["joy", "fear"], "test": ["joy", "joy"]}
+    splits = {split: pd.DataFrame({"text": labels, "label": labels}) for split, labels in rows.items()}
+    corpus = SimpleNamespace(name="words", split=splits.__getitem__)
+    first = rows["train"][draw_texts(90, 1)[0]]
+    missing = "fear" if first == "joy" else "joy"
+    message = f"--texts 1: no text of class {missing} of words is among those drawn; take more"
+    assert line_of(check_number, corpus, 1) == message
+    check_number(corpus, 60)
+    check_number(corpus, 0)
+    splits["test"] = pd.DataFrame({"label": ["love", "anger"]})
+    assert "no text of the classes anger, love of words" in line_of(check_number, corpus, 60)
+
+
+def test_auto_stands_for_a_model_that_is_there(here, monkeypatch):
+    called = []
+    monkeypatch.setattr(regularisers, "choose_model", lambda name, init: ("tiny", f"{name} is tiny"))
+    monkeypatch.setattr("experiments.paper.plan.call", lambda words: called.append(words) or 2)
+    assert exit_code(monkeypatch, regularisers, *FEW, "--model", "auto", "--texts", "40") == 2
+    assert called[0][called[0].index("--model") + 1] == "tiny"
+
+
 @pytest.mark.slow
 def test_a_whole_call_trains_compares_and_goes_on_where_it_stopped(here, monkeypatch, capsys):
     called = []
@@ -129,7 +166,10 @@ MISTAKES = {
     "a number twice": (("--texts", "30", "30"), "--texts 30 30: expected each once"),
     "an arm twice": (("--arms", "head", "head"), "--arms head head: expected each once"),
     "an arm that is none": (("--arms", "none"), "--arms"),
+    "a corpus twice": (("--corpus", "corpus.txt", "corpus.txt"), "--corpus corpus.txt corpus.txt: expected each once"),
     "no seeds": (("--seeds", "0"), "--seeds 0"),
+    "no epochs": (("--epochs", "0"), "--epochs 0: expected at least 1"),
+    "a class that is not drawn": (("--texts", "1"), "is among those drawn; take more"),
     "a path": (("--run", "a/b"), "--run a/b: expected a name"),
 }
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import tyro
-from commands import list_options, one_line
+from commands import exit_code, list_options, one_line
 from scipy.stats import ConstantInputWarning, pearsonr
 from torch import distributed
 
@@ -110,7 +110,15 @@ def test_a_mistyped_option_is_one_line(monkeypatch, capsys, arguments, expected)
     assert end(monkeypatch, lambda options: 0, *arguments) == 2
     line = one_line(capsys)
     assert expected in line
-    assert "see --help" in line
+    assert line.endswith("; see --help\n")
+    assert ".; see" not in line
+
+
+def test_a_wrong_choice_ends_in_one_full_stop_at_most(monkeypatch, capsys):
+    assert exit_code(monkeypatch, train, "--init", "none") == 2
+    line = one_line(capsys)
+    assert "--init" in line
+    assert line.endswith("('pretrained', 'random'); see --help\n")
 
 
 @pytest.mark.parametrize(("value", "fits"), [(0, True), (0.5, True), (1, False), (-1e-9, False), (None, True)])

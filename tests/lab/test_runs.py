@@ -134,6 +134,7 @@ def test_a_run_that_is_older_than_some_options_goes_on(capsys):
         ({"labels": ["a", "b"]}, "--labels [], now ['a', 'b'];"),
         ({"skip_bad_rows": True}, "--skip-bad-rows False, now True;"),
         ({"new": 3}, "--new not recorded, now 3;"),
+        ({"regulariser_rate": 0.1}, "--regulariser-rate not given, now 0.1;"),
     ],
 )
 def test_a_run_that_is_older_than_an_option_that_matters_says_so(changed, named):

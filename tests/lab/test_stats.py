@@ -2,13 +2,14 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from scipy.stats import friedmanchisquare, ttest_ind
+from scipy.stats import friedmanchisquare, t, ttest_ind, ttest_rel
 
 from lab import stats
 from lab.stats import (
     DRAWS,
     benjamini_hochberg,
     bootstrap,
+    compare_with_first,
     concordance,
     holm,
     interval,
@@ -258,3 +259,65 @@ def test_limits_of_few_texts_know_that_their_spread_is_uncertain():
             missed[n] += bool(((low > 0) | (high < 0)).any())
     assert missed[10] <= 12
     assert missed[None] > 30
+
+
+def test_two_arms_on_the_same_texts_are_compared_by_the_paired_t_test():
+    scores = np.array([[0.5, 0.52, 0.47, 0.5], [0.53, 0.53, 0.49, 0.55]])
+    low, high, p = compare_with_first(scores, np.zeros(1))
+    of_scipy = ttest_rel(scores[1], scores[0])
+    assert p == pytest.approx(of_scipy.pvalue)
+    assert [low[0], high[0]] == pytest.approx([*of_scipy.confidence_interval()])
+
+
+def test_the_spread_of_seeds_comes_from_all_arms_and_that_of_texts_adds_to_it():
+    """By hand: residuals are +-0.01 in two of three arms and 0 in the third, so their mean square is 4e-4 / 2 with
+    2 degrees of freedom, and 2 / S of it is 2e-4. That the second seed is better in all arms by 0.03 does not count."""
+    scores = np.array([[0.51, 0.49], [0.59, 0.61], [0.40, 0.40]]) + np.array([0.0, 0.03])
+    low, high, p = compare_with_first(scores, np.array([0.0, 2e-4]))
+    difference, error = np.array([0.1, -0.1]), np.sqrt([2e-4, 4e-4])
+    np.testing.assert_allclose(low, difference - t.ppf(0.975, 2) * error)
+    np.testing.assert_allclose(high, difference + t.ppf(0.975, 2) * error)
+    np.testing.assert_allclose(p, 2 * t.cdf(-0.1 / error, 2))
+
+
+def test_one_seed_has_no_limits_and_nothing_that_changes_is_certain():
+    for ends in compare_with_first(np.array([[0.1], [0.2], [0.3]]), np.array([0.01, 0.01])):
+        assert np.isnan(ends).tolist() == [True, True]
+    low, high, p = compare_with_first(np.array([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]]), np.zeros(2))
+    assert (low.tolist(), high.tolist(), p.tolist()) == ([0, 1], [0, 1], [1, 0])
+
+
+def test_limits_end_where_no_difference_of_scores_can_be():
+    low, high, _ = compare_with_first(np.array([[0.1, 0.9], [0.8, 0.3]]), np.zeros(1))
+    assert (low.item(), high.item()) == (-1, 1)
+
+
+def simulate(worlds, A, S, spread, difference=0.0):
+    """Worlds of A arms with S seeds that read the same texts; only the last arm differs in truth.
+
+    In standard deviations, the texts move each difference by 1, the seeds each seed's by `spread`."""
+    rng, small = np.random.default_rng((A, S, spread)), 1e-3  # far from the limits of scores
+    scores = rng.normal(size=(worlds, A, 1)) + spread * rng.normal(size=(worlds, A, S))
+    scores = scores / np.sqrt(2) + 2 * rng.normal(size=(worlds, 1, S))  # a seed may be good for all arms
+    scores[:, -1] += difference
+    return compare_with_first(small * scores, np.full((worlds, A - 1), small**2))
+
+
+@pytest.mark.parametrize("spread", [1, 3, 5])
+@pytest.mark.parametrize("S", [2, 3, 5])
+@pytest.mark.parametrize("A", [2, 7])
+def test_of_equal_arms_hardly_one_call_in_twenty_finds_a_difference(A, S, spread):
+    worlds = 4000
+    low, high, p = simulate(worlds, A, S, spread)
+    most = 0.05 + 3 * np.sqrt(0.05 * 0.95 / worlds)
+    assert np.mean([holm(each).min() < 0.05 for each in p]) < most
+    assert np.mean((low > 0) | (high < 0)) < most  # each interval by itself
+
+
+def test_a_large_difference_is_found_with_three_seeds_and_a_smaller_one_at_times():
+    found = {}
+    for size in (3, 8):  # in standard errors of a difference: of texts 1, of seeds 3 / sqrt(3)
+        p = simulate(1000, 7, 3, 3, difference=size * 2)[2]
+        found[size] = np.mean([holm(each)[-1] < 0.05 for each in p])
+    assert found[8] > 0.99
+    assert 0.2 < found[3] < 0.9

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from experiments.paper.differences import compare_models, compare_starts, is_clear
+from experiments.paper.differences import compare_models, compare_starts, judge
 from experiments.paper.results import MeasuredRun
 from lab import stats
 
@@ -117,7 +117,7 @@ def test_two_models_that_predict_the_same_do_not_differ():
     half = np.where(np.arange(80) < 40, TARGETS, (TARGETS + 1) % len(CLASSES))
     table = compare_models([*on_models(TARGETS, half, half), *on_models(TARGETS, half, half, seed=1)])
     assert (table[["difference", "ci_low", "ci_high"]] == 0).all(axis=None)
-    assert not table["clear"].any()
+    assert list(table["verdict"]) == ["not judged", "no clear difference"]
     accuracy = table.set_index("metric").loc["accuracy"]
     assert list(accuracy[["corpus", "model", "first_model", "init", "tune"]]) == [
         "words", "two", "one", "pretrained", "all"
@@ -127,25 +127,25 @@ def test_two_models_that_predict_the_same_do_not_differ():
 
 def test_a_model_that_is_right_where_the_other_is_wrong_is_found():
     right, wrong = TARGETS, (TARGETS + 1) % len(CLASSES)
-    for first, second, difference in ((wrong, right, 1), (right, wrong, -1)):
-        table = compare_models(on_models(TARGETS, first, second))
+    for first, second, difference, better in ((wrong, right, 1, "two"), (right, wrong, -1, "one")):
+        runs = [run for seed in range(2) for run in on_models(TARGETS, first, second, seed=seed)]
+        table = compare_models(runs)
         assert (table[["difference", "ci_low", "ci_high"]] == difference).all(axis=None)
-        assert table["clear"].all()
+        assert list(table["verdict"]) == ["not judged", f"{better} is better"]
+        alone = compare_models(runs[:2])  # one seed
+        assert list(alone["difference"]) == [difference] * 2
+        assert alone[["ci_low", "ci_high", "p", "p_holm"]].isna().all(axis=None)
+        assert list(alone["verdict"]) == ["not judged", "not judged: one seed"]
 
 
-def test_models_are_compared_with_the_first_on_the_same_resamples(monkeypatch):
-    monkeypatch.setattr(stats, "DRAWS", 60)
+def test_models_are_compared_with_the_first():
     rng = np.random.default_rng(3)
     guesses = [guessed(rng, TARGETS, skill) for skill in (0.7, 0.6, 0.3)]
     table = compare_models(on_models(TARGETS, *guesses)).query("metric == 'accuracy'")
     assert list(zip(table["model"], table["first_model"], strict=True)) == [("two", "one"), ("three", "one")]
     right = [own == TARGETS for own in guesses]
     for row, own in zip(table.itertuples(), right[1:], strict=True):
-        draws = [
-            (weights * own - weights * right[0]).sum() / 80 for weights in np.concatenate(list(stats.resamples(80)))
-        ]
         assert row.difference == pytest.approx(own.mean() - right[0].mean())
-        np.testing.assert_allclose([row.ci_low, row.ci_high], np.percentile(draws, [2.5, 97.5]), atol=1e-12)
 
 
 def test_models_are_compared_where_corpus_start_tune_and_seed_are_the_same():
@@ -179,16 +179,45 @@ def test_the_starts_of_each_model_are_compared_with_each_other():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "of_seeds", "expected"),
+    ("metric", "difference", "p", "expected"),
     [
-        (0.01, 0.2, [0.1, 0.05], True),
-        (-0.2, -0.01, [-0.1, -0.05], True),
-        (0.01, 0.2, [0.3, -0.01], False),  # a seed is on the other side
-        (-0.2, -0.01, [-0.3, 0.0], False),
-        (-0.01, 0.2, [0.1, 0.05], False),
-        (0.0, 0.2, [0.1], False),
-        (None, None, [0.1], False),
+        ("macro_f1", 0.1, np.nan, "not judged: one seed"),
+        ("macro_f1", 0.1, 0.05, "no clear difference"),
+        ("macro_f1", 0.1, 0.049, "clear gain"),
+        ("macro_f1", -0.1, 0.049, "clear loss"),
+        ("accuracy", 0.1, 0.001, "not judged"),
     ],
 )
-def test_a_difference_is_clear_where_the_interval_and_all_seeds_are_on_one_side(low, high, of_seeds, expected):
-    assert is_clear(low, high, of_seeds) == expected
+def test_a_difference_of_macro_f1_is_clear_where_its_p_is_small(metric, difference, p, expected):
+    assert judge(metric, difference, p) == expected
+
+
+def three_models(rng, tune):
+    """Three seeds of each, seed by seed."""
+    skills = (0.5, 0.7, 0.6)
+    return [
+        run
+        for seed in range(3)
+        for run in on_models(TARGETS, *(guessed(rng, TARGETS, skill) for skill in skills), seed=seed, tune=tune)
+    ]
+
+
+def test_holm_counts_all_comparisons_of_models_in_a_call():
+    rng = np.random.default_rng(2)
+    judged = compare_models([run for tune in ("all", "head") for run in three_models(rng, tune)])
+    judged = judged.query("metric == 'macro_f1'")
+    np.testing.assert_allclose(judged["p_holm"], stats.holm(judged["p"].to_numpy()))
+    assert len(judged) == 4
+
+
+def test_three_models_share_the_spread_of_their_seeds():
+    runs = three_models(np.random.default_rng(2), "all")
+    table = compare_models(runs).query("metric == 'accuracy'")
+    scores = np.array([[run.metrics["test"]["accuracy"] for run in runs[i::3]] for i in range(3)])
+    right = np.array([[run.predicted == TARGETS for run in runs[i::3]] for i in range(3)]).mean(axis=1)
+    weights = np.concatenate(list(stats.resamples(80)))
+    of_texts = ((right[1:] - right[0]) @ weights.T / 80).var(axis=1, ddof=1)
+    low, high, p = stats.compare_with_first(scores, of_texts)
+    np.testing.assert_allclose(table["ci_low"], low)
+    np.testing.assert_allclose(table["ci_high"], high)
+    np.testing.assert_allclose(table["p"], p)

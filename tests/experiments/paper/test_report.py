@@ -1,12 +1,13 @@
 """The page of a paper: what was run, its scores, and what others published, from pretended runs."""
 
+import dataclasses
 import re
 
 import pandas as pd
 import pytest
 from pretended import SETTINGS, measured
 
-from experiments.paper import results
+from experiments.paper import comparison, results
 from experiments.paper.comparison import count_weights, list_differing
 from experiments.paper.differences import compare_models, compare_starts
 from experiments.paper.report import compare_with_bag, report
@@ -263,11 +264,36 @@ def test_weights_are_counted_as_by_hand():
     assert count_weights(SHAPE) == (101 + 17) * 10 + 2 * block + 2 * 10
 
 
+def of_presets(*names, **settings):
+    """A run of each of these published networks."""
+    return [
+        measured(
+            settings=SETTINGS | {"model": name} | settings,
+            model={"name": name, "sha256": "0" * 6, "shape": GPT2Config.preset(name).describe()},
+        )
+        for name in names
+    ]
+
+
 def test_a_gpt_neo_beside_a_gpt2_differs_in_its_scores_its_biases_and_its_windows():
+    """Not in dropout: train.py gave both the same, whatever their pretraining had."""
     neo = GPT2Config(2, 2, 10, 17, 101, scale_scores=False, qkv_bias=False, windows=(0, 5)).describe()
     assert count_weights(neo) == count_weights(SHAPE) - 2 * 30
-    for runs in (of_models({}, neo), of_models(neo, {})):
-        assert {"scale_scores", "qkv_bias", "windows"} <= {*list_differing(runs)}
+    names = ["gpt2", "gpt-neo-125m"]
+    for runs in (of_presets(*names), of_presets(*reversed(names))):
+        assert list_differing(runs) == [
+            "tokens at most",
+            "division of attention scores by the root of a head's width",
+            "bias of q, k and v",
+            "how far back a local layer sees",
+        ]
+    runs = [*of_presets("gpt2"), *of_presets("gpt2-medium", dropout=0.0)]
+    assert list_differing(runs) == ["number of layers", "heads per layer", "width", "dropout"]
+
+
+def test_every_setting_of_a_shape_has_words():
+    fields = {field.name for field in dataclasses.fields(GPT2Config)}
+    assert fields - {"dropout", "attn_dropout"} == {*comparison.SHAPE}
 
 
 def test_the_page_says_what_several_models_are_and_what_differs_besides_their_weights():
@@ -275,12 +301,12 @@ def test_the_page_says_what_several_models_are_and_what_differs_besides_their_we
     second.record["settings"] = second.record["settings"] | {"lr": 0.01}
     text = page(first, second)
     assert "| one\\_0 | 3,860 | 2 x 2 | 10 | 17 | 101 |\n| one\\_1 | 3,860 | 2 x 5 | 10 | 17 | 101 |\n" in text
-    assert "Besides their weights the models differ in n\\_head, lr.\n" in text
+    assert "Besides their weights the models differ in heads per layer, learning rate.\n" in text
     assert "a difference is no statement on an architecture" in text
     assert "- model: one\\_1, revision unknown, SHA-256 of the weights 111111\n" in text
     assert "| one\\_1 | all weights tuned | pretrained | 2 | 0.01 | 0.1 |" in text
     assert "of random weights" not in text
-    assert "have the same shape and learning rates" in page(*of_models({}, {}))
+    assert "have the same shape, learning rates and dropout" in page(*of_models({}, {}))
     head = of_models({}, tune="head", lr=0.5)[0]  # another kind has another rate of each model
     assert list_differing([*of_models({}, {}), head]) == []
     assert "Models compared" not in page(measured())
@@ -309,19 +335,29 @@ def test_models_stand_in_blocks_with_headings_and_each_is_compared_with_the_bag_
 
 
 def test_the_page_says_which_model_is_better_or_that_nothing_is_clear():
-    first, second = of_models({}, {})
-    assert page(first, second).count("| **+0.000** [+0.000, +0.000] | seed 0: +0.000 | no clear difference |") == 2
-    wrong = results.MeasuredRun(
-        second.record,
-        second.metrics | {"test": second.metrics["test"] | {"accuracy": 0.0, "macro_f1": 0.0}},
-        second.targets,
-        (second.targets + 1) % 3,
-    )
-    accuracy = first.metrics["test"]["accuracy"]
-    row = "| words (54) | one\\_1 minus one\\_0 | all weights tuned | accuracy | 0.000 | "
-    [line] = [line for line in page(first, wrong).splitlines() if line.startswith(row)]
-    assert line.startswith(f"{row}{accuracy:.3f} | **-{accuracy:.3f}**")
-    assert line.endswith(f"| seed 0: -{accuracy:.3f} | one\\_0 is better |")
+    first, second = ([run for seed in (0, 1) for run in of_models({}, {}, seed=seed)][i::2] for i in (0, 1))
+    same = page(*first, *second)
+    seeds = "seed 0: +0.000<br>seed 1: +0.000"
+    assert f"| **+0.000** [+0.000, +0.000] | {seeds} | 1.000 | no clear difference |" in same
+    assert f"| **+0.000** [+0.000, +0.000] | {seeds} |  | not judged |" in same
+    wrong = [
+        results.MeasuredRun(
+            run.record,
+            run.metrics | {"test": run.metrics["test"] | {"accuracy": 0.0, "macro_f1": 0.0}},
+            run.targets,
+            (run.targets + 1) % 3,
+        )
+        for run in second
+    ]
+    f1 = first[0].metrics["test"]["macro_f1"]
+    row = "| words (54) | one\\_1 minus one\\_0 | all weights tuned | macro-F1 | 0.000 | "
+    for seeds, ending in ((2, "is better"), (1, "not judged: one seed")):
+        text = page(*first[:seeds], *wrong[:seeds])
+        [line] = [line for line in text.splitlines() if line.startswith(row)]
+        assert line.startswith(f"{row}{f1:.3f} | **-{f1:.3f}**")
+        assert line.endswith(f"{ending} |")
+        assert "nan" not in text
+    assert "one interval excludes 0" not in text
 
 
 def test_prompts_of_each_model_stand_in_its_block():

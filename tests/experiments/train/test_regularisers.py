@@ -16,7 +16,13 @@ from two_processes import in_two
 import train
 from data import bucketed
 from experiments.train.frozen import count_frozen, make_forwards
-from experiments.train.regularisers import choose_regulariser, draw_head_gate, draw_token_mask, expected_share
+from experiments.train.regularisers import (
+    choose_regulariser,
+    describe_regulariser,
+    draw_head_gate,
+    draw_token_mask,
+    expected_share,
+)
 from experiments.train.start import start_model
 from experiments.train.training import Training
 from lab.defaults import TrainOptions
@@ -399,6 +405,30 @@ def test_a_training_that_was_interrupted_goes_on_with_the_same_draws(here, monke
     assert (config["attn_pdrop"], config["resid_pdrop"]) == (0.0, 0.3)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ""),
+        ({"regulariser_rate": 0.2}, "regulariser attention at rate 0.2"),
+        ({"regulariser": "none"}, "regulariser none"),
+        ({"regulariser": "head"}, "regulariser head at rate 0.1"),
+        ({"regulariser": "tlm", "regulariser_rate": 0.25}, "regulariser tlm at rate 0.25, both"),
+        (
+            {"regulariser": "tlm", "tlm": "self", "spare_first": True},
+            "regulariser tlm at rate 0.1, self, first token spared",
+        ),
+    ],
+)
+def test_what_is_not_the_default_has_words(settings, expected):
+    assert describe_regulariser(TrainOptions(**settings).resolved(35)) == expected
+
+
+def test_the_first_line_of_a_training_names_it(here, monkeypatch, capsys):
+    for options, named in (((), ""), (("--regulariser", "head"), ", regulariser head at rate 0.1")):
+        assert exit_code(monkeypatch, train, *FAST, "--run", f"x{len(options)}", *options) == 0
+        assert f"runs/x{len(options)}: tiny, random weights{named}, on cpu" in capsys.readouterr().out
+
+
 def test_label_words_are_learnt_with_it(here, monkeypatch):
     words = (*FAST, "--head", "words", "--words", "joy=happy", "fear=scared", "anger=mad", "--dropout", "0")
     for name, regulariser in (("masked", "tlm"), ("plain", "none")):
@@ -424,8 +454,8 @@ def test_a_run_from_before_there_was_a_choice_goes_on(here, monkeypatch):
 
 
 MISTAKES = {
-    "how tokens are masked": ({"tlm": "self"}, "add --regulariser tlm"),
-    "the first token": ({"regulariser": "head", "spare_first": True}, "add --regulariser tlm"),
+    "how tokens are masked": ({"tlm": "self"}, "--tlm: it says how tokens are masked; add --regulariser tlm"),
+    "the first token": ({"regulariser": "head", "spare_first": True}, "--spare-first: it says how tokens are masked"),
     "a rate of none": ({"regulariser": "none", "regulariser_rate": 0.1}, "has no rate"),
     "a rate of 1": ({"regulariser": "tlm", "regulariser_rate": 1.0}, "--regulariser-rate 1.0: expected at least 0"),
     "a negative rate": ({"regulariser_rate": -0.1}, "--regulariser-rate -0.1: expected at least 0 and below 1"),
