@@ -341,7 +341,7 @@ def _compare_learnt(gates: pd.DataFrame, on_val: pd.Series, on_test: pd.DataFram
 
 
 def _measure_agreement(gates: pd.DataFrame) -> float:
-    """Return how far two seeds open the same heads: 1 for the same set, 0 for what random ones of their sizes share.
+    """Return how far any two seeds open the same heads: 1 for the same set, 0 for what random sets of their size share.
 
     It is (J - J0) / (1 - J0): J is the Jaccard index, the heads that both open over those that either opens, J0 its
     mean over random sets, both means over the pairs of seeds. NaN where all seeds open all heads, or none."""

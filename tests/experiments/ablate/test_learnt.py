@@ -383,6 +383,14 @@ def test_there_is_no_p_where_all_heads_are_open_or_none(measured):
     assert learnt_sets.add_random(table, few)[["p", "p_holm"]].isna().all(axis=None)
 
 
+def test_more_classes_have_more_random_sets(measured, monkeypatch):
+    _, sweeps, *_ = measured
+    monkeypatch.setattr(learnt_sets, "LEVEL", 0.5)  # so that 6 heads have enough sets
+    for labels in ({"all": 0}, {"all": 0, "b": 2}):
+        few = learnt_sets.measure_random(sweeps, dict.fromkeys(labels, frozenset(SIX[1:4])), "zero", labels)
+        assert (few.groupby("class")["set"].count() - 1 == 2 * len(labels)).all()
+
+
 def test_random_sets_differ_and_are_all_there_are_where_more_are_asked_for():
     rng = np.random.default_rng(0)
     assert len({*learnt_sets.draw_sets(SIX, 3, 20, rng)}) == len({*learnt_sets.draw_sets(SIX, 3, 99, rng)}) == 20
