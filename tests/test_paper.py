@@ -436,6 +436,7 @@ def test_a_run_of_one_model_is_never_taken_for_that_of_another(here, pretended, 
     assert {asked.run.split("-")[2] for asked in pretended} == set(SHAPES)
 
 
+@pytest.mark.slow
 def test_several_models_go_on_after_an_interruption(here, pretended, wide, monkeypatch):
     both = ("--model", "tiny", wide, *TINY[2:])
     pretend = plan.call
