@@ -21,7 +21,8 @@ from bench import gains
 from bench.gains import REFERENCE, Measured
 from data import SPLITS, Corpus
 from data.reading import USUAL
-from experiments.paper.plan import TRAIN, read_corpora, replace_special, run_script, short_name
+from experiments.paper.names import check_name, short_name
+from experiments.paper.plan import TRAIN, read_corpora, run_script
 from experiments.paper.results import read_predicted
 from experiments.train.regularisers import expected_share
 from lab import output, runs
@@ -73,10 +74,7 @@ class Options:
         for option, values in (("corpus", self.corpus), ("texts", self.texts), ("arms", self.arms)):
             if len(set(values)) < len(values):
                 raise InputError(f"--{option} {' '.join(map(str, values))}: expected each once")
-        if self.run != replace_special(self.run) or self.run in ("", ".", "..", "latest"):
-            raise InputError(f"--run {self.run}: expected a name of letters, digits, '.', '_' and '-', but not latest")
-        if (runs.RUNS / self.run / "run.json").exists():
-            raise InputError(f"{runs.RUNS / self.run} is a run of train.py; choose another --run")
+        check_name(self.run)
 
 
 @dataclass(frozen=True, eq=False)

@@ -181,7 +181,7 @@ def hide_random_cells(config: GPT2Config, region: Callable[[int], Tensor], insid
         windows = [min(config.window(layer), T) for layer in range(config.n_layer)]
         hidden = {window: np.zeros((len(ids), T, T), dtype=bool) for window in windows}
         for window, cells in hidden.items():
-            n = (pairs & see_window(T, window)).sum(1)  # hidden keys of each query
+            n = (pairs & masks.band(T, window)[0, 0, 0].numpy()).sum(1)  # hidden keys of each query
             for i, (text, length) in enumerate(zip(ids.tolist(), lengths.tolist(), strict=True)):
                 cells[i, :length, :length] = rank_keys(seed, tuple(text[:length]), window) < n[:length, None]
         layers = [hidden[window] for window in (windows if len(hidden) > 1 else hidden)]
@@ -190,17 +190,13 @@ def hide_random_cells(config: GPT2Config, region: Callable[[int], Tensor], insid
     return intervention
 
 
-def see_window(T: int, window: int) -> NDArray[np.bool_]:
-    """Return which of the keys each query may attend to, bool (T, T): the last `window` up to its own."""
-    return np.tri(T, dtype=bool) & ~np.tri(T, k=-window, dtype=bool)
-
-
 @lru_cache(maxsize=128)  # all regions of all layers ask for the texts of a batch in turn
 def rank_keys(seed: int, text: tuple[int, ...], window: int) -> NDArray[np.int16]:
     """Return, for each query of a text, the random ranks (T, T) of the keys that it may attend to; others come last."""
     T = len(text)
     noise = np.random.default_rng((seed, *text)).random((T, T))
-    return np.where(see_window(T, window), noise, np.inf).argsort(axis=1).argsort(axis=1).astype(np.int16)
+    noise[~masks.band(T, window)[0, 0, 0].numpy()] = np.inf
+    return noise.argsort(axis=1).argsort(axis=1).astype(np.int16)
 
 
 def in_layer(config: GPT2Config, layer: int | None, mask: Intervention) -> Intervention:

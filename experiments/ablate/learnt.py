@@ -161,10 +161,10 @@ def differentiate_gates(lesson: Lesson, batch: Batch, gates: Tensor, column: Ten
         if emitted is not None:
             of_rows = emitted[rows.index % B] if len(emitted) > 1 else emitted
             head_fill = of_rows[..., : rows.ids.shape[1], :].to(device.device)  # without padding that only others need
-        there = rows.to(device.device)
+        on_device = rows.to(device.device)
         with device.autocast():
-            logits = lesson.clf(there.ids, there.lengths, head_gate=gate, head_fill=head_fill).float() - prior
-        loss = question_losses(logits, there.targets).gather(1, column[rows.index // B, None].to(device.device))
+            logits = lesson.clf(on_device.ids, on_device.lengths, head_gate=gate, head_fill=head_fill).float() - prior
+        loss = question_losses(logits, on_device.targets).gather(1, column[rows.index // B, None].to(device.device))
         return torch.autograd.grad(loss.sum(), gate)[0][..., 0].cpu()
 
     for rows, derivatives in map_batches(differentiate, [Batch(ids, lengths, targets, torch.arange(S * B))], device):

@@ -300,7 +300,7 @@ def _summarise_gates(gates: pd.DataFrame, sets: pd.DataFrame) -> Section:
         "n_few": on_test["n"][on_test["set"].str.startswith("random")].max(),
         "n_random": max((len(row["random"]) for row in rows), default=0),
         "chosen": {
-            "found": name_classes(compared, lambda row: row["stable"] and row["beats_random"]),
+            "findings": name_classes(compared, lambda row: row["stable"] and row["beats_random"]),
             "unstable": name_classes(compared, lambda row: not row["stable"]),
             "not_better": name_classes(compared, lambda row: not row["beats_random"]),
             "better": name_classes(compared, lambda row: row["difference_low"] > 0),

@@ -5,9 +5,18 @@ from pathlib import Path
 
 from data import Corpus
 from lab.runs import RUNS
+from model import InputError
 from model.files import read_json
 
 from .results import base_name, title
+
+
+def check_name(run: str) -> None:
+    """Raise InputError unless results can have this name, with which those of their runs begin."""
+    if run != replace_special(run) or run in ("", ".", "..", "latest"):
+        raise InputError(f"--run {run}: expected a name of letters, digits, '.', '_' and '-', but not latest")
+    if (RUNS / run / "run.json").exists():
+        raise InputError(f"{RUNS / run} is a run of train.py; choose another --run")
 
 
 def find_folder(start: str, end: str, model: str, several: bool) -> Path:

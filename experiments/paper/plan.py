@@ -18,7 +18,7 @@ from tyro.conf import OmitArgPrefixes
 
 from data import Corpus, ReadOptions, read_corpus
 from data.reading import USUAL
-from lab import manifest, output, runs
+from lab import manifest, output
 from lab.baselines import measure_on_train
 from lab.cli import check_ranges
 from lab.defaults import TEMPLATE, Init, TrainOptions, choose_model
@@ -32,7 +32,7 @@ from model.checkpoint import read_config
 from model.files import read_json
 
 from . import results
-from .names import find_folder, replace_special, short_model, short_name
+from .names import check_name, find_folder, short_model, short_name
 
 # What is trained, by its part of a run's name, and the options of train.py that do so.
 KINDS: dict[str, dict[str, Any]] = {"all": {}, "head": {"tune": "head"}, "2": {"tune": 2}, "words": {"head": "words"}}
@@ -80,10 +80,7 @@ class Options:
             raise InputError(f"--init {starts}: expected pretrained, random, or each of them once")
         if self.prompt and "pretrained" not in self.init:
             raise InputError("--prompt: random weights know no words; add pretrained to --init")
-        if self.run != replace_special(self.run) or self.run in ("", ".", "..", "latest"):
-            raise InputError(f"--run {self.run}: expected a name of letters, digits, '.', '_' and '-', but not latest")
-        if (runs.RUNS / self.run / "run.json").exists():
-            raise InputError(f"{runs.RUNS / self.run} is a run of train.py; choose another --run")
+        check_name(self.run)
 
 
 @dataclass(frozen=True, eq=False)
