@@ -43,7 +43,8 @@ EARLIER = {
     "single_label": False,
     "skip_bad_rows": False,
 }  # settings of runs that are older than these options
-UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)|\.\w{8}\.tmp")  # of `written_whole`, `replace_outputs` and tempfile
+# what `written_whole` and `replace_outputs`, tempfile, and safetensors leave when they are killed
+UNFINISHED = re.compile(r"\..+\.\d+\.(tmp|old)|\.\w{8}\.tmp|\.tmp[A-Za-z0-9]{6}")
 
 
 def new_run(name: str | None) -> Path:

@@ -479,8 +479,9 @@ def dying(original, changes, nth):
 
 
 def test_only_unfinished_files_of_headgate_are_removed(here):
-    others = {".profile.old", ".notes.tmp", "a.tmp", ".lock"}
-    for name in (*others, ".effects.csv.123.tmp", ".run.json.45.old"):
+    others = {".profile.old", ".notes.tmp", "a.tmp", ".lock", ".tmp", ".tmp-notes", ".tmpnotes"}
+    of_safetensors = ".tmpoKvNDq"
+    for name in (*others, ".effects.csv.123.tmp", ".run.json.45.old", of_safetensors):
         (here / name).touch()
     (here / ".new.77.tmp").mkdir()
     runs.remove_unfinished(here)
