@@ -20,6 +20,7 @@ from torch import distributed
 
 from model import InputError
 
+from .allocator import keep_freed_memory
 from .warned import gather_warnings
 
 Config = TypeVar("Config")
@@ -32,6 +33,7 @@ def command(main: Callable[[Config], int], config: type[Config], processes: bool
     """Run `main` on the command line's options and exit: 0 done, 1 a check failed, 2 the user's mistake, 130 Ctrl-C.
 
     `processes`: can it work in the several processes of `torchrun`?"""
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a label may have letters that the terminal has not

@@ -31,7 +31,7 @@ from model.interventions import AXES
 from .device import Device
 from .memory import halve_until_it_fits
 
-COPIES = 16  # of a batch of texts that fit into `device.tokens`
+COPIES = 8  # of a batch of texts that fit into `device.tokens`
 
 Fill = Callable[[Batch], Interventions]  # head_fill and mlp_fill for the texts of a batch, which it may tell apart
 

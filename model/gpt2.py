@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .config import GPT2Config
+from .cpu import Dropout, linear_gelu
 from .interventions import (
     AXES,
     Interventions,
@@ -120,7 +121,7 @@ class Attention(nn.Module):
         self.window = config.window(layer)  # keys that a query may attend to, its own included
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)  # head h owns the input columns h*D : (h+1)*D
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def project(self, x: Tensor, query: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Project x (B, T, C) to q (B, H, Q, D), k and v (B, H, T, D)."""
@@ -215,13 +216,13 @@ class MLP(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self, x: Tensor, trace: Trace, mlp_gate: Tensor | None = None, mlp_fill: Tensor | None = None
     ) -> Tensor:
         """Map x (B, Q, C), normed, to (B, Q, C)."""
-        x = F.gelu(self.c_fc(x), approximate="tanh")  # (B, Q, C) -> (B, Q, 4C)
+        x = linear_gelu(self.c_fc, x)  # (B, Q, C) -> (B, Q, 4C)
         x = self.c_proj(x)  # (B, Q, 4C) -> (B, Q, C)
         if mlp_gate is not None:
             x = gated(x, mlp_gate[..., None], mlp_fill)
@@ -266,7 +267,7 @@ class GPT2(nn.Module):
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         for name, parameter in self.named_parameters():
