@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn.utils.rnn import pad_sequence
+from numpy.typing import NDArray
 
 from model import InputError, Tokenizer
+
+from .token_ids import TokenIds, pack, store
 
 POOL = 50  # batches that are sorted together after a shuffle: enough for little padding, few enough to mix lengths
 
@@ -51,26 +54,34 @@ def copy_to(device: torch.device | str, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(device)
 
 
-def encode(
-    tokenizer: Tokenizer, examples: pd.DataFrame, n_ctx: int, truncate: bool = False
-) -> tuple[list[list[int]], int]:
+def encode(tokenizer: Tokenizer, examples: pd.DataFrame, n_ctx: int, truncate: bool = False) -> tuple[TokenIds, int]:
     """Return the token ids of each text, and how many texts were truncated.
 
     `examples` has the columns text, file and line. A text of more than `n_ctx` tokens raises InputError; with
     `truncate` its last `n_ctx` tokens are kept, because the class is read at the end.
     """
-    sequences = [tokenizer.encode(text) for text in examples["text"]]
-    long = [i for i, ids in enumerate(sequences) if len(ids) > n_ctx]
+    long: list[tuple[int, int]] = []  # the position of a long text, and how many tokens it has
+
+    def encode_text(i: int, text: str) -> list[int]:
+        ids = tokenizer.encode(text)
+        if len(ids) > n_ctx:
+            long.append((i, len(ids)))
+        return ids[-n_ctx:]
+
+    sequences = store(map(encode_text, count(), examples["text"]))
     if long and not truncate:
-        first = examples.iloc[long[0]]
-        limit = f"expected at most {n_ctx} tokens, got {len(sequences[long[0]])}"
+        position, tokens = long[0]
+        first = examples.iloc[position]
+        limit = f"expected at most {n_ctx} tokens, got {tokens}"
         them = f"the text, the first of {len(long):,}" if len(long) > 1 else "the text"
         advice = f"shorten {them}, or pass --truncate to keep the end"
         raise InputError(f"{first['file']}:{first['line']}: {limit}; {advice}")
-    return [ids[-n_ctx:] for ids in sequences], len(long)
+    return sequences, len(long)
 
 
-def bucket(lengths: Sequence[int], batch_size: int, seed: int | None = None, epoch: int = 0) -> list[np.ndarray]:
+def bucket(
+    lengths: Sequence[int] | NDArray[np.integer], batch_size: int, seed: int | None = None, epoch: int = 0
+) -> list[np.ndarray]:
     """Return the positions of the texts of each batch: ceil(N / batch_size) arrays, int64, each text in exactly one.
 
     Without a seed, for evaluation, texts are sorted by length. With one, for training, (seed, epoch) decide: texts are
@@ -101,8 +112,8 @@ def bucketed(
     """Yield the batches of `bucket`, padded with 0. `targets`: int64 (N,), class numbers; ValueError for another N."""
     if len(sequences) != len(targets):
         raise ValueError(f"targets: expected one for each of {len(sequences)} texts, got {len(targets)}")
-    lengths = [len(ids) for ids in sequences]
-    return (_batch(sequences, targets, index) for index in bucket(lengths, batch_size, seed, epoch))
+    packed = pack(sequences)
+    return (_batch(packed, targets, index) for index in bucket(packed.lengths, batch_size, seed, epoch))
 
 
 def token_batches(
@@ -111,19 +122,18 @@ def token_batches(
     """Yield the texts at `among`, int64 positions, in batches of at most `tokens` tokens, padding included, or of one.
 
     The longest come first, so that a batch too large for memory shows at once."""
-    lengths = np.array([len(sequences[i]) for i in among], dtype=np.int64)
-    order, start = among[np.argsort(-lengths, kind="stable")], 0
+    packed = pack(sequences)
+    order, start = among[np.argsort(-packed.lengths[among], kind="stable")], 0
     while start < len(order):
-        size = max(1, tokens // len(sequences[order[start]]))
-        yield _batch(sequences, targets, order[start : start + size])
+        size = max(1, tokens // int(packed.lengths[order[start]]))
+        yield _batch(packed, targets, order[start : start + size])
         start += size
 
 
-def _batch(sequences: Sequence[Sequence[int]], targets: np.ndarray, index: np.ndarray) -> Batch:
-    rows = [torch.tensor(sequences[i], dtype=torch.int64) for i in index]
+def _batch(sequences: TokenIds, targets: np.ndarray, index: np.ndarray) -> Batch:
     return Batch(
-        ids=pad_sequence(rows, batch_first=True),
-        lengths=torch.tensor([len(row) for row in rows]),
+        ids=torch.from_numpy(sequences.pad(index)),
+        lengths=torch.from_numpy(sequences.lengths[index]),
         targets=torch.from_numpy(targets[index]),
         index=torch.from_numpy(index),
     )

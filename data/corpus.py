@@ -48,7 +48,7 @@ class Corpus:
 
     def split(self, name: str) -> pd.DataFrame:
         """Return the examples of `train`, `val` or `test`, in the order of `index`."""
-        return self.examples.groupby("split").get_group(name).reset_index(drop=True)
+        return self.examples[self.examples["split"] == name].reset_index(drop=True)
 
     def targets(self, name: str) -> np.ndarray:
         """Return the class numbers of that split, int64 (N,)."""
@@ -83,7 +83,7 @@ def read_corpus(source: str | Path, options: ReadOptions = USUAL, seed: int = 0)
     _check_classes(examples, path)
     return Corpus(
         name=name,
-        labels=_order_labels(set(examples["label"]), tables[0].labels),
+        labels=_order_labels(set(examples["label"].unique()), tables[0].labels),
         examples=examples[["split", "index", "text", "label", "file", "line"]].reset_index(drop=True),
         files={table.file: table.sha256 for table in tables},
         revision=revision,
@@ -194,13 +194,14 @@ def _set_headers_aside(tables: list[Table]) -> list[Table]:
     """Count the first line of each .txt file as a bad row where it is a header: the same in all files, with a label
     that no other line has."""
     rows = pd.concat([table.rows for table in tables])
-    firsts = rows[(rows["line"] == 1) & rows["file"].str.lower().str.endswith(".txt")]
+    firsts = rows[rows["line"] == 1]
+    firsts = firsts[firsts["file"].str.lower().str.endswith(".txt")]
     in_all = len(firsts) == len(tables) and len(firsts[["text", "label"]].drop_duplicates()) == 1
     # By chance, only files of a few lines begin alike with a class that has no other text.
     if (
         len(rows) < 10 * len(tables)
         or not in_all
-        or firsts["label"].iloc[0] in set(rows.loc[rows["line"] > 1, "label"])
+        or firsts["label"].iloc[0] in rows.loc[rows["line"] > 1, "label"].unique()
     ):
         return tables
     content = ";".join(firsts[["text", "label"]].iloc[0])
@@ -239,7 +240,7 @@ def _check_classes(examples: pd.DataFrame, path: Path) -> None:
         raise InputError(
             f"{path}: expected at least two classes, every label is {examples['label'].iloc[0]!r}; add one"
         )
-    trained = examples.loc[examples["split"] == "train", "label"]
+    trained = examples.loc[examples["split"] == "train", "label"].unique()
     unseen = examples[~examples["label"].isin(trained)]
     if len(unseen):
         row = unseen.iloc[0]

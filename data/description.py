@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +14,7 @@ from .corpus import Corpus
 from .splits import SPLITS
 
 
-def describe_corpus(corpus: Corpus, lengths: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def describe_corpus(corpus: Corpus, lengths: Mapping[str, Sequence[int] | NDArray[np.integer]]) -> dict[str, Any]:
     """Return the counts, lengths and label noise of a corpus, ready for JSON.
 
     `lengths` has the number of tokens of each text, by split and in its order. Each `count` is of distinct texts;
@@ -28,10 +30,9 @@ def describe_corpus(corpus: Corpus, lengths: Mapping[str, Sequence[int]]) -> dic
     }
 
 
-def _describe_split(corpus: Corpus, split: str, lengths: Sequence[int]) -> dict[str, Any]:
+def _describe_split(corpus: Corpus, split: str, lengths: Sequence[int] | NDArray[np.integer]) -> dict[str, Any]:
     examples = corpus.split(split)
     tokens = pd.Series(lengths, index=examples.index)  # raises unless there is one length per text
-    by_text = _group_by_text(examples)
     return {
         "texts": len(examples),
         "classes": examples["label"].value_counts().reindex(corpus.labels, fill_value=0).to_dict(),
@@ -41,15 +42,17 @@ def _describe_split(corpus: Corpus, split: str, lengths: Sequence[int]) -> dict[
             "p95": round(float(tokens.quantile(0.95)), 1),
             "max": int(tokens.max()),
         },
-        "duplicates": _count_and_show(by_text[by_text["copies"] > 1]),
+        "duplicates": _count_and_show(_group_by_text(examples)),
     }
 
 
 def _group_by_text(examples: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per distinct text: `copies, splits, labels` are numbers, `places` a list of file:line."""
-    place = examples["file"] + ":" + examples["line"].astype(str)
+    """Return one row per text that comes more than once: `copies, splits, labels` are numbers, `places` a list of
+    file:line."""
+    repeated = examples[pd.Series(pd.factorize(examples["text"])[0], examples.index).duplicated(keep=False)]
+    place = repeated["file"] + ":" + repeated["line"].astype(str)
     return (
-        examples.assign(place=place)
+        repeated.assign(place=place)
         .groupby("text", sort=False)
         .agg(copies=("place", "size"), splits=("split", "nunique"), labels=("label", "nunique"), places=("place", list))
     )

@@ -14,6 +14,7 @@ from model.readout import are_names
 LISTED = 60  # columns
 SHOWN = 3  # bad rows that a message shows
 MOST = 1_000_000  # bad rows of a file
+CHUNK = 50_000  # rows
 CONTENT = 200  # characters of a bad row that are kept
 NAME_COLUMNS = "name yours with --text-column and --label-column"
 NOT_SINGLE = "rows without a label", "rows with several labels"  # which --single-label leaves out: no mistakes
@@ -43,21 +44,30 @@ class BadRow(NamedTuple):
 def check_rows(rows: Iterable[Row | BadRow], path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the usable rows, with the columns line, text, label, file, and the others: file, line, kind, reason,
     content."""
-    good, bad = list[Row](), list[BadRow]()
+    tables, good, bad = list[pd.DataFrame](), list[Row](), list[BadRow]()
     for row in rows:
         checked = check_row(row) if isinstance(row, Row) else row
         if isinstance(checked, Row):
             good.append(checked)
+            if len(good) == CHUNK:  # a table holds a row in a third of the memory
+                tables.append(tabulate(good))
+                good.clear()
         else:
             bad.append(checked._replace(content=escape(checked.content[:CONTENT])))
         if len(bad) > MOST:
             raise InputError(
                 f"{path}: over {MOST:,} rows cannot be used, the first is line {bad[0].line}: {bad[0].reason}"
             )
-    usable = pd.DataFrame(good, columns=[*Row._fields]).assign(file=str(path))
+    if good or not tables:
+        tables.append(tabulate(good))
+    usable = pd.concat(tables, ignore_index=True).assign(file=str(path))
     unusable = pd.DataFrame(bad, columns=[*BadRow._fields])
     unusable.insert(0, "file", str(path))
     return usable, unusable
+
+
+def tabulate(rows: list[Row]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=[*Row._fields])
 
 
 def check_row(row: Row) -> Row | BadRow:

@@ -6,7 +6,7 @@ The tests hold the two together.
 
 Letters: N texts, K classes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ CALIBRATION_BINS = 15
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
+Resampled = Callable[[Floats], dict[str, Floats]]  # weights (draws, N) -> metrics by name, (draws,) each
 
 
 def classification_metrics(targets: Ints, probabilities: Floats, labels: Sequence[str]) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def classification_metrics(targets: Ints, probabilities: Floats, labels: Sequenc
         metrics[f"macro_{name}"] = float(np.mean(defined)) if defined else None
     metrics["log_loss"] = float(log_loss(targets, _normalise(probabilities), labels=range(len(labels))))
     metrics["ece"] = expected_calibration_error(calibration_bins(targets, probabilities))
-    metrics["intervals"] = bootstrap(lambda w: resampled_metrics(w, targets, probabilities, labels), len(targets))
+    metrics["intervals"] = bootstrap(prepare_metrics(targets, probabilities, labels), len(targets))
     return metrics
 
 
@@ -64,7 +65,7 @@ def prediction_metrics(targets: Ints, predicted: Ints, labels: Sequence[str]) ->
     predictions. Balanced accuracy and macro-F1 are means over the classes where recall and F1 are defined; so are their
     intervals, in draws that leave a rare class out. Raises ValueError where targets or predictions do not fit."""
     _check(targets, labels, predicted.shape, targets.shape)
-    intervals = bootstrap(lambda w: resampled_prediction_metrics(w, targets, predicted, labels), len(targets))
+    intervals = bootstrap(prepare_prediction_metrics(targets, predicted, labels), len(targets))
     return _point_estimates(targets, predicted, labels) | {"intervals": intervals}
 
 
@@ -102,49 +103,68 @@ def resampled_metrics(
 ) -> dict[str, Floats]:
     """Return `classification_metrics` on each resample, weights float (draws, N): name -> (draws,), NaN where
     undefined."""
-    metrics = resampled_prediction_metrics(weights, targets, probabilities.argmax(1), labels)
-    n = weights.sum(1)
-    rankings = [_resampled_ranking(weights, targets == k, probabilities[:, k]) for k in range(len(labels))]
-    for name in rankings[0]:
-        by_class = np.stack([ranking[name] for ranking in rankings], axis=1)
-        metrics |= {f"per_class.{label}.{name}": by_class[:, k] for k, label in enumerate(labels)}
-        defined = ~np.isnan(by_class)
-        metrics[f"macro_{name}"] = _divide(np.nansum(by_class, axis=1), defined.sum(1), empty=np.nan)
+    return prepare_metrics(targets, probabilities, labels)(weights)
+
+
+def prepare_metrics(targets: Ints, probabilities: Floats, labels: Sequence[str]) -> Resampled:
+    """Return `resampled_metrics` as a function of the weights alone: what all resamples share is computed once."""
+    of_predictions = prepare_prediction_metrics(targets, probabilities.argmax(1), labels)
+    of_classes = [_prepare_ranking(targets == k, probabilities[:, k]) for k in range(len(labels))]
     likelihood = _normalise(probabilities)[np.arange(len(targets)), targets]
-    metrics["log_loss"] = weights @ -np.log(np.maximum(likelihood, np.finfo(np.float64).eps)) / n
+    losses = -np.log(np.maximum(likelihood, np.finfo(np.float64).eps))
     texts = _read_confidence(targets, probabilities)
-    gaps = _sum_groups(
-        weights, texts["bin"].to_numpy(), CALIBRATION_BINS, (texts["correct"] - texts["confidence"]).to_numpy()
-    )
-    metrics["ece"] = np.abs(gaps).sum(1) / n
-    return metrics
+    gaps = _group(texts["bin"].to_numpy(), CALIBRATION_BINS, (texts["correct"] - texts["confidence"]).to_numpy())
+
+    def resample(weights: Floats) -> dict[str, Floats]:
+        metrics, n = of_predictions(weights), weights.sum(1)
+        rankings = [rank(weights) for rank in of_classes]
+        for name in rankings[0]:
+            by_class = np.stack([ranking[name] for ranking in rankings], axis=1)
+            metrics |= {f"per_class.{label}.{name}": by_class[:, k] for k, label in enumerate(labels)}
+            defined = ~np.isnan(by_class)
+            metrics[f"macro_{name}"] = _divide(np.nansum(by_class, axis=1), defined.sum(1), empty=np.nan)
+        metrics["log_loss"] = weights @ losses / n
+        metrics["ece"] = np.abs(gaps @ weights.T).sum(0) / n
+        return metrics
+
+    return resample
 
 
 def resampled_prediction_metrics(
     weights: Floats, targets: Ints, predicted: Ints, labels: Sequence[str]
 ) -> dict[str, Floats]:
     """Return `prediction_metrics` on each resample, weights float (draws, N): name -> (draws,), NaN where undefined."""
+    return prepare_prediction_metrics(targets, predicted, labels)(weights)
+
+
+def prepare_prediction_metrics(targets: Ints, predicted: Ints, labels: Sequence[str]) -> Resampled:
+    """Return `resampled_prediction_metrics` as a function of the weights alone."""
     K = len(labels)
-    confusion = _sum_groups(weights, targets * K + predicted, K * K, np.ones(len(targets))).reshape(-1, K, K)
-    n = weights.sum(1, keepdims=True)  # (draws, 1)
-    hits = confusion.diagonal(axis1=1, axis2=2)  # (draws, K), like all that follows
-    true, claimed = confusion.sum(2), confusion.sum(1)
-    recall, f1 = _divide(hits, true, empty=np.nan), _divide(2 * hits, true + claimed, empty=np.nan)
-    per_class = {
-        "precision": _divide(hits, claimed),
-        "recall": recall,
-        "specificity": _divide(n - true - claimed + hits, n - true, empty=np.nan),
-        "f1": f1,
-    }
-    metrics = {
-        "accuracy": hits.sum(1) / n[:, 0],
-        "balanced_accuracy": np.nanmean(recall, axis=1),
-        "macro_f1": np.nanmean(f1, axis=1),
-        "weighted_f1": np.nansum(f1 * true, axis=1) / n[:, 0],
-    }
-    for k, label in enumerate(labels):
-        metrics |= {f"per_class.{label}.{name}": values[:, k] for name, values in per_class.items()}
-    return metrics
+    cells = _group(targets * K + predicted, K * K, np.ones(len(targets)))
+
+    def resample(weights: Floats) -> dict[str, Floats]:
+        confusion = (cells @ weights.T).T.reshape(-1, K, K)
+        n = weights.sum(1, keepdims=True)  # (draws, 1)
+        hits = confusion.diagonal(axis1=1, axis2=2)  # (draws, K), like all that follows
+        true, claimed = confusion.sum(2), confusion.sum(1)
+        recall, f1 = _divide(hits, true, empty=np.nan), _divide(2 * hits, true + claimed, empty=np.nan)
+        per_class = {
+            "precision": _divide(hits, claimed),
+            "recall": recall,
+            "specificity": _divide(n - true - claimed + hits, n - true, empty=np.nan),
+            "f1": f1,
+        }
+        metrics = {
+            "accuracy": hits.sum(1) / n[:, 0],
+            "balanced_accuracy": np.nanmean(recall, axis=1),
+            "macro_f1": np.nanmean(f1, axis=1),
+            "weighted_f1": np.nansum(f1 * true, axis=1) / n[:, 0],
+        }
+        for k, label in enumerate(labels):
+            metrics |= {f"per_class.{label}.{name}": values[:, k] for name, values in per_class.items()}
+        return metrics
+
+    return resample
 
 
 def _point_estimates(targets: Ints, predicted: Ints, labels: Sequence[str]) -> dict[str, Any]:
@@ -172,22 +192,33 @@ def _point_estimates(targets: Ints, predicted: Ints, labels: Sequence[str]) -> d
     }
 
 
-def _resampled_ranking(weights: Floats, positive: NDArray[np.bool_], scores: Floats) -> dict[str, Floats]:
-    """Return `ranking_metrics` on each resample: a threshold falls through the scores, equal ones pass it together."""
+def _prepare_ranking(positive: NDArray[np.bool_], scores: Floats) -> Resampled:
+    """Return `ranking_metrics` on each resample as a function of the weights: a threshold falls through the scores,
+    equal ones pass it together. Only those of positive texts matter to either."""
     order = np.argsort(-scores)
-    last_of_ties = np.flatnonzero(np.diff(scores[order], append=-np.inf))
-    weights = weights[:, order]
-    above = np.cumsum(weights, axis=1)[:, last_of_ties]  # (draws, thresholds)
-    hits = np.cumsum(weights * positive[order], axis=1)[:, last_of_ties]
-    false_alarms = above - hits
-    new_hits = np.diff(hits, prepend=0)
-    new_false_alarms = np.diff(false_alarms, prepend=0)
-    area = (new_false_alarms * (hits - new_hits / 2)).sum(1)  # trapezoids: half of the tied pairs count
-    precision_sum = (new_hits * _divide(hits, above)).sum(1)
-    return {
-        "roc_auc": _divide(area, hits[:, -1] * false_alarms[:, -1], empty=np.nan),
-        "average_precision": _divide(precision_sum, hits[:, -1], empty=np.nan),
-    }
+    among = np.flatnonzero(positive[order])  # (P,), places of the positive texts in this order
+    begins = np.flatnonzero(np.diff(scores[order], prepend=np.inf))  # (thresholds,), where the texts of each begin
+    reached, last = np.unique(np.searchsorted(begins, among, side="right")[::-1], return_index=True)
+    starts, ends, last = begins[reached - 1], np.append(begins, len(order))[reached], len(among) - 1 - last
+
+    def resample(weights: Floats) -> dict[str, Floats]:
+        passed = np.zeros((len(weights), len(order) + 1))  # (draws, N + 1), texts before each place
+        passing = weights.take(order, axis=1)  # much faster than weights[:, order]
+        np.cumsum(passing, axis=1, out=passed[:, 1:])
+        hits = (
+            passing.take(among, axis=1).cumsum(axis=1).take(last, axis=1)
+        )  # (draws, thresholds with positive texts), like:
+        new_hits, above = np.diff(hits, prepend=0), passed.take(ends, axis=1)
+        new_false_alarms = above - passed.take(starts, axis=1) - new_hits
+        n_positive = new_hits.sum(1)
+        n_negative = passed[:, -1] - n_positive
+        below = n_negative[:, None] - (above - hits) + new_false_alarms / 2  # half of the tied pairs count
+        return {
+            "roc_auc": _divide((new_hits * below).sum(1), n_positive * n_negative, empty=np.nan),
+            "average_precision": _divide((new_hits * _divide(hits, above)).sum(1), n_positive, empty=np.nan),
+        }
+
+    return resample
 
 
 def _read_confidence(targets: Ints, probabilities: Floats) -> pd.DataFrame:
@@ -198,10 +229,9 @@ def _read_confidence(targets: Ints, probabilities: Floats) -> pd.DataFrame:
     return pd.DataFrame({"bin": bins, "correct": probabilities.argmax(1) == targets, "confidence": confidence})
 
 
-def _sum_groups(weights: Floats, groups: Ints, n_groups: int, values: Floats) -> Floats:
-    """Sum weight * value over the texts of each group: weights (draws, N) -> (draws, n_groups)."""
-    members = csr_array((values, (groups, np.arange(len(groups)))), shape=(n_groups, len(groups)))
-    return (members @ weights.T).T
+def _group(groups: Ints, n_groups: int, values: Floats) -> csr_array:
+    """Return the matrix (n_groups, N) that sums weight * value over the texts of each group."""
+    return csr_array((values, (groups, np.arange(len(groups)))), shape=(n_groups, len(groups)))
 
 
 def _divide(a: Floats, b: NDArray[Any], empty: float = 0.0) -> Floats:

@@ -11,6 +11,7 @@ from scipy.stats import binom, false_discovery_control, norm, permutation_test, 
 LEVEL = 0.05  # a result survives where its p after correction is below this
 DRAWS = 1000
 CHUNK = 2**18  # weights held at once (2 MB): memory stays flat for any number of texts, and the cache suffices
+MANY = 2**15  # texts, of which places are drawn one by one: five times as fast as their multinomial counts
 PERMUTATIONS = 99_999
 PERMUTED = 2**20  # labels held at once (8 MB): enough rows for a fast matrix product
 TIE = 1e-4  # float32 sums of the same values in another order differ by less, as a share
@@ -24,7 +25,11 @@ def resamples(n: int, seed: int = 0) -> Iterator[NDArray[np.floating]]:
     rng = np.random.default_rng(seed)
     chunk = max(1, CHUNK // n)
     for start in range(0, DRAWS, chunk):
-        yield rng.multinomial(n, np.full(n, 1 / n), size=min(chunk, DRAWS - start)).astype(float)
+        draws = min(chunk, DRAWS - start)
+        if n > MANY:
+            yield np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(draws)]).astype(float)
+        else:
+            yield rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(float)
 
 
 def bootstrap(

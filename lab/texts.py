@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from data import SPLITS, Corpus, describe_corpus, encode, render_description
 from data.prompts import Template
 from data.rows import describe_bad_rows
+from data.token_ids import pack
 from data.words import tokens_of_class, words
 from model import GPT2Config, InputError, Tokenizer
 
@@ -28,7 +29,7 @@ class Texts:
     split: str
     positions: NDArray[np.integer]  # int64 (N,), in the split
     strings: list[str]  # what the network reads: the texts, or the prompts that they are put into
-    sequences: list[list[int]]  # token ids of each
+    sequences: Sequence[list[int]]  # token ids of each
     targets: NDArray[np.integer]  # int64 (N,), class numbers
     truncated: int = 0  # texts of the split of which only the end is read
 
@@ -37,13 +38,17 @@ class Texts:
 
     def select(self, positions: NDArray[np.integer]) -> "Texts":
         """Return the texts at these positions."""
-        strings, sequences = [self.strings[i] for i in positions], [self.sequences[i] for i in positions]
+        strings, sequences = [self.strings[i] for i in positions], pack(self.sequences).select(positions)
         return Texts(self.split, self.positions[positions], strings, sequences, self.targets[positions])
 
     @property
     def sha256(self) -> str:
         """SHA-256 of the token ids and class numbers, in order."""
-        return hashlib.sha256(repr((self.sequences, self.targets.tolist())).encode()).hexdigest()
+        digest = hashlib.sha256(b"([")
+        for i, ids in enumerate(self.sequences):  # by piece, what `repr` writes of the two lists
+            digest.update(f"{', ' if i else ''}{ids}".encode())
+        digest.update(f"], {self.targets.tolist()})".encode())
+        return digest.hexdigest()
 
 
 def read_texts(
@@ -65,7 +70,7 @@ def read_texts(
 
 def describe_texts(corpus: Corpus, texts: dict[str, Texts]) -> dict[str, Any]:
     """Print what a corpus holds, and return the same as JSON."""
-    description = describe_corpus(corpus, {split: [len(ids) for ids in texts[split].sequences] for split in SPLITS})
+    description = describe_corpus(corpus, {split: pack(texts[split].sequences).lengths for split in SPLITS})
     console.print(f"Corpus {corpus.name}", render_description(description))
     for split in ("val", "test"):
         if missing := ", ".join(label for label, n in description["splits"][split]["classes"].items() if not n):
