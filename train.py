@@ -26,7 +26,7 @@ from lab.cli import command
 from lab.defaults import TrainOptions as Options
 from lab.device import Device
 from lab.progress import announce_training, console
-from lab.state import STATE
+from lab.state import STATE, remove_shards, remove_state
 from lab.texts import Texts, describe_texts, write_skipped
 from lab.word_head import WordHead
 from model import GPT2Config, InputError, Tokenizer
@@ -38,6 +38,10 @@ def main(options: Options) -> int:
     started = time.perf_counter()
     options.check()
     device = Device.choose(options.device, options.precision)
+    if options.shard and device.world == 1:
+        start = "torchrun --nproc-per-node 4 -- train.py --shard ..."
+        raise InputError(f"--shard: expected several processes, among which weights are divided; start {start}")
+    options = replace(options, resume=options.resume or device.restarted)
     options = device.run_on_first(lambda: fill_in(options))
     corpus = read_corpus(options.corpus, options.read, options.split_seed)
     head = choose_head(options, corpus.labels)
@@ -129,10 +133,11 @@ def tidy_up(run: Path, corpus: Corpus, device: Device) -> Iterator[None]:
         yield
     except BaseException as error:
         if isinstance(error, DivergedError):
-            (run / STATE).unlink(missing_ok=True)  # from there it would diverge again
+            remove_state(run)  # from there it would diverge again
         if (run / STATE).is_file():
             console.print(f"{run} is unfinished; the same command with --resume goes on with it.")
         elif device.first and not (run / WEIGHTS).is_file():
+            remove_shards(run)  # of a state that was never whole
             runs.discard_run(run)
         if isinstance(error, DivergedError):
             files = corpus.split("train").iloc[error.index].groupby("file")["line"]
@@ -170,7 +175,7 @@ def finish(run: Path, record: dict[str, Any], training: Training, corpus: Corpus
         return 130
     runs.point_latest(run)  # before the run counts as finished, for no command goes on with a finished run
     output.write_json(run / "run.json", record)
-    (run / STATE).unlink(missing_ok=True)
+    remove_state(run)
     return 0
 
 

@@ -81,6 +81,7 @@ class TrainOptions:
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
     compile: Compile = "auto"  # torch.compile; auto: on CUDA
     recompute: bool = False  # hold less in memory for the backward pass and compute it twice; a third slower
+    shard: bool = False  # under torchrun, each process keeps a part of weights, gradients and optimizer state
     read: OmitArgPrefixes[ReadOptions] = USUAL
 
     def check(self) -> None:

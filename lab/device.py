@@ -79,6 +79,11 @@ class Device:
         """Whether this is rank 0, which writes the files. Without `torchrun` it is the only process."""
         return self.rank == 0
 
+    @property
+    def restarted(self) -> bool:
+        """Whether `torchrun --max-restarts` has started this process, after one of them had died."""
+        return distributed.is_torchelastic_launched() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
     def as_single(self) -> "Device":
         """Return the same device for work that this process does without the others."""
         return replace(self, rank=0, world=1)

@@ -37,6 +37,7 @@ EARLIER = {
     "regulariser_rate": None,
     "tlm": "both",
     "spare_first": False,
+    "shard": False,
     "header": True,
     "encoding": None,
     "label_names": [],

@@ -1,17 +1,22 @@
 """One step of a fine-tuning: on one device or many, in as many pieces as fit into memory."""
 
+import math
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 
 from data.batches import Batch
 from lab.compiled import compile_function
 from lab.device import Compile, Device
 from lab.memory import halve_until_it_fits
 from lab.sweep import change_nothing
-from model import GPT2Classifier, Intervention
+from model import GPT2Classifier, InputError, Intervention
 
 Forward = Callable[[Batch], Tensor]  # logits (B, K) of a batch that lies on the device
 
@@ -37,8 +42,9 @@ class Step:
 
     The loss is the mean over the texts of the whole batch, weighted by class. The processes of `torchrun` share the
     batch, and each cuts its share into pieces that fit into memory; gradients add up to those of the whole. Where a
-    GPU runs out of memory, the step is taken again in smaller pieces. class_weights: float32 (K,), on the CPU; logits
-    beyond these K are of no class, and no text counts as such."""
+    GPU runs out of memory, the step is taken again in smaller pieces, by this process alone: the others wait for its
+    gradients, not for its pieces. forward: see `spread`. class_weights: float32 (K,), on the CPU; logits beyond these K
+    are of no class, and no text counts as such."""
 
     def __init__(
         self,
@@ -53,41 +59,78 @@ class Step:
         self.class_weights, self.class_weights_on_device = class_weights, class_weights.to(device.device)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.tokens = device.tokens  # that a piece may hold, padding included
+        self.rehearsed: list[tuple[int, int]] = []  # tokens and length of pieces that fitted into memory
 
     def __call__(self, batch: Batch) -> Tensor:
         """Take a step on a batch that lies on the CPU. Return float32 (2,), of this process's share of the texts: the
         sum of their losses, unweighted as on val, and how many are classified right."""
-        weight = self.class_weights[batch.targets].sum().item()
-        if self.device.rank < len(batch.ids):
-            totals = self.backward(batch.rows(slice(self.device.rank, None, self.device.world)), weight)
-        else:  # the last batch of an epoch may have fewer texts than there are processes
-            totals = self.accumulate([], weight)
-        self.device.add_up(parameter.grad for parameter in self.trained if parameter.grad is not None)
+        accumulate = partial(self.accumulate, batch)
+        T = batch.ids.shape[1]
+        available = math.ceil(len(batch.ids) / self.device.world) * T
+        if isinstance(self.forward, FSDPModule):
+            totals = self.in_step(accumulate)
+        elif isinstance(self.forward, DistributedDataParallel):
+            self.rehearse(accumulate, self.forward, available, T)
+            totals = accumulate(self.tokens)
+        else:
+            totals, self.tokens = halve_until_it_fits(accumulate, self.tokens, available, T)
         nn.utils.clip_grad_norm_(self.trained, self.clip)
         self.optimizer.step()
         return totals
 
-    def backward(self, batch: Batch, weight: float) -> Tensor:
-        """Compute the gradients of these texts' part of the loss, in pieces that fit. Return what `__call__` does."""
-        B, T = batch.ids.shape
-        totals, self.tokens = halve_until_it_fits(
-            lambda tokens: self.accumulate(batch.split(tokens), weight), self.tokens, B * T, T
-        )
-        return totals
+    def in_step(self, accumulate: Callable[[int], Tensor]) -> Tensor:
+        """Call `accumulate` where weights are sharded: all processes gather them for each piece, so none can take
+        smaller pieces than the others. Raises InputError where memory runs out."""
+        try:
+            return accumulate(self.tokens)
+        except torch.OutOfMemoryError:
+            advice = "take more processes, --recompute, or shorter texts"
+            raise InputError(f"out of memory: with --shard all processes need pieces of one size; {advice}") from None
 
-    def accumulate(self, pieces: list[Batch], weight: float) -> Tensor:
-        """Add up the gradients of the pieces, from 0. weight: sum of the class weights of all texts of the batch."""
+    def rehearse(
+        self, accumulate: Callable[[int], Tensor], forward: DistributedDataParallel, available: int, T: int
+    ) -> None:
+        """Compute the gradients of a step larger than any before, for nothing, to see how large its pieces may be.
+
+        Were memory to run out while gradients are being added up, the others would wait for ever. Here nobody waits."""
+        tokens = min(self.tokens, available)
+        if any(tokens <= most and T <= longest for most, longest in self.rehearsed):
+            return
+        cuda = [torch.cuda.current_device()] if self.device.device.type == "cuda" else []
+        with forward.no_sync(), torch.random.fork_rng(cuda):  # dropout falls as if this had not been
+            _, self.tokens = halve_until_it_fits(accumulate, self.tokens, available, T)
+        self.rehearsed.append((min(self.tokens, available), T))
+
+    def cut(self, batch: Batch, tokens: int) -> list[tuple[Batch, float]]:
+        """Cut this process's share of the texts into pieces of at most `tokens` tokens, and give each a weight.
+
+        Every process has as many; where the texts do not go round, a piece is any text, with a weight of 0."""
+        (B, T), world = batch.ids.shape, self.device.world
+        stride = world * max(1, tokens // T)
+        starts = range(self.device.rank, B + self.device.rank, stride)
+        return [
+            (batch.rows(slice(start, start + stride, world)), 1.0) if start < B else (batch.rows(slice(1)), 0.0)
+            for start in starts
+        ]
+
+    def accumulate(self, batch: Batch, tokens: int) -> Tensor:
+        """Add up the gradients of this process's share, from 0, in pieces. Return what `__call__` does."""
         self.optimizer.zero_grad()
         totals = torch.zeros(2, device=self.device.device)
-        for piece in pieces:
-            piece = piece.to(self.device.device)
-            with self.device.autocast():
-                logits = self.forward(piece).float()
-            losses = F.cross_entropy(logits, piece.targets, reduction="none")  # (B,), of logits (B, K or more)
-            ((losses * self.class_weights_on_device[piece.targets]).sum() / weight).backward()
-            predicted = logits[:, : len(self.class_weights)].argmax(dim=1)
-            totals += torch.stack([losses.detach().sum(), (predicted == piece.targets).sum()])
-        for parameter in self.trained:
-            if parameter.grad is None:  # this process has no texts
-                parameter.grad = torch.zeros_like(parameter)
+        # The engines take the mean over processes, so each counts for as many.
+        of_all = self.class_weights[batch.targets].sum().item() / self.device.world
+        pieces = self.cut(batch, tokens)
+        for n, (piece, weight) in enumerate(pieces, start=1):
+            waits = isinstance(self.forward, DistributedDataParallel) and n < len(pieces)
+            with self.forward.no_sync() if waits else nullcontext():  # type: ignore[attr-defined]
+                totals += weight * self.backward(piece.to(self.device.device), weight / of_all)
         return totals
+
+    def backward(self, batch: Batch, weight: float) -> Tensor:
+        """Add the gradients of a piece; `weight`: of a text, beside that of its class. Return its sums, float32 (2,)."""
+        with self.device.autocast():
+            logits = self.forward(batch).float()
+        losses = F.cross_entropy(logits, batch.targets, reduction="none")  # (B,), of logits (B, K or more)
+        ((losses * self.class_weights_on_device[batch.targets]).sum() * weight).backward()
+        predicted = logits[:, : len(self.class_weights)].argmax(dim=1)
+        return torch.stack([losses.detach().sum(), (predicted == batch.targets).sum()])

@@ -20,10 +20,11 @@ from lab.device import Device
 from lab.optim import adamw, linear_schedule
 from lab.predict import predict_with
 from lab.progress import console, progress_bar
-from lab.state import STATE, read_state, write_state
+from lab.state import STATE, read_parts, read_state, write_sharded_state, write_state
 from lab.texts import Texts
 from model import GPT2Classifier, InputError, Tokenizer, save
 
+from .parallel import gather, list_parts, make_parts, spread, whole_weights
 from .steps import Forward, Step
 from .words import choose_checkpoint
 
@@ -69,9 +70,12 @@ class Training:
         assert options.epochs, "TrainOptions.resolved fills it in"
         assert options.lr, "TrainOptions.resolved fills it in"
         self.epochs, self.steps = options.epochs, math.ceil(len(texts["train"]) / options.batch_size)  # steps per epoch
+        forwards = spread(model, forwards, options.shard, device)  # before the optimizer, which then has parts, too
         self.optimizer = adamw(model.parameters(), options.lr, options.weight_decay)
         self.schedule = linear_schedule(self.optimizer, self.epochs * self.steps, options.warmup)
-        self.parts: tuple[Any, ...] = (model, self.optimizer, self.schedule)  # what changes from step to step
+        self.parts: tuple[Any, ...] = (self.optimizer, self.schedule)  # what changes from step to step
+        if not options.shard:
+            self.parts = (model, *self.parts)
         counts = np.bincount(texts["train"].targets)
         shares = counts.mean() / counts if options.class_weights else np.ones(len(counts))
         self.class_weights = torch.tensor(shares, dtype=torch.float32)
@@ -160,7 +164,8 @@ class Training:
         Where there are label words, `label_mass` is the mean probability of all of them together."""
         targets, n_classes = self.texts["val"].targets, len(self.model.labels)
         self.model.eval()
-        probabilities = predict_with(self.forward_val, self.texts["val"].sequences, n_classes, self.device)  # (N, K)
+        with whole_weights(self.take_step.forward):
+            probabilities = predict_with(self.forward_val, self.texts["val"].sequences, n_classes, self.device)  # (N, K)
         if not np.isfinite(probabilities).all():
             raise InputError(f"the weights are not finite any more after epoch {self.epoch}; try a lower --lr")
         loss = -np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean()
@@ -177,10 +182,11 @@ class Training:
         Of shuffled labels the last epoch is the best: it knows most of them, which val cannot tell."""
         scores = [row["macro_f1"] for row in self.log if row["split"] == "val"]
         best = self.options.shuffle_labels or scores[-1] > max(scores[:-1], default=-1.0)
+        kept = gather(choose_checkpoint(self.model), self.device) if best else None
 
         def write() -> None:
-            if best:
-                save(choose_checkpoint(self.model), run, tokenizer)
+            if kept:
+                save(kept, run, tokenizer)
             output.write_jsonl(run / "log.jsonl", self.log)
 
         self.device.run_on_first(write)
@@ -202,7 +208,10 @@ class Training:
             "parts": [part.state_dict() for part in self.parts],
             "random": list(self.device.gather_rounds([get_random_state(self.device)])),
         }
-        self.device.run_on_first(lambda: write_state(run / STATE, state))
+        if self.options.shard:
+            write_sharded_state(run / STATE, state, list_parts(self.model, self.optimizer), self.device)
+        else:
+            self.device.run_on_first(lambda: write_state(run / STATE, state))
         now = time.perf_counter()
         self.state_due = now + max(STATE_EVERY, 50 * (now - started))
 
@@ -217,6 +226,9 @@ class Training:
             setattr(self, name, state[name])
         for part, values in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(values)
+        if self.options.shard:
+            make_parts(self.optimizer)
+            read_parts(path, state, list_parts(self.model, self.optimizer), self.device)
         self.seconds_before, self.take_step.tokens = state["seconds"], state["tokens"]
         set_random_state(state["random"][self.device.rank], self.device)
         console.print(f"{path.parent} goes on in epoch {self.epoch}, after {self.step} of {self.steps} steps")

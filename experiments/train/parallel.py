@@ -1,0 +1,110 @@
+"""A training on several devices, by PyTorch's own engines.
+
+`DistributedDataParallel` (DDP) keeps all weights in every process and adds up the gradients while the backward pass
+still runs. FSDP2 (`fully_shard`; Zhao et al. 2023, 2304.11277) keeps in each of N processes an Nth of every weight,
+gradient and moment of AdamW, and gathers the weights of a block when it runs. Neither touches an argument of the
+forward pass, so gates, masks and fills act as in one process."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from data.batches import Batch
+from lab.device import Device
+from model import GPT2LM, GPT2Classifier
+from model.checkpoint import uninitialised
+
+from .steps import Forward
+
+
+class Passes(nn.Module):
+    """The forward passes over a network as one module, whose calls the engines attend: passes(batch, "train")."""
+
+    def __init__(self, model: GPT2Classifier, forwards: Mapping[str, Forward]) -> None:
+        super().__init__()
+        self.model, self.forwards = model, forwards
+
+    def forward(self, batch: Batch, split: str = "train") -> Tensor:
+        """Return the logits (B, K) of a batch that lies on the device."""
+        return self.forwards[split](batch)
+
+
+def spread(model: GPT2Classifier, forwards: Mapping[str, Forward], shard: bool, device: Device) -> dict[str, Forward]:
+    """Collective. Spread a training over all processes; the forward passes returned are to be called in their place.
+
+    shard: each process keeps a part of each weight from here on, a `DTensor`, and an optimizer that is made of them
+    a part of its state. All processes must then call the pass of train equally often, and that of val within
+    `whole_weights`."""
+    if device.world == 1:
+        return dict(forwards)
+    passes = Passes(model, forwards)
+    if not shard:
+        return dict(forwards) | {
+            "train": DistributedDataParallel(passes, broadcast_buffers=False, gradient_as_bucket_view=True)
+        }
+    # Autocast decides what is computed in bf16, as in one process: the products. So their weights may travel in bf16.
+    # The policy alone would also round what enters a block: the residual stream, gates and fills.
+    dtype = torch.bfloat16 if device.precision == "bf16" else None
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in model.trunk.h:
+        fully_shard([block.attn, block.mlp], mp_policy=policy)
+    root = fully_shard(passes)  # embeddings, LayerNorms and head
+    return {"train": root, "val": partial(root, split="val")}
+
+
+@contextmanager
+def whole_weights(forward: Forward) -> Iterator[None]:
+    """Collective. Gather all weights, so that each process may call a forward pass as often as it likes meanwhile.
+
+    forward: the pass of train; nothing happens where its weights are whole anyway."""
+    units = [unit for unit in forward.modules() if isinstance(unit, FSDPModule)] if is_sharded(forward) else []
+    for unit in units:
+        unit.unshard()
+        unit.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.set_reshard_after_forward(unit is not forward, recurse=False)
+            unit.reshard()
+
+
+def is_sharded(forward: Forward) -> bool:
+    """Whether each process keeps a part of the weights alone."""
+    return isinstance(forward, FSDPModule)
+
+
+def gather(model: GPT2Classifier | GPT2LM, device: Device) -> GPT2Classifier | GPT2LM:
+    """Collective. Return the network with whole weights, on the CPU of the first process; on the others it has none."""
+    parts = model.state_dict()
+    if not any(isinstance(part, DTensor) for part in parts.values()):
+        return model
+    with uninitialised():
+        whole = GPT2LM(model.config) if isinstance(model, GPT2LM) else GPT2Classifier(model.config, model.labels)
+    for name, part in parts.items():
+        tensor = part.full_tensor()
+        if device.first:
+            whole.load_state_dict({name: tensor.cpu()}, strict=False, assign=True)
+    return whole
+
+
+def list_parts(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return all tensors of which this process keeps a part, by name: the weights, and what the optimizer keeps of
+    each."""
+    parts = dict(model.state_dict())
+    for name, parameter in model.named_parameters():
+        state = optimizer.state.get(parameter, {})
+        parts |= {f"{name}.{key}": value for key, value in state.items() if isinstance(value, DTensor)}
+    return parts
+
+
+def make_parts(optimizer: torch.optim.Optimizer) -> None:
+    """Make room for the parts that a state without them left out: `list_parts` then lists them to be read."""
+    for parameter, state in optimizer.state.items():
+        state.update({key: torch.zeros_like(parameter) for key, value in state.items() if value is None})
