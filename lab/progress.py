@@ -11,6 +11,7 @@ LONG = 15 * 60  # seconds of a training that is announced
 # Of the product rate: fine-tuning on the sample corpus, on one core, reached 0.47 of it at the mini's shape (0.38 for
 # the head alone) and 0.76 at the 124M (0.69).
 TRAINING_SHARE = 0.6
+SLOWEST = 1e8  # multiply-adds per second, of any CPU
 
 # A label or a path may look like markup. Of the processes that torchrun starts, the first one speaks.
 console = Console(highlight=False, markup=False, emoji=False, quiet=os.environ.get("RANK", "0") != "0")
@@ -43,7 +44,7 @@ def announce_training(device: Device, products: float, of_mini: float) -> None:
 
     products: multiply-adds of the training; of_mini: of the same with gpt2-mini. On a GPU nothing is printed: which
     share of the product rate a training reaches there has not been measured."""
-    if device.device.type != "cpu":
+    if device.device.type != "cpu" or products / SLOWEST < LONG:  # it takes a moment to measure a CPU
         return
     rate = TRAINING_SHARE * device.product_rate()
     if products / rate > LONG:

@@ -1,7 +1,9 @@
 """GPT-2's byte-level BPE (Radford et al. 2019): a checkpoint's vocabulary and merges, run by tiktoken."""
 
+import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 from math import inf
 from pathlib import Path
@@ -33,20 +35,17 @@ class Tokenizer:
     The ids are those of `transformers`, but for one thing: `<|endoftext|>` written in a text is ordinary text. Raises
     InputError for files that ask for what is not implemented, or do not belong together."""
 
-    def __init__(self, files: dict[str, bytes], source: str, settings: dict[str, Any] | None = None) -> None:
+    def __init__(self, files: dict[str, bytes], settings: dict[str, Any] | None = None) -> None:
         self.files = files  # unchanged, so that a saved checkpoint carries the same bytes
         self.settings = settings or {}  # of tokenizer_config.json
-        self.vocabulary = read_vocabulary(files, self.settings, source)
+        self.vocabulary = read_vocabulary(files, self.settings)
         ids = self.vocabulary.ids
         self.special = name_special(files, self.settings, ids)  # bos_token, eos_token, pad_token
         self.end_of_text = ids.get(END_OF_TEXT)
         self.finder = Finder(self.vocabulary.added)
         self.bytes_of = {i: spell(token) for token, i in ids.items()}
         merges = self.vocabulary.merges
-        try:
-            ranked = [*BYTE_OF, *(map("".join, merges) if is_published(files) else order_merges(merges))]
-        except InputError as error:
-            raise InputError(f"{source}: {error}") from None
+        ranked = [*BYTE_OF, *(map("".join, merges) if is_published(files) else order_merges(merges))]
         ranks = {self.bytes_of[ids[token]]: rank for rank, token in enumerate(ranked)}
         self.encoding = tiktoken.Encoding("gpt2", pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
         ids_of_ranks = np.array([ids[token] for token in ranked])
@@ -59,7 +58,11 @@ class Tokenizer:
         """Load the tokenizer of a checkpoint: a folder, a published name or `gpt2-mini`; InputError if it has none."""
         published = folder_or_name in PRESETS and not Path(folder_or_name).is_dir()  # all share one vocabulary
         folder = EMBEDDED if published else find(folder_or_name, checkpoint_files_with_tokenizer)
-        return cls(read_files(folder), str(folder), read_settings(folder))
+        files, settings = read_files(folder), read_settings(folder)
+        try:
+            return make_tokenizer(tuple(files.items()), json.dumps(settings))
+        except InputError as error:
+            raise InputError(f"{folder}: {error}") from None
 
     def __len__(self) -> int:
         return 1 + max(self.bytes_of)
@@ -123,6 +126,12 @@ class Tokenizer:
     def hf_ids(self) -> dict[str, int]:
         """Return what config.json says of the tokens that begin, end and fill up texts."""
         return {f"{name}_id": self.vocabulary.ids[token] for name, token in self.special.items()}
+
+
+@lru_cache(maxsize=4)  # a command may load a run and its start, which have the same one; each takes a quarter second
+def make_tokenizer(files: tuple[tuple[str, bytes], ...], settings: str) -> Tokenizer:
+    """Return the tokenizer of these files; `settings` are JSON."""
+    return Tokenizer(dict(files), json.loads(settings))
 
 
 def order_merges(merges: Sequence[tuple[str, str]]) -> list[str]:

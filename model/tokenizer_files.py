@@ -58,22 +58,25 @@ def is_published(files: dict[str, bytes]) -> bool:
 
 
 def read_settings(folder: Path) -> Json:
-    """Return the content of a folder's tokenizer_config.json; where that does not name a class, with config.json's."""
+    """Return the content of a folder's tokenizer_config.json; where that does not name a class, with config.json's.
+
+    The longest text is left out: config.json says it."""
     settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     class_name = settings.get("tokenizer_class") or config.get("tokenizer_class")
+    settings.pop("model_max_length", None)
     return settings | ({"tokenizer_class": class_name} if class_name else {})
 
 
-def read_vocabulary(files: dict[str, bytes], settings: Json, source: str) -> Vocabulary:
+def read_vocabulary(files: dict[str, bytes], settings: Json) -> Vocabulary:
     """Return what a tokenizer's files say; InputError where headgate would make other ids of a text."""
     try:
         return read_two(files, settings) if IN_TWO[0] in files else read_one(files, settings)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
+    except InputError:
+        raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         names = " and ".join(IN_TWO if IN_TWO[0] in files else [IN_ONE])
-        raise InputError(f"{source}: {names} are not those of a GPT-2 tokenizer: {error!r}") from None
+        raise InputError(f"{names} are not those of a GPT-2 tokenizer: {error!r}") from None
 
 
 def read_two(files: dict[str, bytes], settings: Json) -> Vocabulary:

@@ -22,7 +22,7 @@ import pretrain
 from data.books import read_books
 from experiments.pretrain import training as pretraining
 from experiments.pretrain.softmax import SampledSoftmax
-from lab import output
+from lab import output, progress
 from lab.device import Device
 from lab.state import read_state
 from model import GPT2Config, Tokenizer, load_lm
@@ -292,6 +292,7 @@ def test_the_arithmetic_of_a_step_is_what_torch_counts(here):
 
 def test_a_long_training_on_a_cpu_is_announced(here, monkeypatch, capsys, only_trained):
     options = ("--epochs", "0.1", "--compile", "off", "--precision", "fp32")
+    monkeypatch.setattr(progress, "SLOWEST", 1e4)
     monkeypatch.setattr(Device, "product_rate", lambda self: 1e4)
     assert pretrain_tiny(monkeypatch, "slow", *options) == 0
     said = re.search(r"of (\d+) steps to do.*about (\d+) min on cpu", " ".join(capsys.readouterr().out.split()))

@@ -107,7 +107,7 @@ def test_a_folder_is_no_text(tmp_path):
 def test_a_tokenizer_that_cannot_close_a_book_is_refused(tmp_path):
     vocab = json.loads(TOKENIZER.files["vocab.json"])
     del vocab["<|endoftext|>"]
-    tokenizer = Tokenizer(TOKENIZER.files | {"vocab.json": json.dumps(vocab).encode()}, "one without")
+    tokenizer = Tokenizer(TOKENIZER.files | {"vocab.json": json.dumps(vocab).encode()})
     with pytest.raises(InputError, match=r"no <.endoftext.> to close a book"):
         read_books(written(tmp_path / "books.txt", ["one", "two"]), tokenizer)
 

@@ -60,7 +60,9 @@ def test_a_training_is_announced_where_it_is_long_and_so_is_a_shorter_one(rates,
     assert announced(capsys, CPU, an_hour / 4, 1) == []
     assert announced(capsys, CPU, an_hour / 3.9, an_hour) == [("Training", "15")]
     assert announced(capsys, GPU, 1e30, 1) == []
-    rates["cpu"] /= 4
+    rates["cpu"] = 0
+    assert announced(capsys, CPU, 800 * progress.SLOWEST, 1) == []  # of which the rate is not asked
+    rates["cpu"] = 1e9 / 4
     assert announced(capsys, CPU, an_hour, an_hour / 12) == [("Training", "240"), ("gpt2-mini", "20")]
 
 

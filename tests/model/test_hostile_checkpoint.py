@@ -41,7 +41,7 @@ def tiny_tokenizer():
     tokens = [*BYTE_OF, *(a + b for a, b in merges), "<|endoftext|>"]
     vocab = json.dumps({token: i for i, token in enumerate(tokens)}).encode()
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges), ""]
-    return Tokenizer({"vocab.json": vocab, "merges.txt": "\n".join(lines).encode()}, "tiny")
+    return Tokenizer({"vocab.json": vocab, "merges.txt": "\n".join(lines).encode()})
 
 
 @pytest.fixture(scope="module")

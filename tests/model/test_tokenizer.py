@@ -36,14 +36,14 @@ def test_the_embedded_files_are_the_official_ones(name):
 def test_the_published_files_are_read_without_the_checks_that_they_pass(ours, monkeypatch):
     monkeypatch.setattr(tokenizer, "is_published", lambda files: False)
     monkeypatch.setattr(tokenizer_files, "is_published", lambda files: False)
-    checked = Tokenizer.load("gpt2-mini")
+    checked = Tokenizer(ours.files, ours.settings)
     assert checked.vocabulary == ours.vocabulary
     assert checked.encoding._mergeable_ranks == ours.encoding._mergeable_ranks
     monkeypatch.undo()
     monkeypatch.setattr(tokenizer, "order_merges", None)
     monkeypatch.setattr(tokenizer_files, "check_merges", None)
     monkeypatch.setattr(tokenizer_files, "check_made", None)
-    assert Tokenizer.load("gpt2-mini").vocabulary == ours.vocabulary
+    assert Tokenizer(ours.files, ours.settings).vocabulary == ours.vocabulary
 
 
 KNOWN = {
@@ -137,6 +137,14 @@ def folder(tmp_path):
 def test_any_folder_with_both_files_loads(folder, ours):
     assert Tokenizer.load(folder).encode("i feel so tired") == ours.encode("i feel so tired")
     assert Tokenizer.load(str(folder)).files == ours.files
+
+
+def test_the_same_files_are_read_once_and_changed_ones_anew(folder, ours):
+    once = Tokenizer.load(folder)
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 17}')
+    assert Tokenizer.load(folder) is once
+    (folder / "tokenizer_config.json").write_text('{"add_prefix_space": true}')
+    assert Tokenizer.load(folder).encode("i feel") == ours.encode(" i feel")
 
 
 @pytest.mark.parametrize("missing", [["vocab.json"], ["merges.txt"], ["vocab.json", "merges.txt"]], ids=str)

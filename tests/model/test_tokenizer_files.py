@@ -34,7 +34,7 @@ def test_any_list_of_merges_is_obeyed(data):
     vocab = {token: i for i, token in enumerate(names)}
     reference = Reference(BPE(vocab=vocab, merges=merges))
     lines = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)])
-    ours = Tokenizer({"vocab.json": json.dumps(vocab).encode(), "merges.txt": lines.encode()}, "any")
+    ours = Tokenizer({"vocab.json": json.dumps(vocab).encode(), "merges.txt": lines.encode()})
     for text in data.draw(st.lists(st.text("abc", min_size=1, max_size=150), min_size=9, max_size=9)):
         assert ours.encode(text) == reference.encode(text).ids
 
