@@ -22,11 +22,12 @@ from lab.predict import predict_with
 from lab.progress import console, progress_bar
 from lab.state import STATE, read_parts, read_state, write_sharded_state, write_state
 from lab.texts import Texts
-from model import GPT2Classifier, InputError, Tokenizer, save
+from model import GPT2LM, GPT2Classifier, InputError, Tokenizer, save
 
 from .parallel import gather, list_parts, make_parts, spread, whole_weights
 from .steps import Forward, Step
-from .words import choose_checkpoint
+from .vocabulary import Vocabulary
+from .words import WordsAndRest, choose_checkpoint
 
 STATE_EVERY = 30  # seconds at least between two states, which take a fiftieth of the time at most
 READ_EVERY = 10  # steps; reading a number waits for the GPU
@@ -65,11 +66,15 @@ class Training:
         device: Device,
         forwards: Mapping[str, Forward],
     ) -> None:
-        """forwards: how the logits of train and val are computed, see `open_forwards`."""
+        """forwards: how the logits of train and val are computed, see `open_forwards`. Where all weights learn, the
+        network keeps only the embeddings of tokens in train and val."""
         self.model, self.texts, self.options, self.device = model, texts, options, device
         assert options.epochs, "TrainOptions.resolved fills it in"
         assert options.lr, "TrainOptions.resolved fills it in"
         self.epochs, self.steps = options.epochs, math.ceil(len(texts["train"]) / options.batch_size)  # steps per epoch
+        self.vocabulary = choose_vocabulary(model, texts)
+        if self.vocabulary:
+            forwards = {split: self.vocabulary.translate(forward) for split, forward in forwards.items()}
         forwards = spread(model, forwards, options.shard, device)  # before the optimizer, which then has parts, too
         self.optimizer = adamw(model.parameters(), options.lr, options.weight_decay)
         self.schedule = linear_schedule(self.optimizer, self.epochs * self.steps, options.warmup)
@@ -91,6 +96,12 @@ class Training:
         if device.rank:  # each process draws its own dropout
             key = np.random.SeedSequence((options.seed, device.rank))  # a sum would be another run's seed
             torch.manual_seed(int(key.generate_state(1)[0]))
+
+    @property
+    def decay(self) -> float:
+        """Return by what AdamW has multiplied a weight that decays and never had a gradient."""
+        rate, factor = float(self.schedule.base_lrs[0]), self.schedule.lr_lambdas[0]
+        return math.prod(1 - rate * factor(step) * self.options.weight_decay for step in range(self.steps_done))
 
     def fit(self, run: Path, tokenizer: Tokenizer) -> None:
         """Train to the end, from where an earlier call in this folder stopped. Ctrl-C ends it once an epoch is kept."""
@@ -165,7 +176,9 @@ class Training:
         targets, n_classes = self.texts["val"].targets, len(self.model.labels)
         self.model.eval()
         with whole_weights(self.take_step.forward):
-            probabilities = predict_with(self.forward_val, self.texts["val"].sequences, n_classes, self.device)  # (N, K)
+            probabilities = predict_with(
+                self.forward_val, self.texts["val"].sequences, n_classes, self.device
+            )  # (N, K)
         if not np.isfinite(probabilities).all():
             raise InputError(f"the weights are not finite any more after epoch {self.epoch}; try a lower --lr")
         loss = -np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean()
@@ -186,7 +199,7 @@ class Training:
 
         def write() -> None:
             if kept:
-                save(kept, run, tokenizer)
+                save(self.complete(kept), run, tokenizer)
             output.write_jsonl(run / "log.jsonl", self.log)
 
         self.device.run_on_first(write)
@@ -196,6 +209,12 @@ class Training:
         if best and (run / STATE).is_file():  # a state is never older than the weights beside it
             self.state_due = 0
             self.write_state(run)
+
+    def complete(self, kept: GPT2Classifier | GPT2LM) -> GPT2Classifier | GPT2LM:
+        """Return a network with the embeddings that were left out."""
+        if not self.vocabulary or isinstance(kept, GPT2LM):
+            return kept
+        return self.vocabulary.restore(kept, self.decay)
 
     def write_state(self, run: Path) -> None:
         """Write all that the next step depends on, if it is time to."""
@@ -232,6 +251,13 @@ class Training:
         self.seconds_before, self.take_step.tokens = state["seconds"], state["tokens"]
         set_random_state(state["random"][self.device.rank], self.device)
         console.print(f"{path.parent} goes on in epoch {self.epoch}, after {self.step} of {self.steps} steps")
+
+
+def choose_vocabulary(model: GPT2Classifier, texts: Mapping[str, Texts]) -> Vocabulary | None:
+    """Leave out the embeddings that would only decay: none where embeddings do not learn, or also name the answer."""
+    if not model.trunk.wte.weight.requires_grad or isinstance(model.score, WordsAndRest):
+        return None
+    return Vocabulary(model, [texts[split].sequences for split in ("train", "val") if split in texts])
 
 
 def shuffle_labels(texts: dict[str, Texts], seed: int) -> dict[str, Texts]:

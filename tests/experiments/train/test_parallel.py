@@ -1,24 +1,16 @@
 """PyTorch's engines for several devices, against the plain network in one process."""
 
-import os
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from planted import texts_of
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from two_processes import in_two
 
 from data import bucketed
 from data.batches import Batch
-from experiments.train.frozen import open_forwards
-from experiments.train.parallel import gather, spread
-from experiments.train.start import start_model
+from experiments.train.parallel import spread
 from experiments.train.steps import Step, make_forward
-from experiments.train.training import Training
-from experiments.train.words import choose_checkpoint
-from lab.defaults import TrainOptions
 from lab.device import Device
 from model import Trace, load_classifier
 
@@ -109,9 +101,7 @@ def compare(folder, precision, shard, recompute, how):
         found.append(collect(logits))
     plain, spread_out = found
     assert plain.keys() == spread_out.keys()
-    return {
-        name: float((spread_out[name] - value).abs().max() / value.abs().max()) for name, value in plain.items()
-    }
+    return {name: float((spread_out[name] - value).abs().max() / value.abs().max()) for name, value in plain.items()}
 
 
 @pytest.mark.slow

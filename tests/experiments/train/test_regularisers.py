@@ -269,7 +269,7 @@ def test_val_is_read_without_it(clf_reference, name):
     training = start_training(clf_reference.folder, **REGULARISED[name] | {"regulariser_rate": 0.9})
     training.model.eval()
     batch = next(bucketed(TEXTS["val"].sequences, TEXTS["val"].targets, 3))
-    forwards = make_forwards(training.model, training.options, CPU)
+    forwards = {"train": training.take_step.forward, "val": training.forward_val}
     before = torch.get_rng_state()
     with torch.no_grad():
         plain = load_classifier(clf_reference.folder)(batch.ids, batch.lengths)
