@@ -1,6 +1,6 @@
 """What experiments share.
 
-a run      cli warned device compiled memory progress runs manifest output defaults state kept
+a run      cli warned device allocator compiled memory progress runs manifest output defaults state kept
 texts      study (a finished run, opened) foreign (a model that others trained, as a run) texts baselines
 network    units (what can be taken out) fills (what a closed unit emits) removals (of tokens) sweep (computes) sweeps
            (plans, forecasts and keeps) contributions (to the logits) activations attention (of every head in one text)
