@@ -4,8 +4,9 @@ The peers are `transformers` and, where it is installed, TransformerLens. Weight
 same texts, batches and precision. Each computes in its own process, and they take turns (`turns.py`): first a chunk to
 warm up, then the timed chunks, whose median counts.
 
-- Fine-tuning: batches of 32 texts from the whole training split. All make the same update: a few steps without dropout
-  show that their losses agree.
+- Fine-tuning: batches of 32 texts from the whole training split. The Trainer gets headgate's batches, ready-made; what
+  its users have, its own grouping by length and the collator that pads; and batches in random order. All make the same
+  update: a few steps without dropout show that their losses agree.
 - The head alone: ten epochs on texts of 20 random tokens. headgate runs the frozen blocks once; beside it stands no
   peer, but headgate with the blocks in each epoch (`frozen.py`).
 - The sweep: headgate closes every head, because it shares work among them. The others take equally long for each head,
@@ -19,7 +20,7 @@ warm up, then the timed chunks, whose median counts.
   measured in between. The plain algorithm multiplies each real token with each weight of the blocks' matrices, three
   times in training, once in each epoch of the head alone; the attention's own products, a few percent at most, do not
   count. Work that headgate spares with the head alone, in the sweep, in patching and with prompts counts as done, so
-  their MFU can exceed 1.
+  their MFU can exceed 1. What is left to compute, and what elementwise functions move, is in `arithmetic.py`.
 """
 
 import importlib.util
@@ -32,7 +33,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from scipy.stats import spearmanr
 from tyro.conf import OmitArgPrefixes
 
 from data import ReadOptions, read_corpus
@@ -44,6 +44,15 @@ from lab.progress import console
 from lab.texts import Texts, read_texts
 from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier, save
 
+from .arithmetic import (
+    Count,
+    count_patching,
+    count_peer_patching,
+    count_peer_sweep,
+    count_peer_training,
+    count_sweep,
+    count_training,
+)
 from .contestants import (
     Job,
     list_cells,
@@ -58,19 +67,21 @@ from .contestants import (
     sweep_lens,
     train_headgate,
     train_hf,
+    train_hf_padding,
 )
 from .frozen import time_head_alone
 from .latency import measure_latency
+from .precision import correlate_bf16
 from .prompts import time_prompts
 from .scaling import draw_scaling, measure_scaling
 from .slices import (
     BATCH,
     TOKENS,
     Amount,
-    choose_medium,
     count_tokens,
     draw_texts,
     group_by_length,
+    group_by_trainer,
     group_without_padding,
     shuffle,
 )
@@ -158,16 +169,18 @@ def time_fine_tuning(
     job = Job(folder, device, texts, chunks)
     jobs = {
         "headgate": job,
-        "Trainer": job,
+        "Trainer, headgate's batches": job,
+        "Trainer, its own batches": replace(job, chunks=group_by_trainer(lengths, amount)),
         "Trainer, random order": replace(job, chunks=shuffle(lengths, amount)),
     }
-    contestants: list[Contestant] = [train_headgate, train_hf, train_hf]
+    contestants: list[Contestant] = [train_headgate, train_hf, train_hf_padding, train_hf]
     if device.device.type == "cuda":
         jobs["Trainer, compiled"] = job
         contestants.append(partial(train_hf, compiled=True))
+    counts: list[Count] = [count_training, *[count_peer_training] * (len(jobs) - 1)]
     check = replace(job, dropout=0.0, chunks=[[*chunks[1], *chunks[-1]][:3]])
     timed, checked = take_turns(contestants, [list(jobs.values()), [check] * len(jobs)])
-    return compare("fine-tuning", config, jobs, timed, [outcome.output for outcome in checked])
+    return compare("fine-tuning", config, jobs, counts, timed, [outcome.output for outcome in checked])
 
 
 def time_head_sweep(
@@ -177,7 +190,8 @@ def time_head_sweep(
     chunks = group_without_padding(count_tokens(texts), amount, 256 if device.device.type == "cuda" else BATCH)
     job = Job(folder, device, texts, chunks, list_heads(config))
     some = replace(job, heads=pick_one_per_layer(config))
-    return time_sampled("head sweep", config, job, some, [sweep_headgate, sweep_hooks, sweep_lens])
+    counts = [count_sweep, count_peer_sweep, count_peer_sweep]
+    return time_sampled("head sweep", config, job, some, [sweep_headgate, sweep_hooks, sweep_lens], counts)
 
 
 def time_patching(config: GPT2Config, folder: str, amount: Amount, device: Device) -> list[dict[str, Any]]:
@@ -186,11 +200,12 @@ def time_patching(config: GPT2Config, folder: str, amount: Amount, device: Devic
     chunks = group_without_padding(count_tokens(texts), replace(amount, texts=amount.pairs), 1)
     job = Job(folder, replace(device, precision="fp32"), texts, chunks, cells=list_cells(config))
     some = replace(job, cells=pick_some_cells(config))
-    return time_sampled("patching", config, job, some, [patch_headgate, patch_hooks, patch_lens])
+    counts = [count_patching, count_peer_patching, count_peer_patching]
+    return time_sampled("patching", config, job, some, [patch_headgate, patch_hooks, patch_lens], counts)
 
 
 def time_sampled(
-    task: str, config: GPT2Config, job: Job, some: Job, contestants: Sequence[Contestant]
+    task: str, config: GPT2Config, job: Job, some: Job, contestants: Sequence[Contestant], counts: Sequence[Count]
 ) -> list[dict[str, Any]]:
     """Return a row for headgate, which does the job, and for each other contestant, which does `some` of its units."""
     jobs = {"headgate": job, "transformers, hooks": some}
@@ -199,19 +214,7 @@ def time_sampled(
     (timed,) = take_turns(contestants[: len(jobs)], [list(jobs.values())])
     same = [job.units.index(unit) for unit in some.units]
     outputs = [timed[0].output[:, same], *(outcome.output for outcome in timed[1:])]
-    return compare(task, config, jobs, timed, outputs)
-
-
-def correlate_bf16(folder: str, texts: Texts, n: int, device: Device) -> float:
-    """Close every head in fp32 and in bf16, on n texts, and correlate the heads' mean effects on each class's logit.
-
-    Returns Spearman's correlation for the class where it is lowest."""
-    heads = list_heads(load_classifier(folder).config)
-    fp32 = Job(folder, replace(device, precision="fp32"), texts, [[choose_medium(count_tokens(texts), n)]], heads)
-    bf16 = replace(fp32, device=replace(device, precision="bf16"))
-    outcomes = take_turns([sweep_headgate], [[fp32], [bf16]])
-    means = [outcome.output.mean(axis=0).T for (outcome,) in outcomes]  # (K, U); the baseline would change no rank
-    return min(spearmanr(*effects).statistic for effects in zip(*means, strict=True))
+    return compare(task, config, jobs, counts[: len(jobs)], timed, outputs)
 
 
 if __name__ == "__main__":
