@@ -57,21 +57,20 @@ class Job:
 
 
 def train_headgate(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
-    """Train with the step of train.py. Returns the loss of every step."""
+    """Train with the step of train.py, which makes its batches as it goes. Returns the loss of every step."""
     from experiments.train.steps import Step, make_forward
 
     device = job.device
     clf = load_classifier(job.folder, dropout=job.dropout).to(device.device).train()
     optimizer = adamw(clf.parameters(), LR, WEIGHT_DECAY)
-    chunks = job.make_batches()
-    schedule = linear_schedule(optimizer, sum(map(len, chunks)), WARMUP)
+    schedule = linear_schedule(optimizer, sum(map(len, job.chunks)), WARMUP)
     forward = make_forward(clf, device.compiles("auto"))
     step = Step(clf, forward, optimizer, CLIP, torch.ones(len(clf.labels)), device)
     totals = []
     end_turn()
-    for chunk in chunks:
-        for batch in chunk:
-            totals.append(step(batch) / len(batch.ids))  # loss first
+    for chunk in job.chunks:
+        for positions in chunk:
+            totals.append(step(make_batch(job.texts, positions)) / len(positions))  # loss first
             schedule.step()
         end_turn()
     return torch.stack(totals)[:, 0].cpu().numpy()

@@ -100,7 +100,7 @@ def make_table(rows: pd.DataFrame) -> Table:
     )
     columns = ("texts/s", "tokens/s", "headgate", "GiB", "MFU", "left", "moved", "minutes", "differs")
     table = Table(box=None, padding=(0, 1, 0, 0), caption=caption, caption_justify="left")
-    table.add_column(no_wrap=True)
+    table.add_column()  # wraps where the terminal is narrow, and not the numbers
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for (shape, task), codes in rows.groupby(["shape", "task"], sort=False):
