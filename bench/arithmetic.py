@@ -145,9 +145,14 @@ def close_heads(config: GPT2Config, B: int, T: int, heads: Counter[int]) -> Work
     return work
 
 
+def count_passes(config: GPT2Config, job: Job, chunk: Sequence[Positions]) -> Work:
+    """Count a forward pass of every batch, with every token in every block."""
+    return add_up(run_network(config, *size, last=False) for size in list_sizes(job, chunk))
+
+
 def count_peer_sweep(config: GPT2Config, job: Job, chunk: Sequence[Positions]) -> Work:
     """Count a forward pass for each head."""
-    return add_up(run_network(config, *size, last=False) for size in list_sizes(job, chunk)) * len(job.heads)
+    return count_passes(config, job, chunk) * len(job.heads)
 
 
 def count_patching(config: GPT2Config, job: Job, chunk: Sequence[Positions]) -> Work:
@@ -166,8 +171,7 @@ def count_patching(config: GPT2Config, job: Job, chunk: Sequence[Positions]) -> 
 
 def count_peer_patching(config: GPT2Config, job: Job, chunk: Sequence[Positions]) -> Work:
     """Count a forward pass for each cell, and one for the other text of each pair."""
-    passes = len(job.cells) + 1
-    return add_up(run_network(config, *size, last=False) for size in list_sizes(job, chunk)) * passes
+    return count_passes(config, job, chunk) * (len(job.cells) + 1)
 
 
 def read_out(config: GPT2Config, B: int) -> Work:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -203,26 +203,24 @@ def limit_memory(device: Device, limit: int, tokens: int) -> Iterator[Callable[[
 
 def pretrain_mini(task: Task) -> dict[str, Any]:
     """Pretrain a mini for the seconds that are left, and split its weights. What Ctrl-C ends keeps its best weights."""
-    import pretrain
-
     books = Path(task.books).resolve() if task.books else write_book(task.folder)
-    model = "gpt2-mini"
+    model, device, epochs = "gpt2-mini", "auto", 0.01
     if task.rehearsed:
-        model = str(task.folder / "tiny")
-        save(GPT2LM(replace(task.shape, n_ctx=64)), model, Tokenizer.load("gpt2-mini"))
-    settings = Settings(str(books), model, "mini", compile="auto", device="cpu" if task.rehearsed else "auto")
-    settings = replace(settings, epochs=1.0, sampled=0)
-    with chdir(task.folder):  # where its run lands
-        epochs = 0.01 if task.rehearsed else choose_epochs(settings, task)
-        try:
-            pretrain.main(replace(settings, epochs=epochs))
-        except KeyboardInterrupt:
-            print("stopped: its time is over", flush=True)
-        run = Path("runs/mini")
-        rows = map(json.loads, (run / "log.jsonl").read_text().splitlines())
-        log = [row for row in rows if row["split"] == "held-out"]
-        split_file(run / WEIGHTS, task.out)
-        (task.out / "config.json").write_bytes((run / "config.json").read_bytes())
+        model, device = "tiny", "cpu"
+        save(GPT2LM(replace(task.shape, n_ctx=64)), task.folder / model, Tokenizer.load("gpt2-mini"))
+    else:
+        epochs = choose_epochs(Settings(str(books), model, epochs=1.0, sampled=0), task)
+    options = {"corpus": books, "model": model, "run": "mini", "epochs": epochs, "device": device}
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    try:  # in the folder, where its run lands
+        subprocess.run([sys.executable, str(ROOT / "pretrain.py"), *words], cwd=task.folder, check=True)
+    except KeyboardInterrupt:
+        print("stopped: its time is over", flush=True)
+    run = task.folder / "runs/mini"
+    rows = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    log = [row for row in rows if row["split"] == "held-out"]
+    split_file(run / WEIGHTS, task.out)
+    (task.out / "config.json").write_bytes((run / "config.json").read_bytes())
     return {"epochs": epochs, "tokens": log[-1]["tokens"], "held_out_loss": min(row["loss"] for row in log), "log": log}
 
 

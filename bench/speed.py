@@ -1,4 +1,4 @@
-"""Fine-tuning, the sweep over all heads, patching and prompts, beside peers: `make bench`, `make bench-quick`.
+"""Fine-tuning, the sweep over all heads, patching and more, beside peers: `make bench`, `make bench-quick`.
 
 The peers are `transformers` and, where it is installed, TransformerLens. Weights are random. All contestants get the
 same texts, batches and precision. Each computes in its own process, and they take turns (`turns.py`): first a chunk to
@@ -16,6 +16,7 @@ warm up, then the timed chunks, whose median counts.
   long for all, so they patch one head of each layer at every second position. headgate knows some results without
   computing them; these cells count as done: those before position 5, and those of the last layer but its last position.
 - Prompts: 16 examples of 26 random tokens stand before texts of as many (`prompts.py`).
+- Recording: what every head, MLP and residual stream emits at the last of 20 random tokens (`recording.py`).
 - Model FLOP utilisation (MFU): the plain algorithm's multiply-adds per second, divided by the fastest matrix product
   measured in between. The plain algorithm multiplies each real token with each weight of the blocks' matrices, three
   times in training, once in each epoch of the head alone; the attention's own products, a few percent at most, do not
@@ -25,7 +26,7 @@ warm up, then the timed chunks, whose median counts.
 
 import importlib.util
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -73,6 +74,7 @@ from .frozen import time_head_alone
 from .latency import measure_latency
 from .precision import correlate_bf16
 from .prompts import time_prompts
+from .recording import time_recording
 from .scaling import draw_scaling, measure_scaling
 from .slices import (
     BATCH,
@@ -118,19 +120,9 @@ def main(options: Options) -> int:
             torch.manual_seed(0)
             save(GPT2Classifier(config, corpus.labels), path, tokenizer)
             amount = Amount.choose(config, device, options.quick)
-            with console.status(f"{name}: fine-tuning"):
-                tuned = time_fine_tuning(config, path, texts["train"], amount, device)
-            with console.status(f"{name}: head alone"):
-                tuned += time_head_alone(config, path, amount, device)
-            with console.status(f"{name}: head sweep"):
-                swept = time_head_sweep(config, path, texts["test"], amount, device)
-            with console.status(f"{name}: patching"):
-                patched = time_patching(config, path, amount, device)
-            with console.status(f"{name}: prompts"):
-                prompted = time_prompts(config, path, amount, device)
+            rows += [{"shape": name} | row for row in time_tasks(name, config, path, texts, amount, device)]
             with console.status(f"{name}: switches in the live page"):
                 latency.append(measure_latency(name, replace(device, precision="fp32"), 50 if options.quick else 200))
-            rows += [{"shape": name} | row for row in [*tuned, *swept, *patched, *prompted]]
         save(load_classifier("gpt2-mini", corpus.labels), f"{folder}/pretrained", tokenizer)
         with console.status("bf16 beside fp32"):
             agreement = correlate_bf16(f"{folder}/pretrained", texts["test"], 16 if options.quick else 64, device)
@@ -158,6 +150,26 @@ def report(speed: pd.DataFrame, latency: pd.DataFrame, scaling: pd.DataFrame) ->
     if not importlib.util.find_spec(LENS):
         console.print("TransformerLens is not installed; `.venv/bin/pip install transformer-lens` adds its rows")
     console.print(f"The tables, and a picture of how time grows, are in {out}")
+
+
+def time_tasks(
+    name: str, config: GPT2Config, folder: str, texts: Mapping[str, Texts], amount: Amount, device: Device
+) -> list[dict[str, Any]]:
+    """Return the rows of all tasks at one shape."""
+    given = config, folder, amount, device
+    tasks = {
+        "fine-tuning": lambda: time_fine_tuning(config, folder, texts["train"], amount, device),
+        "head alone": lambda: time_head_alone(*given),
+        "head sweep": lambda: time_head_sweep(config, folder, texts["test"], amount, device),
+        "patching": lambda: time_patching(*given),
+        "prompts": lambda: time_prompts(*given),
+        "recording": lambda: time_recording(*given),
+    }
+    rows = []
+    for task, measure in tasks.items():
+        with console.status(f"{name}: {task}"):
+            rows += measure()
+    return rows
 
 
 def time_fine_tuning(

@@ -17,8 +17,15 @@ from .slices import EPOCHS, TOKENS, Positions, count_tokens
 from .turns import Outcome
 
 # Texts of a whole task: three epochs; ten of the head alone, whose rate counts a text once; every head; every cell of
-# this many pairs; prompts behind the same examples.
-WHOLE = {"fine-tuning": 3 * 16_000, "head alone": 16_000, "head sweep": 2_000, "patching": 64, "prompts": 500}
+# this many pairs; prompts behind the same examples; all that is emitted at the last token.
+WHOLE = {
+    "fine-tuning": 3 * 16_000,
+    "head alone": 16_000,
+    "head sweep": 2_000,
+    "patching": 64,
+    "prompts": 500,
+    "recording": 16_000,
+}
 
 
 def compare(
@@ -95,7 +102,7 @@ def make_table(rows: pd.DataFrame) -> Table:
         "the GPU. MFU: of the plain algorithm; over 1 where work is spared. left: the share of the time that matrix "
         "products would take at the measured rate, counting what is left to compute. moved: the same of elementwise "
         "functions, at the measured bandwidth. minutes: of the whole task, extrapolated: three epochs of 16,000 texts, "
-        "ten of the head alone, every head on 2,000, every cell of 64 pairs, or 500 prompts. "
+        "ten of the head alone, every head on 2,000, every cell of 64 pairs, 500 prompts, or 16,000 texts recorded. "
         "differs: losses or logits from headgate's, as a share."
     )
     columns = ("texts/s", "tokens/s", "headgate", "GiB", "MFU", "left", "moved", "minutes", "differs")

@@ -11,9 +11,23 @@ import pytest
 import torch
 from commands import exit_code, one_line
 from planted import texts_of
+from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import contestants, frozen, loading, precision, pretraining, prompts, scaling, slices, speed, table, turns
+from bench import (
+    contestants,
+    frozen,
+    loading,
+    precision,
+    pretraining,
+    prompts,
+    recording,
+    scaling,
+    slices,
+    speed,
+    table,
+    turns,
+)
 from bench.arithmetic import Work
 from experiments.patch.cells import Cell
 from lab.device import Device
@@ -192,6 +206,22 @@ def test_every_way_to_read_prompts_says_the_same(tmp_path, end_turn, monkeypatch
         np.testing.assert_allclose(read(todo, end_turn), wanted, atol=1e-5)
         assert len(end_turn.calls) == 3
         end_turn.calls.clear()
+
+
+def test_both_ways_to_record_say_what_the_network_emits_at_the_last_token(checkpoint, end_turn):
+    todo = make_job(checkpoint, [[[1]], [[1, 2], [6]]])
+    clf = load_classifier(checkpoint)
+    for record in (recording.record_headgate, recording.record_hf):
+        rows = record(todo, end_turn)
+        assert len(end_turn.calls) == 1 + 2
+        end_turn.calls.clear()
+        for row, i in zip(rows, [1, 1, 2, 6], strict=True):
+            trace = Trace("resid_pre", "z", "mlp")
+            with torch.no_grad():
+                clf(torch.tensor([todo.texts.sequences[i]]), trace=trace)
+            wanted = [*(x[0, -1] for x in trace.resid_pre), *(z[0, :, -1].flatten() for z in trace.z)]
+            wanted += [x[0, -1] for x in trace.mlp]
+            np.testing.assert_allclose(row, torch.stack(wanted), atol=1e-5)
 
 
 def test_the_two_texts_of_a_pair_differ_in_one_token():
@@ -431,7 +461,7 @@ def here(monkeypatch, tmp_path):
 
         return [[outcome(*own) for own in zip(contestants, together, strict=True)] for together in jobs]
 
-    for module in (frozen, speed, scaling, prompts, precision):
+    for module in (frozen, speed, scaling, prompts, precision, recording):
         monkeypatch.setattr(module, "take_turns", take_turns)
     for name, width in (("tiny", 12), ("gpt2-mini", 8)):
         monkeypatch.setitem(PRESETS, name, dict(n_layer=2, n_head=3 if name == "tiny" else 8, n_embd=width))
@@ -445,6 +475,7 @@ def test_the_effects_of_heads_in_bf16_are_ranked_as_in_fp32(here, checkpoint):
 
 @pytest.mark.slow
 def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(speed, "console", Console(width=100, highlight=False, markup=False))
     monkeypatch.setattr(speed, "correlate_bf16", lambda *arguments: 0.98765)
     find_spec = speed.importlib.util.find_spec  # transformers asks it, too
     monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: name != speed.LENS and find_spec(name))
@@ -454,14 +485,15 @@ def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
     asked = ["headgate", "transformers, cache", "headgate, examples again", "transformers, examples again"]
     trainers = ["Trainer, headgate's batches", "Trainer, its own batches", "Trainer, random order"]
     tuned = ["headgate", *trainers, "headgate", "headgate, blocks in each epoch"]
-    assert rows["code"].tolist() == [*tuned, *hooks, *hooks, *asked]
-    tasks = {"fine-tuning": 4, "head alone": 2, "head sweep": 2, "patching": 2, "prompts": 4}
+    assert rows["code"].tolist() == [*tuned, *hooks, *hooks, *asked, "headgate", "transformers, hidden states"]
+    tasks = {"fine-tuning": 4, "head alone": 2, "head sweep": 2, "patching": 2, "prompts": 4, "recording": 2}
     assert rows["task"].tolist() == [task for task, n in tasks.items() for _ in range(n)]
-    assert rows["heads"].tolist() == [0, 0, 0, 0, 0, 0, 6, 2, 2 * 3 * 20, 2 * 10, 0, 0, 0, 0]
-    # 3 chunks of 2 batches of 32 texts, of one, of 24 texts, of 2 pairs, and of 100 or 8 prompts, in 2, 3 and 4 seconds
-    rates = [64, 64, 64, 64, 32, 32, 24 * 6, 24 * 2, 2 * 120, 2 * 20, 100, 100, 8, 8]
+    assert rows["heads"].tolist() == [0, 0, 0, 0, 0, 0, 6, 2, 2 * 3 * 20, 2 * 10, 0, 0, 0, 0, 0, 0]
+    # In 2, 3 and 4 seconds 3 chunks of 2 batches of 32 texts, of one, of 24 texts, of 2 pairs, of 100 or 8 prompts, and
+    # of 192 texts
+    rates = [64, 64, 64, 64, 32, 32, 24 * 6, 24 * 2, 2 * 120, 2 * 20, 100, 100, 8, 8, 192, 192]
     np.testing.assert_allclose(rows["per_second"], [n / 3 for n in rates])
-    np.testing.assert_allclose(rows["headgate_times"], [1, 1, 1, 1, 1, 1, 1, 3, 1, 6, 1, 1, 12.5, 12.5])
+    np.testing.assert_allclose(rows["headgate_times"], [1, 1, 1, 1, 1, 1, 1, 3, 1, 6, 1, 1, 12.5, 12.5, 1, 1])
     assert rows["whole_seconds_extrapolated"].iloc[8] == pytest.approx(64 * 120 / 80)
     assert rows["whole_seconds_extrapolated"].iloc[4] == pytest.approx(16_000 / 32 * 3)
     assert (rows["largest_difference"] < 1e-5).all()
@@ -478,6 +510,7 @@ def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
     assert (grown["seconds"] == 2).all()
     assert (tmp_path / "runs/bench/scaling.png").read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
+    assert "…" not in out
     assert "fine-tuning, tiny" in out
     assert "3.00 x" in out
     assert "patching, tiny" in out

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import arithmetic, contestants, prompts, slices
+from bench import arithmetic, contestants, prompts, recording, slices
 from bench.arithmetic import Work
 from experiments.patch.cells import Cell
 from lab.device import Device
@@ -95,6 +95,14 @@ def test_patching(checkpoint):
     with products_counted() as count:
         contestants.patch_hooks(job, lambda: None)
     assert arithmetic.count_peer_patching(TINY, job, job.chunks[0]).products == count() - of_classes(2 * 7 * (6 + 1))
+
+
+def test_recording(checkpoint):
+    job = make_job(checkpoint, [[[0, 2]], [[1]]])
+    for record in (recording.record_headgate, recording.record_hf):
+        with products_counted() as count:
+            record(job, lambda: None)
+        assert sum(arithmetic.count_passes(TINY, job, chunk).products for chunk in job.chunks) == count()
 
 
 @pytest.mark.parametrize(

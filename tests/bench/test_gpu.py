@@ -14,8 +14,9 @@ import torch
 from commands import exit_code, one_line
 
 from bench import gpu, gpu_steps
+from data.books import steps_per_epoch
 from lab.device import Device
-from model import GPT2Config, load_lm
+from model import GPT2LM, GPT2Config, Tokenizer, load_lm, save
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -142,6 +143,25 @@ def test_memory_that_does_not_run_out_is_a_failure(tmp_path, monkeypatch):
     task = gpu_steps.Task(tmp_path, tmp_path, 60, "", rehearsed=True)
     with pytest.raises(gpu_steps.InputError, match="got 0 times"):
         gpu_steps.run_out_of_memory(task)
+
+
+def test_the_mini_gets_as_many_epochs_as_the_seconds_allow(tmp_path, monkeypatch):
+    """Each step takes half a second, and the first ten, which warm up, 5 more."""
+    clock = [0.0]
+    monkeypatch.setattr(gpu_steps.time, "monotonic", lambda: clock[0])
+
+    def take_step(training):
+        clock[0] += 0.5 if training.step else 5.5
+        training.step += 1
+
+    monkeypatch.setattr(gpu_steps.Pretraining, "take_step", take_step)
+    save(GPT2LM(GPT2Config(1, 2, 8, n_ctx=64)), tmp_path / "tiny", Tokenizer.load("gpt2-mini"))
+    task = gpu_steps.Task(tmp_path, tmp_path, 120, "", rehearsed=True)
+    settings = gpu_steps.Settings(str(gpu_steps.write_book(tmp_path)), str(tmp_path / "tiny"), epochs=1.0, sampled=0)
+    epochs = gpu_steps.choose_epochs(settings, task)
+    books = gpu_steps.read_books(settings.corpus, Tokenizer.load("gpt2-mini"))
+    per_epoch = steps_per_epoch(books.train, 64, 4)
+    assert epochs * per_epoch == pytest.approx(0.6 * (120 - 2 * 10) / 0.5)
 
 
 @pytest.fixture
