@@ -57,21 +57,20 @@ class Job:
 
 
 def train_headgate(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
-    """Train with the step of train.py. Returns the loss of every step."""
+    """Train with the step of train.py, which makes its batches as it goes. Returns the loss of every step."""
     from experiments.train.steps import Step, make_forward
 
     device = job.device
     clf = load_classifier(job.folder, dropout=job.dropout).to(device.device).train()
     optimizer = adamw(clf.parameters(), LR, WEIGHT_DECAY)
-    chunks = job.make_batches()
-    schedule = linear_schedule(optimizer, sum(map(len, chunks)), WARMUP)
+    schedule = linear_schedule(optimizer, sum(map(len, job.chunks)), WARMUP)
     forward = make_forward(clf, device.compiles("auto"))
     step = Step(clf, forward, optimizer, CLIP, torch.ones(len(clf.labels)), device)
     totals = []
     end_turn()
-    for chunk in chunks:
-        for batch in chunk:
-            totals.append(step(batch) / len(batch.ids))  # loss first
+    for chunk in job.chunks:
+        for positions in chunk:
+            totals.append(step(make_batch(job.texts, positions)) / len(positions))  # loss first
             schedule.step()
         end_turn()
     return torch.stack(totals)[:, 0].cpu().numpy()
@@ -79,12 +78,46 @@ def train_headgate(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
 
 def train_hf(job: Job, end_turn: EndTurn, compiled: bool = False) -> NDArray[np.floating]:
     """Train with the Trainer of transformers, on batches made beforehand. Returns the loss of every step."""
-    from transformers import GPT2ForSequenceClassification, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+    hf = load_hf_classifier(job)
+    batches = [to_hf(batch, hf.config.pad_token_id) for chunk in job.make_batches() for batch in chunk]
+    return run_trainer(job, end_turn, hf, batches, itemgetter(0), 1, compiled)
+
+
+def train_hf_padding(job: Job, end_turn: EndTurn, compiled: bool = False) -> NDArray[np.floating]:
+    """Train with the Trainer as its users do, on a list of texts of which its collator makes batches, all of one size.
+    Returns the same as `train_hf`."""
+    from transformers import AutoTokenizer, DataCollatorWithPadding
+
+    order = [i for chunk in job.chunks for positions in chunk for i in positions]
+    rows = [(job.texts.sequences[i], int(job.texts.targets[i])) for i in order]
+    texts = [{"input_ids": [*ids], "attention_mask": [1] * len(ids), "label": target} for ids, target in rows]
+    hf = load_hf_classifier(job)
+    tokenizer: Any = AutoTokenizer.from_pretrained(job.folder)
+    tokenizer.pad_token_id = hf.config.pad_token_id
+    return run_trainer(job, end_turn, hf, texts, DataCollatorWithPadding(tokenizer), len(job.chunks[0][0]), compiled)
+
+
+def load_hf_classifier(job: Job) -> Any:
+    """Load a classifier of transformers with the job's dropout."""
+    from transformers import GPT2ForSequenceClassification
 
     rates = dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop"), job.dropout)
-    hf: Any = from_pretrained(GPT2ForSequenceClassification, job, **rates)
-    batches = [to_hf(batch, hf.config.pad_token_id) for chunk in job.make_batches() for batch in chunk]
-    last_steps = set(np.cumsum([len(chunk) for chunk in job.chunks]).tolist())  # of the chunks
+    return from_pretrained(GPT2ForSequenceClassification, job, **rates)
+
+
+def run_trainer(
+    job: Job,
+    end_turn: EndTurn,
+    hf: Any,
+    dataset: Sequence[Any],
+    collate: Callable[..., Any],
+    batch_size: int,
+    compiled: bool,
+) -> NDArray[np.floating]:
+    """Train on the items of a dataset in their order, `batch_size` at once. Returns the loss of every step."""
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+    ends = np.cumsum([len(chunk) for chunk in job.chunks]).tolist()  # last steps of the chunks
     losses: list[Tensor] = []
     hf.register_forward_hook(lambda module, inputs, output: losses.append(output.loss.detach()))
 
@@ -93,13 +126,15 @@ def train_hf(job: Job, end_turn: EndTurn, compiled: bool = False) -> NDArray[np.
             end_turn()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step in last_steps:
+            if state.global_step in ends:
                 end_turn()
 
-    arguments = TrainingArguments(**trainer_arguments(job, len(batches)), torch_compile=compiled)
+    arguments = TrainingArguments(
+        **trainer_arguments(job, ends[-1]), per_device_train_batch_size=batch_size, torch_compile=compiled
+    )
     optimizer = adamw(hf.parameters(), LR, WEIGHT_DECAY)
-    optimizers = optimizer, linear_schedule(optimizer, len(batches), WARMUP)
-    trainer = Trainer(hf, arguments, itemgetter(0), batches, callbacks=[TurnEnds()], optimizers=optimizers)
+    optimizers = optimizer, linear_schedule(optimizer, ends[-1], WARMUP)
+    trainer = Trainer(hf, arguments, collate, dataset, callbacks=[TurnEnds()], optimizers=optimizers)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     return torch.stack(losses).float().cpu().numpy()
@@ -110,7 +145,6 @@ def trainer_arguments(job: Job, steps: int) -> dict[str, Any]:
     return {
         "output_dir": f"{job.folder}/trainer",
         "max_steps": steps,
-        "per_device_train_batch_size": 1,  # one of our batches
         "train_sampling_strategy": "sequential",
         "max_grad_norm": CLIP,
         "bf16": job.device.precision == "bf16",

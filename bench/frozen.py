@@ -19,6 +19,7 @@ from lab.device import Device
 from lab.optim import adamw
 from model import GPT2Config, load_classifier
 
+from .arithmetic import count_head_alone, count_head_alone_again
 from .contestants import CLIP, LR, WEIGHT_DECAY, EndTurn, Job
 from .slices import BATCH, EPOCHS, TOKENS, Amount, draw_texts
 from .table import compare
@@ -33,7 +34,8 @@ def time_head_alone(config: GPT2Config, folder: str, amount: Amount, device: Dev
     job = Job(folder, device, texts, chunks, dropout=0.0)
     jobs = {"headgate": job, "headgate, blocks in each epoch": job}
     (timed,) = take_turns([partial(train_head, once=True), partial(train_head, once=False)], [list(jobs.values())])
-    return compare("head alone", config, jobs, timed, [outcome.output for outcome in timed])
+    counts = [count_head_alone, count_head_alone_again]
+    return compare("head alone", config, jobs, counts, timed, [outcome.output for outcome in timed])
 
 
 def train_head(job: Job, end_turn: EndTurn, once: bool) -> NDArray[np.floating]:

@@ -3,7 +3,7 @@
 headgate runs the examples once for all texts of a chunk, and so does `transformers` with its cache of keys and values.
 The other two run them again for every text. All return log-probabilities of the same tokens, up to rounding."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -18,8 +18,9 @@ from lab.language import read_next
 from lab.texts import Texts
 from model import GPT2Config, load_lm
 
+from .arithmetic import Work, add_up, embed, list_sizes, read_out, run_blocks, run_network
 from .contestants import EndTurn, Job, from_pretrained, run_batches
-from .slices import Amount, draw_texts
+from .slices import Amount, Positions, draw_texts
 from .table import compare
 from .turns import take_turns
 
@@ -50,7 +51,35 @@ def time_prompts(config: GPT2Config, folder: str, amount: Amount, device: Device
     (timed,) = take_turns([read_sharing, read_with_cache, read_again, read_hf_again], [list(jobs.values())])
     alike = np.concatenate([np.arange(start, start + amount.prompts) for start in starts])
     outputs = [outcome.output if len(outcome.output) == len(alike) else outcome.output[alike] for outcome in timed]
-    return compare("prompts", config, jobs, timed, outputs)
+    counts = [count_sharing, count_peer_sharing, count_again, count_peer_again]
+    return compare("prompts", config, jobs, counts, timed, outputs)
+
+
+def count_sharing(config: GPT2Config, job: Job, chunk: Sequence[Positions], last: bool = True) -> Work:
+    """Count the examples once for a chunk, and what follows them for each text. last: its last block computes the last
+    token only."""
+
+    def follow(B: int, T: int) -> Work:
+        new = embed(config, B, T - BEGINNING) + run_blocks(config, B, T - BEGINNING, BEGINNING, last=last)
+        return new + read_out(config, B)
+
+    return run_network(config, 1, BEGINNING, last=False) + add_up(follow(*size) for size in list_sizes(job, chunk))
+
+
+def count_peer_sharing(config: GPT2Config, job: Job, chunk: Sequence[Positions]) -> Work:
+    """Count the same where every block computes every token."""
+    return count_sharing(config, job, chunk, last=False)
+
+
+def count_again(config: GPT2Config, job: Job, chunk: Sequence[Positions], last: bool = True) -> Work:
+    """Count examples and text, for each text."""
+    sizes = list_sizes(job, chunk)
+    return add_up(run_network(config, B, T, last=last) + read_out(config, B) for B, T in sizes)
+
+
+def count_peer_again(config: GPT2Config, job: Job, chunk: Sequence[Positions]) -> Work:
+    """Count the same where every block computes every token."""
+    return count_again(config, job, chunk, last=False)
 
 
 def read_sharing(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:

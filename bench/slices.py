@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -68,6 +69,15 @@ class Amount:
 def group_by_length(lengths: NDArray[np.integer], amount: Amount) -> list[list[Positions]]:
     """Return chunks for fine-tuning whose batches hold texts of similar length, as in train.py."""
     return deal(bucket(lengths.tolist(), BATCH, seed=0), lengths, amount)
+
+
+def group_by_trainer(lengths: NDArray[np.integer], amount: Amount) -> list[list[Positions]]:
+    """Return chunks for fine-tuning of the batches that the Trainer of transformers makes with `group_by_length`."""
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    sampler = LengthGroupedSampler(BATCH, lengths=lengths.tolist(), generator=torch.Generator().manual_seed(0))
+    order = np.array(list(sampler))
+    return deal(np.split(order, range(BATCH, len(order), BATCH)), lengths, amount)
 
 
 def shuffle(lengths: NDArray[np.integer], amount: Amount) -> list[list[Positions]]:

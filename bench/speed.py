@@ -1,11 +1,12 @@
-"""Fine-tuning, the sweep over all heads, patching and prompts, beside peers: `make bench`, `make bench-quick`.
+"""Fine-tuning, the sweep over all heads, patching and more, beside peers: `make bench`, `make bench-quick`.
 
 The peers are `transformers` and, where it is installed, TransformerLens. Weights are random. All contestants get the
 same texts, batches and precision. Each computes in its own process, and they take turns (`turns.py`): first a chunk to
 warm up, then the timed chunks, whose median counts.
 
-- Fine-tuning: batches of 32 texts from the whole training split. All make the same update: a few steps without dropout
-  show that their losses agree.
+- Fine-tuning: batches of 32 texts from the whole training split. The Trainer gets headgate's batches, ready-made; what
+  its users have, its own grouping by length and the collator that pads; and batches in random order. All make the same
+  update: a few steps without dropout show that their losses agree.
 - The head alone: ten epochs on texts of 20 random tokens. headgate runs the frozen blocks once; beside it stands no
   peer, but headgate with the blocks in each epoch (`frozen.py`).
 - The sweep: headgate closes every head, because it shares work among them. The others take equally long for each head,
@@ -15,16 +16,17 @@ warm up, then the timed chunks, whose median counts.
   long for all, so they patch one head of each layer at every second position. headgate knows some results without
   computing them; these cells count as done: those before position 5, and those of the last layer but its last position.
 - Prompts: 16 examples of 26 random tokens stand before texts of as many (`prompts.py`).
+- Recording: what every head, MLP and residual stream emits at the last of 20 random tokens (`recording.py`).
 - Model FLOP utilisation (MFU): the plain algorithm's multiply-adds per second, divided by the fastest matrix product
   measured in between. The plain algorithm multiplies each real token with each weight of the blocks' matrices, three
   times in training, once in each epoch of the head alone; the attention's own products, a few percent at most, do not
   count. Work that headgate spares with the head alone, in the sweep, in patching and with prompts counts as done, so
-  their MFU can exceed 1.
+  their MFU can exceed 1. What is left to compute, and what elementwise functions move, is in `arithmetic.py`.
 """
 
 import importlib.util
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +34,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from scipy.stats import spearmanr
 from tyro.conf import OmitArgPrefixes
 
 from data import ReadOptions, read_corpus
@@ -44,6 +45,15 @@ from lab.progress import console
 from lab.texts import Texts, read_texts
 from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier, save
 
+from .arithmetic import (
+    Count,
+    count_patching,
+    count_peer_patching,
+    count_peer_sweep,
+    count_peer_training,
+    count_sweep,
+    count_training,
+)
 from .contestants import (
     Job,
     list_cells,
@@ -58,19 +68,22 @@ from .contestants import (
     sweep_lens,
     train_headgate,
     train_hf,
+    train_hf_padding,
 )
 from .frozen import time_head_alone
 from .latency import measure_latency
+from .precision import correlate_bf16
 from .prompts import time_prompts
+from .recording import time_recording
 from .scaling import draw_scaling, measure_scaling
 from .slices import (
     BATCH,
     TOKENS,
     Amount,
-    choose_medium,
     count_tokens,
     draw_texts,
     group_by_length,
+    group_by_trainer,
     group_without_padding,
     shuffle,
 )
@@ -107,19 +120,9 @@ def main(options: Options) -> int:
             torch.manual_seed(0)
             save(GPT2Classifier(config, corpus.labels), path, tokenizer)
             amount = Amount.choose(config, device, options.quick)
-            with console.status(f"{name}: fine-tuning"):
-                tuned = time_fine_tuning(config, path, texts["train"], amount, device)
-            with console.status(f"{name}: head alone"):
-                tuned += time_head_alone(config, path, amount, device)
-            with console.status(f"{name}: head sweep"):
-                swept = time_head_sweep(config, path, texts["test"], amount, device)
-            with console.status(f"{name}: patching"):
-                patched = time_patching(config, path, amount, device)
-            with console.status(f"{name}: prompts"):
-                prompted = time_prompts(config, path, amount, device)
+            rows += [{"shape": name} | row for row in time_tasks(name, config, path, texts, amount, device)]
             with console.status(f"{name}: switches in the live page"):
                 latency.append(measure_latency(name, replace(device, precision="fp32"), 50 if options.quick else 200))
-            rows += [{"shape": name} | row for row in [*tuned, *swept, *patched, *prompted]]
         save(load_classifier("gpt2-mini", corpus.labels), f"{folder}/pretrained", tokenizer)
         with console.status("bf16 beside fp32"):
             agreement = correlate_bf16(f"{folder}/pretrained", texts["test"], 16 if options.quick else 64, device)
@@ -149,6 +152,26 @@ def report(speed: pd.DataFrame, latency: pd.DataFrame, scaling: pd.DataFrame) ->
     console.print(f"The tables, and a picture of how time grows, are in {out}")
 
 
+def time_tasks(
+    name: str, config: GPT2Config, folder: str, texts: Mapping[str, Texts], amount: Amount, device: Device
+) -> list[dict[str, Any]]:
+    """Return the rows of all tasks at one shape."""
+    given = config, folder, amount, device
+    tasks = {
+        "fine-tuning": lambda: time_fine_tuning(config, folder, texts["train"], amount, device),
+        "head alone": lambda: time_head_alone(*given),
+        "head sweep": lambda: time_head_sweep(config, folder, texts["test"], amount, device),
+        "patching": lambda: time_patching(*given),
+        "prompts": lambda: time_prompts(*given),
+        "recording": lambda: time_recording(*given),
+    }
+    rows = []
+    for task, measure in tasks.items():
+        with console.status(f"{name}: {task}"):
+            rows += measure()
+    return rows
+
+
 def time_fine_tuning(
     config: GPT2Config, folder: str, texts: Texts, amount: Amount, device: Device
 ) -> list[dict[str, Any]]:
@@ -158,16 +181,18 @@ def time_fine_tuning(
     job = Job(folder, device, texts, chunks)
     jobs = {
         "headgate": job,
-        "Trainer": job,
+        "Trainer, headgate's batches": job,
+        "Trainer, its own batches": replace(job, chunks=group_by_trainer(lengths, amount)),
         "Trainer, random order": replace(job, chunks=shuffle(lengths, amount)),
     }
-    contestants: list[Contestant] = [train_headgate, train_hf, train_hf]
+    contestants: list[Contestant] = [train_headgate, train_hf, train_hf_padding, train_hf]
     if device.device.type == "cuda":
         jobs["Trainer, compiled"] = job
         contestants.append(partial(train_hf, compiled=True))
+    counts: list[Count] = [count_training, *[count_peer_training] * (len(jobs) - 1)]
     check = replace(job, dropout=0.0, chunks=[[*chunks[1], *chunks[-1]][:3]])
     timed, checked = take_turns(contestants, [list(jobs.values()), [check] * len(jobs)])
-    return compare("fine-tuning", config, jobs, timed, [outcome.output for outcome in checked])
+    return compare("fine-tuning", config, jobs, counts, timed, [outcome.output for outcome in checked])
 
 
 def time_head_sweep(
@@ -177,7 +202,8 @@ def time_head_sweep(
     chunks = group_without_padding(count_tokens(texts), amount, 256 if device.device.type == "cuda" else BATCH)
     job = Job(folder, device, texts, chunks, list_heads(config))
     some = replace(job, heads=pick_one_per_layer(config))
-    return time_sampled("head sweep", config, job, some, [sweep_headgate, sweep_hooks, sweep_lens])
+    counts = [count_sweep, count_peer_sweep, count_peer_sweep]
+    return time_sampled("head sweep", config, job, some, [sweep_headgate, sweep_hooks, sweep_lens], counts)
 
 
 def time_patching(config: GPT2Config, folder: str, amount: Amount, device: Device) -> list[dict[str, Any]]:
@@ -186,11 +212,12 @@ def time_patching(config: GPT2Config, folder: str, amount: Amount, device: Devic
     chunks = group_without_padding(count_tokens(texts), replace(amount, texts=amount.pairs), 1)
     job = Job(folder, replace(device, precision="fp32"), texts, chunks, cells=list_cells(config))
     some = replace(job, cells=pick_some_cells(config))
-    return time_sampled("patching", config, job, some, [patch_headgate, patch_hooks, patch_lens])
+    counts = [count_patching, count_peer_patching, count_peer_patching]
+    return time_sampled("patching", config, job, some, [patch_headgate, patch_hooks, patch_lens], counts)
 
 
 def time_sampled(
-    task: str, config: GPT2Config, job: Job, some: Job, contestants: Sequence[Contestant]
+    task: str, config: GPT2Config, job: Job, some: Job, contestants: Sequence[Contestant], counts: Sequence[Count]
 ) -> list[dict[str, Any]]:
     """Return a row for headgate, which does the job, and for each other contestant, which does `some` of its units."""
     jobs = {"headgate": job, "transformers, hooks": some}
@@ -199,19 +226,7 @@ def time_sampled(
     (timed,) = take_turns(contestants[: len(jobs)], [list(jobs.values())])
     same = [job.units.index(unit) for unit in some.units]
     outputs = [timed[0].output[:, same], *(outcome.output for outcome in timed[1:])]
-    return compare(task, config, jobs, timed, outputs)
-
-
-def correlate_bf16(folder: str, texts: Texts, n: int, device: Device) -> float:
-    """Close every head in fp32 and in bf16, on n texts, and correlate the heads' mean effects on each class's logit.
-
-    Returns Spearman's correlation for the class where it is lowest."""
-    heads = list_heads(load_classifier(folder).config)
-    fp32 = Job(folder, replace(device, precision="fp32"), texts, [[choose_medium(count_tokens(texts), n)]], heads)
-    bf16 = replace(fp32, device=replace(device, precision="bf16"))
-    outcomes = take_turns([sweep_headgate], [[fp32], [bf16]])
-    means = [outcome.output.mean(axis=0).T for (outcome,) in outcomes]  # (K, U); the baseline would change no rank
-    return min(spearmanr(*effects).statistic for effects in zip(*means, strict=True))
+    return compare(task, config, jobs, counts[: len(jobs)], timed, outputs)
 
 
 if __name__ == "__main__":

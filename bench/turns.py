@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lab.device import Device
@@ -28,6 +30,7 @@ class Outcome:
     output: NDArray[np.floating]  # losses or logits
     peak_bytes: int  # of the process, until the job's end
     product_rate: float  # multiply-adds per second of a matrix product, measured right afterwards
+    bandwidth: float  # bytes per second between memory and processor, likewise
 
 
 def take_turns(contestants: Sequence[Contestant], jobs: Sequence[Sequence[Job]]) -> list[list[Outcome]]:
@@ -85,8 +88,9 @@ def work(pipe: Connection, contestant: Contestant, jobs: Sequence[Job]) -> None:
         pipe.recv()
         clock = Clock(pipe, job.device)
         output = contestant(job, clock)
-        peak_bytes = peak_memory(job.device)  # before product_rate allocates its matrices
-        pipe.send(Outcome(clock.seconds[1:], output, peak_bytes, job.device.product_rate()))
+        peak_bytes = peak_memory(job.device)  # before the measurements allocate theirs
+        rates = job.device.product_rate(), measure_bandwidth(job.device)
+        pipe.send(Outcome(clock.seconds[1:], output, peak_bytes, *rates))
 
 
 class Clock:
@@ -103,6 +107,21 @@ class Clock:
         self.pipe.send(None)
         self.pipe.recv()
         self.started = time.perf_counter()
+
+
+def measure_bandwidth(device: Device) -> float:
+    """Measure the bytes per second of a + s b on arrays that no cache holds, read twice and written once, median of 10
+    (the triad of McCalpin's STREAM). On a CPU it takes as many threads as torch does."""
+    n = 2**28 if device.device.type == "cuda" else 2**24  # numbers
+    a, b, out = (torch.ones(n, device=device.device) for _ in range(3))
+    seconds = []
+    for _ in range(3 + 10):  # the first ones also pay for start-up
+        device.synchronize()
+        started = time.perf_counter()
+        torch.add(a, b, alpha=3, out=out)
+        device.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return 3 * a.nbytes / median(seconds[3:])
 
 
 def peak_memory(device: Device) -> int:

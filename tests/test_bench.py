@@ -11,9 +11,24 @@ import pytest
 import torch
 from commands import exit_code, one_line
 from planted import texts_of
+from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import contestants, frozen, loading, pretraining, prompts, scaling, slices, speed, table, turns
+from bench import (
+    contestants,
+    frozen,
+    loading,
+    precision,
+    pretraining,
+    prompts,
+    recording,
+    scaling,
+    slices,
+    speed,
+    table,
+    turns,
+)
+from bench.arithmetic import Work
 from experiments.patch.cells import Cell
 from lab.device import Device
 from model import GPT2Classifier, GPT2Config, Tokenizer, Trace, load_classifier, load_lm, masks, save
@@ -61,8 +76,38 @@ def test_the_trainer_takes_the_same_steps(checkpoint, end_turn, monkeypatch):
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
 
 
-def test_both_trainings_have_dropout(checkpoint, end_turn):
-    for contestant in (contestants.train_headgate, contestants.train_hf):
+def test_the_trainer_that_makes_its_own_batches_takes_the_same_steps(checkpoint, end_turn, monkeypatch):
+    monkeypatch.setattr(contestants, "LR", 0.02)
+    todo = make_job(checkpoint, [[[0, 1, 4]], [[5, 3, 2], [6, 1, 4]], [[0, 1, 4]]], dropout=0.0)
+    ours = contestants.train_headgate(todo, end_turn)
+    theirs = contestants.train_hf_padding(todo, end_turn)
+    assert len(end_turn.calls) == 2 * (1 + 3)
+    assert ours[3] < ours[0] - 0.1
+    np.testing.assert_allclose(theirs, ours, atol=1e-4)
+
+
+def test_its_own_batches_are_those_of_a_trainer_that_groups_by_length(tmp_path, monkeypatch):
+    import transformers
+
+    monkeypatch.setattr(slices, "BATCH", 3)
+    lengths = np.random.default_rng(0).integers(1, 40, size=90)
+    arguments = transformers.TrainingArguments(
+        str(tmp_path), train_sampling_strategy="group_by_length", per_device_train_batch_size=3, use_cpu=True
+    )
+    dataset = [{"input_ids": [0] * n} for n in lengths.tolist()]
+    trainer = transformers.Trainer(
+        torch.nn.Linear(1, 1), arguments, lambda rows: [row["number"] for row in rows], dataset
+    )
+    sampler = trainer._get_train_sampler()
+    sampler.generator = torch.Generator().manual_seed(0)
+    order = list(sampler)
+    wanted = {tuple(order[start : start + 3]) for start in range(0, 90, 3)}
+    chunks = slices.group_by_trainer(lengths, slices.Amount(5, 6, 0, 0))[1:]  # all 30 batches
+    assert {tuple(batch.tolist()) for chunk in chunks for batch in chunk} == wanted
+
+
+def test_all_trainings_have_dropout(checkpoint, end_turn):
+    for contestant in (contestants.train_headgate, contestants.train_hf, contestants.train_hf_padding):
         with_, without = (contestant(make_job(checkpoint, [[[0, 1]]], dropout=rate), end_turn) for rate in (0.5, 0.0))
         assert abs(with_[0] - without[0]) > 1e-3
 
@@ -163,6 +208,22 @@ def test_every_way_to_read_prompts_says_the_same(tmp_path, end_turn, monkeypatch
         end_turn.calls.clear()
 
 
+def test_both_ways_to_record_say_what_the_network_emits_at_the_last_token(checkpoint, end_turn):
+    todo = make_job(checkpoint, [[[1]], [[1, 2], [6]]])
+    clf = load_classifier(checkpoint)
+    for record in (recording.record_headgate, recording.record_hf):
+        rows = record(todo, end_turn)
+        assert len(end_turn.calls) == 1 + 2
+        end_turn.calls.clear()
+        for row, i in zip(rows, [1, 1, 2, 6], strict=True):
+            trace = Trace("resid_pre", "z", "mlp")
+            with torch.no_grad():
+                clf(torch.tensor([todo.texts.sequences[i]]), trace=trace)
+            wanted = [*(x[0, -1] for x in trace.resid_pre), *(z[0, :, -1].flatten() for z in trace.z)]
+            wanted += [x[0, -1] for x in trace.mlp]
+            np.testing.assert_allclose(row, torch.stack(wanted), atol=1e-5)
+
+
 def test_the_two_texts_of_a_pair_differ_in_one_token():
     ids = torch.tensor(slices.draw_texts(3, 20).sequences)
     others = slices.change_token(ids)
@@ -224,6 +285,7 @@ def test_contestants_take_turns(tmp_path):
             assert min(outcome.seconds) > 0
             assert outcome.peak_bytes > 2**20
             assert outcome.product_rate > 1e6
+            assert outcome.bandwidth > 1e6
 
 
 @pytest.mark.slow
@@ -265,14 +327,14 @@ def test_chunks_of_fine_tuning_range_from_short_texts_to_long_ones(monkeypatch):
 def test_batches_of_fine_tuning_are_full(monkeypatch):
     monkeypatch.setattr(slices, "BATCH", 5)
     lengths = np.random.default_rng(0).integers(1, 40, size=103)
-    for make in (slices.group_by_length, slices.shuffle):
+    for make in (slices.group_by_length, slices.group_by_trainer, slices.shuffle):
         chunks = make(lengths, slices.Amount(3, 2, 0, 0))
         assert [[len(index) for index in chunk] for chunk in chunks] == 4 * [[5, 5]]
     spread = [
         np.mean([np.ptp(lengths[index]) for chunk in make(lengths, slices.Amount(3, 6, 0, 0)) for index in chunk])
-        for make in (slices.group_by_length, slices.shuffle)
+        for make in (slices.group_by_length, slices.group_by_trainer, slices.shuffle)
     ]
-    assert spread[0] < spread[1] / 4
+    assert max(spread[:2]) < spread[2] / 2
 
 
 def test_batches_of_the_sweep_need_no_padding():
@@ -287,7 +349,8 @@ def test_speeds_and_what_is_extrapolated(tmp_path):
     chunks = [[[0]], [[0, 3], [1]], [[4, 5]], [[6]]]  # timed: 10, 12 and 11 tokens
     tuned = table.measure_speed("fine-tuning", config, make_job(tmp_path, chunks), [9.0, 0.5, 2.0, 1.0], 1e6)
     assert (tuned["slowest"], tuned["per_second"], tuned["fastest"]) == (1, 1, 6)
-    assert tuned["utilisation"] == pytest.approx(3 * 864 * 11 / 1e6)  # tokens per second: 20, 6, 11
+    assert tuned["tokens_per_second"] == 11  # of 20, 6 and 11
+    assert tuned["utilisation"] == pytest.approx(3 * 864 * 11 / 1e6)
     assert tuned["whole_seconds_extrapolated"] == pytest.approx(48_000 * (38 / 7) / 11)
     alone = table.measure_speed("head alone", config, make_job(tmp_path, chunks), [9.0, 0.5, 2.0, 1.0], 1e6)
     assert alone["utilisation"] == pytest.approx(10 * 864 * 11 / 1e6)
@@ -295,6 +358,7 @@ def test_speeds_and_what_is_extrapolated(tmp_path):
         "head sweep", config, make_job(tmp_path, chunks, heads=((0, 0), (1, 2))), [9.0, 0.5, 2.0, 1.0], 1e6
     )
     assert (swept["slowest"], swept["per_second"], swept["fastest"]) == (2, 2, 12)
+    assert swept["tokens_per_second"] == 22
     assert swept["utilisation"] == pytest.approx(864 * 22 / 1e6)
     assert swept["whole_seconds_extrapolated"] == pytest.approx(2_000 * (38 / 7) * 6 / 22)
     cells = Cell("z", 0, 0, 1), Cell("z", 0, 2, 0), Cell("z", 1, 1, 1)
@@ -310,12 +374,13 @@ def test_speeds_and_what_is_extrapolated(tmp_path):
 def test_codes_are_compared_round_by_round(tmp_path):
     todo = make_job(tmp_path, [[[0]], [[0, 3]], [[1]], [[2]]])
     outcomes = [
-        turns.Outcome([1.0, *seconds], np.array([]), bytes_, rate)
-        for seconds, bytes_, rate in (((1.0, 2.0, 3.0), 5, 3e9), ((1.5, 40.0, 3.0), 6, 7e9))
+        turns.Outcome([1.0, *seconds], np.array([]), bytes_, rate, 2 * rate)
+        for seconds, bytes_, rate in (((1.0, 2.0, 4.0), 5, 3e9), ((1.5, 40.0, 4.0), 6, 7e9))
     ]
     jobs = {"headgate": todo, "other": todo}
     outputs = [np.array([-4.0, 2.0]), np.array([-4.0, 2.5])]
-    ours, other = table.compare("fine-tuning", TINY, jobs, outcomes, outputs)
+    counts = [lambda config, job, chunk, n=n: Work(n * sum(map(len, chunk)), 5 * sum(map(len, chunk))) for n in (3, 4)]
+    ours, other = table.compare("fine-tuning", TINY, jobs, counts, outcomes, outputs)
     assert (ours["code"], ours["headgate_times"], ours["largest_difference"], ours["peak_bytes"]) == (
         "headgate",
         1,
@@ -324,6 +389,10 @@ def test_codes_are_compared_round_by_round(tmp_path):
     )
     assert (other["code"], other["headgate_times"], other["largest_difference"]) == ("other", 1.5, 0.125)
     assert ours["product_rate"] == other["product_rate"] == 7e9
+    # texts per second: 2, 1/2, 1/4 and 4/3, 1/40, 1/4
+    assert ours["of_remaining"] == pytest.approx(3 / 2 / 7e9)
+    assert other["of_remaining"] == pytest.approx(4 / 4 / 7e9)
+    assert ours["of_bandwidth"] == pytest.approx(4 * 5 / 2 / 14e9)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -388,11 +457,11 @@ def here(monkeypatch, tmp_path):
     def take_turns(contestants, jobs):
         def outcome(contestant, job):
             output = contestant(job, lambda: None)
-            return turns.Outcome([1.0 + n for n in range(len(job.chunks))], output, 2**30, 1e9)
+            return turns.Outcome([1.0 + n for n in range(len(job.chunks))], output, 2**30, 1e9, 1e10)
 
         return [[outcome(*own) for own in zip(contestants, together, strict=True)] for together in jobs]
 
-    for module in (frozen, speed, scaling, prompts):
+    for module in (frozen, speed, scaling, prompts, precision, recording):
         monkeypatch.setattr(module, "take_turns", take_turns)
     for name, width in (("tiny", 12), ("gpt2-mini", 8)):
         monkeypatch.setitem(PRESETS, name, dict(n_layer=2, n_head=3 if name == "tiny" else 8, n_embd=width))
@@ -401,11 +470,12 @@ def here(monkeypatch, tmp_path):
 
 def test_the_effects_of_heads_in_bf16_are_ranked_as_in_fp32(here, checkpoint):
     todo = make_job(checkpoint, [])
-    assert 0.9 < speed.correlate_bf16(str(checkpoint), todo.texts, 5, CPU) < 1
+    assert 0.9 < precision.correlate_bf16(str(checkpoint), todo.texts, 5, CPU) < 1
 
 
 @pytest.mark.slow
 def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(speed, "console", Console(width=100, highlight=False, markup=False))
     monkeypatch.setattr(speed, "correlate_bf16", lambda *arguments: 0.98765)
     find_spec = speed.importlib.util.find_spec  # transformers asks it, too
     monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: name != speed.LENS and find_spec(name))
@@ -413,19 +483,25 @@ def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
     rows = pd.read_csv("runs/bench/speed.csv")
     hooks = ["headgate", "transformers, hooks"]
     asked = ["headgate", "transformers, cache", "headgate, examples again", "transformers, examples again"]
-    tuned = ["headgate", "Trainer", "Trainer, random order", "headgate", "headgate, blocks in each epoch"]
-    assert rows["code"].tolist() == [*tuned, *hooks, *hooks, *asked]
-    tasks = {"fine-tuning": 3, "head alone": 2, "head sweep": 2, "patching": 2, "prompts": 4}
+    trainers = ["Trainer, headgate's batches", "Trainer, its own batches", "Trainer, random order"]
+    tuned = ["headgate", *trainers, "headgate", "headgate, blocks in each epoch"]
+    assert rows["code"].tolist() == [*tuned, *hooks, *hooks, *asked, "headgate", "transformers, hidden states"]
+    tasks = {"fine-tuning": 4, "head alone": 2, "head sweep": 2, "patching": 2, "prompts": 4, "recording": 2}
     assert rows["task"].tolist() == [task for task, n in tasks.items() for _ in range(n)]
-    assert rows["heads"].tolist() == [0, 0, 0, 0, 0, 6, 2, 2 * 3 * 20, 2 * 10, 0, 0, 0, 0]
-    # 3 chunks of 2 batches of 32 texts, of one, of 24 texts, of 2 pairs, and of 100 or 8 prompts, in 2, 3 and 4 seconds
-    rates = [64, 64, 64, 32, 32, 24 * 6, 24 * 2, 2 * 120, 2 * 20, 100, 100, 8, 8]
+    assert rows["heads"].tolist() == [0, 0, 0, 0, 0, 0, 6, 2, 2 * 3 * 20, 2 * 10, 0, 0, 0, 0, 0, 0]
+    # In 2, 3 and 4 seconds 3 chunks of 2 batches of 32 texts, of one, of 24 texts, of 2 pairs, of 100 or 8 prompts, and
+    # of 192 texts
+    rates = [64, 64, 64, 64, 32, 32, 24 * 6, 24 * 2, 2 * 120, 2 * 20, 100, 100, 8, 8, 192, 192]
     np.testing.assert_allclose(rows["per_second"], [n / 3 for n in rates])
-    np.testing.assert_allclose(rows["headgate_times"], [1, 1, 1, 1, 1, 1, 3, 1, 6, 1, 1, 12.5, 12.5])
-    assert rows["whole_seconds_extrapolated"].iloc[7] == pytest.approx(64 * 120 / 80)
-    assert rows["whole_seconds_extrapolated"].iloc[3] == pytest.approx(16_000 / 32 * 3)
+    np.testing.assert_allclose(rows["headgate_times"], [1, 1, 1, 1, 1, 1, 1, 3, 1, 6, 1, 1, 12.5, 12.5, 1, 1])
+    assert rows["whole_seconds_extrapolated"].iloc[8] == pytest.approx(64 * 120 / 80)
+    assert rows["whole_seconds_extrapolated"].iloc[4] == pytest.approx(16_000 / 32 * 3)
     assert (rows["largest_difference"] < 1e-5).all()
     assert (rows["bf16_spearman"] == 0.98765).all()
+    heads = rows[rows["task"] == "head sweep"]  # the hooks' product is the whole network for each head
+    assert heads["of_remaining"].iloc[1] > heads["utilisation"].iloc[1]
+    assert heads["of_remaining"].iloc[0] < heads["utilisation"].iloc[0]
+    assert (rows["of_bandwidth"] > 0).all()
     latency = pd.read_csv("runs/bench/latency.csv").loc[0]
     assert latency[["shape", "tokens", "requests"]].tolist() == ["tiny", 20, 50]
     assert 0 < latency["median_ms"] <= latency["p95_ms"]
@@ -434,6 +510,7 @@ def test_the_table_and_its_files(here, tmp_path, monkeypatch, capsys):
     assert (grown["seconds"] == 2).all()
     assert (tmp_path / "runs/bench/scaling.png").read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
+    assert "…" not in out
     assert "fine-tuning, tiny" in out
     assert "3.00 x" in out
     assert "patching, tiny" in out

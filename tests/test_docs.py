@@ -86,6 +86,8 @@ NOT_RUN = {  # commands by their beginning, and why; their targets and options a
     "make words": "needs a network",
     "make mutants": "takes hours; tests/bench/test_mutants.py runs it on a small tree",
     "make bench": "takes minutes; tests/test_bench.py runs it with a pretended clock",
+    "bench/gpu.sh": "needs a GPU; tests/bench/test_gpu.py rehearses it",
+    "bench/collect.sh": "needs what bench/gpu.sh wrote; tests/bench/test_gpu.py calls it",
     "python -m bench": "takes minutes, and loading 7 GB; tests/test_bench.py runs the parts",
     "hf download": "needs a network",
     ".venv/bin/pip install": "needs a network",
@@ -241,7 +243,7 @@ def test_make_hands_several_runs_to_the_ablation_alone_and_seeds_as_they_are():
 @pytest.fixture
 def scripts():
     """All modules with options, by what a command calls them."""
-    benchmarks = ("speed", "loading", "pretraining", "forecasts", "regularisers", "mutants")
+    benchmarks = ("speed", "loading", "pretraining", "forecasts", "regularisers", "mutants", "gpu")
     return SCRIPTS | {f"bench.{name}": importlib.import_module(f"bench.{name}") for name in benchmarks}
 
 
