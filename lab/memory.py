@@ -56,7 +56,7 @@ def map_texts(
 
     sequences: token ids of N texts; targets: int64 (N,), the class numbers where `compute` asks for them."""
     targets = np.zeros(len(sequences), dtype=np.int64) if targets is None else targets
-    batches = list(token_batches(sequences, targets, device.tokens, np.arange(len(sequences))))
+    batches = token_batches(sequences, targets, device.tokens, np.arange(len(sequences)))
     # Not rich's `track`: where `compute` fails, its bar is left to garbage collection. That may run in the thread that
     # draws another bar, and the two would wait for each other for ever.
     with progress_bar("texts") as bar:

@@ -3,6 +3,7 @@
 import math
 import sys
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import (
     contestants,
+    corpora,
     frozen,
     loading,
     precision,
@@ -569,3 +571,24 @@ def test_every_way_of_pretraining_trains(tiny, monkeypatch, way):
     step()
     assert len(steps) == 2
     assert bool(compiled) == way.compiled
+
+
+@pytest.mark.slow
+def test_corpora_of_each_size_are_trained_on_in_processes_of_their_own(monkeypatch, tmp_path, legible):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(corpora.__file__).parents[1]))
+    assert exit_code(monkeypatch, corpora, "--texts", "300", "600") == 0
+    rows = pd.read_csv("runs/bench/corpora.csv")
+    assert [*zip(rows["texts"], rows["stage"], strict=True)] == [(n, s) for n in (300, 600) for s in corpora.STAGES]
+    assert (rows["seconds"] > 0).all()
+    for _, peaks in rows.groupby("texts")["peak_bytes"]:
+        assert peaks.is_monotonic_increasing
+        assert 1e8 < peaks.iloc[0] < peaks.iloc[-1] < 2e9
+    assert [*legible] == ["corpora.png"]
+    corpora.write_corpus(tmp_path, 1000)
+    lines = [(tmp_path / f"{split}.txt").read_text().splitlines() for split in ("train", "val", "test")]
+    assert [len(part) for part in lines] == [800, 100, 100]
+    for line in chain.from_iterable(lines):
+        text, label = line.split(";")
+        planted = {word: name for name, own in corpora.PLANTED.items() for word in own}
+        assert [planted[word] for word in text.split() if word in planted] == [label]

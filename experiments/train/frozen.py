@@ -6,9 +6,10 @@ dropout, and masks and gates that regularise. The file is memory-mapped: it may 
 the rows of its texts and no others."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from data.batches import Batch, copy_to, token_batches
+from data.token_ids import store
 from lab.compiled import compile_function
 from lab.defaults import TrainOptions
 from lab.device import Compile, Device
@@ -62,7 +64,7 @@ def open_forwards(
     if not start:
         yield make_forwards(model, options, device)
         return
-    sequences, n = [*texts["train"].sequences, *texts["val"].sequences], len(texts["train"])
+    sequences, n = store(chain(texts["train"].sequences, texts["val"].sequences)), len(texts["train"])
     try:
         model.eval()
         both = record_stream(model.trunk, sequences, start, run / FROZEN, device)
@@ -112,7 +114,7 @@ def make_forward_from(
 
 
 @torch.inference_mode()
-def record_stream(trunk: GPT2, sequences: list[list[int]], start: int, path: Path, device: Device) -> Stream:
+def record_stream(trunk: GPT2, sequences: Sequence[list[int]], start: int, path: Path, device: Device) -> Stream:
     """Collective. Run the first `start` blocks on N texts, once, into a file that all processes see, and open it.
 
     It replaces what a call that was killed has left. Raises InputError where there is too little space."""

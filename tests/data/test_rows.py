@@ -1,4 +1,5 @@
 import logging
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -111,3 +112,14 @@ def test_notices_name_the_file(tmp_path, caplog):
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
         f"{path}: fields are separated by semicolons"
     ]
+
+
+@pytest.mark.parametrize("n", [0, 1, 6, 7])
+def test_rows_that_are_tabulated_in_parts_make_the_same_table(monkeypatch, n):
+    rows = [Row(i + 1, f"text {i}", i) for i in range(n)]
+    whole, _ = check_rows([*rows, BadRow(99, "kind", "reason")], Path("a.csv"))
+    monkeypatch.setattr("data.rows.CHUNK", 3)
+    parts, bad = check_rows([*rows[:2], BadRow(99, "kind", "reason"), *rows[2:]], Path("a.csv"))
+    pd.testing.assert_frame_equal(parts, whole)
+    assert parts[["line", "text", "label"]].values.tolist() == [[i + 1, f"text {i}", str(i)] for i in range(n)]
+    assert bad["line"].tolist() == [99]

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lab.baselines import baselines, make_candidates, measure_on_train, score_classes
+from lab.baselines import baselines, draw_train, make_candidates, measure_on_train, score_classes
 
 EMOTION = Path(__file__).parents[2].parent / "shared" / "emotion"
 LABELS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
@@ -111,3 +111,20 @@ def test_emotion_reaches_the_published_figures():
     assert result["majority"]["test"]["accuracy"] == 0.3475
     assert result["bag_of_words"]["test"]["accuracy"] == pytest.approx(0.888, abs=0.004)
     assert result["bag_of_words"]["test"]["macro_f1"] == pytest.approx(0.843, abs=0.005)
+
+
+def test_of_many_texts_a_bag_of_words_learns_from_some_that_have_all_classes(monkeypatch):
+    monkeypatch.setattr("lab.baselines.MOST", 40)
+    targets = np.array([0] * 300 + [1] * 300 + [2])
+    texts = [f"{('sunny', 'stormy', 'ghostly')[k]} word{n}" for n, k in enumerate(targets)]
+    result = baselines((texts, targets), (texts, targets), (texts, targets), LABELS[:3])
+    bag = result["bag_of_words"]
+    assert bag["name"].endswith(", from 40 texts")
+    assert bag["name"].removesuffix(", from 40 texts") in bag["candidates"]
+    assert bag["test"]["accuracy"] > 0.99
+    learnt, of_learnt = draw_train((texts, targets))
+    assert bag["train"]["n"] == len(learnt) == len(set(learnt)) <= 43
+    assert set(of_learnt) == {0, 1, 2}
+    assert all(texts[targets.tolist().index(k)] in learnt for k in range(3))
+    assert [targets[texts.index(text)] for text in learnt] == of_learnt.tolist()
+    assert draw_train((texts[:40], targets[:40])) == (texts[:40], pytest.approx(targets[:40]))

@@ -24,7 +24,9 @@ def mean_of(values):
     return lambda weights: {"mean": weights @ values / len(values)}
 
 
-def test_every_resample_draws_n_texts_and_all_equally_often():
+@pytest.mark.parametrize("many", [49, 50])  # two ways to draw
+def test_every_resample_draws_n_texts_and_all_equally_often(monkeypatch, many):
+    monkeypatch.setattr(stats, "MANY", many)
     weights = np.concatenate(list(resamples(50)))
     assert weights.shape == (DRAWS, 50)
     assert (weights.sum(1) == 50).all()

@@ -1,5 +1,9 @@
 """A corpus as a model reads it: tokens and classes of each split, and what is refused."""
 
+import hashlib
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from data import read_corpus
@@ -23,6 +27,16 @@ def corpus(tmp_path):
 @pytest.fixture(scope="module")
 def tokenizer():
     return Tokenizer.load("gpt2-mini")
+
+
+def test_the_hash_is_that_of_two_lists(corpus, tokenizer):
+    texts = read_texts(corpus, tokenizer, config(17), truncate=False)["test"]
+    lists = [[*ids] for ids in texts.sequences], [int(k) for k in texts.targets]
+    assert texts.sha256 == hashlib.sha256(repr(lists).encode()).hexdigest()
+    assert replace(texts, sequences=lists[0]).sha256 == texts.sha256
+    assert texts.select(np.array([2, 0])).sequences == [lists[0][2], lists[0][0]]
+    nothing = texts.select(np.array([], dtype=np.int64))
+    assert nothing.sha256 == hashlib.sha256(b"([], [])").hexdigest()
 
 
 def config(n_ctx, vocab_size=50257):
