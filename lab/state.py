@@ -77,8 +77,13 @@ def read_parts(path: Path, state: dict[str, Any], parts: dict[str, torch.Tensor]
 
     Raises InputError where any bit of them has changed."""
     folder, hashes = path.parent / state["shards"]["folder"], state["shards"]["sha256"]
-    if hash_files(folder, device) != hashes:
-        raise InputError(f"{folder} is damaged; remove {path.parent}, and begin anew")
+    found = hash_files(folder, device)
+
+    def check() -> None:
+        if found != hashes:
+            raise InputError(f"{folder} is damaged; remove {path.parent}, and begin anew")
+
+    device.run_on_first(check)
     checkpoint.load(dict(parts), storage_reader=HuggingFaceStorageReader(str(folder)))
 
 

@@ -46,9 +46,9 @@ def script(name, *arguments, before=int):
     return exit_.value.code, stderr.getvalue()
 
 
-def torchrun(*command):
+def torchrun(*command, restarts=0):
     """`torchrun --nproc-per-node 2 -- command`, in processes of its own."""
-    options = ["--nproc-per-node=2", *(f"--{name.replace('_', '-')}={value}" for name, value in ADDRESS.items())]
+    options = ["--nproc-per-node=2", f"--max-restarts={restarts}", *(f"--{name.replace('_', '-')}={value}" for name, value in ADDRESS.items())]
     line = [sys.executable, "-m", "torch.distributed.run", *options, "--", *map(str, command)]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     return subprocess.run(line, capture_output=True, text=True, env=environment)
@@ -84,10 +84,14 @@ def weights(run):
     return state
 
 
+ENGINES = pytest.mark.parametrize("engine", [(), ("--shard",)], ids=["DDP", "FSDP2"])
+
+
 @pytest.mark.slow
-def test_training_in_two_processes_is_that_of_one(split):
+@ENGINES
+def test_training_in_two_processes_is_that_of_one(split, engine):
     training = (*TRAINING, "--dropout", "0", "--shuffle-labels")
-    done = torchrun(ROOT / "train.py", *training, "--run", "two")
+    done = torchrun(ROOT / "train.py", *training, *engine, "--run", "two")
     assert done.returncode == 0, done.stderr
     for line in ("Corpus split", "epoch 1: train loss", "epoch 2: train loss", "Kept: epoch", "(--shuffle-labels)"):
         assert done.stdout.count(line) == 1  # only the first process speaks
@@ -143,36 +147,88 @@ def kill(rank, function, nth, name, *arguments):
 
 
 KILLED = """
-import test_processes, train
+import os, test_processes, train
 from lab.cli import command
 
-test_processes.killed(1, "experiments.train.steps.Step.__call__", 40)
+test_processes.often()
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    test_processes.killed(1, "experiments.train.steps.Step.__call__", 40)
 command(train.main, train.Options, processes=True)
 """
 
 
 @pytest.mark.slow
-def test_killed_workers_are_survived(split):
+@ENGINES
+def test_killed_workers_are_survived(split, engine):
     """The second one under torchrun, then the first one; what goes on ends as if nothing had been, to the last bit."""
     Path("killed.py").write_text(KILLED)
-    done = torchrun("killed.py", *TRAINING, "--run", "two")
+    training = (*TRAINING, *engine)
+    done = torchrun("killed.py", *training, "--run", "two")
     assert done.returncode not in (0, 2)
     assert "Signal 9 (SIGKILL)" in done.stderr
     two, whole = Path("runs/two"), Path("runs/whole")
     assert log("two")["epoch"].tolist() == [1, 1]
     load_classifier(two)  # which checks its SHA-256
     state = (two / "state.safetensors").read_bytes()
-    code, said = script("train.py", *TRAINING, "--run", "two", "--resume")
-    assert (code, said.count("\n")) == (2, 1)
-    assert "2 processes made it, here are 1; go on with as many" in said
+    if not engine:
+        code, said = script("train.py", *training, "--run", "two", "--resume")
+        assert (code, said.count("\n")) == (2, 1)
+        assert "2 processes made it, here are 1; go on with as many" in said
     assert (two / "state.safetensors").read_bytes() == state
 
-    kill(0, "experiments.train.steps.Step.__call__", 13, "train.py", *TRAINING, "--run", "two", "--resume")
+    kill(0, "experiments.train.steps.Step.__call__", 13, "train.py", *training, "--run", "two", "--resume")
     for options in (("--run", "two", "--resume"), ("--run", "whole")):
-        assert in_two(partial(script, before=often), "train.py", *TRAINING, *options) == [DONE, DONE]
-    assert (two / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    pd.testing.assert_frame_equal(log("two"), log("whole"), check_exact=True)
-    assert {path.name for path in two.iterdir()} == {path.name for path in whole.iterdir()}
+        assert in_two(partial(script, before=often), "train.py", *training, *options) == [DONE, DONE]
+    assert_the_same(two, whole)
+
+
+def assert_the_same(run, other):
+    """Two runs, to the last bit."""
+    assert (run / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    pd.testing.assert_frame_equal(log(run.name), log(other.name), check_exact=True)
+    assert {path.name for path in run.iterdir()} == {path.name for path in other.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [("--run", "two"), ()], ids=["named", "unnamed"])
+def test_torchrun_starts_a_killed_training_again_and_it_goes_on(split, name):
+    Path("killed.py").write_text(KILLED)
+    before = set(Path("runs").iterdir())
+    done = torchrun("killed.py", *TRAINING, *name, restarts=1)
+    assert done.returncode == 0, done.stderr
+    assert "Signal 9 (SIGKILL)" in done.stderr
+    assert "goes on in epoch 2" in done.stdout
+    [run] = [path for path in set(Path("runs").iterdir()) - before if not path.is_symlink()]
+    assert len(json.loads((run / "run.json").read_text())["resumed"]) == 1
+    assert in_two(partial(script, before=often), "train.py", *TRAINING, "--run", "whole") == [DONE, DONE]
+    assert_the_same(run, Path("runs/whole"))
+
+
+@pytest.mark.slow
+def test_a_damaged_part_of_a_sharded_state_is_refused(split):
+    training = (*TRAINING, "--shard", "--run", "two")
+    kill(1, "experiments.train.steps.Step.__call__", 13, "train.py", *training)
+    [folder] = Path("runs/two").glob("shards-*")
+    part = max(folder.iterdir())
+    whole = bytearray(part.read_bytes())
+    whole[-1] ^= 1
+    part.write_bytes(whole)
+    (code, said), other = in_two(script, "train.py", *training, "--resume")
+    assert (code, said.count("\n"), other) == (2, 1, (2, ""))
+    assert f"{folder} is damaged; remove runs/two, and begin anew" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--shard",), "--shard: expected several processes, among which weights are divided; start torchrun"),
+        (("--shard", "--compile", "on"), "--compile on: sharded weights come and go while a graph runs; take"),
+    ],
+)
+def test_shards_where_there_can_be_none_are_refused(split, options, expected):
+    code, said = script("train.py", *TRAINING, *options)
+    assert (code, said.count("\n")) == (2, 1)
+    assert expected in said
 
 
 @pytest.mark.slow

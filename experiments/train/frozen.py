@@ -92,7 +92,8 @@ def make_forwards(
     val.
 
     streams: of the texts of both, where only what is behind them shall run."""
-    settings = device.compiles(options.compile), options.recompute
+    compiled: Compile = "off" if options.shard else device.compiles(options.compile)  # weights come and go in FSDP2
+    settings = compiled, options.recompute
     if not streams:
         regulariser = choose_regulariser(options, model.config)
         return {"train": make_forward(model, *settings, regulariser), "val": make_forward(model)}

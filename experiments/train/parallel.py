@@ -5,6 +5,7 @@ still runs. FSDP2 (`fully_shard`; Zhao et al. 2023, 2304.11277) keeps in each of
 gradient and moment of AdamW, and gathers the weights of a block when it runs. Neither touches an argument of the
 forward pass, so gates, masks and fills act as in one process."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -46,12 +47,13 @@ def spread(model: GPT2Classifier, forwards: Mapping[str, Forward], shard: bool, 
     passes = Passes(model, forwards)
     if not shard:
         return dict(forwards) | {
-            "train": DistributedDataParallel(passes, broadcast_buffers=False, gradient_as_bucket_view=True)
+            "train": DistributedDataParallel(passes, forward_sync_buffers=False, gradient_as_bucket_view=True)
         }
     # Autocast decides what is computed in bf16, as in one process: the products. So their weights may travel in bf16.
     # The policy alone would also round what enters a block: the residual stream, gates and fills.
     dtype = torch.bfloat16 if device.precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nothing changes in place
     for block in model.trunk.h:
         fully_shard([block.attn, block.mlp], mp_policy=policy)
     root = fully_shard(passes)  # embeddings, LayerNorms and head

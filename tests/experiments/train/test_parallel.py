@@ -2,17 +2,20 @@
 
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from two_processes import in_two
 
-from data import bucketed
+from data import Corpus, bucketed
 from data.batches import Batch
 from experiments.train.parallel import spread
 from experiments.train.steps import Step, make_forward
 from lab.device import Device
-from model import Trace, load_classifier
+from lab.label_words import LabelWords
+from lab.word_head import WordHead
+from model import InputError, Trace, load_classifier
 
 ENGINES = pytest.mark.parametrize("shard", [False, True], ids=["DDP", "FSDP2"])
 LENGTHS = (3, 13, 1, 7, 7, 2, 11)
@@ -85,7 +88,18 @@ def run_from_z(clf, batch, arguments, recompute):
     return forward, collect
 
 
-def compare(folder, precision, shard, recompute, how):
+CASES = [
+    (how, precision, recompute)
+    for how in (run_changed, run_from_z)
+    for precision, recompute in (("fp32", False), ("fp32", True), ("bf16", False))
+]
+
+
+def compare_all(folder, shard):
+    return [compare(folder, shard, *case) for case in CASES]
+
+
+def compare(folder, shard, how, precision, recompute):
     """How far what an engine computes is from what the plain network does, as shares of the largest number."""
     device, batch, found = Device.choose("cpu", precision), draw_batch(), []
     for engine in (False, True):
@@ -106,12 +120,11 @@ def compare(folder, precision, shard, recompute, how):
 
 @pytest.mark.slow
 @ENGINES
-@pytest.mark.parametrize("how", [run_changed, run_from_z])
-@pytest.mark.parametrize(("precision", "recompute"), [("fp32", False), ("fp32", True), ("bf16", False)])
-def test_no_hook_touches_an_intervention(clf_reference, precision, shard, recompute, how):
-    for differences in in_two(compare, clf_reference.folder, precision, shard, recompute, how):
-        assert {"logits", "z", "head_gate", "head_fill", "mlp_gate", "mlp_fill"} <= differences.keys()
-        assert max(differences.values()) < (1e-5 if precision == "fp32" else 1e-2), differences
+def test_no_hook_touches_an_intervention(clf_reference, shard):
+    for results in in_two(compare_all, clf_reference.folder, shard):
+        for case, differences in zip(CASES, results, strict=True):
+            assert {"logits", "z", "head_gate", "head_fill", "mlp_gate", "mlp_fill"} <= differences.keys()
+            assert max(differences.values()) < (1e-5 if case[1] == "fp32" else 1e-2), (case, differences)
 
 
 # Steps.
@@ -124,13 +137,19 @@ def start_step(clf, shard, device, forward=None):
     return Step(clf, forward, optimizer, 0.1, torch.tensor([0.5, 2.0, 1.0, 3.0]), device)
 
 
-def change(folder, lengths, shard, tokens=10**6):
-    """The weights after two steps in this process, and what these tell."""
-    clf, device = load_classifier(folder), Device.choose("cpu", "fp32")
-    step = start_step(clf, shard, device)
-    step.tokens = tokens
-    told = sum(step(draw_batch(lengths, seed)) for seed in range(2))
-    return {name: whole(value).detach().numpy() for name, value in clf.named_parameters()}, told.numpy()
+BATCHES = {"whole": (LENGTHS, 10**6), "pieces": (LENGTHS, 30), "1 text": ((5,), 10**6)}
+
+
+def change(folder, shard):
+    """The weights after two steps in this process, and what these tell, for each kind of batch."""
+    device, found = Device.choose("cpu", "fp32"), {}
+    for name, (lengths, tokens) in BATCHES.items():
+        clf = load_classifier(folder)
+        step = start_step(clf, shard, device)
+        step.tokens = tokens
+        told = sum(step(draw_batch(lengths, seed)) for seed in range(2))
+        found[name] = {name: whole(value).detach().numpy() for name, value in clf.named_parameters()}, told.numpy()
+    return found
 
 
 def assert_the_same(found, expected):
@@ -144,12 +163,10 @@ def assert_the_same(found, expected):
 
 @pytest.mark.slow
 @ENGINES
-@pytest.mark.parametrize(
-    ("lengths", "tokens"), [(LENGTHS, 10**6), (LENGTHS, 30), ((5,), 10**6)], ids=["whole", "pieces", "1 text"]
-)
-def test_two_processes_take_the_steps_of_one(clf_reference, lengths, tokens, shard):
-    expected = change(clf_reference.folder, lengths, False)
-    assert_the_same(in_two(change, clf_reference.folder, lengths, shard, tokens), expected)
+def test_two_processes_take_the_steps_of_one(clf_reference, shard):
+    expected, found = change(clf_reference.folder, False), in_two(change, clf_reference.folder, shard)
+    for name in BATCHES:
+        assert_the_same([each[name] for each in found], expected[name])
 
 
 def run_out(clf, limit, when):
@@ -167,26 +184,44 @@ def run_out(clf, limit, when):
     return forward
 
 
-def change_in_need(folder, shard, when):
-    """The same as `change`, but the second process has memory for two texts at most; and the tokens at the end."""
+def change_in_need(folder):
+    """The same as `change`, but the second process has memory for two texts at most: on the way there or back. And the
+    tokens at the end, and the state of the generator after each step."""
+    device, found = Device.choose("cpu", "fp32"), []
+    for when in ("forward", "backward"):
+        clf = load_classifier(folder)
+        step = start_step(clf, False, device, run_out(clf, 26 if device.rank else 10**6, when))
+        told = sum(step(draw_batch(seed=seed)) for seed in range(2))
+        weights = {name: value.detach().numpy() for name, value in clf.named_parameters()}
+        found.append(((weights, told.numpy()), step.tokens))
+    return found
+
+
+@pytest.mark.slow
+def test_a_process_that_runs_out_of_memory_goes_on_in_smaller_pieces_and_none_waits(clf_reference):
+    expected = change(clf_reference.folder, False)["whole"]
+    for (first, many), (second, few) in zip(*in_two(change_in_need, clf_reference.folder), strict=True):
+        assert_the_same([first, second], expected)
+        assert 13 <= few <= 26 < many == Device(torch.device("cpu"), "fp32").tokens
+
+
+def end_in_need(folder, said):
+    """The second process runs out of memory where weights are sharded."""
     clf, device = load_classifier(folder), Device.choose("cpu", "fp32")
-    step = start_step(clf, shard, device, run_out(clf, 26 if device.rank else 10**6, when))
-    told = sum(step(draw_batch(seed=seed)) for seed in range(2))
-    return ({name: value.detach().numpy() for name, value in clf.named_parameters()}, told.numpy()), step.tokens
+    step = start_step(clf, True, device, run_out(clf, 26 if device.rank else 10**6, "forward"))
+    try:
+        step(draw_batch())
+    except InputError as error:
+        said.write_text(str(error))
+        raise
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["forward", "backward"])
-def test_a_process_that_runs_out_of_memory_goes_on_in_smaller_pieces_and_none_waits(clf_reference, when):
-    (first, many), (second, few) = in_two(change_in_need, clf_reference.folder, False, when)
-    assert_the_same([first, second], change(clf_reference.folder, LENGTHS, False))
-    assert 13 <= few <= 26 < many == Device(torch.device("cpu"), "fp32").tokens
-
-
-@pytest.mark.slow
-def test_with_shards_all_end_and_one_says_why(clf_reference):
-    with pytest.raises(ChildFailedError, match="out of memory: with --shard all processes need pieces of one size"):
-        in_two(change_in_need, clf_reference.folder, True, "forward")
+def test_with_shards_all_end_and_one_says_why(clf_reference, tmp_path):
+    with pytest.raises(ChildFailedError):
+        in_two(end_in_need, clf_reference.folder, tmp_path / "said")
+    expected = "out of memory: with --shard all processes need pieces of one size; take more"
+    assert (tmp_path / "said").read_text().startswith(expected)
 
 
 def count_draws(folder):
@@ -196,7 +231,7 @@ def count_draws(folder):
     for _ in range(2):
         torch.manual_seed(3)
         step(draw_batch())
-        states.append(torch.get_rng_state().sum().item())
+        states.append(torch.get_rng_state().tolist())
     assert len(step.rehearsed) == 1
     return states
 
@@ -208,3 +243,74 @@ def test_a_rehearsal_draws_no_dropout(clf_reference):
 
 
 # Trainings.
+
+
+def draw_texts(split, lengths, seed):
+    rng = np.random.default_rng(seed)
+    return texts_of(split, [rng.integers(0, 101, n).tolist() for n in lengths], rng.integers(0, 4, len(lengths)))
+
+
+TEXTS = {
+    "train": draw_texts("train", (3, 13, 1, 7, 7, 2, 11, 5, 1, 4, 13), 0),
+    "val": draw_texts("val", (2, 9, 1, 6, 6, 12, 3), 1),
+}
+LABELS = tuple(f"LABEL_{k}" for k in range(4))
+WORDS = WordHead(None, LabelWords(LABELS, (("v",), ("x",), ("y",), ("z",)), (((7,),), ((89,),), ((3,),), ((5,),))))
+SETTINGS = [
+    {"recompute": True, "class_weights": True, "precision": "bf16"},
+    {"tune": 1},
+    {"tune": "head"},
+    {"head": "words"},
+    {"head": "words", "tune": 2},
+    {"compile": "on", "recompute": True},  # with shards, `--compile on` is refused
+]
+
+
+def sgd(parameters, lr, weight_decay):
+    """AdamW would make whole steps of what is nothing but rounding in a gradient."""
+    return torch.optim.SGD([parameter for parameter in parameters if parameter.requires_grad], lr)
+
+
+def train_all(folders, run, shard):
+    """Two epochs with each of the settings -> rows of the log, and the weights in the first process."""
+    compiled = torch.compile
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("experiments.train.training.adamw", sgd)
+        patch.setattr("lab.device.TOKENS", 30)  # several pieces of a step, and batches of val
+        patch.setattr(torch, "compile", lambda run, **how: compiled(run, backend="aot_eager", **how))
+        return [train(folders, run, shard, settings) for settings in SETTINGS if not (shard and "compile" in settings)]
+
+
+def train(folders, run, shard, settings):
+    torch._dynamo.reset()
+    options = TrainOptions(**{"epochs": 2, "lr": 0.1, "batch_size": 4, "dropout": 0.0, "compile": "off"} | settings)
+    options = replace(options, model=str(folders[options.head]), shard=shard).resolved(35)
+    device = Device.choose("cpu", options.precision)
+    corpus = Corpus("corpus", LABELS, pd.DataFrame(), {})
+    model = start_model(options, corpus, WORDS if options.head == "words" else None)
+    rows = []
+    with open_forwards(model, TEXTS, options, run, device) as forwards:
+        training = Training(model, TEXTS, options, device, forwards)
+        for training.epoch in (1, 2):
+            training.step, training.totals = 0, torch.zeros(2)
+            rows += [training.train(run, lambda note: None), training.evaluate()]
+    weights = gather(choose_checkpoint(model), device).state_dict()
+    numbers = [{key: value for key, value in row.items() if key not in ("split", "seconds")} for row in rows]
+    return numbers, {name: value.numpy() for name, value in weights.items()} if device.first else {}
+
+
+@pytest.mark.slow
+@ENGINES
+def test_trainings_in_two_processes_are_those_of_one(clf_reference, lm_reference, tmp_path, shard):
+    folders = {"classifier": clf_reference.folder, "words": lm_reference.folder}
+    expected = train_all(folders, tmp_path, False)
+    first, second = in_two(train_all, folders, tmp_path, shard)
+    assert len(first) == len(second) == len(SETTINGS) - shard
+    for settings, (rows, weights), (own, got), (other, none) in zip(SETTINGS, expected, first, second, strict=False):
+        assert (own, none) == (other, {})
+        for row, reference in zip(own, rows, strict=True):
+            assert row == pytest.approx(reference, abs=1e-2 if "precision" in settings else 1e-5), settings
+        assert got.keys() == weights.keys()
+        for name, value in weights.items():
+            atol = 1e-2 if "precision" in settings else 1e-5
+            np.testing.assert_allclose(got[name], value, atol=atol, err_msg=f"{settings} {name}")
