@@ -1,6 +1,9 @@
 """Shared fixtures: a tiny shape, and random `transformers` models that are loaded through our own loader."""
 
+import gc
 import os
+
+gc.set_threshold(50_000, 10, 2)  # more than Python's own: a third of what collecting the tests took was spent in it
 
 # What the environment may hold must not decide what a test sees. Some of it is read when a library is imported.
 STEERING = "HF_", "MPLBACKEND", "PYTHONWARNINGS", "FORCE_COLOR", "NO_COLOR", "CLICOLOR", "TTY_", "RANK", "WORLD_SIZE"

@@ -241,7 +241,7 @@ def test_roc_auc_on_train_of_a_run_that_answers_in_words_is_that_of_its_words(ma
     areas = [roc_auc_score([label == k for _, label in lines], p[:, i]) for i, k in enumerate(("anger", "fear", "joy"))]
     area = read("train_metrics.json", made / NAMED)["macro_roc_auc"]
     assert area == pytest.approx(np.mean(areas), abs=1e-3)  # rounding decides a few of 5,000 pairs
-    assert area != pytest.approx(0.5, abs=0.05)
+    assert area != pytest.approx(0.5, abs=0.03)
 
 
 def test_what_is_done_is_not_done_again(here, monkeypatch, capsys):
