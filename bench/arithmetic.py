@@ -15,8 +15,11 @@ that come before, Q queries.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from data.token_ids import pack
 from experiments.patch.cells import Cell, has_no_effect
 from model import GPT2Config
 
@@ -109,8 +112,9 @@ def add_up(works: Iterator[Work]) -> Work:
 
 
 def count_training(config: GPT2Config, job: Job, chunk: Sequence[Positions]) -> Work:
-    """Count fine-tuning, of which the last block computes the last tokens only."""
-    return add_up(take_step(config, *size, last=True) for size in list_sizes(job, chunk))
+    """Count fine-tuning, which updates the embeddings in use, and of whose last block the last tokens run alone."""
+    used = replace(config, vocab_size=len(np.unique(pack(job.texts.sequences).ids)))
+    return add_up(take_step(used, *size, last=True) for size in list_sizes(job, chunk))
 
 
 def count_peer_training(config: GPT2Config, job: Job, chunk: Sequence[Positions]) -> Work:

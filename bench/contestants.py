@@ -20,10 +20,11 @@ from torch import Tensor
 
 from data.batches import Batch
 from experiments.patch.cells import Cell, Metric, patch_cells, record
+from lab.allocator import keep_freed_memory
 from lab.device import Device
 from lab.optim import adamw, linear_schedule
 from lab.texts import Texts
-from model import GPT2Config, load_classifier
+from model import GPT2Classifier, GPT2Config, load_classifier
 
 from .slices import TOKENS, Positions, change_token, make_batch
 
@@ -59,12 +60,14 @@ class Job:
 def train_headgate(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
     """Train with the step of train.py, which makes its batches as it goes. Returns the loss of every step."""
     from experiments.train.steps import Step, make_forward
+    from experiments.train.vocabulary import Vocabulary
 
     device = job.device
-    clf = load_classifier(job.folder, dropout=job.dropout).to(device.device).train()
+    clf = load_headgate(job, dropout=job.dropout).train()
+    vocabulary = Vocabulary(clf, [job.texts.sequences])
     optimizer = adamw(clf.parameters(), LR, WEIGHT_DECAY)
     schedule = linear_schedule(optimizer, sum(map(len, job.chunks)), WARMUP)
-    forward = make_forward(clf, device.compiles("auto"))
+    forward = vocabulary.translate(make_forward(clf, device.compiles("auto")))
     step = Step(clf, forward, optimizer, CLIP, torch.ones(len(clf.labels)), device)
     totals = []
     end_turn()
@@ -172,7 +175,7 @@ def sweep_headgate(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
     from lab.units import each_head
 
     device = job.device
-    clf = load_classifier(job.folder).to(device.device)
+    clf = load_headgate(job)
     ablations = [ablation for ablation in each_head(clf.config) if (ablation.layer, ablation.head) in job.heads]
     logits = np.empty((len(job.texts), len(ablations), len(clf.labels)), np.float32)
     end_turn()
@@ -223,7 +226,7 @@ def patch_headgate(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
     """Patch the cells with `patch_cells` of patch.py, pair by pair.
 
     Returns the logit of class 0 minus that of class 1, (n, U): n texts in the order of the chunks, U cells."""
-    clf = load_classifier(job.folder).to(job.device.device)
+    clf = load_headgate(job)
     metric = Metric.between(clf, (0, 1))
 
     def patch(ids: Tensor) -> Tensor:
@@ -296,6 +299,12 @@ def boot_bridge(job: Job) -> Any:
     # TransformerLens has no classifier: our classification head replaces the unembedding; the last token is read.
     hf.lm_head = load_classifier(job.folder).score.to(job.device.device)
     return TransformerBridge.boot_transformers(job.folder, hf_model=hf, device=job.device.device.type)
+
+
+def load_headgate(job: Job, dropout: float | None = None) -> GPT2Classifier:
+    """Load a classifier of headgate in eval mode, and do what each of its commands does first."""
+    keep_freed_memory()
+    return load_classifier(job.folder, dropout=dropout).to(job.device.device).eval()
 
 
 def from_pretrained(architecture: Any, job: Job, **config: float) -> Any:

@@ -17,10 +17,10 @@ from experiments.train.steps import Step
 from lab.defaults import TrainOptions
 from lab.device import Device
 from lab.optim import adamw
-from model import GPT2Config, load_classifier
+from model import GPT2Config
 
 from .arithmetic import count_head_alone, count_head_alone_again
-from .contestants import CLIP, LR, WEIGHT_DECAY, EndTurn, Job
+from .contestants import CLIP, LR, WEIGHT_DECAY, EndTurn, Job, load_headgate
 from .slices import BATCH, EPOCHS, TOKENS, Amount, draw_texts
 from .table import compare
 from .turns import take_turns
@@ -43,7 +43,7 @@ def train_head(job: Job, end_turn: EndTurn, once: bool) -> NDArray[np.floating]:
 
     once: let the frozen blocks run once for a chunk, else in each step."""
     device, options = job.device, TrainOptions(tune="head", dropout=job.dropout)
-    clf = load_classifier(job.folder, dropout=job.dropout).to(device.device).requires_grad_(False)
+    clf = load_headgate(job, job.dropout).requires_grad_(False)
     clf.score.requires_grad_(True)
     optimizer, totals = adamw(clf.parameters(), LR, WEIGHT_DECAY), []
     whole = make_forwards(clf, options, device)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lab.allocator import keep_freed_memory
 from lab.device import Device
 from lab.language import read_next
 from lab.texts import Texts
@@ -84,6 +85,7 @@ def count_peer_again(config: GPT2Config, job: Job, chunk: Sequence[Positions]) -
 
 def read_sharing(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
     """Read what follows each text with `read_next` of prompt.py: log-probabilities (n, W) of the tokens ASKED."""
+    keep_freed_memory()
     lm = load_lm(job.folder).to(job.device.device).requires_grad_(False)
     results = []
     end_turn()
@@ -96,6 +98,7 @@ def read_sharing(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
 
 def read_again(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
     """Read the same by plain forward passes, each over examples and text."""
+    keep_freed_memory()
     lm = load_lm(job.folder).to(job.device.device).requires_grad_(False)
 
     def read(ids: Tensor) -> Tensor:

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from lab.activations import record
 from lab.device import Device
-from model import GPT2Config, load_classifier
+from model import GPT2Config
 
 from .arithmetic import count_passes
-from .contestants import EndTurn, Job, from_pretrained, run_batches
+from .contestants import EndTurn, Job, from_pretrained, load_headgate, run_batches
 from .slices import BATCH, TOKENS, Amount, draw_texts
 from .table import compare
 from .turns import take_turns
@@ -43,7 +43,7 @@ def record_headgate(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
     """Record with `record` of probe.py, which makes its own batches of a chunk's texts.
 
     Returns float32 (n, L + 1 + L + L, C): n texts in the order of the chunks; streams, heads side by side, MLPs."""
-    clf = load_classifier(job.folder).to(job.device.device).eval()
+    clf = load_headgate(job)
     results = []
     end_turn()
     for chunk in job.chunks:

@@ -21,7 +21,8 @@ def is_fusible(linear: nn.Linear, x: Tensor) -> bool:
     plain = type(linear) is nn.Linear and not (linear._forward_hooks or linear._forward_pre_hooks)
     fp32_on_cpu = type(x) is Tensor and x.device.type == "cpu" and x.dtype == linear.weight.dtype == torch.float32
     watched = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
-    return plain and fp32_on_cpu and not watched and torch.backends.mkldnn.is_available() and x.numel() > 0
+    onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    return plain and fp32_on_cpu and not watched and onednn and x.numel() > 0
 
 
 class Dropout(nn.Dropout):

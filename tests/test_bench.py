@@ -127,7 +127,7 @@ def test_ten_epochs_of_the_head_are_the_same_whether_blocks_run_once_or_not(chec
         clf.trunk.h[0].register_forward_hook(lambda block, inputs, x: through.append(through.pop() + len(x)))
         return clf
 
-    monkeypatch.setattr(frozen, "load_classifier", load)
+    monkeypatch.setattr(contestants, "load_classifier", load)
     ours, again = (frozen.train_head(todo, end_turn, once) for once in (True, False))
     assert through == [2 + 3 + 3, 10 * (2 + 3 + 3)]
     assert len(end_turn.calls) == 2 * (1 + 3)

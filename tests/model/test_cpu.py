@@ -120,6 +120,14 @@ def test_autocast_stays_in_16_bits(linear):
         assert apply(linear, torch.randn(5, 7))[0].dtype == torch.bfloat16
 
 
+def test_where_onednn_is_switched_off_torch_computes_it(linear):
+    x = torch.randn(5, 7)
+    with torch.backends.mkldnn.flags(enabled=False):
+        out, fused = apply(linear, x)
+    assert fused == 0
+    torch.testing.assert_close(out.double(), reference(linear, x), atol=2e-6, rtol=1e-5)
+
+
 def test_no_rows_are_no_error(linear):
     assert apply(linear, torch.empty(0, 7))[0].shape == (0, 29)
 
