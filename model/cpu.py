@@ -22,7 +22,7 @@ def is_fusible(linear: nn.Linear, x: Tensor) -> bool:
     fp32_on_cpu = type(x) is Tensor and x.device.type == "cpu" and x.dtype == linear.weight.dtype == torch.float32
     watched = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
     onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-    return plain and fp32_on_cpu and not watched and onednn and x.numel() > 0
+    return bool(plain and fp32_on_cpu and not watched and onednn and x.numel() > 0)
 
 
 class Dropout(nn.Dropout):
