@@ -29,6 +29,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 Compile = Literal["auto", "on", "off"]
 T = TypeVar("T")
 A_DAY = timedelta(days=1)
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # set by torchrun
 TOKENS = 4096  # enough for the full speed of two cores; a training at the 124M shape takes some 5 GB with it
 
 
@@ -65,8 +66,7 @@ class Device:
                 raise InputError(f"--nproc-per-node: expected at most one process for each of {gpus} GPUs, got more")
             torch.cuda.set_device(local)
         if not distributed.is_initialized():
-            backends = "cpu:gloo,cuda:nccl" if name == "cuda" else "gloo"
-            distributed.init_process_group(backends, timeout=A_DAY)  # the first process may measure for long
+            join_processes("cpu:gloo,cuda:nccl" if name == "cuda" else "gloo")
         return cls(torch.device(name), precision, distributed.get_rank(), distributed.get_world_size())
 
     @property
@@ -82,7 +82,7 @@ class Device:
     @property
     def restarted(self) -> bool:
         """Whether `torchrun --max-restarts` has started this process, after one of them had died."""
-        return distributed.is_torchelastic_launched() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+        return distributed.is_torchelastic_launched() and os.environ[RESTARTS] != "0"
 
     def as_single(self) -> "Device":
         """Return the same device for work that this process does without the others."""
@@ -166,3 +166,13 @@ class Device:
             self.synchronize()
             seconds.append(time.perf_counter() - started)
         return n**3 / median(seconds[3:])
+
+
+def join_processes(backends: str) -> None:
+    """Join the process group of `torchrun`.
+
+    Where it starts all processes again, its store still holds the addresses of those that were stopped, and a fast
+    process would call one of them. So each start writes under names of its own."""
+    store, rank, world = next(distributed.rendezvous("env://", timeout=A_DAY))  # the first process may measure for long
+    store = distributed.PrefixStore(f"start {os.environ[RESTARTS]}", store)
+    distributed.init_process_group(backends, store=store, rank=rank, world_size=world, timeout=A_DAY)
