@@ -243,7 +243,7 @@ def test_make_hands_several_runs_to_the_ablation_alone_and_seeds_as_they_are():
 @pytest.fixture
 def scripts():
     """All modules with options, by what a command calls them."""
-    benchmarks = ("speed", "loading", "pretraining", "forecasts", "regularisers", "mutants", "gpu")
+    benchmarks = ("speed", "loading", "pretraining", "corpora", "forecasts", "regularisers", "mutants", "gpu")
     return SCRIPTS | {f"bench.{name}": importlib.import_module(f"bench.{name}") for name in benchmarks}
 
 
