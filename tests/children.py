@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import nltk
 import pytest
 import torch
-from matplotlib.figure import Figure
+from pictures_on_disk import leave_undrawn
 
 import experiments.pretrain.training
 import experiments.probe.linear
@@ -65,7 +65,7 @@ def often() -> None:
     train.Training.write_state = now
     experiments.pretrain.training.EVALUATIONS, lab.device.TOKENS, experiments.probe.linear.MAX_ITER = 4, 256, 3
     lab.device.Device.product_rate = lambda self: 1e12
-    Figure.savefig = lambda self, path, **options: path.write_bytes(b"a picture")
+    leave_undrawn(pytest.MonkeyPatch())
 
 
 def die() -> None:

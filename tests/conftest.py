@@ -29,7 +29,7 @@ import torch
 from huggingface_hub import constants
 from hypothesis import HealthCheck, settings
 from matplotlib.figure import Figure
-from pictures_on_disk import assert_legible
+from pictures_on_disk import assert_legible, leave_undrawn
 from stand_in import Hub
 
 from lab import figures
@@ -181,6 +181,12 @@ def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 @pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training alone: metrics, baselines and pictures take longer than a tiny training."""
+    monkeypatch.setattr(small_run.train, "measure", lambda run, corpus, texts, device: "")
+
+
+@pytest.fixture
 def saved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that would be saved."""
     figures_saved: list[Any] = []
@@ -189,6 +195,7 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         figures_saved.append(figure)
         path.touch()
 
+    leave_undrawn(monkeypatch)
     monkeypatch.setattr(Figure, "savefig", note)
     return figures_saved
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import exit_code
+from pictures_on_disk import leave_undrawn
 
 import train
 from model import GPT2Config
@@ -64,4 +65,5 @@ def train_on(here: Path, corpus: str, config: GPT2Config) -> None:
     options = f"--model tiny --corpus {corpus} --init random --epochs 3 --lr 0.02 --dropout 0 --device cpu --run one"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
+        leave_undrawn(patch)
         assert exit_code(patch, train, *options.split()) == 0

@@ -188,7 +188,7 @@ def test_tempered_margins_are_those_of_plain_calls(here, monkeypatch):
 
 
 @pytest.fixture
-def two_seeds(here, monkeypatch):
+def two_seeds(here, unmeasured, monkeypatch):
     """Runs one and two, which differ in their seed."""
     record = json.loads(Path("runs/one/run.json").read_text())["settings"]
     options = {name: record[name] for name in ("model", "corpus", "init", "epochs", "lr", "dropout")}

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from commands import one_line
+from pictures_on_disk import leave_undrawn
 from planted_lm import LABELS, TOKENIZER, plant_lm, write_texts
 
 import ablate
@@ -52,6 +53,7 @@ def trained_from_planted(tmp_path_factory) -> Path:
     options = "--model planted --corpus corpus --epochs 1 --device cpu --run one"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
+        leave_undrawn(patch)
         assert commands.exit_code(patch, train, *options.split()) == 0
     return here
 

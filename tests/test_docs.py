@@ -20,7 +20,7 @@ import pytest
 import small_run
 import torch
 import tyro
-from matplotlib.figure import Figure
+from pictures_on_disk import leave_undrawn
 from torch.distributed.run import get_args_parser
 
 import experiments
@@ -284,7 +284,7 @@ def workshop(here, monkeypatch):
     save(GPT2LM(TINY), "tiny", Tokenizer.load("gpt2-mini"))
     save(GPT2LM(replace(TINY, n_ctx=256)), "talker", Tokenizer.load("gpt2-mini"))  # prompts are long
     pretend_other_run(Path("runs/one"), Path("runs/shuffled"), shuffle_labels=True)
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **settings: path.touch())
+    leave_undrawn(monkeypatch)
     monkeypatch.setattr("experiments.pretrain.training.EVALUATIONS", 2)
     in_this_process = partial(commands.exit_code, monkeypatch, SCRIPTS["train"])  # starting another one takes seconds
     monkeypatch.setattr("experiments.paper.plan.call", lambda words: in_this_process(*words[2:]))

@@ -38,7 +38,7 @@ def empty_pictures(monkeypatch):
 
 
 @pytest.fixture
-def begun(here, monkeypatch):
+def begun(here, unmeasured, monkeypatch):
     """A run that began with a saved network."""
     save(GPT2LM(GPT2Config(2, 3, 12, n_ctx=23)), here / "start", Tokenizer.load("gpt2-mini"))
     options = "--model start --corpus corpus.txt --epochs 3 --lr 0.02 --dropout 0 --device cpu --run two"

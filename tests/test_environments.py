@@ -33,12 +33,6 @@ def run_script(*arguments, **environment):
     )
 
 
-@pytest.fixture
-def unmeasured(monkeypatch):
-    """Metrics, baselines and pictures take longer than the tiny training."""
-    monkeypatch.setattr(train, "measure", lambda run, corpus, texts, device: "")
-
-
 # A file system without links.
 
 

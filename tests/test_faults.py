@@ -32,12 +32,6 @@ STEPS = 18  # of an epoch
 
 
 @pytest.fixture
-def unmeasured(monkeypatch):
-    """Training alone: metrics, baselines and pictures take longer than the tiny training."""
-    monkeypatch.setattr(train, "measure", lambda run, corpus, texts, device: "")
-
-
-@pytest.fixture
 def with_states(monkeypatch):
     """A state is written whenever the loss is read."""
     write_state = train.Training.write_state

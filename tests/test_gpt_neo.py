@@ -15,6 +15,7 @@ import torch
 from commands import one_line
 from hooked import Pair, find_merge, patch
 from parity import check_parity
+from pictures_on_disk import leave_undrawn
 from small_run import write_corpus
 from tiny import difference
 from torch.nn import functional as F
@@ -71,6 +72,7 @@ def trained_neo(tmp_path_factory):
     write_corpus(here / "corpus.txt", 60)
     with pytest.MonkeyPatch.context() as changes:
         changes.chdir(here)
+        leave_undrawn(changes)
         assert run(changes, train, *TRAIN, "--run", "one") == 0
     return here
 

@@ -20,6 +20,7 @@ import torch
 import tyro
 from commands import one_line
 from filelock import FileLock
+from pictures_on_disk import leave_undrawn
 from sklearn.metrics import accuracy_score, roc_auc_score
 from small_run import WORDS
 
@@ -73,8 +74,9 @@ def made(tmp_path_factory):
 
 
 def run_here(arguments):
-    """What `plan.call` does, in this process."""
+    """What `plan.call` does, in this process, without the pictures of a run."""
     with pytest.MonkeyPatch.context() as patch:
+        leave_undrawn(patch)
         return commands.exit_code(patch, train, *arguments[2:])
 
 

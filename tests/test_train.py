@@ -46,12 +46,6 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def unmeasured(monkeypatch):
-    """Training alone: metrics, baselines and pictures take longer than the tiny training."""
-    monkeypatch.setattr(train, "measure", lambda run, corpus, texts, device: "")
-
-
 def run_train(monkeypatch, *arguments):
     """The exit code of `python train.py arguments`."""
     return commands.exit_code(monkeypatch, train, *arguments)

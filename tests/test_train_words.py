@@ -67,11 +67,6 @@ def here(learnt, tmp_path, monkeypatch):
         monkeypatch.setattr(place, lambda figure, path: path.touch())
 
 
-@pytest.fixture
-def unmeasured(monkeypatch):
-    monkeypatch.setattr(train, "measure", lambda run, corpus, texts, device: "")
-
-
 @pytest.mark.usefixtures("here")
 def test_a_run_is_a_language_model_that_learnt_to_name_classes():
     folder = Path("runs/one")

@@ -17,7 +17,7 @@ SMALL = GPT2Config(1, 3, 12, n_ctx=17)
 
 
 @pytest.fixture
-def begun(here, monkeypatch):
+def begun(here, unmeasured, monkeypatch):
     """A run that began with a saved language model; returns both."""
     torch.manual_seed(3)
     save(start := GPT2LM(SMALL), here / "start", Tokenizer.load("gpt2-mini"))
