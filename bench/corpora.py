@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from data import read_corpus
 from experiments.train.frozen import make_forwards
@@ -32,7 +33,7 @@ from lab.device import Device
 from lab.figures import COLOURS, STYLE
 from lab.progress import console
 from lab.texts import describe_texts, read_texts
-from model import GPT2Classifier, GPT2Config, Tokenizer
+from model import GPT2Classifier, GPT2Config, InputError, Tokenizer
 
 from .loading import read_peak
 from .scaling import fit_power
@@ -56,6 +57,8 @@ def main(options: Options) -> int:
     if options.folder:
         print(json.dumps(measure_stages(Path(options.folder))))
         return 0
+    if len(options.texts) < 2 or min(options.texts) < 100:
+        raise InputError(f"--texts {' '.join(map(str, options.texts))}: expected two or more numbers from 100 on")
     rows = []
     for n in options.texts:
         with tempfile.TemporaryDirectory() as folder, console.status(f"{n:,} texts"):
@@ -121,19 +124,27 @@ def measure_stages(folder: Path) -> list[dict[str, float | str]]:
 
 @STYLE
 def draw_growth(table: pd.DataFrame, path: Path) -> None:
-    """Draw seconds and peak memory of each stage by the number of texts, all axes logarithmic."""
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    """Draw seconds and peak memory of each stage by the number of texts, all axes logarithmic; the legend shows the
+    slopes between the two largest corpora."""
+    figure = Figure(figsize=(12, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for colour, stage in zip(COLOURS, STAGES, strict=False):
-        rows = table[table["stage"] == stage]
-        slope = fit_power(rows["texts"], rows["cpu_seconds"].clip(lower=0.01)) if len(rows) > 1 else float("nan")
+        rows = table[table["stage"] == stage].sort_values("texts")
+        slope = fit_power(rows["texts"].tail(2), rows["cpu_seconds"].tail(2).clip(lower=0.01))
         left.plot(rows["texts"], rows["cpu_seconds"], marker="o", color=colour, label=f"{stage}, slope {slope:.2f}")
-        right.plot(rows["texts"], rows["peak_bytes"] / 2**30, marker="o", color=colour, label=f"until {stage} ends")
-    left.set(title="Time", xlabel="texts", ylabel="seconds of the processor", xscale="log", yscale="log")
-    right.set(title="Peak memory", xlabel="texts", ylabel="GiB", xscale="log", yscale="log")
+        right.plot(rows["texts"], rows["peak_bytes"] / 2**30, marker="o", color=colour)
+    left.set(title="Time of each stage", ylabel="seconds of the processor", xscale="log", yscale="log")
+    right.set(
+        title="Peak memory until the end of each stage", ylabel="GiB", xscale="log", yscale="log", ylim=(0.4, 2.2)
+    )
+    right.yaxis.set(major_locator=FixedLocator([0.5, 1, 2]), minor_locator=NullLocator())
     for axes in (left, right):
-        axes.legend()
-    figure.suptitle("A training of one epoch, by the number of texts")
+        axes.set_xlabel("texts")
+        axes.xaxis.set(major_locator=FixedLocator(sorted(set(table["texts"]))), minor_locator=NullLocator())
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_major_formatter("{x:g}")
+    figure.legend(loc="outside right center")
+    figure.suptitle("One epoch of a tiny network, by the number of texts")
     figures.save(figure, path)
 
 
