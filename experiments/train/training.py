@@ -243,8 +243,12 @@ class Training:
             raise InputError(f"{path}: {made}; go on with as many")
         for name in self.counters:
             setattr(self, name, state[name])
-        for part, values in zip(self.parts, state["parts"], strict=True):
-            part.load_state_dict(values)
+        try:
+            for part, values in zip(self.parts, state["parts"], strict=True):
+                part.load_state_dict(values)
+        except (RuntimeError, ValueError):  # of other shapes: it was written before the embeddings in use stood alone
+            advice = f"remove {path.parent}, and begin anew"
+            raise InputError(f"{path}: another version of headgate wrote it, this one cannot go on; {advice}") from None
         if self.options.shard:
             make_parts(self.optimizer)
             read_parts(path, state, list_parts(self.model, self.optimizer), self.device)

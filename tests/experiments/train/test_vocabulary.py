@@ -15,7 +15,8 @@ from experiments.train.training import Training
 from experiments.train.vocabulary import Vocabulary
 from lab.defaults import TrainOptions
 from lab.device import Device
-from model import GPT2Classifier, GPT2Config, Tokenizer, load_classifier
+from lab.state import STATE
+from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier
 
 CPU = Device(torch.device("cpu"), "fp32")
 USED = [0, 2, 3, 5, 7, 11, 13, 88, 96]  # of 97 tokens; 88 in val alone
@@ -73,6 +74,16 @@ def test_the_weights_are_those_of_a_training_with_every_row(tmp_path, monkeypatc
     unused = [token for token in range(97) if token not in USED]
     start_rows = make_model().trunk.wte.weight.detach()
     assert not torch.allclose(small["trunk.wte.weight"][unused], start_rows[unused], rtol=1e-4)  # they decayed
+
+
+def test_a_state_of_an_earlier_version_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments.train.training, "choose_vocabulary", lambda model, texts: None)
+        earlier = start(make_model())
+    earlier.state_due = 0
+    earlier.write_state(tmp_path)
+    with pytest.raises(InputError, match=f"another version .*; remove {tmp_path}, and begin anew"):
+        start(make_model()).restore(tmp_path / STATE)
 
 
 def test_decay_is_the_product_over_all_steps():
