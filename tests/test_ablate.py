@@ -101,6 +101,7 @@ def test_the_effects_are_those_of_plain_calls(here, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_pictures")
 def test_an_interrupted_sweep_goes_on_and_does_nothing_twice(here, monkeypatch):
     arguments, plain, computed = ("--units", "heads", "layers"), lab.sweep.run_ablations, [0]
     monkeypatch.setattr(lab.device, "TOKENS", 256)
@@ -299,6 +300,7 @@ def test_one_class_alone_is_a_smaller_family_whatever_it_is_called(here, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_pictures")
 def test_tables_of_an_earlier_call_go_and_files_of_others_stay(here, monkeypatch, capsys):
     folder = Path("runs/one/ablate")
     assert run_ablate(monkeypatch, "--units", "heads", "layers", "--fill", "zero") == 0

@@ -60,6 +60,7 @@ def test_without_links_a_training_is_finished_and_found_as_the_latest(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_pictures")
 def test_without_links_experiments_work_on_the_latest_run(here, without_links, monkeypatch):
     Path("runs/latest").unlink()
     Path("runs/latest").write_text("one\n")

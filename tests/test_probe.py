@@ -77,6 +77,7 @@ def test_all_of_it_lands_in_the_runs_folder(here, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_pictures")
 def test_beside_ablation_it_says_whether_the_two_agree(here, monkeypatch):
     assert run_ablate(monkeypatch, "--units", "heads", "--fill", "zero") == 0
     assert run_probe(monkeypatch) == 0
@@ -96,6 +97,7 @@ HEADS = ("--units", "heads", "--fill", "zero")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_pictures")
 def test_an_ablation_of_other_texts_or_without_heads_is_left_out(here, monkeypatch):
     Path("other.txt").write_text(Path("corpus.txt").read_text().replace("i felt", "so i felt"))
     study = open_study("one", Device(torch.device("cpu"), "fp32"))
@@ -123,6 +125,7 @@ def test_an_ablation_is_read_only_if_it_says_that_it_is_of_the_same(here, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_pictures")
 def test_what_is_left_out_is_told_on_the_page_and_leaves_no_table(here, monkeypatch, capsys):
     assert run_ablate(monkeypatch, *HEADS, "--class", "joy") == 0
     capsys.readouterr()
@@ -167,6 +170,7 @@ def test_classes_without_texts_and_with_odd_names_are_ablated_and_then_probed(tm
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_pictures")
 def test_an_interrupted_experiment_goes_on_and_does_nothing_twice(here, monkeypatch):
     done, score_sites = [], tasks.score_sites
 
@@ -194,6 +198,7 @@ def test_an_interrupted_experiment_goes_on_and_does_nothing_twice(here, monkeypa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_pictures")
 def test_a_network_that_was_never_fine_tuned_is_probed_on_the_runs_texts(here, monkeypatch, capsys):
     torch.manual_seed(0)
     save(GPT2LM(GPT2Config(1, 2, 10, n_ctx=17)), "never", Tokenizer.load("gpt2-mini"))

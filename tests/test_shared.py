@@ -35,6 +35,7 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_pictures")
 def test_thirteen_classes_of_tweets_with_one_broken_row(here, monkeypatch, capsys):
     corpus = shared_corpora.write_tweets(Path())
     assert run_train(monkeypatch, corpus, *TWEETS) == 2
@@ -54,6 +55,7 @@ def test_thirteen_classes_of_tweets_with_one_broken_row(here, monkeypatch, capsy
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_pictures")
 def test_seven_classes_between_forty_columns(here, monkeypatch, capsys, caplog):
     folder = shared_corpora.write_wide(Path())
     columns = ("--text-column", "narrative", "--label-column", "product")

@@ -166,6 +166,7 @@ def test_a_run_whose_corpus_was_read_otherwise_is_refused(here):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_pictures")
 def test_every_experiment_takes_it(here, monkeypatch):
     given = ("--model", "theirs", "--corpus", "corpus.txt")
     assert call(monkeypatch, probe, *given, "--texts", "100", "--words", "500") == 0
@@ -184,6 +185,7 @@ def test_every_experiment_takes_it(here, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_pictures")
 def test_a_training_goes_on_with_classes_in_another_order(here, monkeypatch, capsys):
     options = ("--corpus", "corpus.txt", "--epochs", "1", "--lr", "1e-9", "--dropout", "0")
     assert call(monkeypatch, train, "--model", "theirs", *options, "--run", "ordered") == 0
