@@ -94,7 +94,7 @@ class Step:
 
         Were memory to run out while gradients are being added up, the others would wait for ever. Here nobody waits."""
         tokens = min(self.tokens, available)
-        if any(tokens <= most and T <= longest for most, longest in self.rehearsed):
+        if any(tokens <= most and longest >= T for most, longest in self.rehearsed):
             return
         cuda = [torch.cuda.current_device()] if self.device.device.type == "cuda" else []
         with forward.no_sync(), torch.random.fork_rng(cuda):  # dropout falls as if this had not been
@@ -127,7 +127,7 @@ class Step:
         return totals
 
     def backward(self, batch: Batch, weight: float) -> Tensor:
-        """Add the gradients of a piece; `weight`: of a text, beside that of its class. Return its sums, float32 (2,)."""
+        """Add the gradients of a piece. weight: of a text, beside that of its class. Return its sums, float32 (2,)."""
         with self.device.autocast():
             logits = self.forward(batch).float()
         losses = F.cross_entropy(logits, batch.targets, reduction="none")  # (B,), of logits (B, K or more)
