@@ -95,7 +95,7 @@ class TrainOptions:
         if self.head == "classifier" and (self.words or self.template != TEMPLATE):
             raise InputError("--template and --words: a classifier reads no prompt; add --head words")
         if self.shard and self.compile == "on":
-            raise InputError("--compile on: sharded weights come and go while a graph runs; take --compile off, or auto")
+            raise InputError("--compile on: sharded weights come and go in a graph; take --compile off, or auto")
         self.check_regulariser()
         share, some = (0, 1), (1, math.inf)
         check_ranges(self, epochs=some, lr=(1e-9, math.inf), weight_decay=(0, math.inf), warmup=share, dropout=share)

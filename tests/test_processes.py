@@ -48,7 +48,11 @@ def script(name, *arguments, before=int):
 
 def torchrun(*command, restarts=0):
     """`torchrun --nproc-per-node 2 -- command`, in processes of its own."""
-    options = ["--nproc-per-node=2", f"--max-restarts={restarts}", *(f"--{name.replace('_', '-')}={value}" for name, value in ADDRESS.items())]
+    options = [
+        "--nproc-per-node=2",
+        f"--max-restarts={restarts}",
+        *(f"--{name.replace('_', '-')}={value}" for name, value in ADDRESS.items()),
+    ]
     line = [sys.executable, "-m", "torch.distributed.run", *options, "--", *map(str, command)]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     return subprocess.run(line, capture_output=True, text=True, env=environment)
@@ -222,7 +226,7 @@ def test_a_damaged_part_of_a_sharded_state_is_refused(split):
     ("options", "expected"),
     [
         (("--shard",), "--shard: expected several processes, among which weights are divided; start torchrun"),
-        (("--shard", "--compile", "on"), "--compile on: sharded weights come and go while a graph runs; take"),
+        (("--shard", "--compile", "on"), "--compile on: sharded weights come and go in a graph; take"),
     ],
 )
 def test_shards_where_there_can_be_none_are_refused(split, options, expected):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from children import ensure_server  # that module says what the server imports beforehand
+from torch import distributed
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -23,4 +24,7 @@ def in_two(work: Callable[..., Any], *arguments: Any) -> list[Any]:
 
 def call(work: Callable[..., Any], *arguments: Any) -> Any:
     torch.set_num_threads(1)  # as in conftest.py
-    return work(*arguments)
+    returned = work(*arguments)
+    if distributed.is_initialized():  # as lab.cli does at the end of a command
+        distributed.destroy_process_group()
+    return returned

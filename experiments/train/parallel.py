@@ -6,9 +6,10 @@ gradient and moment of AdamW, and gathers the weights of a block when it runs. N
 forward pass, so gates, masks and fills act as in one process."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from data.batches import Batch
 from lab.device import Device
 from model import GPT2LM, GPT2Classifier
 from model.checkpoint import uninitialised
+from model.gpt2 import Block
 
 from .steps import Forward
 
@@ -54,10 +56,10 @@ def spread(model: GPT2Classifier, forwards: Mapping[str, Forward], shard: bool, 
     dtype = torch.bfloat16 if device.precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nothing changes in place
-    for block in model.trunk.h:
+    for block in cast(Iterable[Block], model.trunk.h):
         fully_shard([block.attn, block.mlp], mp_policy=policy)
-    root = fully_shard(passes)  # embeddings, LayerNorms and head
-    return {"train": root, "val": partial(root, split="val")}
+    fully_shard(passes)  # embeddings, LayerNorms and head
+    return {"train": passes, "val": partial(passes, split="val")}
 
 
 @contextmanager
@@ -65,7 +67,8 @@ def whole_weights(forward: Forward) -> Iterator[None]:
     """Collective. Gather all weights, so that each process may call a forward pass as often as it likes meanwhile.
 
     forward: the pass of train; nothing happens where its weights are whole anyway."""
-    units = [unit for unit in forward.modules() if isinstance(unit, FSDPModule)] if is_sharded(forward) else []
+    modules = forward.modules() if isinstance(forward, nn.Module) else []
+    units = [module for module in modules if isinstance(module, FSDPModule)]
     for unit in units:
         unit.unshard()
         unit.set_reshard_after_forward(False, recurse=False)
@@ -75,11 +78,6 @@ def whole_weights(forward: Forward) -> Iterator[None]:
         for unit in units:
             unit.set_reshard_after_forward(unit is not forward, recurse=False)
             unit.reshard()
-
-
-def is_sharded(forward: Forward) -> bool:
-    """Whether each process keeps a part of the weights alone."""
-    return isinstance(forward, FSDPModule)
 
 
 def gather(model: GPT2Classifier | GPT2LM, device: Device) -> GPT2Classifier | GPT2LM:

@@ -127,7 +127,7 @@ class Step:
         return totals
 
     def backward(self, batch: Batch, weight: float) -> Tensor:
-        """Add the gradients of a piece; `weight`: of a text, beside that of its class. Return its sums, float32 (2,)."""
+        """Add the gradients of a piece. weight: of a text, beside that of its class. Return its sums, float32 (2,)."""
         with self.device.autocast():
             logits = self.forward(batch).float()
         losses = F.cross_entropy(logits, batch.targets, reduction="none")  # (B,), of logits (B, K or more)

@@ -174,11 +174,10 @@ class Training:
 
         Where there are label words, `label_mass` is the mean probability of all of them together."""
         targets, n_classes = self.texts["val"].targets, len(self.model.labels)
+        sequences = self.texts["val"].sequences
         self.model.eval()
         with whole_weights(self.take_step.forward):
-            probabilities = predict_with(
-                self.forward_val, self.texts["val"].sequences, n_classes, self.device
-            )  # (N, K)
+            probabilities = predict_with(self.forward_val, sequences, n_classes, self.device)  # (N, K)
         if not np.isfinite(probabilities).all():
             raise InputError(f"the weights are not finite any more after epoch {self.epoch}; try a lower --lr")
         loss = -np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean()

@@ -119,6 +119,13 @@ def test_shares_are_a_partition(world):
     assert [share[:1] for share in shares] == [[rank] if rank < 11 else [] for rank in range(world)]
 
 
+@pytest.mark.parametrize(("restarts", "expected"), [(None, False), ("0", False), ("2", True)])
+def test_it_knows_that_torchrun_has_started_it_again(monkeypatch, restarts, expected):
+    for name, value in {"TORCHELASTIC_RUN_ID": restarts and "run", "TORCHELASTIC_RESTART_COUNT": restarts}.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    assert CPU.restarted == expected
+
+
 def talk():
     """What a process under torchrun hears of the other."""
     device = Device.choose("cpu", "fp32")
