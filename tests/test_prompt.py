@@ -180,7 +180,7 @@ def test_templates_that_do_not_fit_are_left_out(here, monkeypatch, capsys):
 
 
 @pytest.fixture
-def talker(here, unmeasured, monkeypatch):
+def talker(here, empty_pictures, monkeypatch):
     """A run on words of its own, which are not ours."""
     write_shape(here / "wide", GPT2Config(2, 3, 12, n_ctx=64))
     words = ("--head", "words", "--template", "mood", "--words", "joy=yes", "sadness=no", "fear=maybe")
