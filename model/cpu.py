@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _has_any_global_hook
 
 
 def linear_gelu(linear: nn.Linear, x: Tensor) -> Tensor:
@@ -17,12 +18,16 @@ def linear_gelu(linear: nn.Linear, x: Tensor) -> Tensor:
 
 
 def is_fusible(linear: nn.Linear, x: Tensor) -> bool:
-    """Return whether oneDNN computes the same as `linear` and then GELU would."""
-    plain = type(linear) is nn.Linear and not (linear._forward_hooks or linear._forward_pre_hooks)
+    """Return whether oneDNN computes the same as `linear` and then GELU would, and nobody watches the two."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    if torch._C._len_torch_dispatch_stack():  # as PyTorch's FlopCounterMode watches
+        return False
+    hooks = linear._forward_hooks or linear._forward_pre_hooks or _has_any_global_hook()
+    plain = type(linear) is nn.Linear and "forward" not in vars(linear) and not hooks
     fp32_on_cpu = type(x) is Tensor and x.device.type == "cpu" and x.dtype == linear.weight.dtype == torch.float32
-    watched = torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling()
     onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-    return bool(plain and fp32_on_cpu and not watched and onednn and x.numel() > 0)
+    return bool(plain and fp32_on_cpu and onednn and x.numel() > 0)
 
 
 class Dropout(nn.Dropout):

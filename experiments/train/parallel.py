@@ -13,6 +13,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
@@ -56,9 +57,10 @@ def spread(model: GPT2Classifier, forwards: Mapping[str, Forward], shard: bool, 
     dtype = torch.bfloat16 if device.precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nothing changes in place
+    mesh = init_device_mesh(device.device.type, (device.world,))  # or it would be of the fastest device there is
     for block in cast(Iterable[Block], model.trunk.h):
-        fully_shard([block.attn, block.mlp], mp_policy=policy)
-    fully_shard(passes)  # embeddings, LayerNorms and head
+        fully_shard([block.attn, block.mlp], mesh=mesh, mp_policy=policy)
+    fully_shard(passes, mesh=mesh)  # embeddings, LayerNorms and head
     return {"train": passes, "val": partial(passes, split="val")}
 
 

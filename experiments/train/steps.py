@@ -70,6 +70,8 @@ class Step:
         if isinstance(self.forward, FSDPModule):
             totals = self.in_step(accumulate)
         elif isinstance(self.forward, DistributedDataParallel):
+            if len(self.optimizer.state) != len(self.trained):  # its moments will take memory from the first step on
+                self.rehearsed.clear()
             self.rehearse(accumulate, self.forward, available, T)
             totals = accumulate(self.tokens)
         else:
@@ -93,13 +95,12 @@ class Step:
         """Compute the gradients of a step larger than any before, for nothing, to see how large its pieces may be.
 
         Were memory to run out while gradients are being added up, the others would wait for ever. Here nobody waits."""
-        tokens = min(self.tokens, available)
-        if any(tokens <= most and longest >= T for most, longest in self.rehearsed):
+        if any(fill(min(self.tokens, available), T) <= most and longest >= T for most, longest in self.rehearsed):
             return
         cuda = [torch.cuda.current_device()] if self.device.device.type == "cuda" else []
         with forward.no_sync(), torch.random.fork_rng(cuda):  # dropout falls as if this had not been
             _, self.tokens = halve_until_it_fits(accumulate, self.tokens, available, T)
-        self.rehearsed.append((min(self.tokens, available), T))
+        self.rehearsed.append((fill(min(self.tokens, available), T), T))
 
     def cut(self, batch: Batch, tokens: int) -> list[tuple[Batch, float]]:
         """Cut this process's share of the texts into pieces of at most `tokens` tokens, and give each a weight.
@@ -134,3 +135,8 @@ class Step:
         ((losses * self.class_weights_on_device[batch.targets]).sum() * weight).backward()
         predicted = logits[:, : len(self.class_weights)].argmax(dim=1)
         return torch.stack([losses.detach().sum(), (predicted == batch.targets).sum()])
+
+
+def fill(tokens: int, T: int) -> int:
+    """Return how many tokens of texts of T tokens a piece of at most `tokens` tokens holds."""
+    return max(1, tokens // T) * T

@@ -24,13 +24,6 @@ TINY = GPT2Config(3, 5, 35, n_ctx=29)
 LENGTHS = (7, 11, 7, 11, 7)
 
 
-@pytest.fixture(autouse=True)
-def _without_onednn():
-    """Its products are one call with GELU, which PyTorch does not count."""
-    with torch.backends.mkldnn.flags(enabled=False):
-        yield
-
-
 @contextmanager
 def products_counted():
     """Yield a function that tells the multiply-adds so far, attention's among them: the plain kernel shows them all."""

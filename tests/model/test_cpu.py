@@ -1,29 +1,17 @@
 """GELU and dropout on a CPU: what torch computes, by quicker calls."""
 
-from collections import Counter
-
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
+from model import GPT2, GPT2Config
 from model.cpu import Dropout, linear_gelu
 
-FUSED = torch.ops.mkldnn._linear_pointwise.default
+FUSED = "mkldnn::_linear_pointwise"
 needs_fused = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
-
-
-class Calls(TorchDispatchMode):
-    """Counts the operations that run."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = Counter()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count[function] += 1
-        return function(*args, **(kwargs or {}))
 
 
 @pytest.fixture
@@ -34,9 +22,9 @@ def linear():
 
 def apply(linear, x):
     """What comes out without gradients, and how often oneDNN was asked."""
-    with torch.no_grad(), Calls() as calls:
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU]) as profiled:
         out = linear_gelu(linear, x)
-    return out, calls.count[FUSED]
+    return out, sum(event.name == FUSED for event in profiled.events())
 
 
 def reference(linear, x):
@@ -95,6 +83,27 @@ def test_a_module_in_its_place_is_called(linear):
     doubled, x = Doubled(7, 29), torch.randn(5, 7)
     doubled.load_state_dict(linear.state_dict())
     torch.testing.assert_close(apply(doubled, x)[0], F.gelu(2 * linear(x), approximate="tanh"))
+
+
+def test_a_function_in_the_place_of_its_own_is_called(linear, monkeypatch):
+    x = torch.randn(5, 7)
+    monkeypatch.setattr(linear, "forward", lambda x: torch.ones(5, 29))
+    out, fused = apply(linear, x)
+    assert fused == 0
+    torch.testing.assert_close(out, F.gelu(torch.ones(5, 29), approximate="tanh"))
+
+
+def test_a_hook_on_all_modules_is_called(linear):
+    seen = []
+    with nn.modules.module.register_module_forward_hook(lambda module, inputs, output: seen.append(module)):
+        assert apply(linear, torch.randn(5, 7))[1] == 0
+    assert seen == [linear]
+
+
+def test_pytorch_counts_its_products(linear):
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        linear_gelu(linear, torch.randn(5, 7))
+    assert counter.get_total_flops() == 2 * 5 * 7 * 29
 
 
 def test_gradients_flow(linear):
@@ -190,3 +199,10 @@ def test_evaluation_drops_nothing_and_dtypes_stay():
     x = torch.randn(5, 7)
     assert Dropout(0.5).eval()(x) is x
     assert Dropout(0.5)(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_the_network_drops_so_and_everywhere():
+    network = GPT2(GPT2Config(2, 2, 6, n_ctx=5, vocab_size=11))
+    layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+    assert len(layers) == 1 + 2 * 2
+    assert {type(layer) for layer in layers} == {Dropout}
