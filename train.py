@@ -40,8 +40,7 @@ def main(options: Options) -> int:
     options.check()
     device = Device.choose(options.device, options.precision)
     if options.shard and device.world == 1:
-        start = "torchrun --nproc-per-node 4 -- train.py --shard ..."
-        raise InputError(f"--shard: expected several processes, among which weights are divided; start {start}")
+        raise InputError("--shard: expected several processes, among which weights are divided; start them by torchrun")
     options = replace(options, resume=options.resume or device.restarted)
     options = device.run_on_first(lambda: fill_in(options))
     corpus = read_corpus(options.corpus, options.read, options.split_seed)

@@ -31,6 +31,7 @@ ONLY = {
     "lab.label_words.parse_words": "train prompt",  # others give it no words
     "lab.guard.Guard.find_refusal": "explore rate",
     "lab.compiled.compile_function": "train pretrain",
+    "experiments.train.steps.Step.in_step": "train",  # benchmarks take steps of one process
     "lab.word_head.choose_word_head": "train",  # the paper takes the template of every training
 }
 

@@ -216,7 +216,7 @@ def test_roc_auc_on_train_is_that_of_the_checkpoint(made):
         areas = [roc_auc_score([label == k for _, label in lines], p[:, i]) for i, k in enumerate(clf.labels)]
         row = table[(table["split"] == "train") & (table["tune"] == run.name.split("-")[3])]
         assert list(row["metric"]) == ["macro_roc_auc"]
-        assert row["value"].item() == pytest.approx(np.mean(areas), abs=1e-4)
+        assert row["value"].item() == pytest.approx(np.mean(areas), abs=1e-3)  # rounding may swap two texts
         assert row["n"].item() == len(lines)
         assert row["ci_low"].isna().all()
 
