@@ -1,6 +1,6 @@
 """Training with the embeddings of the tokens in use alone.
 
-Of GPT-2's 50,257 tokens, a corpus of tweets uses a third. The embeddings of the others never get a gradient, so AdamW
+Of GPT-2's 50,257 tokens, a corpus of tweets uses a quarter. The embeddings of the others never get a gradient, so AdamW
 does nothing with them but decay: each step multiplies them by 1 - rate * decay. A network therefore learns with the
 other rows left out, and these are multiplied by the product of all factors when weights are saved: the same weights up
 to rounding. It matters for small networks on a CPU: three quarters of the weights of gpt2-mini are embeddings."""
