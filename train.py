@@ -40,7 +40,8 @@ def main(options: Options) -> int:
     options.check()
     device = Device.choose(options.device, options.precision)
     if options.shard and device.world == 1:
-        raise InputError("--shard: expected several processes, among which weights are divided; start them by torchrun")
+        expected = "--shard: expected several processes, among which weights are divided"
+        raise InputError(f"{expected}; start them by torchrun, or leave --shard out")
     options = replace(options, resume=options.resume or device.restarted)
     options = device.run_on_first(lambda: fill_in(options))
     corpus = read_corpus(options.corpus, options.read, options.split_seed)
@@ -68,8 +69,8 @@ def train(options: Options, corpus: Corpus, head: WordHead | None, device: Devic
     with runs.open_run(record, options.resume, device) as (run, record):
         described = [f"{options.init} weights", describe_regulariser(options), f"on {device}"]
         console.print(f"{run}: {', '.join([options.model, *filter(None, described)])}", soft_wrap=True)
-        if record.get("resumed") and not (run / STATE).is_file():
-            console.print(f"{run}: no state was written yet, so it begins anew", soft_wrap=True)
+        if record.get("resumed"):
+            device.run_on_first(lambda: check_state(run, device.restarted))
         announce(model.config, texts, options, device)
         device.run_on_first(lambda: write_skipped(corpus, run / runs.SKIPPED))
         with tidy_up(run, corpus, device), open_forwards(model, texts, options, run, device) as forwards:
@@ -121,6 +122,20 @@ def announce(config: GPT2Config, texts: dict[str, Texts], options: Options, devi
     tokens = float(pack(texts["train"].sequences).lengths.sum()) / device.world
     shapes = (config, GPT2Config.preset("gpt2-mini"))
     announce_training(device, *(passes * tokens * shape.block_weights for shape in shapes))
+
+
+def check_state(run: Path, restarted: bool) -> None:
+    """Say that a run begins anew, where it has no state from which it could go on.
+
+    Raises InputError where torchrun has started it again and an epoch is kept: after a loss that was not finite."""
+    if (run / STATE).is_file():
+        return
+    kept = (run / WEIGHTS).is_file()
+    if kept and restarted:
+        advice = "to train it again, give the same command with --resume"
+        raise InputError(f"{run}: torchrun has started it again, but there is no state, only the best epoch; {advice}")
+    again = "; the epoch that was kept is trained again" if kept else ""
+    console.print(f"{run}: no state was written yet, so it begins anew{again}", soft_wrap=True)
 
 
 @contextmanager

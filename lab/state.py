@@ -1,10 +1,7 @@
 """The state of a training, from which it goes on: one safetensors file with a SHA-256, never a pickle.
 
-Where weights are sharded, torch.distributed.checkpoint writes the part of each process into a folder beside it, as
-safetensors, too: its usual format holds a pickle, which could run anything. The file names the folder and the SHA-256
-of all that is in it, so state and folder become valid together when the file appears."""
+Where weights are sharded, `experiments.train.sharded` writes the rest into a folder beside it, which the file names."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -13,16 +10,10 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch.distributed import checkpoint
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.tensor import DTensor
 
 from model import InputError
 from model.checkpoint import DIGEST, digest
 from model.files import written_whole
-
-from .device import Device
 
 STATE = "state.safetensors"  # in a run's folder
 SHARDS = ("shards-0", "shards-1")  # folders beside it: the one that it names, and the next one
@@ -54,58 +45,6 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def write_sharded_state(path: Path, state: dict[str, Any], parts: dict[str, torch.Tensor], device: Device) -> None:
-    """Collective. Write a state, and tensors of which each process keeps a part: whole or not at all. parts: see
-    `list_parts`. Raises OSError on a full disk."""
-    folder = path.parent / device.run_on_first(lambda: choose_folder(path))
-    try:
-        checkpoint.save(dict(parts), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
-    except CheckpointException as error:
-        causes = {str(cause) for cause, _ in error.failures.values()}
-        raise OSError(f"{folder} could not be written, is the disk full? ({'; '.join(causes)})") from None
-    state = state | {"shards": {"folder": folder.name, "sha256": hash_files(folder, device)}}
-
-    def replace() -> None:
-        write_state(path, state)
-        remove_shards(path.parent, folder.name)
-
-    device.run_on_first(replace)
-
-
-def read_parts(path: Path, state: dict[str, Any], parts: dict[str, torch.Tensor], device: Device) -> None:
-    """Collective. Read the parts that were written with this state into tensors of the same names and sharding.
-
-    Raises InputError where any bit of them has changed."""
-    folder, hashes = path.parent / state["shards"]["folder"], state["shards"]["sha256"]
-    found = hash_files(folder, device)
-
-    def check() -> None:
-        if found != hashes:
-            raise InputError(f"{folder} is damaged; remove {path.parent}, and begin anew")
-
-    device.run_on_first(check)
-    checkpoint.load(dict(parts), storage_reader=HuggingFaceStorageReader(str(folder)))
-
-
-def choose_folder(path: Path) -> str:
-    """Return the name of the folder that the state in this file does not need, and remove what is there."""
-    needed = read_state(path)["shards"]["folder"] if path.is_file() else None
-    [name, *_] = [name for name in SHARDS if name != needed]
-    remove_shards(path.parent, needed)
-    return name
-
-
-def hash_files(folder: Path, device: Device) -> dict[str, str]:
-    """Collective. Return the SHA-256 of each file in a folder; the processes share the work."""
-    rows = ((path.name, hash_file(path)) for path in device.share(sorted(folder.glob("*"))))
-    return dict(device.gather_rounds(rows))
-
-
-def hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def remove_shards(run: Path, needed: str | None = None) -> None:
     """Remove the folders of sharded states, but for the one that is needed."""
     for name in SHARDS:
@@ -125,10 +64,7 @@ def checksum(tensors: dict[str, torch.Tensor], tree: str) -> str:
 
 
 def take_out_tensors(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Return a value with names in place of its tensors, and add these to `tensors`. Keys need not be strings. What is
-    sharded becomes None: `write_sharded_state` gets it by itself."""
-    if isinstance(value, DTensor):
-        return None
+    """Return a value with names in place of its tensors, and add these to `tensors`. Keys need not be strings."""
     if isinstance(value, torch.Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().contiguous()

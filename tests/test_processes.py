@@ -208,6 +208,30 @@ def test_torchrun_starts_a_killed_training_again_and_it_goes_on(split, name):
     assert_the_same(run, Path("runs/whole"))
 
 
+DIVERGING = """
+import math, train
+from itertools import count
+from experiments.train.steps import Step
+from lab.cli import command
+
+take, number = Step.__call__, count(1)
+Step.__call__ = lambda self, batch: take(self, batch) * (math.nan if next(number) > 30 else 1)
+command(train.main, train.Options, processes=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_training_that_diverged_is_not_trained_again_over_its_best_epoch(split):
+    Path("diverging.py").write_text(DIVERGING)
+    done = torchrun("diverging.py", *TRAINING, "--run", "two", restarts=1)
+    assert done.returncode != 0
+    assert "the loss was not finite in epoch 2, step 6" in done.stderr
+    assert done.stderr.count("runs/two: torchrun has started it again, but there is no state, only the best epoch") == 1
+    assert done.stdout.count("epoch 1: train loss") == 1
+    assert log("two")["epoch"].tolist() == [1, 1]
+    load_classifier(Path("runs/two"))
+
+
 @pytest.mark.slow
 def test_a_damaged_part_of_a_sharded_state_is_refused(split):
     training = (*TRAINING, "--shard", "--run", "two")
@@ -225,7 +249,7 @@ def test_a_damaged_part_of_a_sharded_state_is_refused(split):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (("--shard",), "--shard: expected several processes, among which weights are divided; start torchrun"),
+        (("--shard",), "among which weights are divided; start them by torchrun, or leave --shard out"),
         (("--shard", "--compile", "on"), "--compile on: sharded weights come and go in a graph; take"),
     ],
 )

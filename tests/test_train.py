@@ -386,7 +386,8 @@ def test_a_resumed_training_without_a_state_says_that_it_begins_anew(here, unmea
     assert "begins anew" not in capsys.readouterr().out
     assert run_train(monkeypatch, *command) == 0
     out = capsys.readouterr().out
-    assert "runs/cut: no state was written yet, so it begins anew\n" in out
+    expected = "runs/cut: no state was written yet, so it begins anew; the epoch that was kept is trained again\n"
+    assert expected in out
     assert "epoch 1: " in out
 
 

@@ -84,29 +84,13 @@ def whole_weights(forward: Forward) -> Iterator[None]:
 
 def gather(model: GPT2Classifier | GPT2LM, device: Device) -> GPT2Classifier | GPT2LM:
     """Collective. Return the network with whole weights, on the CPU of the first process; on the others it has none."""
-    parts = model.state_dict()
-    if not any(isinstance(part, DTensor) for part in parts.values()):
+    tensors = model.state_dict()
+    if not any(isinstance(tensor, DTensor) for tensor in tensors.values()):
         return model
     with uninitialised():
         whole = GPT2LM(model.config) if isinstance(model, GPT2LM) else GPT2Classifier(model.config, model.labels)
-    for name, part in parts.items():
-        tensor = part.full_tensor()
+    for name, shard in tensors.items():
+        tensor = shard.full_tensor()
         if device.first:
             whole.load_state_dict({name: tensor.cpu()}, strict=False, assign=True)
     return whole
-
-
-def list_parts(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return all tensors of which this process keeps a part, by name: the weights, and what the optimizer keeps of
-    each."""
-    parts = dict(model.state_dict())
-    for name, parameter in model.named_parameters():
-        state = optimizer.state.get(parameter, {})
-        parts |= {f"{name}.{key}": value for key, value in state.items() if isinstance(value, DTensor)}
-    return parts
-
-
-def make_parts(optimizer: torch.optim.Optimizer) -> None:
-    """Make room for the parts that a state without them left out: `list_parts` then lists them to be read."""
-    for parameter, state in optimizer.state.items():
-        state.update({key: torch.zeros_like(parameter) for key, value in state.items() if value is None})

@@ -19,6 +19,7 @@ from lab.sweep import change_nothing
 from model import GPT2Classifier, InputError, Intervention
 
 Forward = Callable[[Batch], Tensor]  # logits (B, K) of a batch that lies on the device
+LIMITED = ("cuda",)  # devices that tell when their memory has run out; on a CPU the system kills the process
 
 
 def make_forward(
@@ -67,7 +68,7 @@ class Step:
         accumulate = partial(self.accumulate, batch)
         T = batch.ids.shape[1]
         available = math.ceil(len(batch.ids) / self.device.world) * T
-        if isinstance(self.forward, FSDPModule):
+        if is_sharded(self.forward):
             totals = self.in_step(accumulate)
         elif isinstance(self.forward, DistributedDataParallel):
             if len(self.optimizer.state) != len(self.trained):  # its moments will take memory from the first step on
@@ -95,6 +96,8 @@ class Step:
         """Compute the gradients of a step larger than any before, for nothing, to see how large its pieces may be.
 
         Were memory to run out while gradients are being added up, the others would wait for ever. Here nobody waits."""
+        if self.device.device.type not in LIMITED:
+            return
         if any(fill(min(self.tokens, available), T) <= most and longest >= T for most, longest in self.rehearsed):
             return
         cuda = [torch.cuda.current_device()] if self.device.device.type == "cuda" else []
@@ -135,6 +138,11 @@ class Step:
         ((losses * self.class_weights_on_device[batch.targets]).sum() * weight).backward()
         predicted = logits[:, : len(self.class_weights)].argmax(dim=1)
         return torch.stack([losses.detach().sum(), (predicted == batch.targets).sum()])
+
+
+def is_sharded(forward: Forward) -> bool:
+    """Return whether each process keeps a part of the weights of this pass, see `spread`."""
+    return isinstance(forward, FSDPModule)
 
 
 def fill(tokens: int, T: int) -> int:

@@ -20,12 +20,12 @@ from lab.device import Device
 from lab.optim import adamw, linear_schedule
 from lab.predict import predict_with
 from lab.progress import console, progress_bar
-from lab.state import STATE, read_parts, read_state, write_sharded_state, write_state
+from lab.state import STATE, read_state, write_state
 from lab.texts import Texts
 from model import GPT2LM, GPT2Classifier, InputError, Tokenizer, save
 
-from .parallel import gather, list_parts, make_parts, spread, whole_weights
-from .steps import Forward, Step
+from .parallel import gather, spread, whole_weights
+from .steps import Forward, Step, is_sharded
 from .vocabulary import Vocabulary
 from .words import WordsAndRest, choose_checkpoint
 
@@ -75,11 +75,12 @@ class Training:
         self.vocabulary = choose_vocabulary(model, texts)
         if self.vocabulary:
             forwards = {split: self.vocabulary.translate(forward) for split, forward in forwards.items()}
-        forwards = spread(model, forwards, options.shard, device)  # before the optimizer, which then has parts, too
+        forwards = spread(model, forwards, options.shard, device)  # before the optimizer, which then has shards, too
+        self.sharded = is_sharded(forwards["train"])
         self.optimizer = adamw(model.parameters(), options.lr, options.weight_decay)
         self.schedule = linear_schedule(self.optimizer, self.epochs * self.steps, options.warmup)
         self.parts: tuple[Any, ...] = (self.optimizer, self.schedule)  # what changes from step to step
-        if not options.shard:
+        if not self.sharded:
             self.parts = (model, *self.parts)
         counts = np.bincount(texts["train"].targets)
         shares = counts.mean() / counts if options.class_weights else np.ones(len(counts))
@@ -205,7 +206,9 @@ class Training:
         if best:
             self.best_epoch = self.epoch
         self.epoch, self.step, self.totals = self.epoch + 1, 0, torch.zeros(2)
-        if best and (run / STATE).is_file():  # a state is never older than the weights beside it
+        # A state is never older than the weights beside it. Of several processes, one may die while the first measures.
+        several = self.device.world > 1 and (best or self.epoch > self.epochs)
+        if several or (best and (run / STATE).is_file()):
             self.state_due = 0
             self.write_state(run)
 
@@ -226,8 +229,10 @@ class Training:
             "parts": [part.state_dict() for part in self.parts],
             "random": list(self.device.gather_rounds([get_random_state(self.device)])),
         }
-        if self.options.shard:
-            write_sharded_state(run / STATE, state, list_parts(self.model, self.optimizer), self.device)
+        if self.sharded:
+            from .sharded import list_shards, write_sharded_state  # which takes a second to import
+
+            write_sharded_state(run / STATE, state, list_shards(self.model, self.optimizer), self.device)
         else:
             self.device.run_on_first(lambda: write_state(run / STATE, state))
         now = time.perf_counter()
@@ -248,9 +253,11 @@ class Training:
         except (RuntimeError, ValueError):  # of other shapes: it was written before the embeddings in use stood alone
             advice = f"remove {path.parent}, and begin anew"
             raise InputError(f"{path}: another version of headgate wrote it, this one cannot go on; {advice}") from None
-        if self.options.shard:
-            make_parts(self.optimizer)
-            read_parts(path, state, list_parts(self.model, self.optimizer), self.device)
+        if self.sharded:
+            from .sharded import list_shards, make_shards, read_shards
+
+            make_shards(self.optimizer)
+            read_shards(path, state, list_shards(self.model, self.optimizer), self.device)
         self.seconds_before, self.take_step.tokens = state["seconds"], state["tokens"]
         set_random_state(state["random"][self.device.rank], self.device)
         console.print(f"{path.parent} goes on in epoch {self.epoch}, after {self.step} of {self.steps} steps")

@@ -73,11 +73,18 @@ def test_the_rate_is_that_of_finished_products(monkeypatch, name, precision, n, 
     """Three slow ones to start with, then ten of 2 s in the middle."""
     clock, made = Clock([1000] * 3 + [1, 2, 2, 2, 2, 2, 2, 2, 2, 90]), []
     device = Device(torch.device(name), precision)
+    monkeypatch.setattr(torch, "Generator", lambda device: f"its own on {device}")
     monkeypatch.setattr(torch, "randn", lambda *size, **options: made.append((size, options)) or clock)
     monkeypatch.setattr(torch.get_device_module(name), "synchronize", clock.synchronize)
     monkeypatch.setattr("lab.device.time.perf_counter", lambda: clock.now)
     assert device.product_rate() == n**3 / 2
-    assert made == [((n, n), {"device": device.device, "dtype": dtype})] * 2
+    assert made == [((n, n), {"device": device.device, "dtype": dtype, "generator": f"its own on {name}"})] * 2
+
+
+def test_measuring_the_rate_draws_no_dropout():
+    before = torch.get_rng_state()
+    CPU.product_rate()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_gpu_takes_more_tokens_at_once():
