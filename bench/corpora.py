@@ -49,8 +49,8 @@ STAGES = ("reading", "tokenising", "training", "evaluating")
 class Options:
     """Train a tiny network on 10^3 to 10^6 texts; results in runs/bench: corpora.csv, corpora.png."""
 
-    texts: tuple[int, ...] = (10**3, 10**4, 10**5, 10**6)  # of each corpus
-    folder: str = ""  # train on the corpus in this folder and end: the bench calls itself so
+    texts: tuple[int, ...] = (10**3, 10**4, 10**5, 10**6)  # sizes of the corpora, in texts: two or more, from 100 on
+    folder: str = ""  # measure one training, on the corpus in this folder, and print it as JSON
 
 
 def main(options: Options) -> int:

@@ -26,14 +26,14 @@ from .gpu_steps import take_step
 TOTAL = 465.0  # seconds, of which the last ones write the table
 GRACE = 15.0  # seconds in which a step that is stopped may keep what it has
 LIMITS = {
-    "CUDA tests": 45.0,
+    "cuda-tests": 60.0,
     "training": 110.0,
-    "Trainer": 60.0,
-    "Trainer, compiled": 80.0,
+    "trainer": 60.0,
+    "trainer-compiled": 80.0,
     "sweep": 30.0,
     "hooks": 40.0,
     "bf16": 35.0,
-    "out of memory": 30.0,
+    "out-of-memory": 30.0,
     "mini": TOTAL,
 }
 Results = Mapping[str, Mapping[str, Any]]
@@ -44,7 +44,7 @@ class Options:
     """Check and measure headgate on one GPU. The folder gets gpu.json, gpu.md, log.txt and the mini in parts."""
 
     out: str = "runs/gpu"  # folder
-    books: str = ""  # text that the mini learns, as of pretrain.py; empty: the embedded corpus, which is short
+    books: str = ""  # text file that the mini learns; empty: the embedded corpus, which is short
     steps: tuple[str, ...] = tuple(LIMITS)  # which to take
     rehearse: bool = False  # take them at toy size, on the CPU
 
@@ -69,7 +69,7 @@ def main(options: Options) -> int:
 def check(options: Options) -> None:
     """Raise InputError for what would fail in the middle."""
     if unknown := set(options.steps) - set(LIMITS):
-        raise InputError(f"--steps {min(unknown)}: expected some of {', '.join(map(repr, LIMITS))}")
+        raise InputError(f"--steps {min(unknown)}: expected some of {', '.join(LIMITS)}")
     if options.books and not Path(options.books).is_file():
         raise InputError(f"--books {options.books}: expected a text file, found none")
     if not options.rehearse and not torch.cuda.is_available():
@@ -80,6 +80,7 @@ def run_step(name: str, options: Options, limit: float) -> dict[str, Any]:
     """Run a step in a process of its own. Returns what it found, or why it `failed`, and the seconds that it took."""
     out, started = Path(options.out), time.monotonic()
     log, result = out / "log.txt", out / "step.json"
+    result.unlink(missing_ok=True)  # of a call that was killed
     # CUDA does not outlive a fork; a rehearsal has none, and imports once.
     context: Any = multiprocessing.get_context("fork" if options.rehearse else "spawn")
     arguments = name, log, result, out, limit, options.books, options.rehearse
@@ -140,6 +141,10 @@ def tell_seconds(result: Mapping[str, Any], results: Results) -> str:
     return f"{result['seconds']:.2f} s, after {result['warm_up_seconds']:.0f} s to warm up"
 
 
+def tell_training(result: Mapping[str, Any], results: Results) -> str:
+    return f"{tell_seconds(result, results)}; moves the embeddings of {result['tokens_in_use']:,} tokens alone"
+
+
 def beside(name: str) -> Any:
     """Return a function that tells a peer's seconds, and how many times as fast headgate is at this step."""
 
@@ -152,26 +157,26 @@ def beside(name: str) -> Any:
 
 
 WHAT = {
-    "CUDA tests": "tests that need CUDA",
+    "cuda-tests": "tests that need CUDA",
     "training": "124M shape, three epochs of 16,000 texts, bf16, compiled",
-    "Trainer": "the same with the Trainer, its own batches (one epoch, times three)",
-    "Trainer, compiled": "the same, compiled",
+    "trainer": "the same with the Trainer, its own batches (one epoch, times three)",
+    "trainer-compiled": "the same, compiled",
     "sweep": "144 heads closed one by one on 2,000 texts, bf16",
     "hooks": "the same with hooks (12 heads, times 12)",
     "bf16": "ranks of the mini's heads, bf16 with fp32",
-    "out of memory": "a sweep that runs out of memory",
+    "out-of-memory": "a sweep that runs out of memory",
     "mini": "a mini, pretrained in the time that was left",
 }
-GOALS = {"training": "15 s", "Trainer": "3 x", "Trainer, compiled": "3 x", "sweep": "6 s", "hooks": "6 x"}
+GOALS = {"training": "15 s", "trainer": "3 x", "trainer-compiled": "3 x", "sweep": "6 s", "hooks": "6 x"}
 DESCRIBED = {
-    "CUDA tests": lambda result, results: result["summary"],
-    "training": tell_seconds,
-    "Trainer": beside("training"),
-    "Trainer, compiled": beside("training"),
+    "cuda-tests": lambda result, results: result["summary"],
+    "training": tell_training,
+    "trainer": beside("training"),
+    "trainer-compiled": beside("training"),
     "sweep": tell_seconds,
     "hooks": beside("sweep"),
     "bf16": lambda result, results: f"Spearman {result['spearman']:.4f}",
-    "out of memory": lambda result, results: (
+    "out-of-memory": lambda result, results: (
         f"{result['times']} times; its logits differ by {result['largest_difference']:.0e}"
     ),
     "mini": lambda result, results: f"held-out loss {result['held_out_loss']:.3f} after {result['tokens']:,} tokens",

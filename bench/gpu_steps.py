@@ -2,6 +2,7 @@
 
 Texts are drawn from the embedded corpus; weights are random but for the mini's."""
 
+import gc
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from data import SPLITS, read_corpus
 from data.batches import bucket
 from data.books import read_books
 from data.corpus import SAMPLE
+from data.token_ids import pack
 from experiments.pretrain.training import Options as Settings
 from experiments.pretrain.training import Pretraining
 from lab import output
@@ -97,7 +99,7 @@ def take_step(name: str, log: Path, result: Path, out: Path, seconds: float, boo
 
 def run_cuda_tests(task: Task) -> dict[str, Any]:
     """Run the tests that need CUDA."""
-    files = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if "NEEDS_CUDA" in path.read_text()]
+    files = [str(path) for path in sorted((ROOT / "tests").rglob("test_*.py")) if "DEVICES" in path.read_text()]
     call = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "cuda", *files]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
     print(done.stdout, done.stderr, flush=True)
@@ -107,11 +109,12 @@ def run_cuda_tests(task: Task) -> dict[str, Any]:
 
 
 def train(task: Task) -> dict[str, Any]:
-    """Fine-tune headgate for three epochs."""
+    """Fine-tune headgate for three epochs. Of the embeddings, only those of the tokens in use learn."""
     texts = task.draw_texts(2 * BATCH if task.rehearsed else 16_000)
     lengths = count_tokens(texts).tolist()
     epochs = [bucket(lengths, BATCH, 0, epoch) for epoch in range(EPOCHS)]
-    return time_chunks(train_headgate, task.make_job(texts, [sample(epochs[0], lengths), *epochs]))
+    timed = time_chunks(train_headgate, task.make_job(texts, [sample(epochs[0], lengths), *epochs]))
+    return timed | {"tokens_in_use": len(np.unique(pack(texts.sequences).ids))}
 
 
 def train_peer(task: Task, compiled: bool) -> dict[str, Any]:
@@ -247,12 +250,19 @@ def choose_epochs(settings: Settings, task: Task) -> float:
         training.take_step()
     task.device.synchronize()
     seconds = (time.monotonic() - warm) / 20
-    left = task.seconds - 2 * (warm - started)  # it compiles again
-    return max(1, SPARE * left / seconds) / training.steps
+    left, steps = task.seconds - 2 * (warm - started), training.steps  # it compiles again
+    del training
+    gc.collect()
+    torch.cuda.empty_cache()  # for pretrain.py, which is a process of its own
+    return max(1, SPARE * left / seconds) / steps
 
 
 def split_file(path: Path, out: Path, size: int = PART) -> None:
-    """Write the parts of a file to a folder, and the SHA-256 of each and of the whole, for bench/collect.sh."""
+    """Write the parts of a file to a folder, and the SHA-256 of each and of the whole, for bench/collect.sh.
+
+    Parts that an earlier call left there, and what was joined of them, are removed."""
+    for old in [out / path.name, *out.glob(f"{path.name}.[0-9]*")]:
+        old.unlink(missing_ok=True)
     content = path.read_bytes()
     parts = {
         f"{path.name}.{i:02}": content[start : start + size] for i, start in enumerate(range(0, len(content), size))
@@ -264,13 +274,13 @@ def split_file(path: Path, out: Path, size: int = PART) -> None:
 
 
 STEPS: dict[str, Callable[[Task], dict[str, Any]]] = {
-    "CUDA tests": run_cuda_tests,
+    "cuda-tests": run_cuda_tests,
     "training": train,
-    "Trainer": partial(train_peer, compiled=False),
-    "Trainer, compiled": partial(train_peer, compiled=True),
+    "trainer": partial(train_peer, compiled=False),
+    "trainer-compiled": partial(train_peer, compiled=True),
     "sweep": partial(sweep, contestant=sweep_headgate),
     "hooks": partial(sweep, contestant=sweep_hooks),
     "bf16": rank_heads,
-    "out of memory": run_out_of_memory,
+    "out-of-memory": run_out_of_memory,
     "mini": pretrain_mini,
 }

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -21,6 +22,8 @@ SHAPES = {
     "mlp_fill": (B, L, T, C),
 }
 CASES = (*SHAPES, "all")  # one set of arguments for each: the argument, with its gate where it is a fill
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)]  # the step cuda-tests of `bench.gpu` runs what names them
 
 
 def random_classifier(config: GPT2Config, labels: Sequence[str], seed: int = 0) -> GPT2Classifier:

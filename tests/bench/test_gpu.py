@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+import weakref
 from hashlib import sha256
 from pathlib import Path
 
@@ -35,12 +36,13 @@ def test_a_rehearsal_takes_every_step(tmp_path):
     assert "a rehearsal" in found["gpu"]
     steps = found["steps"]
     assert list(steps) == list(gpu.LIMITS) == list(gpu_steps.STEPS)
-    assert re.search(r"\b[1-9]\d+ (skipped|passed)\b", steps["CUDA tests"]["summary"])
-    for name in ("training", "Trainer", "Trainer, compiled", "sweep", "hooks"):
+    assert re.search(r"\b[1-9]\d+ (skipped|passed)\b", steps["cuda-tests"]["summary"])
+    for name in ("training", "trainer", "trainer-compiled", "sweep", "hooks"):
         assert min(steps[name][key] for key in ("seconds", "warm_up_seconds", "peak_bytes")) > 0
+    assert 1 < steps["training"]["tokens_in_use"] < 1000
     assert 0.9 < steps["bf16"]["spearman"] < 1
-    assert steps["out of memory"]["times"] == 2
-    assert steps["out of memory"]["largest_difference"] < 1e-5
+    assert steps["out-of-memory"]["times"] == 2
+    assert steps["out-of-memory"]["largest_difference"] < 1e-5
     assert steps["mini"]["held_out_loss"] == pytest.approx(10.8, abs=0.1)  # the log of 50,257
     table = (tmp_path / "gpu.md").read_text()
     assert len(re.findall(r"(?m)^\| ", table)) == 1 + len(steps)
@@ -96,8 +98,10 @@ def test_a_step_is_stopped_after_its_time_with_all_that_it_has_started(tmp_path,
     monkeypatch.setitem(gpu_steps.STEPS, "sleep", sleep)
     monkeypatch.setattr(gpu, "GRACE", 0.1)
     (tmp_path / "log.txt").write_text("")
+    (tmp_path / "step.json").write_text('{"old": 1}')  # of a call that was killed
     result = gpu.run_step("sleep", gpu.Options(str(tmp_path), rehearse=True), 0.5)
     assert result["failed"] == "stopped after 0 s"
+    assert "old" not in result
     assert result["step_seconds"] < 30
     assert is_gone((tmp_path / "child").read_text())
 
@@ -113,7 +117,7 @@ def test_mistakes_are_told_before_anything_begins(tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for arguments, words in (
-        (["--rehearse", "--steps", "sweeep"], "--steps sweeep: expected some of 'CUDA tests', 'training'"),
+        (["--rehearse", "--steps", "sweeep"], "--steps sweeep: expected some of cuda-tests, training, trainer, "),
         (["--rehearse", "--books", "none.txt"], "--books none.txt: expected a text file"),
         ([], "expected a GPU with CUDA, found none; --rehearse"),
     ):
@@ -125,14 +129,16 @@ def test_mistakes_are_told_before_anything_begins(tmp_path, monkeypatch, capsys)
 def test_the_table_compares_with_peers_and_goals():
     timed = {"warm_up_seconds": 40.2, "peak_bytes": 3 * 2**30}
     results = {
-        "training": timed | {"seconds": 12.5},
-        "Trainer": timed | {"seconds": 50.0},
+        "training": timed | {"seconds": 12.5, "tokens_in_use": 13769},
+        "trainer": timed | {"seconds": 50.0},
         "hooks": timed | {"seconds": 9.0},
         "bf16": {"failed": "stopped after 35 s"},
     }
     lines = gpu.make_table({"gpu": "X", "torch": "1", "transformers": "2"}, results).splitlines()[4:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0][1:] == ["12.50 s, after 40 s to warm up", "3.00 GiB", "15 s"]
+    assert cells[0][1:] == [
+        *("12.50 s, after 40 s to warm up; moves the embeddings of 13,769 tokens alone", "3.00 GiB", "15 s")
+    ]
     assert cells[1][1:] == ["50.00 s, after 40 s to warm up: headgate is 4.00 x as fast", "3.00 GiB", "3 x"]
     assert cells[2][1] == "9.00 s, after 40 s to warm up"  # there is no sweep to compare with
     assert cells[3][1:] == ["failed: stopped after 35 s", "", ""]
@@ -147,14 +153,16 @@ def test_memory_that_does_not_run_out_is_a_failure(tmp_path, monkeypatch):
 
 def test_the_mini_gets_as_many_epochs_as_the_seconds_allow(tmp_path, monkeypatch):
     """Each step takes half a second, and the first ten, which warm up, 5 more."""
-    clock = [0.0]
+    clock, made, alive = [0.0], [], []
     monkeypatch.setattr(gpu_steps.time, "monotonic", lambda: clock[0])
 
     def take_step(training):
+        made.append(weakref.ref(training.lm))
         clock[0] += 0.5 if training.step else 5.5
         training.step += 1
 
     monkeypatch.setattr(gpu_steps.Pretraining, "take_step", take_step)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(made[-1]() is not None))
     save(GPT2LM(GPT2Config(1, 2, 8, n_ctx=64)), tmp_path / "tiny", Tokenizer.load("gpt2-mini"))
     task = gpu_steps.Task(tmp_path, tmp_path, 120, "", rehearsed=True)
     settings = gpu_steps.Settings(str(gpu_steps.write_book(tmp_path)), str(tmp_path / "tiny"), epochs=1.0, sampled=0)
@@ -162,6 +170,7 @@ def test_the_mini_gets_as_many_epochs_as_the_seconds_allow(tmp_path, monkeypatch
     books = gpu_steps.read_books(settings.corpus, Tokenizer.load("gpt2-mini"))
     per_epoch = steps_per_epoch(books.train, 64, 4)
     assert epochs * per_epoch == pytest.approx(0.6 * (120 - 2 * 10) / 0.5)
+    assert alive == [False]  # its memory is free
 
 
 @pytest.fixture
@@ -188,22 +197,92 @@ def test_parts_are_joined_to_the_same_bytes(parts):
     assert call("collect.sh", folder).returncode == 0  # again
 
 
+def damage_part(folder):
+    (folder / "model.safetensors.02").write_bytes(bytes(10))
+
+
+def remove_part(folder):
+    (folder / "model.safetensors.02").unlink()
+
+
+def remove_sums(folder):
+    (folder / "SHA256SUMS").unlink()
+
+
+def cut_sums(folder):
+    sums = folder / "SHA256SUMS"
+    sums.write_text("".join(sums.read_text().splitlines(keepends=True)[:2]))
+
+
+def change_sum_of_whole(folder):
+    sums = folder / "SHA256SUMS"
+    sums.write_text(sums.read_text().replace(sha256(bytes(range(35))).hexdigest(), sha256(b"").hexdigest()))
+
+
 @needs_sha256sum
-@pytest.mark.parametrize("damage", ["other bytes", "missing", "the whole is another"])
-def test_a_damaged_part_is_noticed(parts, damage):
-    folder, content = parts
-    part, sums = folder / "model.safetensors.02", folder / "SHA256SUMS"
-    if damage == "other bytes":
-        part.write_bytes(bytes(10))
-    elif damage == "missing":
-        part.unlink()
-    else:
-        sums.write_text(sums.read_text().replace(sha256(content).hexdigest(), sha256(b"").hexdigest()))
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (damage_part, "model.safetensors.02: damaged"),
+        (remove_part, "model.safetensors.02: missing"),
+        (cut_sums, "SHA256SUMS: damaged"),
+        (change_sum_of_whole, "SHA256SUMS: damaged"),
+    ],
+)
+def test_what_is_damaged_is_named_and_nothing_is_joined(parts, damage, said):
+    folder, _ = parts
+    (folder / "model.safetensors").write_bytes(b"joined earlier")
+    damage(folder)
     done = call("collect.sh", folder)
-    assert done.returncode != 0
-    assert ("joined" if damage == "the whole is another" else "model.safetensors.02") in done.stdout + done.stderr
-    assert not (folder / "model.safetensors").exists()
-    assert not (folder / "joined").exists()
+    assert (done.returncode, done.stderr) == (1, f"error: {folder}/{said}; copy it again\n")
+    assert not {path.name for path in folder.iterdir()} & {"model.safetensors", "joined"}
+
+
+@needs_sha256sum
+def test_a_folder_that_gpu_sh_has_not_written_is_refused_and_stays_as_it_is(parts):
+    folder, content = parts
+    done = call("collect.sh")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: expected one folder")
+    done = call("collect.sh", folder / "none")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"error: {folder}/none: expected the folder that bench/gpu.sh wrote")
+    remove_sums(folder)
+    (folder / "model.safetensors").write_bytes(content)  # somebody's
+    done = call("collect.sh", folder)
+    assert (done.returncode, done.stderr) == (1, f"error: {folder}/SHA256SUMS: missing; copy it again\n")
+    assert (folder / "model.safetensors").read_bytes() == content
+
+
+@needs_sha256sum
+def test_a_part_of_another_file_is_not_joined(parts):
+    folder, content = parts
+    (folder / "model.safetensors.04").write_bytes(b"left over")
+    assert call("collect.sh", folder).returncode == 0
+    assert (folder / "model.safetensors").read_bytes() == content
+
+
+def test_parts_of_an_earlier_call_go(parts):
+    folder, content = parts
+    (folder / "model.safetensors").write_bytes(content)
+    (folder / "weights").mkdir()
+    (folder / "weights/model.safetensors").write_bytes(content[:15])
+    gpu_steps.split_file(folder / "weights/model.safetensors", folder, 10)
+    kept = {"SHA256SUMS", "weights", "model.safetensors.00", "model.safetensors.01"}
+    assert {path.name for path in folder.iterdir()} == kept
+
+
+@pytest.mark.slow
+def test_paths_are_those_of_the_folder_where_it_is_called(tmp_path):
+    """And a module that lies there has no say."""
+    (tmp_path / "bench.py").write_text("raise SystemExit(7)")
+    call = [ROOT / "bench/gpu.sh", "--rehearse", "--out", "out", "--books", "none.txt"]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: --books none.txt: expected a text file, found none\n")
+    (tmp_path / "none.txt").write_text("there it is")
+    done = subprocess.run([*call, "--steps", "cuda-tests"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "out/gpu.json").exists()
 
 
 def test_every_25th_batch_warms_up():

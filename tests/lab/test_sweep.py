@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tiny import DEVICES
 
 from data.batches import Batch
 from lab import fills, units
@@ -27,10 +28,10 @@ def clf(each_clf):
     return load_classifier(each_clf.folder)
 
 
-def swept(clf, texts, ablations, given=(fill_zeros,), among=None):
+def swept(clf, texts, ablations, given=(fill_zeros,), among=None, device=CPU):
     """Logits (N, U, R, K) of the sweep; NaN for the texts that were not asked for."""
     logits = np.full((N, len(ablations), len(given), K), np.nan, np.float32)
-    for index, own in sweep(clf, texts[0], ablations, given, CPU, np.arange(N) if among is None else among):
+    for index, own in sweep(clf, texts[0], ablations, given, device, np.arange(N) if among is None else among):
         logits[index] = own
     return logits
 
@@ -59,23 +60,26 @@ def everything(config, texts):
     ]
 
 
-def test_every_ablation_with_every_fill_gives_the_logits_of_a_plain_call(clf, texts):
-    means = fills.measure_means(clf, *texts, CPU)
-    resampled = fills.resample(clf, texts[0], texts[0][:7], CPU, 0)[:2]
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_ablation_with_every_fill_gives_the_logits_of_a_plain_call(clf, texts, device):
+    clf, device, tolerance = clf.to(device), Device(torch.device(device), "fp32"), 1e-5 if device == "cpu" else 1e-4
+    means = fills.measure_means(clf, *texts, device)
+    resampled = fills.resample(clf, texts[0], texts[0][:7], device, 0)[:2]
     ablations = everything(clf.config, texts)
     for given in ([fill_zeros], [fills.mean(means)], [fills.class_mean(means, texts[1])], resampled):
-        got = swept(clf, texts, ablations, given)
+        got = swept(clf, texts, ablations, given, device=device)
         for i in range(0, N, 11):
             ids, target = texts[0][i], texts[1][i]
-            alone = Batch(*(torch.tensor([value]) for value in (ids, len(ids), target, i)))
+            alone = Batch(*(torch.tensor([value]) for value in (ids, len(ids), target, i))).to(device.device)
             for u, ablation in enumerate(ablations):
                 for r, fill in enumerate(given):
                     arguments = dict(ablation.intervention(alone.ids, alone.lengths))
                     closed = {name: value for name, value in fill(alone).items() if name[:-4] + "gate" in arguments}
+                    there = {name: value.to(device.device) for name, value in (arguments | closed).items()}
                     with torch.no_grad():
-                        want = clf(alone.ids, alone.lengths, **arguments, **closed)[0].numpy()
+                        want = clf(alone.ids, alone.lengths, **there)[0].cpu().numpy()
                     np.testing.assert_allclose(
-                        got[i, u, r], want, atol=1e-5 * np.abs(want).max(), err_msg=ablation.name
+                        got[i, u, r], want, atol=tolerance * np.abs(want).max(), err_msg=ablation.name
                     )
 
 

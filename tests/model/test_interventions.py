@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import CASES, SHAPES, B, C, D, H, L, T, V, case, difference, random_classifier, random_value, texts
+from tiny import CASES, DEVICES, SHAPES, B, C, D, H, L, T, V, case, difference, random_classifier, random_value, texts
 from torch import Tensor
 
 from model import GPT2, GPT2Classifier, GPT2Config, Trace, masks
@@ -326,7 +326,6 @@ def test_no_argument_lets_the_future_in(model, name):
     assert difference(after[:, 6:], before[:, 6:]) > 1e-3
 
 
-NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 EMPTY = {
     "everywhere": torch.zeros(1, 1, 1, 1, 1, dtype=torch.bool),
     "one head": (torch.arange(L * H) != H + 2).view(1, L, H, 1, 1),
@@ -338,7 +337,7 @@ EMPTY = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("where", EMPTY)
 @pytest.mark.parametrize("traced", [True, False])
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CUDA)])
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_query_without_keys_gives_zero_and_finite_gradients(model, where, dtype, traced, device):
     changed = copy.deepcopy(model).to(device, dtype)
     mask, gate = EMPTY[where].to(device), torch.ones(1, L, H, 1, device=device, requires_grad=True)

@@ -8,22 +8,24 @@ import pytest
 import torch
 from planted import texts_of
 from sklearn.utils.class_weight import compute_class_weight
+from tiny import DEVICES
 
 from data import bucketed
 from experiments.train.frozen import make_forwards
 from experiments.train.training import Training
 from lab.defaults import TrainOptions
 from lab.device import Device
+from lab.state import STATE
 from model import GPT2, GPT2Classifier, GPT2Config
 
 CPU = Device(torch.device("cpu"), "fp32")
 
 
-def make_training(targets, device=CPU, **options):
-    config = GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=0, attn_dropout=0)
+def make_training(targets, device=CPU, rate=0, **options):
+    config = GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=rate, attn_dropout=0)
     texts = {"train": texts_of("train", [[1, 2]] * len(targets), targets)}
     settings = TrainOptions(**options).resolved(config.n_embd)
-    model = GPT2Classifier(config, ["a", "b", "c"])
+    model = GPT2Classifier(config, ["a", "b", "c"]).to(device.device)
     return Training(model, texts, settings, device, make_forwards(model, settings, device))
 
 
@@ -87,3 +89,31 @@ def test_only_matrices_decay_and_every_weight_is_in_one_group():
     assert {p.dim() for p in spared} == {1}
     assert sorted(map(id, [*decayed, *spared])) == sorted(map(id, training.model.parameters()))
     assert not math.isclose(training.optimizer.param_groups[0]["weight_decay"], 0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_is_restored_goes_on_alike(tmp_path, device):
+    """Weights, moments, rates and dropout: each loss depends on them."""
+    device = Device(torch.device(device), "fp32")
+    [batch] = bucketed([[1, 2]] * 3, np.arange(3), 3)
+
+    def start(seed):
+        torch.manual_seed(seed)
+        return make_training([0, 1, 2] * 10, device, rate=0.5, epochs=2, batch_size=3, lr=0.1, compile="off")
+
+    def take_steps(training):
+        results = []
+        for _ in range(5):
+            results.append(training.take_step(batch)[0].item())
+            training.schedule.step()
+        return results
+
+    training = start(0)
+    take_steps(training)
+    training.state_due = 0
+    training.write_state(tmp_path)
+    expected = take_steps(training)
+    restored = start(1)
+    restored.restore(tmp_path / STATE)
+    assert take_steps(restored) == pytest.approx(expected, rel=1e-3)
+    assert take_steps(start(1)) != pytest.approx(expected, rel=1e-2)
