@@ -9,7 +9,6 @@ import pytest
 from experiments.train.sharded import choose_folder
 from lab.state import SHARDS, STATE, write_state
 
-
 ROOT = Path(__file__).parents[3]
 
 
