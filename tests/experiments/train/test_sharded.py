@@ -1,9 +1,15 @@
 """Where the states of sharded weights lie."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from experiments.train.sharded import choose_folder
 from lab.state import SHARDS, STATE, write_state
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("needed", SHARDS)
@@ -22,3 +28,10 @@ def test_without_a_state_no_folder_is_needed(tmp_path):
     (tmp_path / SHARDS[1]).mkdir()
     assert choose_folder(tmp_path / STATE) in SHARDS
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_nobody_else_waits_for_its_imports():
+    """They take more than a second."""
+    code = "import sys, train, pretrain; sys.exit('torch.distributed.checkpoint' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
