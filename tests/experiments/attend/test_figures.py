@@ -67,7 +67,7 @@ def test_the_neurons_of_a_query_end_in_its_weights(request, kind, divisor, windo
         np.testing.assert_allclose(product, [q[query] * k[j] for j in range(9)])
         np.testing.assert_allclose(scores, [q[query] @ k[j] / divisor for j in range(9)])
         assert allowed.tolist() == [query - window < j <= query for j in range(9)]
-        np.testing.assert_allclose(weights, recording.weights[1, 4, query], atol=1e-6)
+        np.testing.assert_allclose(weights, recording.weights[1, 4, query], atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "title"), [("clf", "score: sum / √7"), ("neo_clf", "score: sum")])
