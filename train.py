@@ -15,7 +15,6 @@ import torch
 from rich.panel import Panel
 
 from data import Corpus, read_corpus
-from data.token_ids import pack
 from experiments.train import figures
 from experiments.train.frozen import count_frozen, open_forwards
 from experiments.train.measure import measure
@@ -119,7 +118,7 @@ def announce(config: GPT2Config, texts: dict[str, Texts], options: Options, devi
     # A backward pass costs two forward ones, and only the trained blocks need it.
     trained, once = options.tuned_blocks(config.n_layer), count_frozen(options, config)
     passes = (options.epochs * (config.n_layer - once + 2 * trained) + once) / config.n_layer
-    tokens = float(pack(texts["train"].sequences).lengths.sum()) / device.world
+    tokens = float(texts["train"].lengths.sum()) / device.world
     shapes = (config, GPT2Config.preset("gpt2-mini"))
     announce_training(device, *(passes * tokens * shape.block_weights for shape in shapes))
 

@@ -24,7 +24,7 @@ from experiments.patch.cells import Cell, has_no_effect
 from model import GPT2Config
 
 from .contestants import Job
-from .slices import CHANGED, EPOCHS, Positions, count_tokens
+from .slices import CHANGED, EPOCHS, Positions
 
 # Numbers that a block reads and writes for a token, in widths C, forward and backward.
 FORWARD = {"LayerNorm": 2, "heads side by side": 2, "sum": 3, "GELU": 8}  # LayerNorms and sums come twice
@@ -102,7 +102,7 @@ def take_step(config: GPT2Config, B: int, T: int, *, last: bool) -> Work:
 
 def list_sizes(job: Job, chunk: Sequence[Positions]) -> Iterator[tuple[int, int]]:
     """Yield B and T of each batch."""
-    lengths = count_tokens(job.texts)
+    lengths = job.texts.lengths
     for positions in chunk:
         yield len(positions), int(lengths[positions].max())
 

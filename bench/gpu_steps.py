@@ -45,7 +45,7 @@ from .contestants import (
     train_hf_padding,
 )
 from .precision import correlate_bf16
-from .slices import BATCH, Amount, Positions, count_tokens, group_by_trainer, group_without_padding
+from .slices import BATCH, Amount, Positions, group_by_trainer, group_without_padding
 from .turns import Contestant, peak_memory
 
 ROOT = Path(__file__).parent.parent
@@ -111,7 +111,7 @@ def run_cuda_tests(task: Task) -> dict[str, Any]:
 def train(task: Task) -> dict[str, Any]:
     """Fine-tune headgate for three epochs. Of the embeddings, only those of the tokens in use learn."""
     texts = task.draw_texts(2 * BATCH if task.rehearsed else 16_000)
-    lengths = count_tokens(texts).tolist()
+    lengths = texts.lengths.tolist()
     epochs = [bucket(lengths, BATCH, 0, epoch) for epoch in range(EPOCHS)]
     timed = time_chunks(train_headgate, task.make_job(texts, [sample(epochs[0], lengths), *epochs]))
     return timed | {"tokens_in_use": len(np.unique(pack(texts.sequences).ids))}
@@ -120,7 +120,7 @@ def train(task: Task) -> dict[str, Any]:
 def train_peer(task: Task, compiled: bool) -> dict[str, Any]:
     """Fine-tune with the Trainer for one epoch of its own batches, of which three take three times as long."""
     texts = task.draw_texts(2 * BATCH if task.rehearsed else 16_000)
-    lengths = count_tokens(texts)
+    lengths = texts.lengths
     (_, epoch) = group_by_trainer(lengths, Amount(1, len(texts) // BATCH, 0, 0))
     job = task.make_job(texts, [sample(epoch, lengths.tolist()), epoch])
     compiled = compiled and not task.rehearsed  # which takes minutes on a CPU
@@ -136,7 +136,7 @@ def sample(batches: Sequence[Positions], lengths: list[int]) -> list[Positions]:
 def sweep(task: Task, contestant: Contestant) -> dict[str, Any]:
     """Close every head; the hooks close one of each layer, and all of them take as many times as long."""
     texts = task.draw_texts(12 if task.rehearsed else 2_000)
-    chunks = group_without_padding(count_tokens(texts), Amount(1, 0, len(texts), 0), 256)
+    chunks = group_without_padding(texts.lengths, Amount(1, 0, len(texts), 0), 256)
     heads, some = list_heads(task.shape), pick_one_per_layer(task.shape)
     closed = heads if contestant is sweep_headgate else some
     timed = time_chunks(contestant, task.make_job(texts, chunks, heads=closed))
@@ -173,7 +173,7 @@ def run_out_of_memory(task: Task) -> dict[str, Any]:
     logits = sweep_headgate(job, lambda: None)
     weights = (task.folder / WEIGHTS).stat().st_size
     limit = weights + (peak_memory(job.device) - weights) // 4
-    tokens = len(texts) * int(count_tokens(texts).max())
+    tokens = len(texts) * int(texts.lengths.max())
     with limit_memory(job.device, limit, 3 * tokens // 2) as count:
         again = sweep_headgate(job, lambda: None)
         times = count()

@@ -20,11 +20,6 @@ CHANGED = 5  # position of the token that differs in the two texts of a pair, a 
 Positions = NDArray[np.integer]  # of texts
 
 
-def count_tokens(texts: Texts) -> NDArray[np.integer]:
-    """Return the length of each text in tokens, int64 (N,)."""
-    return np.array([len(ids) for ids in texts.sequences])
-
-
 def make_batch(texts: Texts, positions: Positions) -> Batch:
     """Return these texts padded, on the CPU, the shortest first."""
     chosen = texts.select(positions)

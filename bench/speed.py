@@ -80,7 +80,6 @@ from .slices import (
     BATCH,
     TOKENS,
     Amount,
-    count_tokens,
     draw_texts,
     group_by_length,
     group_by_trainer,
@@ -176,7 +175,7 @@ def time_fine_tuning(
     config: GPT2Config, folder: str, texts: Texts, amount: Amount, device: Device
 ) -> list[dict[str, Any]]:
     """Return a row for each way to fine-tune."""
-    lengths = count_tokens(texts)
+    lengths = texts.lengths
     chunks = group_by_length(lengths, amount)
     job = Job(folder, device, texts, chunks)
     jobs = {
@@ -199,7 +198,7 @@ def time_head_sweep(
     config: GPT2Config, folder: str, texts: Texts, amount: Amount, device: Device
 ) -> list[dict[str, Any]]:
     """Return a row for each way to close heads."""
-    chunks = group_without_padding(count_tokens(texts), amount, 256 if device.device.type == "cuda" else BATCH)
+    chunks = group_without_padding(texts.lengths, amount, 256 if device.device.type == "cuda" else BATCH)
     job = Job(folder, device, texts, chunks, list_heads(config))
     some = replace(job, heads=pick_one_per_layer(config))
     counts = [count_sweep, count_peer_sweep, count_peer_sweep]
@@ -209,7 +208,7 @@ def time_head_sweep(
 def time_patching(config: GPT2Config, folder: str, amount: Amount, device: Device) -> list[dict[str, Any]]:
     """Return a row for each way to patch cells, one pair after the other, in fp32 as patch.py."""
     texts = draw_texts(amount.rounds * amount.pairs, TOKENS)
-    chunks = group_without_padding(count_tokens(texts), replace(amount, texts=amount.pairs), 1)
+    chunks = group_without_padding(texts.lengths, replace(amount, texts=amount.pairs), 1)
     job = Job(folder, replace(device, precision="fp32"), texts, chunks, cells=list_cells(config))
     some = replace(job, cells=pick_some_cells(config))
     counts = [count_patching, count_peer_patching, count_peer_patching]

@@ -13,7 +13,7 @@ from model import GPT2Config
 
 from .arithmetic import Count
 from .contestants import Job
-from .slices import EPOCHS, TOKENS, Positions, count_tokens
+from .slices import EPOCHS, TOKENS, Positions
 from .turns import Outcome
 
 # Texts of a whole task: three epochs; ten of the head alone, whose rate counts a text once; every head; every cell of
@@ -65,7 +65,7 @@ def measure_speed(
     heads = config.n_layer * config.n_head
     units = {"head sweep": heads, "patching": heads * TOKENS}.get(task, 1)
     passes = {"fine-tuning": 3, "head alone": EPOCHS}.get(task, 1)  # a backward pass costs two forward ones
-    lengths = count_tokens(job.texts)
+    lengths = job.texts.lengths
     rates = per_second(job, seconds)
     tokens_per_second = median(per_second(job, seconds, lambda positions: lengths[positions].sum()))
     return {

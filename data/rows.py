@@ -67,6 +67,7 @@ def check_rows(rows: Iterable[Row | BadRow], path: Path) -> tuple[pd.DataFrame, 
 
 
 def tabulate(rows: list[Row]) -> pd.DataFrame:
+    """Return rows as a table with the columns line, text, label."""
     return pd.DataFrame(rows, columns=[*Row._fields])
 
 

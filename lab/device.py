@@ -157,8 +157,8 @@ class Device:
         On a CPU it takes as many threads as torch does, and a fraction of a second."""
         n = 8192 if self.device.type == "cuda" else 1024
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        own = torch.Generator(self.device)  # dropout draws from the other one
-        a, b = (torch.randn(n, n, device=self.device, dtype=dtype, generator=own) for _ in range(2))
+        generator = torch.Generator(self.device)  # of its own: dropout draws from the usual one
+        a, b = (torch.randn(n, n, device=self.device, dtype=dtype, generator=generator) for _ in range(2))
         seconds = []
         for _ in range(3 + 10):  # the first ones also pay for start-up
             self.synchronize()

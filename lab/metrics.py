@@ -205,9 +205,8 @@ def _prepare_ranking(positive: NDArray[np.bool_], scores: Floats) -> Resampled:
         passed = np.zeros((len(weights), len(order) + 1))  # (draws, N + 1), texts before each place
         passing = weights.take(order, axis=1)  # much faster than weights[:, order]
         np.cumsum(passing, axis=1, out=passed[:, 1:])
-        hits = (
-            passing.take(among, axis=1).cumsum(axis=1).take(last, axis=1)
-        )  # (draws, thresholds with positive texts), like:
+        # From here on, (draws, thresholds that positive texts have).
+        hits = passing.take(among, axis=1).cumsum(axis=1).take(last, axis=1)
         new_hits, above = np.diff(hits, prepend=0), passed.take(ends, axis=1)
         new_false_alarms = above - passed.take(starts, axis=1) - new_hits
         n_positive = new_hits.sum(1)

@@ -36,6 +36,11 @@ class Texts:
     def __len__(self) -> int:
         return len(self.sequences)
 
+    @property
+    def lengths(self) -> NDArray[np.integer]:
+        """Return how many tokens each text has, int64 (N,)."""
+        return pack(self.sequences).lengths
+
     def select(self, positions: NDArray[np.integer]) -> "Texts":
         """Return the texts at these positions."""
         strings, sequences = [self.strings[i] for i in positions], pack(self.sequences).select(positions)
@@ -70,7 +75,7 @@ def read_texts(
 
 def describe_texts(corpus: Corpus, texts: dict[str, Texts]) -> dict[str, Any]:
     """Print what a corpus holds, and return the same as JSON."""
-    description = describe_corpus(corpus, {split: pack(texts[split].sequences).lengths for split in SPLITS})
+    description = describe_corpus(corpus, {split: texts[split].lengths for split in SPLITS})
     console.print(f"Corpus {corpus.name}", render_description(description))
     for split in ("val", "test"):
         if missing := ", ".join(label for label, n in description["splits"][split]["classes"].items() if not n):

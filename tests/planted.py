@@ -101,6 +101,20 @@ def texts_of(split: str, sequences: list[list[int]], targets: np.ndarray) -> Tex
     return Texts(split, np.arange(len(sequences)), [""] * len(sequences), sequences, np.asarray(targets))
 
 
+def draw_texts(split: str, lengths: tuple[int, ...], seed: int) -> Texts:
+    """Texts of these lengths of random tokens 0 .. 100, of four classes."""
+    rng = np.random.default_rng(seed)
+    return texts_of(split, [rng.integers(0, 101, n).tolist() for n in lengths], rng.integers(0, 4, len(lengths)))
+
+
+def draw_splits() -> dict[str, Texts]:
+    """A train of 11 such texts, two of one token, and a val of 7."""
+    return {
+        "train": draw_texts("train", (3, 13, 1, 7, 7, 2, 11, 5, 1, 4, 13), 0),
+        "val": draw_texts("val", (2, 9, 1, 6, 6, 12, 3), 1),
+    }
+
+
 def sweeps_of(clf: GPT2Classifier, sequences: Sequences, targets: Targets, folder: Path) -> Sweeps:
     """Sweeps over these texts of train, val and test."""
     texts = {split: texts_of(split, sequences[split], targets[split]) for split in sequences}

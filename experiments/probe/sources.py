@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from data.properties import Labelled, parts_of_speech, word_properties
-from lab.baselines import best_bag_of_words, draw_train
+from lab.baselines import best_bag_of_words
 from lab.texts import Texts
 from model import GPT2Config, Tokenizer
 
@@ -109,5 +109,5 @@ def score_baselines(sources: Sequence[Source], splits: Sequence[Texts]) -> pd.Da
 
 def _bag_of_words_correct(train: Texts, val: Texts, test: Texts) -> NDArray[np.bool_]:
     """Return which texts of test the best bag of words gets right, (n,)."""
-    _, pipeline, _ = best_bag_of_words(draw_train((train.strings, train.targets)), (val.strings, val.targets))
+    _, pipeline, _ = best_bag_of_words((train.strings, train.targets), (val.strings, val.targets))
     return np.asarray(pipeline.predict(test.strings) == test.targets)

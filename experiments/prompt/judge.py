@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lab.baselines import best_bag_of_words, draw_train
+from lab.baselines import best_bag_of_words
 from lab.metrics import Ints, resampled_prediction_metrics
 from lab.predict import predict
 from lab.stats import bootstrap
@@ -58,7 +58,7 @@ def predict_references(study: Study, test: Texts) -> dict[str, Ints]:
     texts = corpus.split("test")["text"].iloc[test.positions].tolist()
     references = {
         MAJORITY: np.full(len(test), np.bincount(train[1]).argmax()),
-        BAG: np.asarray(best_bag_of_words(draw_train(train), val)[1].predict(texts)),
+        BAG: np.asarray(best_bag_of_words(train, val)[1].predict(texts)),
     }
     if study.has_classifier:
         read = study.texts["test"].select(test.positions)  # prompts where the run was trained on these

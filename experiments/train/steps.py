@@ -98,12 +98,13 @@ class Step:
         Were memory to run out while gradients are being added up, the others would wait for ever. Here nobody waits."""
         if self.device.device.type not in LIMITED:
             return
-        if any(fill(min(self.tokens, available), T) <= most and longest >= T for most, longest in self.rehearsed):
+        held = count_in_piece(min(self.tokens, available), T)
+        if any(held <= most and T <= longest for most, longest in self.rehearsed):
             return
         cuda = [torch.cuda.current_device()] if self.device.device.type == "cuda" else []
         with forward.no_sync(), torch.random.fork_rng(cuda):  # dropout falls as if this had not been
             _, self.tokens = halve_until_it_fits(accumulate, self.tokens, available, T)
-        self.rehearsed.append((fill(min(self.tokens, available), T), T))
+        self.rehearsed.append((count_in_piece(min(self.tokens, available), T), T))
 
     def cut(self, batch: Batch, tokens: int) -> list[tuple[Batch, float]]:
         """Cut this process's share of the texts into pieces of at most `tokens` tokens, and give each a weight.
@@ -145,6 +146,6 @@ def is_sharded(forward: Forward) -> bool:
     return isinstance(forward, FSDPModule)
 
 
-def fill(tokens: int, T: int) -> int:
+def count_in_piece(tokens: int, T: int) -> int:
     """Return how many tokens of texts of T tokens a piece of at most `tokens` tokens holds."""
     return max(1, tokens // T) * T

@@ -207,8 +207,8 @@ class Training:
             self.best_epoch = self.epoch
         self.epoch, self.step, self.totals = self.epoch + 1, 0, torch.zeros(2)
         # A state is never older than the weights beside it. Of several processes, one may die while the first measures.
-        several = self.device.world > 1 and (best or self.epoch > self.epochs)
-        if several or (best and (run / STATE).is_file()):
+        several = self.device.world > 1
+        if (several and (best or self.epoch > self.epochs)) or (best and (run / STATE).is_file()):
             self.state_due = 0
             self.write_state(run)
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import arithmetic, contestants, prompts, recording, slices
+from bench import arithmetic, contestants, prompts, recording
 from bench.arithmetic import Work
 from experiments.patch.cells import Cell
 from lab.device import Device
@@ -188,4 +188,4 @@ def test_a_chunk_is_the_sum_of_its_batches_and_padding_counts():
     whole = arithmetic.count_peer_training(TINY, job, job.chunks[0])
     parts = arithmetic.take_step(TINY, 2, 11, last=False) + arithmetic.take_step(TINY, 1, 7, last=False)
     assert whole == parts
-    assert slices.count_tokens(job.texts).tolist() == [*LENGTHS]
+    assert job.texts.lengths.tolist() == [*LENGTHS]

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from commands import line_of
-from planted import texts_of
+from planted import draw_splits
 from two_processes import in_two
 
 import model.gpt2
@@ -31,15 +31,7 @@ CORPUS = Corpus("corpus", LABELS, pd.DataFrame(), {})
 C = 35
 
 
-def draw_texts(split, lengths, seed):
-    rng = np.random.default_rng(seed)
-    return texts_of(split, [rng.integers(0, 101, n).tolist() for n in lengths], rng.integers(0, 4, len(lengths)))
-
-
-TEXTS = {
-    "train": draw_texts("train", (3, 13, 1, 7, 7, 2, 11, 5, 1, 4, 13), 0),
-    "val": draw_texts("val", (2, 9, 1, 6, 6, 12, 3), 1),
-}
+TEXTS = draw_splits()
 
 
 @pytest.fixture(autouse=True)

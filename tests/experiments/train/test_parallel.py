@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted import texts_of
+from planted import draw_splits, draw_texts
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from two_processes import in_two
 
@@ -284,15 +284,7 @@ def test_a_rehearsal_draws_no_dropout(clf_reference):
 # Trainings.
 
 
-def draw_texts(split, lengths, seed):
-    rng = np.random.default_rng(seed)
-    return texts_of(split, [rng.integers(0, 101, n).tolist() for n in lengths], rng.integers(0, 4, len(lengths)))
-
-
-TEXTS = {
-    "train": draw_texts("train", (3, 13, 1, 7, 7, 2, 11, 5, 1, 4, 13), 0),
-    "val": draw_texts("val", (2, 9, 1, 6, 6, 12, 3), 1),
-}
+TEXTS = draw_splits()
 LABELS = tuple(f"LABEL_{k}" for k in range(4))
 WORDS = WordHead(None, LabelWords(LABELS, (("v",), ("x",), ("y",), ("z",)), (((7,),), ((89,),), ((3,),), ((5,),))))
 SETTINGS = [
