@@ -99,7 +99,7 @@ class Step:
         if self.device.device.type not in LIMITED:
             return
         held = count_in_piece(min(self.tokens, available), T)
-        if any(held <= most and T <= longest for most, longest in self.rehearsed):
+        if any(most >= held and longest >= T for most, longest in self.rehearsed):
             return
         cuda = [torch.cuda.current_device()] if self.device.device.type == "cuda" else []
         with forward.no_sync(), torch.random.fork_rng(cuda):  # dropout falls as if this had not been
