@@ -6,7 +6,7 @@ RUNS = $(if $(filter ablate,$@),$(patsubst %,"%",$(RUN)),"$(RUN)")
 OPTIONS = $(if $(MODEL),--model "$(MODEL)") $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(RUN),--run $(RUNS)) \
 	$(if $(SEEDS),--seeds $(SEEDS)) $(ARGS)
 
-.PHONY: help train ablate attend explore explain rate agreement patch probe prompt embed paper mini verify bench bench-quick words test test-slow mutants lint lock
+.PHONY: help train ablate attend explore explain rate agreement patch probe prompt embed paper mini verify bench bench-quick words lessons test test-slow mutants lint lock
 help: ## list these commands; each one sets up what it needs in .venv
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
@@ -52,11 +52,19 @@ mutants: .venv/ready ## put small faults into the code and see whether the tests
 lint: .venv/ready ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+LESSONS := $(wildcard lessons/[0-9]*.py)
+lessons: $(LESSONS:.py=.ipynb) ## make the notebooks of the course, and the runs that they open
+	@$(BIN)/python train.py --model gpt2-mini --corpus sample --run course --seeds 0 1
+lessons/%.ipynb: | .venv/ready # one that is there may hold answers
+	@$(BIN)/jupytext --quiet --set-kernel python3 --to ipynb $(@:.ipynb=.py)
+
+# Its last line lets notebooks and scripts of other folders import the project.
 .venv/ready: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "headgate needs Python 3.11 or newer")'
 	@echo "Setting up .venv: a few minutes, once"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo ../../../.. > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/headgate.pth"
 	@touch $@
 
 # The build of torch is left to the machine.

@@ -228,22 +228,30 @@ def point_latest(run: Path) -> None:
             temporary.write_text(run.name, encoding="utf-8")
 
 
-def read_latest() -> str | None:
+def read_latest(latest: Path = LATEST) -> str | None:
     """Return the name of the run that `runs/latest` leads to; None where it is missing, or not ours."""
-    if LATEST.is_symlink():
-        return Path(os.readlink(LATEST)).name
-    if not LATEST.is_file() or LATEST.stat().st_size > 255:  # bytes of a name
+    if latest.is_symlink():
+        return Path(os.readlink(latest)).name
+    if not latest.is_file() or latest.stat().st_size > 255:  # bytes of a name
         return None
-    name = LATEST.read_bytes().decode(errors="replace").strip()
+    name = latest.read_bytes().decode(errors="replace").strip()
     return name if name.isprintable() and Path(name).name == name != ".." else None
 
 
 def find_run(name: str) -> Path:
-    """Return the folder of the run of this name, which may be `latest`. Raises InputError where there is none."""
-    folder = RUNS / ((read_latest() if name == LATEST.name else None) or name)
+    """Return the folder of the run of this name, which may be `latest`, in the nearest `runs`: a notebook may lie in a
+    folder below. Raises InputError where there is none."""
+    runs = find_runs()
+    folder = runs / ((read_latest(runs / LATEST.name) if name == LATEST.name else None) or name)
     if not (folder / "run.json").is_file():
         raise InputError(f"{folder}: there is no such run; make one with `make train`, or name another with --run")
-    return RUNS / folder.resolve().name
+    return runs / folder.resolve().name
+
+
+def find_runs() -> Path:
+    """Return the folder of all runs: the one here or, as git finds its own, in the nearest folder above that has it."""
+    above = [Path(*[".."] * i) / RUNS for i in range(len(Path.cwd().parts))]
+    return next((runs for runs in above if runs.is_dir()), RUNS)
 
 
 @contextmanager

@@ -509,3 +509,17 @@ def test_one_unreadable_manifest_does_not_keep_the_others_from_going_on(here, ca
     (runs.new_run("broken") / "run.json").write_text("{")
     assert runs.find_unfinished(settings) == "new"
     assert re.fullmatch(r"--resume passes over runs/broken: .*broken/run.json is not JSON.*\n", capsys.readouterr().out)
+
+
+def test_a_run_is_found_from_a_folder_below_and_the_nearest_runs_count(tmp_path, monkeypatch):
+    for folder in ("runs/one", "deep/er", "other/runs/two"):
+        (tmp_path / folder).mkdir(parents=True)
+    for run in ("runs/one", "other/runs/two"):
+        (tmp_path / run / "run.json").write_text("{}")
+    (tmp_path / "runs/latest").symlink_to("one")
+    monkeypatch.chdir(tmp_path / "deep/er")
+    assert runs.find_run("one") == runs.find_run("latest") == Path("../../runs/one")
+    monkeypatch.chdir(tmp_path / "other")
+    assert runs.find_run("two") == Path("runs/two")
+    with pytest.raises(InputError, match=r"^runs/one: there is no such run; "):
+        runs.find_run("one")
