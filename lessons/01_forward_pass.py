@@ -24,6 +24,7 @@ from lessons.checks import show
 from lessons.checks.forward_pass import check_1, check_2
 from model import Tokenizer, Trace, load_lm
 
+torch.set_grad_enabled(False)  # nothing is trained here
 lm, tokenizer = load_lm("gpt2-mini"), Tokenizer.load("gpt2-mini")  # 6 layers, 8 heads, trained on old English novels
 trunk, config = lm.trunk, lm.config
 text = "She looked at him with tears in her"
@@ -80,16 +81,15 @@ def mlp(block, x):
 # table of tokens from which we started. At each stop we also ask what the network would say there.
 
 # %%
-with torch.no_grad():
-    stream = [x]  # what enters block 0, 1, ... and last what leaves the last block
-    for block in trunk.h:
-        x = x + attention(block, x)
-        x = x + mlp(block, x)
-        stream.append(x)
-    logits = trunk.ln_f(x) @ trunk.wte.weight.T  # (B, T, V), one number per token of the vocabulary
-    trace = Trace("resid_pre")  # a notebook: the network writes down what it computes
-    expected = lm(ids, trace=trace)
-    early = [(trunk.ln_f(y[0, -1]) @ trunk.wte.weight.T).softmax(dim=-1) for y in stream]
+stream = [x]  # what enters block 0, 1, ... and last what leaves the last block
+for block in trunk.h:
+    x = x + attention(block, x)
+    x = x + mlp(block, x)
+    stream.append(x)
+logits = trunk.ln_f(x) @ trunk.wte.weight.T  # (B, T, V), one number per token of the vocabulary
+trace = Trace("resid_pre")  # a notebook: the network writes down what it computes
+expected = lm(ids, trace=trace)
+early = [(trunk.ln_f(y[0, -1]) @ trunk.wte.weight.T).softmax(dim=-1) for y in stream]
 
 eyes = tokenizer.encode(" eyes")[0]
 measured = {
