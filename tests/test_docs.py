@@ -331,6 +331,7 @@ OTHER_CALLS = [call for call in SMALL_CALLS if call[0] != "verify" and " ".join(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("empty_pictures")  # each script's other call draws them
 @pytest.mark.parametrize("call", OTHER_CALLS, ids=" ".join)
 def test_every_other_command_runs(workshop, monkeypatch, call):
     script, *options = call
