@@ -31,7 +31,7 @@ from model.config import PRESETS
 ROOT = Path(__file__).parent.parent
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "data/*/README.md")
+    for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "data/*/README.md", "lessons/README.md")
     for path in sorted(ROOT.glob(pattern))
 }
 NAMES = "train ablate attend explain explore rate agreement patch probe prompt embed paper pretrain verify"
@@ -84,6 +84,7 @@ NOT_RUN = {  # commands by their beginning, and why; their targets and options a
     "make test": "it would run this test again",
     "make lint": "runs no program of ours",
     "make words": "needs a network",
+    "make lessons": "trains for two minutes; tests/lessons/test_lessons.py does what it does",
     "make mutants": "takes hours; tests/bench/test_mutants.py runs it on a small tree",
     "make bench": "takes minutes; tests/test_bench.py runs it with a pretended clock",
     "bench/gpu.sh": "needs a GPU; tests/bench/test_gpu.py rehearses it",
