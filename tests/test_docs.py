@@ -91,6 +91,8 @@ NOT_RUN = {  # commands by their beginning, and why; their targets and options a
     "bench/collect.sh": "needs what bench/gpu.sh wrote; tests/bench/test_gpu.py calls it",
     "python -m bench": "takes minutes, and loading 7 GB; tests/test_bench.py runs the parts",
     "hf download": "needs a network",
+    ".venv/bin/jupyter": "not among the requirements",
+    ".venv/bin/python lessons": "tests/lessons/test_lessons.py runs each",
     ".venv/bin/pip install": "needs a network",
     "cp runs": "copies what `make mini` has made over the embedded weights",
     "kill -9": "tests/test_kill.py kills",
