@@ -8,7 +8,7 @@ from sklearn.preprocessing import normalize
 from experiments.embed.corrections import Floats, centre
 from lessons.checks import check, expect_function, expect_number
 
-PAIRS, BOTH, IN_CLASSES, IN_GROUPS = 15, 2, 6, 3  # of six texts; of how many are both in one class, group, or both
+PAIRS, IN_CLASSES, IN_GROUPS, BOTH = 15, 6, 7, 4  # of six texts: all, and those that share a class, a group, both
 EXPECTED, MOST = IN_CLASSES * IN_GROUPS / PAIRS, (IN_CLASSES + IN_GROUPS) / 2
 
 
@@ -17,7 +17,7 @@ def check_1(answer: Any) -> str | None:
     if mistake := expect_number(answer):
         return mistake
     mistakes = {
-        BOTH / PAIRS: "this is the share of pairs that are together in both. Compare it with chance, and with the most.",
+        BOTH / PAIRS: "this is the share of pairs that are together in both. Compare it with chance.",
         (PAIRS - IN_CLASSES - IN_GROUPS + 2 * BOTH) / PAIRS: "this is the Rand index. Chance is not taken off yet.",
         5 / 6: "this is the purity, which counts texts and knows no chance. Count pairs.",
         BOTH - EXPECTED: "this is how far the pairs are above chance. Divide by how far they could be.",
@@ -26,7 +26,9 @@ def check_1(answer: Any) -> str | None:
         (BOTH - EXPECTED) / (PAIRS - EXPECTED): "not all pairs can be together in both: the most is (A + B) / 2.",
         (BOTH - EXPECTED) / (IN_CLASSES - EXPECTED): "the most is (A + B) / 2, not A alone.",
         (BOTH - EXPECTED) / (IN_CLASSES + IN_GROUPS - EXPECTED): "the most is half of A + B.",
-        (BOTH - 0.5) / (MOST - 0.5): "there are 15 pairs of six texts: a text is no pair with itself, and order is none.",
+        (BOTH - EXPECTED) / (IN_GROUPS - EXPECTED): "the most is (A + B) / 2, not B alone.",
+        4 / 9: "texts are paired with themselves. Only pairs of two different texts count.",
+        2 / 5: "pairs were counted in both orders. Then there are 30 of them, and a text is no pair with itself.",
     }
     if abs(float(answer) - (BOTH - EXPECTED) / (MOST - EXPECTED)) < 0.006:
         return None
@@ -43,7 +45,9 @@ def check_2(answer: Any) -> str | None:
     try:
         result = answer(x.copy())
     except Exception as error:  # whatever the student's code raises
-        return f"it is called as f(x), with x an array of shape {x.shape}, which failed: {type(error).__name__}: {error}."
+        return (
+            f"it is called as f(x), with x an array of shape {x.shape}, which failed: {type(error).__name__}: {error}."
+        )
     try:
         result = np.asarray(result, dtype=float)
     except (TypeError, ValueError):
@@ -56,7 +60,7 @@ def check_2(answer: Any) -> str | None:
     if np.allclose(result, wrong.pop(""), atol=1e-6):
         return None
     matching = (mistake for mistake, values in wrong.items() if np.allclose(result, values, atol=1e-6))
-    return next(matching, "these are not the cosines. Is each text's cosine with itself 1? Try two texts of two numbers.")
+    return next(matching, "these are not the cosines. Is that of a text with itself 1? Try two texts of two numbers.")
 
 
 def list_mistakes(x: Floats) -> dict[str, Floats]:
