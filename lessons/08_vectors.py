@@ -23,13 +23,10 @@
 #
 # ## Try it
 #
-# `course-0` is a run of `make lessons`: gpt2-mini, fine-tuned on six feelings. `Spaces` records vectors of 324 texts of
+# `course-0` is a run of `make lessons`: gpt2-mini, fine-tuned on six feelings. `spaces` records vectors of 324 texts of
 # train and 324 of test, in the pretrained and the fine-tuned network. First: rows, and words of two senses.
 
 # %%
-import tempfile
-from pathlib import Path
-
 from matplotlib import pyplot as plt
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from sklearn.preprocessing import normalize
@@ -41,7 +38,7 @@ from experiments.embed.keywords import choose_top, score_log_odds
 from experiments.embed.quality import recall_neighbours
 from experiments.embed.reductions import embed_by_tsne, permute_columns
 from experiments.embed.sites import describe_spread
-from experiments.embed.spaces import PRETRAINED, TUNED, Site, Spaces
+from experiments.embed.spaces import PRETRAINED, TUNED, Site, open_spaces
 from experiments.embed.topics import find_candidates
 from experiments.embed.words import find_ambiguous_words, measure_words
 from lab.device import Device
@@ -49,8 +46,8 @@ from lab.study import open_study
 from lessons.checks import show
 from lessons.checks.vectors import check_1, check_2
 
-study, folder = open_study("course-0", Device.choose("cpu", "fp32")), tempfile.TemporaryDirectory()
-spaces = Spaces(study, Path(folder.name), 324, 0)
+study = open_study("course-0", Device.choose("cpu", "fp32"))
+spaces = open_spaces(study, limit=324, seed=0)
 table = normalize(spaces.networks[PRETRAINED].trunk.wte.weight.numpy())  # (V, C), rows of length 1
 nearest = (table @ table[study.tokenizer.encode(" river")[0]]).argsort()[:-9:-1]  # eight, by cosine
 print([study.tokenizer.decode([int(token)]) for token in nearest])
@@ -115,20 +112,23 @@ show(measured)
 # | z of first words, unseen texts | 2.1 ± 0.2 |
 # | z of first words, noise | 1.9 ± 0.2 |
 # | silhouette, noise | 0.00 ± 0.03 |
-# | silhouette, map of noise | 0.29 ± 0.06 |
+# | silhouette, map of noise | 0.31 ± 0.08 |
 # | neighbours kept, unseen texts | 0.47 ± 0.05 |
 # | neighbours kept, noise | 0.14 ± 0.04 |
 #
-# The row of a token knows no sense; behind the blocks, its vector tells the sense in 0.84 of the sentences. Two texts
-# have a cosine of 0.79 because all share a direction, and 0.00 without it. The pretrained network's groups go with the
-# last token, often a full stop, more than with feelings. After fine-tuning they are nearly the classes for texts it was
-# trained on, 0.91, and less so for others, 0.31. **The map made groups of noise**: their silhouette, 1 for groups far
-# apart, is 0.29 there and 0.00 in the noise itself. Words of groups of noise stand out nearly as much. What gives it
-# away: of each point's 15 nearest, the map kept 0.14 in noise, and 0.47 where there were neighbours to keep.
+# The row of a token knows no sense; behind the last block its vector tells the sense in 0.84 of the sentences, where
+# about half is chance. Two texts have a cosine of 0.79 because all share a direction, and 0.00 without it.
+#
+# The pretrained groups go with the last token, often a full stop, more than with feelings. After fine-tuning they are
+# nearly the classes for texts it was trained on, 0.91, and less so for others, 0.31.
+#
+# **The map made groups of noise**: their silhouette, 1 for groups far apart, is above that of the noise itself, 0.00.
+# Words of groups of noise stand out nearly as much. What gives it away: of each point's 15 nearest, the map kept 0.14
+# in noise, and 0.47 where there was something to keep.
 #
 # ## What it does not mean
 #
-# - A map of trained texts shows what was learnt by heart. Even that of unseen ones loses half of the neighbours.
+# - A map of trained texts shows what was learnt by heart. Even that of unseen ones loses about half of the neighbours.
 # - How far apart groups of a map lie, or how large they look, means nothing. What forms no group may still be known.
 #
 # ## Exercises

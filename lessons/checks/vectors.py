@@ -48,6 +48,8 @@ def check_2(answer: Any) -> str | None:
         return (
             f"it is called as f(x), with x an array of shape {x.shape}, which failed: {type(error).__name__}: {error}."
         )
+    if result is None:
+        return "the function returns nothing: end it with return."
     try:
         result = np.asarray(result, dtype=float)
     except (TypeError, ValueError):

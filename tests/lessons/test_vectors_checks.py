@@ -93,7 +93,7 @@ def centre(x):
         (lambda x: 1 - cosine_similarity(centre(x)), "these are not the cosines"),
         (lambda x: np.full((5, 5), np.nan), "these are not the cosines"),
         (lambda x: "cosines", "expected numbers, got str"),
-        (lambda x: None, "expected numbers, got NoneType"),
+        (lambda x: None, "returns nothing"),
         (lambda x, mean: x, "called as f(x)"),
         (lambda x: x @ x, "called as f(x)"),
         (np.eye(5), "expected a function, not called yet, got ndarray"),
