@@ -1,11 +1,13 @@
 """The networks side by side, and the vectors that they give the same texts."""
 
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -140,3 +142,11 @@ class Spaces:
             kept = compute().to_json(orient="table", index=False, double_precision=15)
             write_result(path, identity, kept)
         return pd.read_json(StringIO(kept), orient="table")  # as JSON has it, new or not
+
+
+def open_spaces(study: Study, limit: int, seed: int) -> Spaces:
+    """Open spaces that keep vectors and results in a temporary folder, which is removed with them."""
+    folder = TemporaryDirectory(ignore_cleanup_errors=True)
+    spaces = Spaces(study, Path(folder.name), limit, seed)
+    weakref.finalize(spaces, folder.cleanup)
+    return spaces

@@ -1,5 +1,6 @@
 """The networks of a run side by side, and what they make of its texts."""
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from nltk_files import nltk_files
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from experiments.embed.spaces import PRETRAINED, RANDOM, TUNED, Site, Spaces
+from experiments.embed.spaces import PRETRAINED, RANDOM, TUNED, Site, Spaces, open_spaces
 from lab.device import Device
 from lab.study import open_study
 from lab.vectors import POOLINGS
@@ -98,3 +99,13 @@ def test_the_identity_names_texts_networks_seed_and_corrections(spaces, tmp_path
     assert differ(other) == ["networks"]
     monkeypatch.setattr("experiments.embed.spaces.SHARE_OF_TOP", 7)
     assert differ(whole) == ["corrections"]
+
+
+def test_a_temporary_folder_holds_the_vectors_as_long_as_the_spaces_are_held(spaces, here):
+    site, opened = Site(TUNED, 1, "mean", "centre"), open_spaces(spaces.study, 17, 0)
+    np.testing.assert_array_equal(opened.read(site)["test"], spaces.read(site)["test"])
+    folder = opened.folder
+    assert [*folder.glob("*.npy")]
+    del opened
+    gc.collect()
+    assert not folder.exists()
