@@ -45,7 +45,7 @@ class Device:
     world: int = 1
 
     @classmethod
-    def choose(cls, device: DeviceName, precision: Precision) -> "Device":
+    def choose(cls, device: DeviceName = "auto", precision: Precision = "auto") -> "Device":
         """Choose a device: for `auto`, CUDA before MPS before the CPU, and bf16 where CUDA has it.
 
         Under `torchrun`, join the process group. Raises InputError for a device that this machine does not have."""

@@ -46,7 +46,7 @@ from lab.study import open_study
 from lessons.checks import show
 from lessons.checks.vectors import check_1, check_2
 
-study = open_study("course-0", Device.choose("cpu", "fp32"))
+study = open_study("course-0", Device.choose("cpu"))
 spaces = open_spaces(study, limit=324, seed=0)
 table = normalize(spaces.networks[PRETRAINED].trunk.wte.weight.numpy())  # (V, C), rows of length 1
 nearest = (table @ table[study.tokenizer.encode(" river")[0]]).argsort()[:-9:-1]  # eight, by cosine

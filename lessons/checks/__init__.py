@@ -1,5 +1,6 @@
 """What lessons print: measured numbers, and what is wrong with answers. One file for each lesson holds its checks."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
@@ -29,10 +30,10 @@ def show(measured: Mapping[str, Any]) -> None:
 def expect_number(answer: Any) -> str | None:
     """Return what is wrong with an answer that must be a number; None where it is one."""
     try:
-        float(answer)
-    except (TypeError, ValueError):
+        is_finite = math.isfinite(float(answer))
+    except (TypeError, ValueError, RuntimeError):  # the last is what a tensor of several numbers raises
         return f"expected a number, got {type(answer).__name__}."
-    return None
+    return None if is_finite else f"expected a number, got {answer}."
 
 
 def expect_function(answer: Any) -> str | None:
