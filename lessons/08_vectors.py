@@ -3,8 +3,8 @@
 #
 # ## What you will know
 #
-# What a word's vector knows of its sentence, why raw cosines of texts are high, whether clusters of texts are classes,
-# and how to tell a map of texts from a map of noise. You need lesson 1; `docs/embed.md` goes on from here.
+# What a word's vector knows of its sentence, why cosines of texts are high, whether clusters of texts are classes, and
+# how to tell a map of texts from a map of noise. `docs/embed.md` goes on from here.
 #
 # ## The idea
 #
@@ -24,11 +24,12 @@
 # ## Try it
 #
 # `course-0` is a run of `make lessons`: gpt2-mini, fine-tuned on six feelings. `spaces` records vectors of 324 texts of
-# train and 324 of test, in the pretrained and the fine-tuned network. First: rows, and words of two senses.
+# train and 324 of test, in the pretrained and the fine-tuned network. First: which rows of the table are near *river*?
+# Then twelve words of two senses each, in sentences that tell which, before (`left`) or after the word. Is a word's
+# vector nearer to those of the same sense? Where the sentence tells it after the word, the network cannot know yet.
 
 # %%
 from matplotlib import pyplot as plt
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 from sklearn.preprocessing import normalize
 
 from data.senses import read_senses
@@ -46,53 +47,57 @@ from lab.study import open_study
 from lessons.checks import show
 from lessons.checks.vectors import check_1, check_2
 
-study = open_study("course-0", Device.choose("cpu"))
-spaces = open_spaces(study, limit=324, seed=0)
+spaces = open_spaces(study := open_study("course-0", Device.choose("cpu")), limit=324, seed=0)
 table = normalize(spaces.networks[PRETRAINED].trunk.wte.weight.numpy())  # (V, C), rows of length 1
-nearest = (table @ table[study.tokenizer.encode(" river")[0]]).argsort()[:-9:-1]  # eight, by cosine
-print([study.tokenizer.decode([int(token)]) for token in nearest])
-words = measure_words(spaces, PRETRAINED, find_ambiguous_words(read_senses(), spaces))  # twelve words of two senses
-senses = words.groupby(["layer", "cue_side"])["sense_accuracy"].mean().unstack()
-print(senses)  # is a word nearer to those of its sense? left: the sentence tells the sense before it; right: behind it
+cosines = table @ table[study.tokenizer.encode(" river")[0]]  # (V,): of *river* with every token
+print([study.tokenizer.decode([int(token)]) for token in cosines.argsort()[:-9:-1]])
+
+words = measure_words(spaces, PRETRAINED, find_ambiguous_words(read_senses(), spaces))
+print(senses := words.groupby(["layer", "cue_side"])["sense_accuracy"].mean().unstack())
+end = spaces.n_sites - 1  # the site behind the last LayerNorm
+measured = {"senses told behind the last block": senses.loc[end - 1, "left"]}
 
 # %% [markdown]
-# Now texts, pooled by the mean: the cosine of all pairs, and how much of it one dimension of 256 makes up. **Centring**
-# subtracts the mean. Then k-means finds six groups of the last tokens' vectors. Their adjusted mutual information (AMI)
-# with the classes is 1 where groups are classes, near 0 by chance. The control is noise: each dimension is shuffled
-# over the texts by itself. Its values stay, and all that dimensions have to do with each other goes.
+# **Texts**, pooled by the mean. **Centring** subtracts the mean vector of all texts.
 
 # %%
-end = spaces.n_sites - 1  # the site behind the last LayerNorm
-trained, unseen = spaces.read(Site(TUNED, end, "last", "standardise")).values()  # (N, C) each
+raw, centred = (spaces.read(Site(PRETRAINED, end, "mean", each))["test"] for each in ("none", "centre"))  # (N, C)
+measured["mean cosine of texts"] = describe_spread(raw)["anisotropy"]  # over all pairs
+measured["mean cosine, centred"] = describe_spread(centred)["anisotropy"]
+
+# %% [markdown]
+# **Clusters.** k-means finds six groups of the last tokens' vectors. Their adjusted mutual information (AMI) with the
+# classes is 1 where groups are classes, and near 0 by chance. The control is noise: each dimension keeps its values,
+# shuffled over the texts. **Topics** are the words of a group whose odds there lie farthest above those elsewhere.
+
+# %%
+trained, unseen = spaces.read(Site(TUNED, end, "last", "standardise")).values()  # (N, C): of train, of test
 before = spaces.read(Site(PRETRAINED, end, "last", "standardise"))["test"]
-vectors = {"unseen texts": unseen, "noise": permute_columns(unseen, 0), "trained texts": trained, "pretrained": before}
+vectors = {"trained texts": trained, "unseen texts": unseen, "noise": permute_columns(unseen, 0), "pretrained": before}
 classes = dict.fromkeys(vectors, spaces.targets("test")) | {"trained texts": spaces.targets("train")}
 groups = {name: cluster(project(x), "kmeans", 6, 0) for name, x in vectors.items()}
-means = [spaces.read(Site(PRETRAINED, end, "mean", correction))["test"] for correction in ("none", "centre")]
-spread, centred = map(describe_spread, means)  # of all pairs of texts
-measured = {"senses told behind the last block": senses.loc[end - 1, "left"], "mean cosine": spread["anisotropy"]}
-measured |= {"share of one dimension in it": spread["top_dim_share"], "cosine after centring": centred["anisotropy"]}
-measured |= {f"AMI with classes, {name}": score_against(groups[name], classes[name])["ami"] for name in vectors}
-last_tokens = [ids[-1] for ids in spaces.texts["test"].sequences]
-measured["AMI with last tokens, pretrained"] = score_against(groups["pretrained"], last_tokens)["ami"]
-candidates = find_candidates(spaces.texts["test"], study, ENGLISH_STOP_WORDS)
-for name in ("unseen texts", "noise"):  # topics: z says how far a word's odds in a group lie above those elsewhere
+for name in vectors:
+    measured[f"AMI with classes, {name}"] = score_against(groups[name], classes[name])["ami"]
+candidates = find_candidates(spaces.texts["test"], study, spaces.stop_words)
+for name in ("unseen texts", "noise"):
     z = score_log_odds(candidates.counts, groups[name], 6)  # (6, words)
-    measured[f"z of first words, {name}"] = z[:, candidates.single].max(axis=1).mean()
     print(name, [" ".join(candidates.names[choose_top(row, candidates.single)[:4]]) for row in z])
-maps = {name: embed_by_tsne(x, 0, perplexity=5).coordinates for name, x in vectors.items() if name != "pretrained"}
-found = {name: cluster(places, "agglomerative_ward", 6, 0) for name, places in maps.items()}  # six, whatever is there
+
+# %% [markdown]
+# **Maps.** t-SNE draws one of each, and another method looks for six groups *in the map*.
+
+# %%
 figure, grid = plt.subplots(2, 3, figsize=(11, 7), layout="constrained")
-for row, colours in zip(grid, (found, classes), strict=True):
-    for axes, (name, places) in zip(row, maps.items(), strict=True):
-        for k, label in enumerate(spaces.labels):
-            axes.scatter(*places[colours[name] == k].T, s=8, color=f"C{k}", label=label)
-        axes.set(title="groups found in it" if colours is found else f"{name}, by class", xticks=[], yticks=[])
-figure.legend(*axes.get_legend_handles_labels(), loc="outside right lower", title="lower row")
+for (found, true), name in zip(grid.T, ["trained texts", "unseen texts", "noise"], strict=True):
+    places = embed_by_tsne(vectors[name], 0, perplexity=5).coordinates  # (N, 2)
+    in_map = cluster(places, "agglomerative_ward", 6, 0)
+    measured[f"silhouette in the map, {name}"] = score_inside(places, in_map, "euclidean")["silhouette"]
+    measured[f"neighbours kept, {name}"] = recall_neighbours(vectors[name], places, 15)
+    found.scatter(*places.T, s=8, c=in_map, cmap="tab10")
+    found.set(title="groups found in it", xticks=[], yticks=[])
+    true.scatter(*places.T, s=8, c=classes[name], cmap="tab10")
+    true.set(title=f"{name}, by class", xticks=[], yticks=[])
 plt.show()
-for name, x in (("noise", project(vectors["noise"])), ("map of noise", maps["noise"])):
-    measured[f"silhouette, {name}"] = score_inside(x, cluster(x, "agglomerative_ward", 6, 0), "euclidean")["silhouette"]
-measured |= {f"neighbours kept, {name}": recall_neighbours(vectors[name], maps[name], 15) for name in list(maps)[:2]}
 show(measured)
 
 # %% [markdown]
@@ -101,30 +106,25 @@ show(measured)
 # | measured | value |
 # |---|---|
 # | senses told behind the last block | 0.84 ± 0.03 |
-# | mean cosine | 0.79 ± 0.02 |
-# | share of one dimension in it | 0.39 ± 0.02 |
-# | cosine after centring | 0.00 ± 0.03 |
+# | mean cosine of texts | 0.79 ± 0.02 |
+# | mean cosine, centred | 0.00 ± 0.03 |
+# | AMI with classes, trained texts | 0.91 ± 0.08 |
 # | AMI with classes, unseen texts | 0.31 ± 0.08 |
 # | AMI with classes, noise | 0.00 ± 0.03 |
-# | AMI with classes, trained texts | 0.91 ± 0.08 |
 # | AMI with classes, pretrained | 0.09 ± 0.03 |
-# | AMI with last tokens, pretrained | 0.36 ± 0.05 |
-# | z of first words, unseen texts | 2.1 ± 0.2 |
-# | z of first words, noise | 1.9 ± 0.2 |
-# | silhouette, noise | 0.00 ± 0.03 |
-# | silhouette, map of noise | 0.31 ± 0.08 |
+# | silhouette in the map, trained texts | 0.64 ± 0.10 |
+# | silhouette in the map, unseen texts | 0.42 ± 0.08 |
+# | silhouette in the map, noise | 0.31 ± 0.08 |
+# | neighbours kept, trained texts | 0.53 ± 0.05 |
 # | neighbours kept, unseen texts | 0.47 ± 0.05 |
 # | neighbours kept, noise | 0.14 ± 0.04 |
 #
-# The row of a token knows no sense; behind the last block its vector tells the sense in 0.84 of the sentences, where
-# about half is chance. Two texts have a cosine of 0.79 because all share a direction, and 0.00 without it.
+# A row of the table knows no sense; behind the last block the vector tells it in 0.84 of the sentences, where half is
+# chance. Two texts have a cosine of 0.79 because all share a direction, and 0.00 without it. After fine-tuning, groups
+# are nearly the classes for texts it was trained on, 0.91, and much less so for others, 0.31.
 #
-# The pretrained groups go with the last token, often a full stop, more than with feelings. After fine-tuning they are
-# nearly the classes for texts it was trained on, 0.91, and less so for others, 0.31.
-#
-# **The map made groups of noise**: their silhouette, 1 for groups far apart, is above that of the noise itself, 0.00.
-# Words of groups of noise stand out nearly as much. What gives it away: of each point's 15 nearest, the map kept 0.14
-# in noise, and 0.47 where there was something to keep.
+# **The map made groups of noise**: their silhouette, 1 for groups far apart and 0 for none, is 0.31, beside 0.42 of
+# texts. Noise has topics, too. What gives it away: of each point's 15 nearest neighbours the map kept 0.14.
 #
 # ## What it does not mean
 #
@@ -143,7 +143,7 @@ check_1(answer_1)
 
 # %% [markdown]
 # **2.** Write a function of an array `x` (N, C), the vectors of N texts, that returns the cosines (N, N) of each with
-# each, after centring over these texts. Give it to the check, not called. Then try it on `means[0]`.
+# each, after centring over these texts. Give it to the check, not called. Then try it on `raw`.
 
 # %%
 answer_2 = None

@@ -25,5 +25,5 @@ def find_centred_cosines(x):
 
 answer_2 = find_centred_cosines
 check_2(answer_2)
-cosines, n = find_centred_cosines(means[0]), len(means[0])
+cosines, n = find_centred_cosines(raw), len(raw)
 print((cosines.sum() - n) / (n * (n - 1)))  # the mean over pairs of two different texts: of a text with itself it is 1
