@@ -47,10 +47,10 @@ from lab.study import open_study
 from lessons.checks import show
 from lessons.checks.vectors import check_1, check_2
 
-spaces = open_spaces(study := open_study("course-0", Device.choose("cpu")), limit=324, seed=0)
+spaces = open_spaces(open_study("course-0", Device.choose("cpu")), limit=324, seed=0)
 table = normalize(spaces.networks[PRETRAINED].trunk.wte.weight.numpy())  # (V, C), rows of length 1
-cosines = table @ table[study.tokenizer.encode(" river")[0]]  # (V,): of *river* with every token
-print([study.tokenizer.decode([int(token)]) for token in cosines.argsort()[:-9:-1]])
+cosines = table @ table[spaces.study.tokenizer.encode(" river")[0]]  # (V,): of *river* with every token
+print([spaces.study.tokenizer.decode([int(token)]) for token in cosines.argsort()[:-9:-1]])
 
 words = measure_words(spaces, PRETRAINED, find_ambiguous_words(read_senses(), spaces))
 print(senses := words.groupby(["layer", "cue_side"])["sense_accuracy"].mean().unstack())
@@ -78,7 +78,7 @@ classes = dict.fromkeys(vectors, spaces.targets("test")) | {"trained texts": spa
 groups = {name: cluster(project(x), "kmeans", 6, 0) for name, x in vectors.items()}
 for name in vectors:
     measured[f"AMI with classes, {name}"] = score_against(groups[name], classes[name])["ami"]
-candidates = find_candidates(spaces.texts["test"], study, spaces.stop_words)
+candidates = find_candidates(spaces.texts["test"], spaces.study, spaces.stop_words)
 for name in ("unseen texts", "noise"):
     z = score_log_odds(candidates.counts, groups[name], 6)  # (6, words)
     print(name, [" ".join(candidates.names[choose_top(row, candidates.single)[:4]]) for row in z])
