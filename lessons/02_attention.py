@@ -37,8 +37,8 @@ T, C, H, D = ids.shape[1], lm.config.n_embd, lm.config.n_head, lm.config.head_wi
 # %% [markdown]
 # ## Predict
 #
-# Write down: how much of its attention does an average head pay to the *first* token of a text, whatever it says? (With
-# all tokens alike, an eighth.) The sentence above goes on with *eyes*: does it need *She* or *tears* more for that?
+# Write down: how much of its attention does an average head pay to the *first* token of a text, whatever it says? If it
+# looked at all alike, an eighth. And the sentence above goes on with *eyes*: does that need *She* or *tears* more?
 #
 # ## Try it
 
@@ -123,14 +123,14 @@ show(measured)
 # | eyes, tears masked | 0.274 ± 0.005 |
 # | eyes, tears cut | 0.048 ± 0.005 |
 #
-# Heads rest on the first token: 0.182, not 0.119. The last token looks at *She* more than at *tears* (0.233, 0.148);
-# yet *tears* masked costs *eyes* more. How much *She* is needed has three answers: masked from all later tokens 0.478,
-# from the last alone 0.182, cut 0.085. The way to take a token out is a part of the finding.
+# First tokens get more than their share, 0.182, not 0.119. The token *her* looks at *She* more than at *tears* (0.233,
+# 0.148), yet *tears* masked costs *eyes* more. How much *She* is needed has three answers: masked from all later tokens
+# 0.478, from the last alone 0.182, cut 0.085. The way to take a token out is a part of the finding.
 #
 # ## What it does not mean
 #
 # - Attention weights are not importance. They say where a head looks, not what the value says or who needs it.
-# - After a cut, weights no longer sum to 1, as in no training: some of the damage may be the network's surprise.
+# - After a cut a head also emits less than usual. Some of the damage may come from that, not from the missing word.
 #
 # ## Exercises
 #
