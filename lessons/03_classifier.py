@@ -123,9 +123,9 @@ show(measured)
 # | different first tokens | 107 |
 #
 # The first token knows no other. That is enough to beat chance, 0.27: feelings begin with different words, 107 in all.
-# The last one gives 0.53; frozen, the mean does as well. Fine-tuned it gives 0.61, and does *not* beat the bag of words,
-# 0.642: the network is small, the texts are few. Nor is the bag surely better: its lead lies between -0.04 and 0.09. Its
-# lead over the frozen head is sure, as it begins at 0.05. On a third of the texts just one of bag and network is right.
+# The last one gives 0.53; frozen, the mean does as well. Fine-tuned it gives 0.61, but does *not* beat the bag, 0.642:
+# the network is small, the texts are few. Nor is the bag surely better: its lead lies between -0.04 and 0.09. Its lead
+# over the frozen head is sure, as it begins at 0.05. On a third of the texts just one of bag and network is right.
 #
 # ## What it does not mean
 #
