@@ -130,7 +130,7 @@ show(measured)
 # ## What it does not mean
 #
 # - That word order is useless. With more texts, or a larger network, it is another experiment: see `emotion`.
-# - Limits are about other texts. Another seed is another draw, too: our two epochs move by some hundredths.
+# - Limits are about other texts. With another seed, two epochs move by hundredths, and may reach `course-0`.
 #
 # ## Exercises
 #
