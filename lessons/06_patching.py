@@ -123,7 +123,7 @@ show(measured)
 # For three layers nothing leaves the noun (0.99). Then it leaps: behind layer 3 the noun has 0.05, the last token 0.80.
 # One head of 48 brings back 0.81, the next one 0.11. But MLP 0 alone, at the noun, brings back all (1.00): later layers
 # read the noun from what it wrote. Do not add such shares: each asks for one place alone. And the directions differ:
-# MLP 2 suffices for 0.26, but without it only 0.12 is lost. The estimate ranks heads nearly perfectly, yet gives the
+# MLP 2 suffices for 0.26, but without it only 0.12 is lost. The estimate is nearly right for heads, yet gives the
 # noun before layer 0 0.37, where the truth is 1: a gradient sees a small step, and *boy* to *girl* is a large one.
 #
 # ## What it does not mean

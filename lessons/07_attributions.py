@@ -122,10 +122,10 @@ show(measured)
 # | miss of the gap, largest: integrated gradients | 0 ± 0.01 |
 # | token that leave one out marks in the picture | 4 |
 #
-# Attention and the cheat mark what we would, *texting* or *emoji*; leave one out says: a question mark. Leave one
-# out and integrated gradients find what decides: 0.51 and 0.43 are lost. Attention (0.14) cannot be told from random
-# tokens on these texts, its lower limit is below 0, and it is blind to the head. Gradient x input follows the head, but
-# fails test 1: it misses the gap by 1.3 gaps, for the network bends on the way. To pass one test is not enough.
+# Attention and the cheat mark what we would, *texting* or *emoji*; leave one out says: a question mark. Who is right?
+# Without its three tokens 0.51 is lost, with them alone next to nothing (0.02). Attention loses 0.14, not surely more
+# than random tokens (its lower limit is below 0), and is blind to the head. Gradient x input follows the head, but does
+# little in test 1 (0.17): it misses the gap by 1.3 gaps, as the network bends on the way. One test is not enough.
 #
 # ## What it does not mean
 #
