@@ -1,0 +1,72 @@
+"""Lesson 7: comprehensiveness above random, and integrated gradients."""
+
+from typing import Any
+
+import torch
+
+from lessons.checks import check, expect_function, expect_number
+
+WHOLE, WITHOUT, ALONE, RANDOM = 90, 30, 80, 70  # per cent, of the class
+S, T, C = 5, 3, 7
+
+
+@check
+def check_1(answer: Any) -> str | None:
+    if mistake := expect_number(answer):
+        return mistake
+    above = (RANDOM - WITHOUT) / 100
+    mistakes = {
+        (WHOLE - WITHOUT) / 100: "this is the comprehensiveness. How much of it do random words reach as well?",
+        (WHOLE - RANDOM) / 100: "this is what random words lose. How much more do the marked ones?",
+        -above: "the sign: the more is lost without the marked words, the larger the number.",
+        (WHOLE - ALONE) / 100: "this is the sufficiency: what is lost with the marked words alone. Take them away.",
+        (ALONE - WITHOUT) / 100: "the words alone are the other test, sufficiency. Nothing of it is needed here.",
+        100 * above: "write it as a number from 0 to 1, not in per cent.",
+        WITHOUT / WHOLE: "this is a ratio. Comprehensiveness is a difference of probabilities.",
+        (WHOLE - WITHOUT) / WHOLE: "do not divide by what the class has at first: probability lost is a difference.",
+    }
+    if abs(float(answer) - above) < 0.004:
+        return None
+    matching = (mistake for value, mistake in mistakes.items() if abs(float(answer) - value) < 0.004)
+    return next(matching, f"{answer} is not it. What is lost without the marked words, and what without random ones?")
+
+
+@check
+def check_2(answer: Any) -> str | None:
+    if mistake := expect_function(answer):
+        return mistake
+    rng = torch.Generator().manual_seed(0)
+    gradients, x, baseline = (torch.randn(shape, generator=rng) for shape in ((S, T, C), (T, C), (T, C)))
+    try:
+        result = answer(gradients.clone(), x.clone(), baseline.clone())
+    except Exception as error:  # whatever a student's function raises
+        return f"it is called as f(gradients, x, baseline), which failed: {type(error).__name__}: {error}."
+    if not isinstance(result, torch.Tensor):
+        return f"expected a tensor of the {T} tokens' values, ({T},), got {type(result).__name__}."
+    by_number = gradients.mean(dim=0) * (x - baseline)  # (T, C)
+    shapes = {
+        (T, C): "one value for each number of an embedding: a token's value is their sum.",
+        (C,): "the wrong axis: sum over the numbers of an embedding (C), not over the tokens.",
+        (S, T): "one row for each point of the way: take the mean over the points.",
+        (S, T, C): "neither points nor numbers are summed up: mean over the first axis, sum over the last.",
+        (): "one number for the whole text: keep the tokens apart.",
+    }
+    if result.shape != (T,):
+        return shapes.get(tuple(result.shape), f"expected the shape ({T},), got {tuple(result.shape)}.")
+    expected = by_number.sum(dim=-1)
+    mistakes = {
+        "the points of the way are summed: take their mean, or more points would give larger values.": S * expected,
+        "the way is missing: multiply the gradients with x - baseline.": gradients.mean(dim=0).sum(dim=-1),
+        "multiply with the whole way, x - baseline, not with x.": (gradients.mean(dim=0) * x).sum(dim=-1),
+        "the sign: the way leads from the baseline to x.": -expected,
+        "this is gradient x input: one gradient, at the end of the way. Take the mean of all.": (
+            (gradients[-1] * (x - baseline)).sum(dim=-1)
+        ),
+        "the numbers of an embedding are averaged: sum them, or the values do not add up to the gap.": expected / C,
+        "a value has a sign: a token may speak against the class.": expected.abs(),
+        "the length has no sign: sum over the numbers of an embedding.": by_number.norm(dim=-1),
+    }
+    if torch.allclose(result.to(expected), expected, atol=1e-5):
+        return None
+    matching = (m for m, wrong in mistakes.items() if torch.allclose(result.to(wrong), wrong, atol=1e-5))
+    return next(matching, "the numbers differ. If the gradient is the same everywhere, they are gradient times way.")
