@@ -33,7 +33,7 @@ from lab.study import open_study
 from lessons.checks import show
 from lessons.checks.attributions import check_1, check_2
 
-device = Device.choose("cpu", "fp32")
+device = Device.choose("cpu")
 study = open_study("course-0", device)  # gpt2-mini, fine-tuned on six emotions by `make lessons`
 parsed = [parse(text, study.tokenizer) for text in study.draw_texts("test", 24).strings]  # tokens and words
 classes = predict(study.clf, [text.ids for text in parsed], device).argmax(axis=1)  # we explain the predicted class
