@@ -1,0 +1,1 @@
+check_1 = check_2 = print
