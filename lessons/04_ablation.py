@@ -13,7 +13,6 @@
 # what it computed, at 0 a **fill**, and that is part of the question. *Zero*: what if the head said nothing, which the
 # layers behind it hardly ever saw? *Mean*: what if it said the same of every text, its mean over texts of training?
 # *Resample*: what if it spoke of another text? The first two are below.
-#
 # The network here sorts texts into six emotions. The **log-odds** of a class set its logit against all others:
 # log p - log(1 - p). Their mean over the class's own texts, minus their mean over all other texts, is the class's
 # **margin**: how far the network tells it from the others. We ask which share of the margin is lost.
@@ -61,21 +60,20 @@ def lose(logits, targets, temperature=1):
     return 1 - margins[1:] / margins[0]
 
 
-means = [fills.measure_means(each.clf, train.sequences, train.targets, device) for each in (study, other)]
+means = (fills.measure_means(each.clf, train.sequences, train.targets, device) for each in (study, other))
 mean, other_mean = map(fills.mean, means)
-logits = close_each(study, test, heads, mean)
-lost = lose(logits, test.targets)  # (48, 6)
-lost_zero = lose(close_each(study, test, heads, fill_zeros), test.targets)
+logits, zero_logits = (close_each(study, test, heads, fill) for fill in (mean, fill_zeros))
+lost, lost_zero = (lose(each, test.targets) for each in (logits, zero_logits))  # (48, 6) each
 
 # %% [markdown]
-# One head stands out: 0.3, head 3 of layer 0. Before you believe it: **(a) Is it large, and do these texts show that?** A
+# One head stands out: 0.3, head 3 of layer 0. Before you believe it: **(a) Is it large, and do these texts show it?** A
 # difference from 0 says nothing about size. Limits so wide that all 288 (48 heads, 6 classes) hold together say more.
-# An effect *matters* if both lie beyond 0.05, a size chosen beforehand; it is *negligible* if both lie within 0.05 of 0;
-# else the texts leave it open. **(b) Does any part of this size do as much?** A layer's heads emit 256 numbers, 32
-# each. A random **subspace** is 32 other dimensions, a mixture of all heads. **(c) Is it so with another seed?** Both
-# runs began with the same heads. **(d) Is it more than confidence?** Multiply all logits by 0.9: no answer changes, yet
-# every margin shrinks by about a tenth. So divide each network's logits by its **temperature**, the number with which
-# the true classes of val become most likely. That takes many texts: all.
+# An effect *matters* if both lie beyond 0.05, a size chosen beforehand; else it is negligible, or the texts leave it
+# open. **(b) Does any part of this size do as much?** A layer's heads emit 256 numbers, 32 each. A random **subspace**
+# is 32 other dimensions, a mixture of all heads. **(c) Is it so with another seed?** Both runs began with the same
+# heads. **(d) Is it more than confidence?** Multiply all logits by 0.9: no answer changes, yet every margin shrinks by
+# about a tenth. So divide each network's logits by its **temperature**, the number with which the true classes of val
+# become most likely. That takes many texts: all.
 
 # %%
 as_they_are = Temperatures(np.ones(49), np.ones((1000, 49)))
@@ -90,11 +88,9 @@ for each, fill in ((study, mean), (other, other_mean)):
     temperature = fit_temperatures(on_val[0][:, 0], on_val[1:], val.targets).fitted  # (2,): whole, and without 0.3
     all_texts.append(lose(on_test, y).mean())
     aside.append(lose(on_test, y, temperature).mean())
-
 of_head, of_other = lost.mean(axis=1), other_lost.mean(axis=1)  # (48,), mean over the classes
 plt.imshow(of_head.reshape(6, 8), cmap="RdBu_r", vmin=-0.15, vmax=0.15)
-plt.gca().set(title="share of the margin lost without a head", xlabel="head", ylabel="layer")
-plt.colorbar()
+plt.gca().set(title="share of the margin lost without a head (red)", xlabel="head", ylabel="layer")
 plt.show()
 measured = {
     "lost without head 0.3": of_head[3],
@@ -130,13 +126,12 @@ show(measured)
 #
 # Zero and mean do about as much. **(a)** Some 90 effects differ from 0; hardly any surely matters. **(b)** No subspace
 # takes nearly as much as 0.3. **(c)** Both seeds rank the heads alike, and 0.3 takes a lot in both. So far a finding.
-# **(d)** Yet with confidence set aside the other seed loses next to nothing: there, 0.3 mostly makes the network surer.
+# **(d)** Yet with confidence set aside the other seed loses little or nothing: 0.3 mostly makes that network surer.
 # In one of two trainings it also tells the emotions apart. What repeats with every seed need not be what you think.
 #
 # ## What it does not mean
 #
-# - That a head is not needed: others may stand in for it when it is closed. Two seeds are few, and so are 100 texts.
-# - That 0.3 "does" emotions: layer 0 may prepare what many later parts read.
+# A head that costs little may be needed: others may stand in for it. Two seeds are few, and so are 100 texts.
 #
 # ## Exercises
 #
@@ -148,7 +143,7 @@ answer_1 = None
 check_1(answer_1)
 
 # %% [markdown]
-# **2.** Build the `head_gate` (B, L, H, T), with axes of size 1 where all are alike, that closes all heads of layer 2.
+# **2.** Build the `head_gate` (B, L, H, T) that closes all heads of layer 2; axes along which all is alike have size 1.
 
 # %%
 answer_2 = None
