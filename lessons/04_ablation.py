@@ -66,7 +66,7 @@ logits, zero_logits = (close_each(study, test, heads, fill) for fill in (mean, f
 lost, lost_zero = (lose(each, test.targets) for each in (logits, zero_logits))  # (48, 6) each
 
 # %% [markdown]
-# One head stands out: 0.3, head 3 of layer 0. Before you believe it: **(a) Is it large, and do these texts show it?** A
+# One head stands out: (0, 3), head 3 of layer 0. Before you believe it: **(a) Is it large, do these texts show it?** A
 # difference from 0 says nothing about size. Limits so wide that all 288 (48 heads, 6 classes) hold together say more.
 # An effect *matters* if both lie beyond 0.05, a size chosen beforehand; else it is negligible, or the texts leave it
 # open. **(b) Does any part of this size do as much?** A layer's heads emit 256 numbers, 32 each. A random **subspace**
@@ -120,14 +120,14 @@ show(measured)
 # | most lost without a subspace | 0.05 ± 0.02 |
 # | rank correlation of two seeds | 0.65 ± 0.20 |
 # | without 0.3, all texts | 0.12 ± 0.03 |
-# | the same, confidence set aside | 0.09 ± 0.04 |
+# | the same, confidence set aside | 0.08 ± 0.04 |
 # | without 0.3, all texts, other seed | 0.09 ± 0.03 |
 # | the same, confidence set aside, other seed | -0.01 ± 0.05 |
 #
 # Zero and mean do about as much. **(a)** Some 90 effects differ from 0; hardly any surely matters. **(b)** No subspace
-# takes nearly as much as 0.3. **(c)** Both seeds rank the heads alike, and 0.3 takes a lot in both. So far a finding.
-# **(d)** Yet with confidence set aside the other seed loses little or nothing: 0.3 mostly makes that network surer.
-# In one of two trainings it also tells the emotions apart. What repeats with every seed need not be what you think.
+# takes nearly as much as (0, 3). **(c)** Both seeds rank the heads alike; (0, 3) takes a lot in both. So far a finding.
+# **(d)** Yet with confidence set aside the other seed loses little or nothing: its (0, 3) mostly makes it surer. In one
+# of two trainings (0, 3) also tells the emotions apart. What repeats with every seed need not be what you think.
 #
 # ## What it does not mean
 #

@@ -3,23 +3,18 @@
 #
 # ## What you will know
 #
-# How to find out whether something can be read from a place in the network, which controls that needs, and why what can
-# be read need not be used. `make probe` asks the same of every head, and `docs/probe.md` says how.
+# Whether something can be read in the network, and why that does not say that it is used. See `docs/probe.md`.
 #
 # ## The idea
 #
 # A watch can be read by anyone who passes, though its owner may never look. A **probe** is such a passer-by: a small
-# classifier, here a linear one, that learns to tell a property of a text from the vector of one place in the network. If
-# it is right about new texts, the property stands there. Does the network look? Take it out: do the answers change?
+# classifier, here a linear one, that learns to tell a property of a text from the vector of one place in the network.
+# If it is right about new texts, the property stands there. Does the network look? Take it out: do the answers change?
 #
-# The number of a probe means little without **controls**: a bag of words, which needs no network; a network with random
-# weights; and a **control task**, a random label for each word. Accuracy minus that of the control task is the probe's
-# **selectivity**: what it reads beyond what it learns by heart.
+# The number of a probe means little without **controls**: a bag of words, a network with random weights, and a
+# **control task**, a random label for each word. Accuracy minus that of the control task is **selectivity**.
 
 # %%
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -28,14 +23,13 @@ from torch.nn.utils.rnn import pad_sequence
 from experiments.probe.lens import class_lens
 from experiments.probe.linear import Task, probe
 from experiments.probe.sources import collect_texts, collect_words, score_baselines
-from lab.activations import Site, record
+from lab.activations import Site, record_in_memory
 from lab.device import Device
 from lab.networks import draw_random_trunk, load_start
 from lab.study import open_study
 from lessons.checks import show
 from lessons.checks.probes import check_1, check_2
 
-torch.set_grad_enabled(False)  # nothing is trained here but probes
 study = open_study("course-0", Device.choose("cpu", "fp32"))  # gpt2-mini, fine-tuned on emotions by `make lessons`
 clf, test = study.clf, study.texts["test"]
 splits = [study.draw_texts("train", 600), study.draw_texts("val", 150), test]  # to fit, to choose, to test
@@ -45,44 +39,41 @@ task = source.tasks["emotion", "last"]  # the class, read at the last token: the
 # %% [markdown]
 # ## Predict
 #
-# Of six classes, how many texts does a probe get right before layer 0, where the last token knows only itself? How many
-# behind the last layer? How many before fine-tuning, when the network has seen no label at all?
+# Of six classes, how many texts does a probe get right at the last token before layer 0? Behind the last layer? Before
+# fine-tuning, when the network has seen no label at all?
 #
 # ## Try it
-#
-# The stream enters layers 0 to 5 and leaves the last: seven places, in three networks of the same shape.
 
 
 # %%
 def read_stream(trunk, source, reading):
-    """What the stream holds of each row of a source at the seven places: (7, N, C)."""
-    with TemporaryDirectory() as folder:
-        places = record(trunk, source.sequences, {reading: source.positions[reading]}, Path(folder), study.device)
-        return np.stack([places[reading].of(Site("resid", layer)) for layer in range(7)])
+    """The stream at each row of a source, as it enters layers 0 to 5 and leaves the last: (7, N, C)."""
+    places = [Site("resid", layer) for layer in range(7)]
+    return np.stack(record_in_memory(trunk, source.sequences, source.positions[reading], places, study.device))
 
 
 networks = {"fine-tuned": clf.trunk, "before": load_start(study)[0], "random weights": draw_random_trunk(clf.config, 0)}
 stream = {name: read_stream(trunk, source, "last") for name, trunk in networks.items()}
 accuracy = {name: [probe(x, task).accuracy for x in of_layers] for name, of_layers in stream.items()}
-_, bag_of_words = score_baselines([source], splits)["accuracy"]
-said = class_lens(clf, test.sequences, study.device).argmax(axis=-1)  # the answers of the network's own head: (N, 7)
+bag_of_words = score_baselines([source], splits)["accuracy"].iloc[1]
+said = class_lens(clf, test.sequences, study.device).argmax(axis=-1)  # what the network's own head says: (N, 7)
 lens = (said == test.targets[:, None]).mean(axis=0)
 
-for name, values in {**accuracy, "class lens": lens, "bag of words": 7 * [bag_of_words]}.items():
-    plt.plot(values, "o-", label=name)
+lines = {**accuracy, "its own head": lens, "bag of words": 7 * [bag_of_words]}
+plt.plot(np.transpose([*lines.values()]), "o-", label=[*lines])
 plt.gca().set(xlabel="place in the stream", ylabel="share of test texts that are right", ylim=(0, 0.75))
 plt.legend()
 plt.show()
 
 # %% [markdown]
 # Is this word negated, as in *not happy*? The control task: which random label has this word? And: is the text longer
-# than most? Then take length out, before layer 2, of the last token: remove the direction from the mean of short texts to
-# that of long ones, so that the means are equal and no linear probe can tell them. Six classes have five directions.
+# than most? Take length out of the last token before layer 2: remove the direction from the mean of short texts to that
+# of long ones. Then the means are equal, and no linear probe can tell them. Six classes have five directions.
 
 # %%
 words = collect_words(splits, study.tokenizer, 3000, seed=0)[0][0]
 negated = probe(read_stream(clf.trunk, words, "word")[1], words.tasks["negated", "word"])
-train, lengths = task.split == "train", np.array([len(ids) for ids in source.sequences])
+train, lengths = task.split == "train", np.array([*map(len, source.sequences)])
 long = Task((lengths > np.median(lengths[train])).astype(int), ("short", "long"), task.split, task.text)
 ids, last = pad_sequence([torch.tensor(ids) for ids in test.sequences], batch_first=True), test.lengths - 1
 
@@ -131,10 +122,10 @@ show(measured)
 # | answers that are right | 0.62 ± 0.04 |
 # | right without the class in layer 2 | 0.59 ± 0.05 |
 #
-# The class stands before layer 2 nearly as clearly as at the end; much of it did before any label. The probe of *negated*
-# does no better than one of nonsense. **Read, not needed:** length. Even without the class before layer 2 nearly all
-# right answers stay: later layers read it anew, from other tokens. **Needed, not read:** before layer 0 the last token
-# tells next to nothing, though all that the network will ever know of the text enters that layer, at other tokens.
+# The class stands before layer 2 nearly as clearly as at the end. The probe of *negated* does no better than nonsense.
+# **Read, not needed:** length. Even without the class before layer 2 nearly all right answers stay: later layers can
+# read it anew from other tokens. **Needed, not read:** before layer 0 the last token tells next to nothing, yet all
+# that the network will ever know of the text enters that layer, at other tokens.
 #
 # ## What it does not mean
 #
@@ -142,8 +133,8 @@ show(measured)
 #
 # ## Exercises
 #
-# **1.** A probe is right about 0.90 of the words, always naming the most frequent label about 0.85, and a probe of the
-# control task about 0.88. What is the selectivity?
+# **1.** Of 100 words, a probe gets 90 right, always naming the most frequent label 85, and a probe of the control task
+# 88. What is the selectivity, as a difference of shares?
 
 # %%
 answer_1 = None
