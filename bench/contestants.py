@@ -171,20 +171,19 @@ def sweep_headgate(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:
     """Close the heads with the sweep of ablate.py, which makes its own batches of a chunk's texts.
 
     Returns logits (n, U, K): n texts in the order of the chunks, U heads."""
-    from lab.sweep import fill_zeros, sweep
+    from lab.sweep import collect_logits, fill_zeros
     from lab.units import each_head
 
     device = job.device
     clf = load_headgate(job)
     ablations = [ablation for ablation in each_head(clf.config) if (ablation.layer, ablation.head) in job.heads]
-    logits = np.empty((len(job.texts), len(ablations), len(clf.labels)), np.float32)
+    logits = []
     end_turn()
     for chunk in job.chunks:
-        batches = sweep(clf, job.texts.sequences, ablations, [fill_zeros], device, np.concatenate(chunk))
-        for positions, batch_logits in batches:
-            logits[positions] = batch_logits[:, :, 0]  # (B, U, 1 fill, K)
+        sequences = job.texts.select(np.concatenate(chunk)).sequences
+        logits.append(collect_logits(clf, sequences, ablations, [fill_zeros], device)[:, :, 0])  # (n, U, 1 fill, K)
         end_turn()
-    return logits[np.concatenate([positions for chunk in job.chunks for positions in chunk])]
+    return np.concatenate(logits)
 
 
 def sweep_hooks(job: Job, end_turn: EndTurn) -> NDArray[np.floating]:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -102,6 +103,15 @@ def record(
             rows = np.concatenate([np.arange(*starts[name][i : i + 2]) for i in batch.index.tolist()])
             activations[name].write(kind, rows, emitted)
     return activations
+
+
+def record_in_memory(
+    trunk: GPT2, sequences: Sequence[list[int]], positions: Positions | None, chosen: Sequence[Site], device: Device
+) -> list[NDArray[np.float32]]:
+    """Return what `record` finds at these sites for one reading so small that it fits into memory: (N, width) each."""
+    with TemporaryDirectory() as folder:
+        kept = record(trunk, sequences, {"kept": positions}, Path(folder), device)["kept"]
+        return [kept.of(site) for site in chosen]
 
 
 def _select_rows(x: Tensor, batch: Batch, positions: Positions | None) -> Tensor:

@@ -103,6 +103,21 @@ def sweep(
         yield batch.index.numpy(), logits.numpy()
 
 
+def collect_logits(
+    clf: GPT2Classifier,
+    sequences: Sequence[list[int]],
+    ablations: Sequence[Ablation],
+    fills: Sequence[Fill],
+    device: Device,
+) -> NDArray[np.float32]:
+    """Return what `sweep` yields for N texts as one array in memory, float32 (N, U, R, K), in their order."""
+    logits = np.empty((len(sequences), len(ablations), len(fills), len(clf.labels)), dtype=np.float32)
+    rounds = sweep(clf, sequences, ablations, fills, device, np.arange(len(sequences)))
+    for index, batch_logits in device.gather_rounds(rounds):
+        logits[index] = batch_logits
+    return logits
+
+
 def run_ablations(
     clf: GPT2Classifier, batch: Batch, ablations: Sequence[Ablation], fills: Sequence[Fill], tokens: int
 ) -> Tensor:

@@ -37,7 +37,7 @@ from experiments.patch.cells import Cell, Metric, patch_cells, record
 from lab.device import Device
 from lab.label_words import choose_words
 from lab.study import open_study
-from lab.sweep import fill_zeros, sweep
+from lab.sweep import collect_logits, fill_zeros
 from lab.units import each_head
 from model import GPT2Config, Tokenizer, load_lm, save
 from model.layouts import config_to_hf
@@ -314,9 +314,7 @@ def test_the_125m_shape_is_ablated_and_patched_as_by_hand(full):
     heads = [(1, 4), (10, 11)]
     ablations = [each for each in each_head(clf.config) if (each.layer, each.head) in heads]
     assert len(ablations) == 2
-    logits = np.empty((2, 2, 3))
-    for index, own in sweep(clf, texts, ablations, [fill_zeros], CPU, np.arange(2)):
-        logits[index] = own[:, :, 0]
+    logits = collect_logits(clf, texts, ablations, [fill_zeros], CPU)[:, :, 0]
     for u, (layer, head) in enumerate(heads):
         weight = find_merge(hf.transformer.h[layer]).weight.data[:, head * width : (head + 1) * width]
         kept = weight.clone()

@@ -9,9 +9,9 @@ from hooked import find_merge
 from sklearn.linear_model import LogisticRegression
 
 from lab import activations
-from lab.activations import Site, record, sites
+from lab.activations import Site, record, record_in_memory, sites
 from lab.device import Device
-from model import GPT2, GPT2Config, InputError
+from model import GPT2, GPT2Config, InputError, Trace
 
 CPU = Device(torch.device("cpu"), "fp32")
 L, H, D, C, V = 3, 5, 7, 35, 101
@@ -102,6 +102,16 @@ def test_several_sites_stand_side_by_side_in_memory(clf, texts, tmp_path):
         assert type(x) is np.ndarray
         assert x.dtype == np.float32
         assert x.base is None  # no view of a mapped file
+
+
+def test_what_is_recorded_in_memory_is_what_a_plain_pass_emits(clf, texts):
+    last = [np.array([len(ids) - 1]) for ids in texts]
+    head, stream = record_in_memory(clf.trunk, texts, last, [Site("head", 1, 2), Site("resid", 0)], CPU)
+    for i, ids in enumerate(texts):
+        trace = Trace("z", "resid_pre")
+        clf.trunk(torch.tensor([ids]), trace=trace)
+        np.testing.assert_allclose(head[i], trace.z[1][0, 2, -1].detach(), atol=1e-5)
+        np.testing.assert_allclose(stream[i], trace.resid_pre[0][0, -1].detach(), atol=1e-5)
 
 
 def test_half_precision_is_stored_as_float32(clf, texts, tmp_path):

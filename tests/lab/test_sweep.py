@@ -8,7 +8,7 @@ from tiny import DEVICES
 from data.batches import Batch
 from lab import fills, units
 from lab.device import Device
-from lab.sweep import BASELINE, Ablation, fill_zeros, sweep
+from lab.sweep import BASELINE, Ablation, collect_logits, fill_zeros, sweep
 from lab.units import each_head, each_layer
 from model import Trace, load_classifier, masks
 
@@ -143,6 +143,16 @@ def test_only_the_texts_asked_for_are_computed(clf, texts):
     got, whole = swept(clf, texts, ablations, among=among), swept(clf, texts, ablations)
     np.testing.assert_allclose(got[among], whole[among], atol=1e-5 * np.abs(whole).max())
     assert np.isnan(np.delete(got, among, axis=0)).all()
+
+
+def test_all_logits_stand_in_one_array_in_the_order_of_texts_ablations_and_fills(clf, texts):
+    ablations, emit_ones = each_head(clf.config)[:2], {"head_fill": torch.ones(1, 1, 1, 1, 1)}
+    got = collect_logits(clf, texts[0], ablations, [fill_zeros, lambda batch: emit_ones], CPU)
+    assert got.shape == (N, 2, 2, K)
+    for i, (ids, u, r) in enumerate([(texts[0][0], 1, 0), (texts[0][1], 0, 1)]):
+        with torch.no_grad():
+            want = clf(torch.tensor([ids]), head_gate=masks.close_heads(clf.config, [(0, u)]), **[{}, emit_ones][r])
+        np.testing.assert_allclose(got[i, u, r], want[0], atol=1e-4)
 
 
 def test_closing_a_head_is_surgery_on_the_input_columns_of_c_proj(each_clf, clf, texts):

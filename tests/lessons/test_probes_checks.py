@@ -1,0 +1,82 @@
+"""What the checks of lesson 5 say about right answers and typical mistakes."""
+
+import math
+
+import pytest
+import torch
+
+from lessons.checks.probes import check_1, check_2
+
+
+def verdict(check, answer, capsys) -> str:
+    check(answer)
+    return capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("answer", [0.02, 0.90 - 0.88, torch.tensor(0.02)])
+def test_accuracy_minus_control_is_right(answer, capsys):
+    assert verdict(check_1, answer, capsys) == "Right."
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (-0.02, "sign"),
+        (0.05, "most frequent label"),
+        (0.03, "where is the probe"),
+        (0.90 / 0.88, "ratio"),
+        (2, "percentage points"),
+        (0.5, "0.5 is not the selectivity"),
+        (math.nan, "nan is not"),
+        ("little", "expected a number, got str"),
+        (None, "in the place of None"),
+    ],
+)
+def test_each_wrong_selectivity_gets_its_sentence(answer, words, capsys):
+    said = verdict(check_1, answer, capsys)
+    assert said.startswith("Not yet: ")
+    assert words in said
+
+
+def along(x, d):
+    """The part of x - mean along a direction, by a loop."""
+    mean = x.mean(dim=0)
+    return torch.stack([((row - mean) * d).sum() / (d * d).sum() * d for row in x])
+
+
+def add_in_place(x, d):
+    x += d
+    return x
+
+
+def test_what_is_left_beside_the_direction_is_right(capsys):
+    assert verdict(check_2, lambda x, d: x - along(x, d), capsys) == "Right."
+    assert verdict(check_2, lambda x, d: (x - along(x, d)).numpy(), capsys) == "Right."
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda x, d: x, "nothing is removed"),
+        (lambda x, d: x - torch.outer((x - x.mean(0)) @ d, d), "not normalised"),
+        (lambda x, d: x - torch.outer((x - x.mean(0)) @ d, d) / d.norm(), "normalised once"),
+        (along, "return what is left"),
+        (lambda x, d: x.mean(0) + along(x, d), "with the mean; return what is left"),
+        (lambda x, d: x - torch.outer(x @ d, d) / d.norm() ** 2, "the mean is forgotten"),
+        (lambda x, d: x - x.mean(0) - along(x, d), "add it again"),
+        (lambda x, d: x + along(x, d), "sign"),
+        (lambda x, d: x * torch.nan, "the numbers differ"),
+        (lambda x, d: x[:, 0], "expected the shape of x"),
+        (lambda x: x, "which failed"),
+        (lambda x, d: d @ x, "which failed"),
+        (lambda x, d: None, "which failed"),
+        (add_in_place, "changes x itself"),
+        (torch.ones(5, 7), "expected a function"),
+        ("remove", "expected a function"),
+        (None, "in the place of None"),
+    ],
+)
+def test_each_wrong_removal_gets_its_sentence(answer, words, capsys):
+    said = verdict(check_2, answer, capsys)
+    assert said.startswith("Not yet: ")
+    assert words in said
