@@ -24,7 +24,7 @@ from lessons.checks.attributions import check_1, check_2
         (1 / 3, "this is a ratio"),
         (2 / 3, "do not divide"),
         (7, "7 is not it"),
-        (float("nan"), "nan is not it"),
+        (float("nan"), "expected a number, got nan"),
         ("much", "expected a number, got str"),
         (torch.zeros(3), "expected a number"),
         (None, "put your answer"),

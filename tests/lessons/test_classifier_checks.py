@@ -108,7 +108,7 @@ def test_macro_f1_is_the_one_of_scikit_learn(capsys):
         (0.5, "the F1 of one class"),
         (59.24, "expected a share between 0 and 1"),
         (0.1, "0.1 is not it"),
-        (math.nan, "nan is not it"),
+        (math.nan, "expected a number, got nan"),
         ("a half", "expected a number, got str"),
         ([0.5, 0.6], "expected a number, got list"),
         (np.ones(2), "expected a number, got ndarray"),

@@ -23,7 +23,7 @@ from model import GPT2LM
         (62.5, "per cent"),
         (5 / 4, "corrupt one is negative"),
         (7, "7 is not it"),
-        (float("nan"), "nan is not it"),
+        (float("nan"), "expected a number, got nan"),
         ("much", "expected a number, got str"),
         ([1], "expected a number, got list"),
         (torch.zeros(3), "expected a number"),
