@@ -31,7 +31,7 @@ from lab.units import each_head, random_subspaces
 from lessons.checks import show
 from lessons.checks.ablation import check_1, check_2
 
-device = Device.choose("cpu", "fp32")
+device = Device.choose("cpu")
 study, other = open_study("course-0", device), open_study("course-1", device)  # fine-tuned by `make lessons`
 test, train = study.draw_texts("test", 100), study.draw_texts("train", 400)
 heads = each_head(study.clf.config)

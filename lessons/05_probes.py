@@ -30,7 +30,7 @@ from lab.study import open_study
 from lessons.checks import show
 from lessons.checks.probes import check_1, check_2
 
-study = open_study("course-0", Device.choose("cpu", "fp32"))  # gpt2-mini, fine-tuned on emotions by `make lessons`
+study = open_study("course-0", Device.choose("cpu"))  # gpt2-mini, fine-tuned on emotions by `make lessons`
 clf, test = study.clf, study.texts["test"]
 splits = [study.draw_texts("train", 600), study.draw_texts("val", 150), test]  # to fit, to choose, to test
 source = collect_texts(splits, clf.labels)

@@ -37,7 +37,7 @@ def test_the_share_with_the_head_counted_in_is_right(answer, capsys):
         (0.9, "take less"),
         (4, "number of draws"),
         (0.5, "0.5 is not the share"),
-        (math.nan, "nan is not the share"),
+        (math.nan, "expected a number, got nan"),
         ("a tenth", "expected a number, got str"),
         ([0.1, 0.2], "expected a number, got list"),
         (None, "in the place of None"),

@@ -27,7 +27,7 @@ def test_accuracy_minus_control_is_right(answer, capsys):
         (0.90 / 0.88, "ratio"),
         (2, "percentage points"),
         (0.5, "0.5 is not the selectivity"),
-        (math.nan, "nan is not"),
+        (math.nan, "expected a number, got nan"),
         ("little", "expected a number, got str"),
         (None, "in the place of None"),
     ],
