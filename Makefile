@@ -56,7 +56,7 @@ LESSONS := $(wildcard lessons/[0-9]*.py)
 lessons: $(LESSONS:.py=.ipynb) ## make the notebooks of the course, and the runs that they open
 	@$(BIN)/python train.py --model gpt2-mini --corpus sample --run course --seeds 0 1
 lessons/%.ipynb: | .venv/ready # one that is there may hold answers
-	@$(BIN)/jupytext --quiet --set-kernel python3 --to ipynb $(@:.ipynb=.py)
+	@JUPYTER_DATA_DIR="$(CURDIR)/.venv/share/jupyter" $(BIN)/jupytext --quiet --set-kernel python3 --to ipynb $(@:.ipynb=.py)
 
 # Its last line lets notebooks and scripts of other folders import the project.
 .venv/ready: requirements.txt

@@ -207,7 +207,8 @@ def identity(run: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Return what must be the same for a run to go on: the settings, with the content of corpus, weights and, where it
     was trained on prompts, of template and label words."""
     weights = record["model"].get("sha256") or record["model"]["shape"]
-    content = {"run": run.name, "corpus": record["corpus"]["sha256"], "model": weights}
+    corpus = sorted(record["corpus"]["sha256"].values())  # wherever its files lie by now
+    content = {"run": run.name, "corpus": corpus, "model": weights}
     return EARLIER | record["settings"] | content | record.get("prompt", {})
 
 
@@ -239,19 +240,23 @@ def read_latest(latest: Path = LATEST) -> str | None:
 
 
 def find_run(name: str) -> Path:
-    """Return the folder of the run of this name, which may be `latest`, in the nearest `runs`: a notebook may lie in a
-    folder below. Raises InputError where there is none."""
-    runs = find_runs()
-    folder = runs / ((read_latest(runs / LATEST.name) if name == LATEST.name else None) or name)
-    if not (folder / "run.json").is_file():
-        raise InputError(f"{folder}: there is no such run; make one with `make train`, or name another with --run")
-    return runs / folder.resolve().name
+    """Return the folder of the run of this name, which may be `latest`: of this folder or, as git looks for its own, of
+    the nearest one above it that has it, for a notebook may lie beside `runs`. Raises InputError where there is none."""
+    for runs in list_places():
+        folder = runs / ((read_latest(runs / LATEST.name) if name == LATEST.name else None) or name)
+        if (folder / "run.json").is_file():
+            return runs / folder.resolve().name
+    folder = RUNS / ((read_latest() if name == LATEST.name else None) or name)
+    raise InputError(f"{folder}: there is no such run; make one with `make train`, or name another with --run")
 
 
-def find_runs() -> Path:
-    """Return the folder of all runs: the one here or, as git finds its own, in the nearest folder above that has it."""
-    above = [Path(*[".."] * i) / RUNS for i in range(len(Path.cwd().parts))]
-    return next((runs for runs in above if runs.is_dir()), RUNS)
+def list_places() -> list[Path]:
+    """Return where runs may lie: in this folder, and in those above it."""
+    try:
+        depth = len(Path.cwd().parts)
+    except FileNotFoundError:  # somebody has removed this folder
+        depth = 1
+    return [Path(*[".."] * i) / RUNS for i in range(depth)]
 
 
 @contextmanager

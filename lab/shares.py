@@ -58,6 +58,11 @@ def fit_temperatures(baseline: Floats, ablated: Floats, targets: Ints) -> Temper
     return Temperatures(np.array(fitted), drift if N >= FEWEST_VAL else np.full_like(drift, np.nan))
 
 
+def leave_as_they_are(ablated: Floats) -> Temperatures:
+    """Return temperatures of 1, which change nothing, of the whole network and of U ablated ones."""
+    return Temperatures(np.ones(1 + len(ablated)), np.ones((1, 1 + len(ablated))))
+
+
 def find_floor(n: int) -> float:
     """Return the mean loss (nats) below which n texts cannot say how sure a network may be."""
     return min(10 / n, 0.1)
@@ -136,13 +141,15 @@ def resample_margins(log_odds: Floats, targets: Ints) -> Floats:
 
 
 def tabulate_shares(
-    baseline: Floats, ablated: Floats, targets: Ints, labels: Sequence[str], temperatures: Temperatures
+    baseline: Floats, ablated: Floats, targets: Ints, labels: Sequence[str], temperatures: Temperatures | None = None
 ) -> pd.DataFrame:
     """Return one row per unit and class: `unit, class, metric, n, baseline, ablated, effect, share`.
 
-    `baseline` and `ablated` are specific margins of tempered logits; `share` is the effect over the baseline."""
-    log_odds, _ = temper([baseline[:, None], *ablated], temperatures.fitted)
-    return _tabulate(measure_margins(log_odds, targets, np.ones((1, len(targets))))[0], targets, labels)
+    `baseline` and `ablated` are specific margins of tempered logits; `share` is the effect over the baseline. Without
+    temperatures, the logits stay as they are, and how sure the networks are counts as well."""
+    log_odds, _ = temper([baseline[:, None], *ablated], (temperatures or leave_as_they_are(ablated)).fitted)
+    table = _tabulate(measure_margins(log_odds, targets, np.ones((1, len(targets))))[0], targets, labels)
+    return table if temperatures else table.assign(metric="specific_margin")
 
 
 def _tabulate(margins: Floats, targets: Ints, labels: Sequence[str]) -> pd.DataFrame:
@@ -166,7 +173,7 @@ def measure_shares(
     ablated: Floats,
     targets: Ints,
     labels: Sequence[str],
-    temperatures: Temperatures,
+    temperatures: Temperatures | None = None,
     least: float = LEAST,
     only: str | None = None,
     permute: bool = True,
@@ -178,15 +185,17 @@ def measure_shares(
     fitted, but no other seed of training. Classes that the whole network does not tell from the others have no share
     (the limits of their margins, for all K at once, reach 0); classes of fewer than FEWEST texts have one without
     limits. Both stay open, see `judge_shares`. `only`: this class alone, of K = 1."""
-    log_odds, slopes = temper([baseline[:, None], *ablated], temperatures.fitted)  # (1 + U, N, K) each
+    tempering = temperatures or leave_as_they_are(ablated)
+    log_odds, slopes = temper([baseline[:, None], *ablated], tempering.fitted)  # (1 + U, N, K) each
     margins = measure_margins(log_odds, targets, np.ones((1, len(targets))))[0]  # (1 + U, K)
     drawn = resample_margins(log_odds, targets)
     lowest, _ = simultaneous_limits(margins[0], drawn[:, 0])  # before: temperatures never change the sign of a margin
-    drawn += (1 / temperatures.resampled - 1)[:, :, None] * resample_margins(slopes, targets)  # nearly linear in it
+    drawn += (1 / tempering.resampled - 1)[:, :, None] * resample_margins(slopes, targets)  # nearly linear in it
     ci_low, ci_high = interval(drawn[:, 1:] - drawn[:, :1])
     p = permutation_p((log_odds[1:] - log_odds[0]).swapaxes(0, 1), targets) if permute else np.nan * ci_low
     columns = {"ci_low": ci_low, "ci_high": ci_high, "p": p}
-    table = _tabulate(margins, targets, labels).assign(**{name: values.ravel() for name, values in columns.items()})
+    table = tabulate_shares(baseline, ablated, targets, labels, temperatures)
+    table = table.assign(**{name: values.ravel() for name, values in columns.items()})
     margins = np.where(lowest > 0, margins, np.nan)
     drawn[:, :, np.bincount(targets, minlength=len(labels)) < FEWEST] = np.nan
     if only:

@@ -76,6 +76,7 @@ def test_the_status_of_a_run_that_is_the_same(status):
     assert runs.read_status(RECORD) is None
     renamed = RECORD | {
         "settings": RECORD["settings"] | {"corpus": "elsewhere/a.txt", "model": "copy"},
+        "corpus": {"sha256": {"/elsewhere/a.txt": "def"}},
         "status": status,
     }
     output.write_json(runs.new_run("one") / "run.json", renamed)
@@ -511,15 +512,24 @@ def test_one_unreadable_manifest_does_not_keep_the_others_from_going_on(here, ca
     assert re.fullmatch(r"--resume passes over runs/broken: .*broken/run.json is not JSON.*\n", capsys.readouterr().out)
 
 
-def test_a_run_is_found_from_a_folder_below_and_the_nearest_runs_count(tmp_path, monkeypatch):
-    for folder in ("runs/one", "deep/er", "other/runs/two"):
-        (tmp_path / folder).mkdir(parents=True)
-    for run in ("runs/one", "other/runs/two"):
+def test_a_run_is_found_from_a_folder_below_and_the_nearest_one_counts(tmp_path, monkeypatch):
+    for run in ("runs/one", "runs/two", "deep/runs/two"):
+        (tmp_path / run).mkdir(parents=True)
         (tmp_path / run / "run.json").write_text("{}")
     (tmp_path / "runs/latest").symlink_to("one")
+    (tmp_path / "deep/er").mkdir()
     monkeypatch.chdir(tmp_path / "deep/er")
     assert runs.find_run("one") == runs.find_run("latest") == Path("../../runs/one")
-    monkeypatch.chdir(tmp_path / "other")
-    assert runs.find_run("two") == Path("runs/two")
+    assert runs.find_run("two") == Path("../runs/two")
+    Path("runs").mkdir()  # an empty one hides nothing
+    assert runs.find_run("two") == Path("../runs/two")
+    with pytest.raises(InputError, match=r"^runs/three: there is no such run; "):
+        runs.find_run("three")
+
+
+def test_in_a_folder_that_was_removed_no_run_is_found(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
     with pytest.raises(InputError, match=r"^runs/one: there is no such run; "):
         runs.find_run("one")

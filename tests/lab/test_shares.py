@@ -180,9 +180,13 @@ def test_rescaled_logits_change_nothing(R):
     table = measure_shares(test[0], rescaled[1], test[2], LABELS, temperatures)
     np.testing.assert_allclose(table["share"], 0, atol=1e-6)
     assert (table["verdict"] == "negligible").all()
-    untempered = shares.Temperatures(np.ones_like(temperatures.fitted), temperatures.resampled)
-    table = measure_shares(test[0], rescaled[1], test[2], LABELS, untempered)
+    table = measure_shares(test[0], rescaled[1], test[2], LABELS)
     assert (table["verdict"] == "matters").sum() > 10  # without temperatures they would all matter
+    assert set(table["metric"]) == {"specific_margin"}
+    ones = shares.Temperatures(np.ones_like(temperatures.fitted), np.ones_like(temperatures.resampled))
+    columns = ["share", "share_low", "share_high", "ci_low", "ci_high"]
+    expected = measure_shares(test[0], rescaled[1], test[2], LABELS, ones)
+    np.testing.assert_allclose(table[columns], expected[columns], rtol=1e-12)
 
 
 def judge(share, error, least=0.05):
