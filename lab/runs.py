@@ -240,8 +240,8 @@ def read_latest(latest: Path = LATEST) -> str | None:
 
 
 def find_run(name: str) -> Path:
-    """Return the folder of the run of this name, which may be `latest`: of this folder or, as git looks for its own, of
-    the nearest one above it that has it, for a notebook may lie beside `runs`. Raises InputError where there is none."""
+    """Return the folder of the run of this name, which may be `latest`: in `runs` of this folder or, as git looks for
+    its own, of the nearest one above that has it, for a notebook may lie deeper. InputError where there is none."""
     for runs in list_places():
         folder = runs / ((read_latest(runs / LATEST.name) if name == LATEST.name else None) or name)
         if (folder / "run.json").is_file():

@@ -3,17 +3,21 @@
 #
 # These cells go on where the lesson ends.
 #
-# **1.** If the head were nothing special, it would be one more random draw. So it is counted in, above and below.
+# **1.** n subspaces and the head are n + 1 draws, and each is the largest equally often: 1 / (n + 1) = 0.01.
 
 # %%
-from model import masks
-
-answer_1 = (3 + 1) / (39 + 1)
+answer_1 = 99
 check_1(answer_1)
 
 # %% [markdown]
-# **2.** All texts, all heads and all tokens are alike, so their axes have size 1. `masks.close_attention` builds it.
+# **2.** All texts, all heads and all tokens are alike, so their axes have size 1. `masks.close_attention` of `model`
+# builds the same.
 
 # %%
-answer_2 = masks.close_attention(study.clf.config, [2])  # (1, L, 1, 1), 0 in layer 2
+import torch
+
+answer_2 = torch.ones(1, 6, 1, 1)
+answer_2[:, 2] = 0
 check_2(answer_2)
+ids = torch.tensor([texts.sequences[0]])
+print(study.clf(ids).softmax(dim=1), study.clf(ids, head_gate=answer_2).softmax(dim=1))
