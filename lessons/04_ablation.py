@@ -88,7 +88,7 @@ by_other = find_effects(close_each(other, texts, heads[3:4], other_mean), texts)
 measured |= {"largest of 19 subspaces": by_subspace.max(), "(0, 3), other seed": by_other[0]}
 
 # %% [markdown]
-# **(d) Is it more than confidence?** Multiply all logits by 0.9: no answer changes, yet all margins shrink by a tenth.
+# **(d) Is it more than confidence?** Make all logits a tenth smaller: no answer changes, yet all margins shrink.
 # So divide each network's logits by its **temperature**, the number with which the true classes of val become most
 # likely. This takes many texts: all of val and test, with (0, 3) closed.
 

@@ -36,9 +36,7 @@ def check_2(answer: Any) -> str | None:
     if not isinstance(answer, torch.Tensor):
         return f"expected a tensor, got {type(answer).__name__}."
     if not answer.is_floating_point():
-        return (
-            f"a gate multiplies what a head emits, so it is a float tensor; {answer.dtype} is refused by the network."
-        )
+        return f"a gate multiplies, so it is a float tensor; {answer.dtype} is refused by the network."
     if answer.dim() != 4:
         return f"expected four axes (B, L, H, T), some of size 1, got {answer.dim()}, of sizes {tuple(answer.shape)}."
     B, layers, heads, T = answer.shape

@@ -24,7 +24,7 @@ HEADINGS = ["What you will know", "The idea", "Predict", "Try it", "What came ou
 HEADINGS += ["What it does not mean", "Exercises"]
 ROW = re.compile(r"# \| (?P<name>[^|]+?) \| (?P<value>-?[\d.]+)( ± (?P<tolerance>[\d.]+))? \|")
 NUMBER = re.compile(r"(?<![\w.,/])-?(?:\d+\.\d+|\d[\d,]*\d)(?![\w])")  # of two digits or more
-SIZES = {"48", "256", "32"}  # of gpt2-mini: heads, numbers in a vector and in a head
+SIZES = {"48", "256", "32", "95"}  # of gpt2-mini: heads, numbers in a vector and in a head; % of intervals
 QUOTED = {"0.926", "0.886", "16,000", "1,296"}  # from PAGES
 PAGES = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("docs/numbers.md", "data/sample/README.md"))
 TELL = "import json; print(json.dumps({name: float(value) for name, value in measured.items()}))"
