@@ -13,7 +13,6 @@
 # attention adds what it found in the tokens so far, an MLP adds what it made of the vector itself. After the last
 # block, the vector of the last token is multiplied with the vector of every token of the vocabulary. Each product is a
 # **logit**: the larger, the likelier that token comes next. The **softmax** makes probabilities of logits.
-#
 # Letters, as in the code: B texts, T tokens, L blocks (also called layers), H heads of attention, D numbers in a head,
 # C = H · D numbers in a vector, V tokens in the vocabulary. Blocks and heads are counted from 0.
 
@@ -97,10 +96,9 @@ for block in trunk.h:
     x = x + mlp(block, x)
     stream.append(x)
 after = [read(each)[0, -1].softmax(dim=-1) for each in stream]  # probabilities (V,) at the last token
-for i, (p, of_all) in enumerate(zip(after, stream, strict=True)):
-    print(
-        f"after {i} blocks: {tokenizer.decode([p.argmax().item()])!r} {p.max():.2f}, length {of_all[0, -1].norm():.1f}"
-    )
+for i, p in enumerate(after):
+    length = stream[i][0, -1].norm()
+    print(f"after {i} blocks: {tokenizer.decode([p.argmax().item()])!r} {p.max():.2f}, length {length:.1f}")
 
 word = after[-1].argmax()  # the token that the network says
 first = next(i for i, p in enumerate(after) if p.argmax() == word)
@@ -130,8 +128,8 @@ show(measured)
 #
 # ## What it does not mean
 #
-# - To read the middle with the last LayerNorm and table is a trick, the *logit lens*. No training made the middle to be
-#   read so. That *eyes* comes late there does not mean that the network decides late.
+# - To read the middle with the last LayerNorm and table is a trick, the *logit lens*, for which nothing was trained.
+#   That *eyes* comes late there does not mean that the network decides late.
 # - One sentence, and a phrase that novels repeat. Nothing here says that the network understands tears.
 #
 # ## Exercises
