@@ -49,9 +49,7 @@ train, test, labels = study.texts["train"], study.texts["test"], study.corpus.la
 
 # %%
 torch.manual_seed(0)
-clf = load_classifier(
-    "gpt2-mini", labels, dropout=0.0
-)  # the language model's weights, and a classifier layer of random ones
+clf = load_classifier("gpt2-mini", labels, dropout=0.0)  # its own weights; random ones in the classifier layer
 
 
 @torch.no_grad()
