@@ -37,26 +37,24 @@ T, C, H, D = ids.shape[1], lm.config.n_embd, lm.config.n_head, lm.config.head_wi
 # %% [markdown]
 # ## Predict
 #
-# Write down: how much of its attention does an average head pay to the *first* token of a text, whatever it says? If it
-# looked at all alike, an eighth. And the sentence above goes on with *eyes*: does that need *She* or *tears* more?
+# Write down: how much of its attention does an average head pay to the *first* token of a text, whatever it says? Heads
+# that look at all tokens alike would pay a half from the second token, a third from the third, and so on: about an
+# eighth over our texts. And the sentence above goes on with *eyes*: does that need *She* or *tears* more?
 #
 # ## Try it
 
 # %%
 texts = read_texts(read_corpus("sample"), tokenizer, lm.config, truncate=False)["test"]
-scores = []
-for batch in bucketed(texts.sequences, texts.targets, batch_size=32):
-    shares = choose_patterns(batch)  # which weights belong to a pattern: (B, T, T) each, query x key
-    scores.append(sum_weights(lm.trunk, batch, [shares["first"], shares["previous"]]))  # of every head: (B, L, H, 2)
-scores = torch.cat(scores).mean(dim=0).unbind(dim=-1)  # two of (L, H), the mean over 324 texts
+batches = bucketed(texts.sequences, texts.targets, batch_size=32)
+of_texts = [sum_weights(lm.trunk, batch, [choose_patterns(batch)["first"]]) for batch in batches]  # (B, L, H, 1) each
+to_first = torch.cat(of_texts).mean(dim=0)[..., 0]  # (L, H), the mean over 324 texts
 trace = Trace("weights", "resid_pre", "resid_mid")
-logits = lm(ids, trace=trace)
-figure, panels = plt.subplots(1, 2, figsize=(9, 4.5), sharey=True, layout="constrained")
-for panel, score, key in zip(panels, scores, ["first", "previous"], strict=True):
-    layer, head = divmod(int(score.argmax()), H)
-    panel.imshow(trace.weights[layer][0, head], cmap="Blues", vmin=0, vmax=1)
-    panel.set(title=f"head {layer}.{head}: {score.max():.2f} to the {key} token", yticks=range(T), yticklabels=pieces)
-    panel.set_xticks(range(T), pieces, rotation=60)
+lm(ids, trace=trace)
+layer, head = divmod(int(to_first.argmax()), H)
+plt.imshow(trace.weights[layer][0, head], cmap="Blues", vmin=0, vmax=1)
+plt.title(f"head ({layer}, {head}) here; in texts {to_first.max():.2f} to the first token")
+plt.xticks(range(T), pieces, rotation=60)
+plt.yticks(range(T), pieces)
 plt.show()  # query by key: each row says where a token looks in this sentence
 
 # %% [markdown]
@@ -66,42 +64,43 @@ plt.show()  # query by key: each row says where a token looks in this sentence
 
 # %%
 def attend(attn, x, head, allowed):
-    """One head: x (T, C), normed, and allowed (T, T) -> its weights (T, T), and what it adds to the stream (T, C)."""
+    """What one head adds to the stream, (T, C); x (T, C), normed, and allowed (T, T)."""
     own = slice(head * D, (head + 1) * D)
     maps = zip(attn.c_attn.weight.split(C), attn.c_attn.bias.split(C), strict=True)  # of queries, keys and values
     q, k, v = (x @ weight[own].T + bias[own] for weight, bias in maps)  # three of (T, D)
-    weights = (q @ k.T / D**0.5).masked_fill(~allowed, -torch.inf).softmax(dim=-1)  # (T, T), each row sums to 1
-    return weights, weights @ v @ attn.c_proj.weight[:, own].T
+    scores = (q @ k.T / D**0.5).masked_fill(~allowed, -torch.inf)  # (T, T)
+    return scores.softmax(dim=-1) @ v @ attn.c_proj.weight[:, own].T  # each row of the softmax sums to 1
+
+
+def read_eyes(ids, **change):
+    return lm(ids, **change)[0, -1].softmax(dim=-1)[tokenizer.encode(" eyes")[0]]  # the probability of eyes
 
 
 block, causal = lm.trunk.h[3], torch.ones(T, T, dtype=torch.bool).tril()
-heads = [attend(block.attn, block.ln_1(trace.resid_pre[3][0]), head, causal) for head in range(H)]
-added = sum(of_head for _, of_head in heads) + block.attn.c_proj.bias
-differences = [torch.stack([weights for weights, _ in heads]) - trace.weights[3][0]]
-differences += [added - (trace.resid_mid[3] - trace.resid_pre[3])[0]]
+added = sum(attend(block.attn, block.ln_1(trace.resid_pre[3][0]), head, causal) for head in range(H))
+difference = added + block.attn.c_proj.bias - (trace.resid_mid[3] - trace.resid_pre[3])[0]
 
 # %% [markdown]
 # **Masks are arguments.** `attn_mask` acts before the softmax, so what is left sums to 1 again. `attn_gate` multiplies
-# the weights behind it, a *cut*: nothing makes up for it. `masks.restrict` lets a mask act in some layers only.
+# the weights behind it, a *cut*: nothing makes up for it, so heads emit less. Both hide a token from the last one here,
+# where *eyes* is read. The control hides nothing: another word stands in the token's place.
 
 # %%
-TEARS, EYES, JOY = pieces.index(" tears"), tokenizer.encode(" eyes")[0], tokenizer.encode(" joy")[0]
-with_joy = lm(ids.where(torch.arange(T) != TEARS, JOY))  # joy in the place of tears: do logits before it change?
-she, tears = (masks.keys(T, [token]) & ~masks.self_token(T) for token in (0, TEARS))  # where later tokens see it
-changes = {"nothing": {}, "tears masked in layers 2, 3": {"attn_mask": masks.restrict(~tears, lm.config, [2, 3])}}
-changes["She masked from the last token"] = {"attn_mask": ~(she & masks.queries(T, [T - 1]))}
-for word, seen in [("She", she), ("tears", tears)]:
-    changes |= {f"{word} masked": {"attn_mask": ~seen}, f"{word} cut": {"attn_gate": (~seen).float()}}
 last = trace.stacked("weights")[0, :, :, -1].mean(dim=(0, 1))  # (T,), where the last token looks, mean over heads
 measured = {
-    "mean head to the first token": scores[0].mean(),
+    "mean head to the first token": to_first.mean(),
     "all tokens alike": measure_base_rates(texts.sequences, windows=[lm.config.n_ctx])["first"].mean(),
-    "largest difference from the model": max(difference.abs().max() for difference in differences),
-    "joy: largest change before it": (with_joy - logits)[0, :TEARS].abs().max(),
-    "last token to She": last[0],
-    "last token to tears": last[TEARS],
-    **{f"eyes, {name}": lm(ids, **change)[0, -1].softmax(dim=-1)[EYES] for name, change in changes.items()},
+    "largest difference from the model": difference.abs().max(),
+    "eyes": read_eyes(ids),
 }
+for word, place, other in [("She", 0, "He"), ("tears", pieces.index(" tears"), " joy")]:
+    seen = masks.keys(T, [place]) & masks.queries(T, [T - 1])  # True where the last token looks at the word
+    measured |= {
+        f"last token to {word}": last[place],
+        f"eyes, {word} masked": read_eyes(ids, attn_mask=~seen),
+        f"eyes, {word} cut": read_eyes(ids, attn_gate=(~seen).float()),
+        f"eyes, {other.strip()} for {word}": read_eyes(ids.where(torch.arange(T) != place, tokenizer.encode(other)[0])),
+    }
 show(measured)
 
 # %% [markdown]
@@ -112,25 +111,26 @@ show(measured)
 # | mean head to the first token | 0.182 ± 0.002 |
 # | all tokens alike | 0.119 ± 0.002 |
 # | largest difference from the model | 0 ± 0.001 |
-# | joy: largest change before it | 0 ± 0.001 |
+# | eyes | 0.539 ± 0.005 |
 # | last token to She | 0.233 ± 0.005 |
+# | eyes, She masked | 0.182 ± 0.005 |
+# | eyes, She cut | 0.042 ± 0.005 |
+# | eyes, He for She | 0.552 ± 0.005 |
 # | last token to tears | 0.148 ± 0.005 |
-# | eyes, nothing | 0.539 ± 0.005 |
-# | eyes, tears masked in layers 2, 3 | 0.202 ± 0.005 |
-# | eyes, She masked from the last token | 0.182 ± 0.005 |
-# | eyes, She masked | 0.478 ± 0.005 |
-# | eyes, She cut | 0.085 ± 0.005 |
-# | eyes, tears masked | 0.274 ± 0.005 |
-# | eyes, tears cut | 0.048 ± 0.005 |
+# | eyes, tears masked | 0.210 ± 0.005 |
+# | eyes, tears cut | 0.068 ± 0.005 |
+# | eyes, joy for tears | 0.331 ± 0.005 |
 #
-# First tokens get more than their share, 0.182, not 0.119. The token *her* looks at *She* more than at *tears* (0.233,
-# 0.148), yet *tears* masked costs *eyes* more. How much *She* is needed has three answers: masked from all later tokens
-# 0.478, from the last alone 0.182, cut 0.085. The way to take a token out is a part of the finding.
+# First tokens get more than their share, 0.182, not 0.119. The last token, *her*, looks at *She* more than at *tears*
+# (0.233, 0.148); masked, *She* leaves *eyes* less (0.182, 0.210); cut, too (0.042, 0.068). So far attention tells what
+# is needed. Yet the *word* She is not: *He* in its place leaves *eyes* what it had (0.552), *joy* for *tears* does not
+# (0.331). It seems that *her* needs a first token to look at, whatever that says.
 #
 # ## What it does not mean
 #
-# - Attention weights are not importance. They say where a head looks, not what the value says or who needs it.
-# - After a cut a head also emits less than usual. Some of the damage may come from that, not from the missing word.
+# - That attention tells which word counts. It says where a head looks, not what it brings home, nor what else would do.
+# - That *eyes* needs *She* in sight. Mask it from all, by `masks.keys(T, [0]) & ~masks.self_token(T)`: little is lost.
+#   A lone token without it may be what training never showed, which is a guess. And this is one sentence.
 #
 # ## Exercises
 #

@@ -5,21 +5,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lessons.checks import check, expect_function
+from lessons.checks import call, check, expect_number, expect_tensor
 from model import masks
 
 
 @check
 def check_1(answer: Any) -> str | None:
-    if mistake := expect_function(answer):
-        return mistake
     for T, w in ((7, 3), (5, 1), (4, 9)):
-        try:
-            result = answer(T, w)
-        except Exception as error:  # whatever a student's function raises
-            return f"it is called as f({T}, {w}), with the numbers T and w, which failed: {error}."
-        if not isinstance(result, Tensor) or result.shape != (T, T):
-            return f"f({T}, {w}): expected a tensor ({T}, {T}), got {getattr(result, 'shape', result)}."
+        result, mistake = call(answer, T, w)
+        if mistake:
+            return mistake
+        if mistake := expect_tensor(result, (T, T)):
+            return f"f({T}, {w}): {mistake}"
         if result.dtype != torch.bool:
             return f"expected bool, True where a query may look, got {result.dtype}; compare with something."
         if not torch.equal(result, expected := masks.band(T, w)[0, 0, 0]):
@@ -49,9 +46,12 @@ def find_wrong_window(result: Tensor, expected: Tensor) -> str:
 @check
 def check_2(answer: Any) -> str | None:
     try:
-        masked, cut = (float(number) for number in answer)
+        masked, cut = answer
     except (TypeError, ValueError):
-        return f"expected a pair of two numbers, (masked, cut), got {answer!r}."
+        return f"expected a pair of two numbers, (masked, cut), got {type(answer).__name__}."
+    if mistake := expect_number(masked) or expect_number(cut):
+        return f"the pair (masked, cut): {mistake}"
+    masked, cut = float(masked), float(cut)
     if is_near((masked, cut), (1.8, 0.9)):
         return None
     mistakes = {

@@ -5,22 +5,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lessons.checks import check, expect_function, expect_number
+from lessons.checks import call, check, expect_floats, expect_number, is_close
 
 
 @check
 def check_1(answer: Any) -> str | None:
-    if mistake := expect_function(answer):
-        return mistake
     x = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(0))  # the third text has fewer than 3 tokens
     lengths = torch.tensor([5, 7, 2, 6])
     for n in (1, 3):
-        try:
-            result = answer(x.clone(), lengths.clone(), n)
-        except IndexError as error:
-            return f"n = {n}: {error}. Positions count from 0: behind the last token of a full row there is nothing."
-        except Exception as error:  # whatever a student's function raises
-            return f"it is called as f(x, lengths, {n}), which failed: {error}."
+        result, mistake = call(answer, x, lengths, n)
+        if mistake:
+            behind = " Positions count from 0: behind the last token of a full row there is nothing."
+            return f"n = {n}: {mistake}{behind if 'IndexError' in mistake else ''}"
         if mistake := find_wrong_mean(result, x, lengths, n):
             return f"n = {n}: {mistake}"
     return None
@@ -38,11 +34,11 @@ def find_wrong_mean(result: Any, x: Tensor, lengths: Tensor, n: int) -> str | No
     (B, T, C), first = x.shape, torch.zeros_like(lengths)
     if isinstance(result, Tensor) and result.shape == (B, B, C):
         return "a slice `:` takes all rows for each text; the rows need an index of their own, 0 .. B - 1."
-    if not isinstance(result, Tensor) or result.shape != (B, C):
-        return f"expected a tensor ({B}, {C}), got {getattr(result, 'shape', result)}."
+    if mistake := expect_floats(result, (B, C)):
+        return mistake
     start = (lengths - n).clamp(min=0)
     expected = average_between(x, start, lengths)
-    if torch.allclose(result, expected, atol=1e-5):
+    if is_close(result, expected):
         return None
     padded, full = torch.full_like(lengths, T), torch.full_like(lengths, T - n)
     mistakes = {
@@ -57,11 +53,10 @@ def find_wrong_mean(result: Any, x: Tensor, lengths: Tensor, n: int) -> str | No
         "that is the sum; divide by the number of tokens.": expected * (lengths - start)[:, None],
         "only the last real token is in it.": average_between(x, lengths - 1, lengths),
     }
-    matching = (mistake for mistake, wrong in mistakes.items() if torch.allclose(result, wrong, atol=1e-5))
+    matching = (mistake for mistake, wrong in mistakes.items() if is_close(result, wrong))
     if mistake := next(matching, None):
         return mistake
-    wrong_rows = (~torch.isclose(result, expected, atol=1e-5).all(dim=1)).nonzero()[:, 0]
-    row = int(wrong_rows[0])
+    row = next(row for row in range(B) if not is_close(result[row], expected[row]))
     return f"the text of {int(lengths[row])} tokens, in {T} columns, is wrong; which positions should count there?"
 
 
@@ -81,12 +76,13 @@ def check_2(answer: Any) -> str | None:
         2 * 11 / 18 * 7 / 12 / (11 / 18 + 7 / 12): "this is made of the mean precision and the mean recall; make the "
         "F1 of each class first.",
     } | {f1: "that is the F1 of one class; there are three." for f1 in of_classes}
-    if abs(number - sum(of_classes) / 3) < 0.001:
+    right = sum(of_classes) / 3
+    if abs(number - right) < 0.001:
         return None
-    found = next((text for wrong, text in mistakes.items() if abs(number - wrong) < 0.001), None)
-    if found is None and 1 < number <= 100:
+    if mistake := next((text for wrong, text in mistakes.items() if abs(number - wrong) < 0.001), None):
+        return mistake
+    if abs(number - right) < 0.005:
+        return f"{answer} is near, but give three decimals."
+    if 1 < number <= 100:
         return "expected a share between 0 and 1."
-    return found or (
-        f"{answer} is not it. Of each class: precision is the right ones by the column's sum, recall by the row's, and "
-        "F1 is 2 times their product by their sum."
-    )
+    return f"{answer} is not it. Make the F1 of each class first: what is right, what its row has, what its column has."

@@ -46,9 +46,18 @@ def fail(x, lengths, n):
     raise RuntimeError("no such shape")
 
 
-def test_a_plain_loop_is_right(capsys):
+def in_place(x, lengths, n):
+    x[torch.arange(x.shape[1]) < (lengths - n)[:, None]] = 0
+    x[torch.arange(x.shape[1]) >= lengths[:, None]] = 0
+    return x.sum(dim=1) / lengths.clamp_(max=n)[:, None]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_plain_loop_is_right_in_any_float(dtype, capsys):
     check_1(by_loop)
-    assert capsys.readouterr().out == "Right.\n"
+    check_1(in_place)
+    check_1(lambda x, lengths, n: by_loop(x.to(dtype), lengths, n))
+    assert capsys.readouterr().out == "Right.\n" * 3
 
 
 @pytest.mark.parametrize(
@@ -67,10 +76,12 @@ def test_a_plain_loop_is_right(capsys):
         (lambda x, lengths, n: by_n(x, lengths, n) * n, "n = 3: that is the sum"),
         (only_short_ones_wrong, "the text of 2 tokens, in 7 columns, is wrong"),
         (lambda x, lengths, n: by_loop(x, lengths, n) * math.nan, "the text of 5 tokens, in 7 columns, is wrong"),
-        (lambda x, lengths, n: x, "expected a tensor (4, 5), got torch.Size([4, 7, 5])"),
-        (lambda x, lengths, n: by_loop(x, lengths, n).tolist()[0][0], "expected a tensor (4, 5), got"),
-        (lambda x, lengths: x, "it is called as f(x, lengths, 1)"),
-        (fail, "no such shape"),
+        (lambda x, lengths, n: x, "expected a tensor of shape (4, 5), got (4, 7, 5)"),
+        (lambda x, lengths, n: by_loop(x, lengths, n).tolist(), "expected a tensor, got list"),
+        (lambda x, lengths, n: by_loop(x, lengths, n).numpy(), "expected a tensor, got a numpy array"),
+        (lambda x, lengths, n: by_loop(x, lengths, n).long(), "expected a tensor of floats, got torch.int64"),
+        (lambda x, lengths: x, "it is called as f(tensor (4, 7, 5), tensor (4,), 1)"),
+        (fail, "which failed: RuntimeError: no such shape"),
         (torch.ones(4, 5), "expected a function, not called yet, got Tensor"),
         ("mean", "expected a function"),
         (math.nan, "expected a function"),
@@ -108,6 +119,8 @@ def test_macro_f1_is_the_one_of_scikit_learn(capsys):
         (0.5, "the F1 of one class"),
         (59.24, "expected a share between 0 and 1"),
         (0.1, "0.1 is not it"),
+        (0.59, "0.59 is near, but give three decimals"),
+        (10**400, "too large"),
         (math.nan, "expected a number, got nan"),
         ("a half", "expected a number, got str"),
         ([0.5, 0.6], "expected a number, got list"),
