@@ -35,15 +35,14 @@ clf, test = study.clf, study.texts["test"]
 splits = [study.draw_texts("train", 600), study.draw_texts("val", 150), test]  # to fit, to choose, to test
 texts = collect_texts(splits, clf.labels)
 emotion = texts.tasks["emotion", "last"]  # the class, read at the last token: there the network reads it, too
-(words,), _ = collect_words(splits, study.tokenizer, 3000, seed=0)
-negated = words.tasks["negated", "word"]  # is this word negated, as in *not happy*?
+(words,), _ = collect_words(splits, study.tokenizer, 3000, seed=0)  # is a word negated, as in *not happy*?
 
 # %% [markdown]
 # ## Predict
 #
 # Of six classes, how many texts does a probe get right at the last token before layer 0? Behind the last layer? Before
-# layer 2 a probe of this token nearly always tells whether the text is long. Take length out of the vector there: how
-# many of the network's answers change? How many if the class is taken out instead?
+# layer 2 it nearly always tells long texts from short ones. Take length out of this vector: how many of the network's
+# answers change? How many if the class is taken out instead?
 #
 # ## Try it
 
@@ -51,7 +50,8 @@ negated = words.tasks["negated", "word"]  # is this word negated, as in *not hap
 places = [Site("resid", layer) for layer in range(7)]  # the stream before layers 0 to 5, and behind the last
 stream = record_in_memory(clf.trunk, texts.sequences, texts.positions["last"], places, study.device)  # 7 of (N, C)
 of_words = record_in_memory(clf.trunk, words.sequences, words.positions["word"], places, study.device)
-accuracy, read_negated = [probe(x, emotion).accuracy for x in stream], probe(of_words[2], negated)
+accuracy = [probe(x, emotion).accuracy for x in stream]
+read_negated = probe(of_words[2], words.tasks["negated", "word"])
 baselines = score_baselines([texts, words], splits).set_index(["property", "baseline"])["accuracy"]
 measured = {
     "bag of words": baselines["emotion", "bag of words"],
@@ -64,7 +64,7 @@ measured = {
 plt.plot(accuracy, "o-", label="probe of the last token")
 plt.axhline(measured["bag of words"], color="grey", linestyle="--", label="bag of words")
 plt.gca().set(xlabel="before layer (6: behind the last)", ylabel="share of test texts that are right", ylim=(0, 0.75))
-plt.legend()
+plt.legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
@@ -95,7 +95,7 @@ def answer(vectors):
     return clf.read(clf.trunk.norm(clf.trunk.run(x, 2)), n_tokens).argmax(dim=1).numpy()
 
 
-answers, rng = answer(before_2), np.random.default_rng(0)
+answers, rng = answer(before_2), np.random.default_rng(0)  # the first as they were
 for name, task in {"length": long, "class": emotion}.items():
     without, shuffled = take_out(task.y), [take_out(rng.permutation(task.y)) for _ in range(4)]
     measured[f"{name} before layer 2"] = probe(before_2, task).accuracy
@@ -131,8 +131,7 @@ show(measured)
 #
 # ## What it does not mean
 #
-# A probe that is right shows no use. One that fails shows no absence: the class may stand at other tokens, as before
-# layer 0, and only the last one was changed; or it is there, but not along a straight line.
+# A probe that is right shows no use; one that fails, no absence. Only the last token was changed; others were not.
 #
 # ## Exercises
 #
