@@ -12,27 +12,24 @@
 # **static**, the same in every sentence. In the residual stream, attention adds what stood before it: there the vector
 # is **contextual**. **Pooling** makes one vector of a text: that of its last token, or the mean over its tokens.
 #
-# Nobody sees in 256 dimensions. So we look for **clusters**, list their words (**topics**), or draw a **map**. A flat
-# map of the globe cannot keep all distances; here far more is lost. t-SNE tries to keep the nearest neighbours of each
-# point, and nothing else. All these methods answer whatever they are fed. So feed them **noise** as well.
+# Nobody sees in 256 dimensions. So we look for **clusters**, list their words (**topics**), or draw a **map**, which
+# loses far more than one of the globe. All these methods answer whatever they are fed. So feed them **noise** as well.
 #
 # ## Predict
 #
-# Take the mean of the pretrained network's vectors over each text. How large is the cosine of two texts drawn at random,
-# from -1 to 1? Later you see four maps, A to D: of texts that the network was fine-tuned on, of texts it never saw, of
-# noise, and 324 points thrown at random on a sheet. Before you run the cell behind them, say which is which.
+# Pool texts by the mean, in the pretrained network. How large is the cosine of two texts, from -1 to 1? Later you see
+# four maps, A to D: of texts that the network was fine-tuned on, of texts it never saw, of noise, and of points thrown
+# at random on a sheet. Which is which? Answer before you run the cell behind them.
 #
 # ## Try it
 #
-# `course-0` is a run of `make lessons`: gpt2-mini, fine-tuned on six feelings. `spaces` records vectors of 324 texts of
-# train and 324 of test, in the pretrained and the fine-tuned network. First: which rows of the table are near *river*?
-# Then twelve words of two senses each, in sentences that tell which, before (`left`) or after the word. Is a word's
-# vector nearer to those of the same sense? Of two that are equally near, each counts half.
+# `course-0` is a run of `make lessons`: gpt2-mini, fine-tuned on six feelings. First the network before it reads words
+# of two senses, in sentences that tell which before (`left`) or after the word (`right`). Is a word's vector nearer to
+# those of its sense? Where it is equally near to both, that counts half.
 
 # %%
 import numpy as np
 from matplotlib import pyplot as plt
-from sklearn.preprocessing import normalize
 
 from data.senses import read_senses
 from experiments.embed.cluster_scores import score_against, score_inside
@@ -49,27 +46,13 @@ from lab.study import open_study
 from lessons.checks import show
 from lessons.checks.vectors import check_1, check_2
 
-spaces = open_spaces(open_study("course-0", Device.choose("cpu")), limit=324, seed=0)
-table = normalize(spaces.networks[PRETRAINED].trunk.wte.weight.numpy())  # (V, C), rows of length 1
-cosines = table @ table[spaces.study.tokenizer.encode(" river")[0]]  # (V,): of *river* with every token
-print([spaces.study.tokenizer.decode([int(token)]) for token in cosines.argsort()[:-9:-1]])
-
+spaces = open_spaces(open_study("course-0", Device.choose("cpu")), limit=324, seed=0)  # 324 texts of train, 324 of test
 words = measure_words(spaces, PRETRAINED, find_ambiguous_words(read_senses(), spaces))
 senses = words.groupby(["layer", "cue_side"])["sense_accuracy"].mean().unstack()
-print(senses)  # layer 0: the row of the table and the position; 6: behind the last block; 7: and its LayerNorm
-measured = {
-    "senses told by row and position": senses["left"][0],
-    "senses told behind the last block": senses["left"][6],
-}
-end = spaces.n_sites - 1  # 7
-
-# %% [markdown]
-# **Texts**, pooled by the mean. **Centring** subtracts the mean vector of all texts.
-
-# %%
-raw, centred = (spaces.read(Site(PRETRAINED, end, "mean", each))["test"] for each in ("none", "centre"))  # (N, C)
-measured["mean cosine of texts"] = describe_spread(raw)["anisotropy"]  # that is its name, over all pairs
-measured["mean cosine, centred"] = describe_spread(centred)["anisotropy"]
+print(senses)  # layer 0: row of the table and position; 6: behind the last block; 7: behind the last LayerNorm
+raw = spaces.read(Site(PRETRAINED, 7, "mean", "none"))["test"]  # (N, C)
+measured = {"senses told at layer 0": senses["left"][0], "senses told at layer 6": senses["left"][6]}
+measured["mean cosine of texts"] = describe_spread(raw)["anisotropy"]  # of all pairs
 
 # %% [markdown]
 # **Clusters.** k-means finds six groups of the last tokens' vectors. Their adjusted mutual information (AMI) with the
@@ -77,19 +60,18 @@ measured["mean cosine, centred"] = describe_spread(centred)["anisotropy"]
 # shuffled over the texts. The **topic** of a group: words that it has far more often than the other groups.
 
 # %%
-trained, unseen = spaces.read(Site(TUNED, end, "last", "standardise")).values()  # (N, C): of train, of test
+trained, unseen = spaces.read(Site(TUNED, 7, "last", "standardise")).values()  # (N, C): of train, of test
 vectors = {"trained texts": trained, "unseen texts": unseen, "noise": permute_columns(unseen, 0)}
 classes = dict.fromkeys([*vectors, "sheet"], spaces.targets("test")) | {"trained texts": spaces.targets("train")}
 groups = {name: cluster(project(x), "kmeans", 6, 0) for name, x in vectors.items()}
-for name in vectors:
-    measured[f"AMI with classes, {name}"] = score_against(groups[name], classes[name])["ami"]
+measured |= {f"AMI with classes, {name}": score_against(groups[name], classes[name])["ami"] for name in groups}
 candidates = find_candidates(spaces.texts["test"], spaces.study, spaces.stop_words)
 for name in ("unseen texts", "noise"):
     z = score_log_odds(candidates.counts, groups[name], 6)  # (6, words)
     print(name, [" ".join(candidates.names[choose_top(row, candidates.single)[:4]]) for row in z])
 
 # %% [markdown]
-# **Maps** by t-SNE, which looks at some 30 neighbours of each point. Another method, Ward's, finds six groups *in the map*.
+# **Maps** by t-SNE, made for some 30 neighbours of each point. Another method, Ward's, finds six groups *in the map*.
 
 # %%
 maps = {name: embed_by_tsne(x, seed=0, perplexity=30).coordinates for name, x in vectors.items()}  # (N, 2)
@@ -99,7 +81,6 @@ order = np.random.default_rng(0).permutation([*maps])
 
 
 def draw(colours, titles):
-    """Draw the maps in this order."""
     axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")[1]
     for name, title, ax in zip(order, titles, axes, strict=True):
         ax.scatter(*maps[name].T, s=8, c=colours[name], cmap="tab10")
@@ -125,10 +106,9 @@ show(measured)
 #
 # | measured | value |
 # |---|---|
-# | senses told by row and position | 0.41 ± 0.02 |
-# | senses told behind the last block | 0.84 ± 0.03 |
+# | senses told at layer 0 | 0.41 ± 0.02 |
+# | senses told at layer 6 | 0.84 ± 0.03 |
 # | mean cosine of texts | 0.79 ± 0.02 |
-# | mean cosine, centred | 0.00 ± 0.03 |
 # | AMI with classes, trained texts | 0.91 ± 0.08 |
 # | AMI with classes, unseen texts | 0.31 ± 0.08 |
 # | AMI with classes, noise | 0.00 ± 0.03 |
@@ -141,24 +121,21 @@ show(measured)
 # | neighbours kept, noise | 0.16 ± 0.04 |
 # | neighbours kept, sheet | 0.05 ± 0.02 |
 #
-# Where the word comes first (`right`), nothing can be known yet: equal vectors, half. A row is the same in all sentences,
-# its position says no more (0.41: these are few sentences); behind the last block 0.84 are told. Two texts have a cosine
-# of 0.79 because all share a direction, and 0.00 without it. Groups are nearly the classes where the network was trained
-# on the texts, 0.91, and much less so elsewhere, 0.31.
+# A row of the table is the same in all sentences: with its position it tells senses no better than a coin, 0.41. Behind
+# the last block 0.84 are told. Two texts have a cosine of 0.79, for all share a direction. Groups are nearly the classes
+# for texts of the training, 0.91, and much less so for others, 0.31.
 #
-# **Six groups can be found in anything:** those of points thrown on a sheet have a silhouette of 0.36, as have those of
-# unseen texts. Noise has topics, too. Ask what the map kept: 0.52 of the neighbours, of noise 0.16; by chance 0.05.
+# **Six groups can be found in anything:** on the sheet they have a silhouette of 0.36, in the map of unseen texts 0.36.
+# Noise has topics, too. Ask what a map kept: 0.52 of the neighbours of unseen texts, 0.16 of noise, by chance 0.05.
 #
 # ## What it does not mean
 #
-# - A map of trained texts shows what was learnt by heart. Even that of unseen ones loses about half of the neighbours.
-# - How far apart groups of a map lie says little. A class that forms no group may still be read by a probe.
+# A map of trained texts shows what was learnt by heart. A class that forms no group may still be read by a probe.
 #
 # ## Exercises
 #
-# **1.** To count by hand, let space and map be lines. Six texts lie in the space at 0, 2, 6, 11, 14, 19, and in the map at
-# 17, 20, 16, 10, 5, 8. Which share of the two nearest neighbours of each does the map keep, and how far is that above
-# chance, where a map picks two others at random? Give the difference.
+# **1.** Six texts lie on a line at 0, 2, 6, 11, 14, 19, and in a map of it at 17, 20, 16, 10, 5, 8. Which share of each
+# one's two nearest neighbours does it keep? How far is that above chance, which draws two of the other texts?
 
 # %%
 answer_1 = None
