@@ -11,8 +11,9 @@
 # classifier, here a linear one, that learns to tell a property of a text from the vector of one place in the network.
 # If it is right about new texts, the property stands there. Does the network look? Take it out: do the answers change?
 #
-# The number of a probe means little without **controls**: a bag of words, a network with random weights, and a
-# **control task**, a random label for each word. Accuracy minus that of the control task is **selectivity**.
+# Its number means little without **controls**: always naming the most frequent label; a **bag of words**, which counts
+# words and needs no network; and for words a **control task**: each word gets a random label, the same wherever it
+# stands. Accuracy minus that of the control task is **selectivity**.
 
 # %%
 import matplotlib.pyplot as plt
@@ -20,88 +21,87 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from experiments.probe.lens import class_lens
 from experiments.probe.linear import Task, probe
 from experiments.probe.sources import collect_texts, collect_words, score_baselines
 from lab.activations import Site, record_in_memory
 from lab.device import Device
-from lab.networks import draw_random_trunk, load_start
 from lab.study import open_study
 from lessons.checks import show
 from lessons.checks.probes import check_1, check_2
 
-study = open_study("course-0", Device.choose("cpu"))  # gpt2-mini, fine-tuned on emotions by `make lessons`
+torch.set_grad_enabled(False)
+study = open_study("course-0", Device.choose("cpu"))  # gpt2-mini, fine-tuned on six emotions by `make lessons`
 clf, test = study.clf, study.texts["test"]
 splits = [study.draw_texts("train", 600), study.draw_texts("val", 150), test]  # to fit, to choose, to test
-source = collect_texts(splits, clf.labels)
-task = source.tasks["emotion", "last"]  # the class, read at the last token: there the network reads it, too
+texts = collect_texts(splits, clf.labels)
+emotion = texts.tasks["emotion", "last"]  # the class, read at the last token: there the network reads it, too
+(words,), _ = collect_words(splits, study.tokenizer, 3000, seed=0)  # is a word negated, as in *not happy*?
 
 # %% [markdown]
 # ## Predict
 #
 # Of six classes, how many texts does a probe get right at the last token before layer 0? Behind the last layer? Before
-# fine-tuning, when the network has seen no label at all?
+# layer 2 it nearly always tells long texts from short ones. Take length out of this vector: how many of the network's
+# answers change? How many if the class is taken out instead?
 #
 # ## Try it
 
-
 # %%
-def read_stream(trunk, source, reading):
-    """The stream at each row of a source, as it enters layers 0 to 5 and leaves the last: (7, N, C)."""
-    places = [Site("resid", layer) for layer in range(7)]
-    return np.stack(record_in_memory(trunk, source.sequences, source.positions[reading], places, study.device))
-
-
-networks = {"fine-tuned": clf.trunk, "before": load_start(study)[0], "random weights": draw_random_trunk(clf.config, 0)}
-stream = {name: read_stream(trunk, source, "last") for name, trunk in networks.items()}
-accuracy = {name: [probe(x, task).accuracy for x in of_layers] for name, of_layers in stream.items()}
-bag_of_words = score_baselines([source], splits)["accuracy"].iloc[1]
-said = class_lens(clf, test.sequences, study.device).argmax(axis=-1)  # what the network's own head says: (N, 7)
-lens = (said == test.targets[:, None]).mean(axis=0)
-
-lines = {**accuracy, "its own head": lens, "bag of words": 7 * [bag_of_words]}
-plt.plot(np.transpose([*lines.values()]), "o-", label=[*lines])
-plt.gca().set(xlabel="place in the stream", ylabel="share of test texts that are right", ylim=(0, 0.75))
-plt.legend()
+places = [Site("resid", layer) for layer in range(7)]  # the stream before layers 0 to 5, and behind the last
+stream = record_in_memory(clf.trunk, texts.sequences, texts.positions["last"], places, study.device)  # 7 of (N, C)
+of_words = record_in_memory(clf.trunk, words.sequences, words.positions["word"], places, study.device)
+accuracy = [probe(x, emotion).accuracy for x in stream]
+read_negated = probe(of_words[2], words.tasks["negated", "word"])
+baselines = score_baselines([texts, words], splits).set_index(["property", "baseline"])["accuracy"]
+measured = {
+    "bag of words": baselines["emotion", "bag of words"],
+    "class before layer 0": accuracy[0],
+    "class behind the last layer": accuracy[6],
+    "negated": read_negated.accuracy,
+    "always *not negated*": baselines["negated", "most frequent class"],
+    "random labels for words": read_negated.control,
+}
+plt.plot(accuracy, "o-", label="probe of the last token")
+plt.axhline(measured["bag of words"], color="grey", linestyle="--", label="bag of words")
+plt.gca().set(xlabel="before layer (6: behind the last)", ylabel="share of test texts that are right", ylim=(0, 0.75))
+plt.legend(loc="lower right")
 plt.show()
 
 # %% [markdown]
-# Is this word negated, as in *not happy*? The control task: which random label has this word? And: is the text longer
-# than most? Take length out of the last token before layer 2: remove the direction from the mean of short texts to that
-# of long ones. Then the means are equal, and no linear probe can tell them. Six classes have five directions.
+# Now take length out of the last token's vectors before layer 2: along the direction from the mean of all to that of
+# long texts, every vector moves to the mean. The class: the same for six such directions. Did it work? A new probe must
+# fail. Would any change of this kind do as much? The control takes out the same labels, shuffled over the texts.
 
 # %%
-words = collect_words(splits, study.tokenizer, 3000, seed=0)[0][0]
-negated = probe(read_stream(clf.trunk, words, "word")[1], words.tasks["negated", "word"])
-train, lengths = task.split == "train", np.array([*map(len, source.sequences)])
-long = Task((lengths > np.median(lengths[train])).astype(int), ("short", "long"), task.split, task.text)
-ids, last = pad_sequence([torch.tensor(ids) for ids in test.sequences], batch_first=True), test.lengths - 1
+before_2, train = stream[2], emotion.split == "train"
+lengths = np.array([len(ids) for ids in texts.sequences])
+long = Task((lengths > np.median(lengths[train])).astype(int), ("short", "long"), emotion.split, emotion.text)
+ids, n_tokens = pad_sequence([*map(torch.tensor, test.sequences)], batch_first=True), torch.tensor(test.lengths)
+all_tokens = clf.trunk.run(clf.trunk.embed(ids), 0, 2)  # (N, T, C), the stream before layer 2
 
 
-def answer_without(y):
-    """The answers (N,) to the test texts if the last token loses, before layer 2, what tells the means of y apart."""
-    known = stream["fine-tuned"][2][train]
-    differences = [known[y[train] == k].mean(axis=0) - known.mean(axis=0) for k in np.unique(y)]
-    directions = np.linalg.svd(differences, full_matrices=False)[2][: len(differences) - 1]  # (K - 1, C), orthonormal
-    x, rows = clf.trunk.run(clf.trunk.embed(ids), 0, 2), np.arange(len(ids))
-    x[rows, last] -= torch.from_numpy((x[rows, last].numpy() - known.mean(axis=0)) @ directions.T @ directions)
-    return clf.read(clf.trunk.norm(clf.trunk.run(x, 2)), torch.from_numpy(last + 1)).argmax(dim=1).numpy()
+def take_out(y):
+    """The vectors before layer 2 without what tells the means of the K labels y apart."""
+    mean = before_2[train].mean(axis=0)
+    differences = [before_2[train & (y == k)].mean(axis=0) - mean for k in np.unique(y)]  # they span K - 1 directions
+    directions = np.linalg.svd(differences, full_matrices=False)[2][:-1]  # (K - 1, C), of length 1, at right angles
+    return before_2 - (before_2 - mean) @ directions.T @ directions
 
 
-measured = {
-    "bag of words": bag_of_words,
-    "class before layer 0": accuracy["fine-tuned"][0],
-    "class before layer 2": accuracy["fine-tuned"][2],
-    "class behind the last layer": accuracy["fine-tuned"][6],
-    "best before fine-tuning": max(accuracy["before"]),
-    "best of random weights": max(accuracy["random weights"]),
-    "negated": negated.accuracy,
-    "random labels for words": negated.control,
-    "length before layer 2": probe(stream["fine-tuned"][2], long).accuracy,
-    "answers that change without it": (answer_without(long.y) != said[:, -1]).mean(),
-    "answers that are right": lens[-1],
-    "right without the class in layer 2": (answer_without(task.y) == test.targets).mean(),
-}
+def answer(vectors):
+    """The network's answers to the test texts with these vectors at their last tokens before layer 2."""
+    x = all_tokens.clone()
+    x[np.arange(len(x)), n_tokens - 1] = torch.from_numpy(vectors[emotion.split == "test"])
+    return clf.read(clf.trunk.norm(clf.trunk.run(x, 2)), n_tokens).argmax(dim=1).numpy()
+
+
+answers, rng = answer(before_2), np.random.default_rng(0)  # the first as they were
+for name, task in {"length": long, "class": emotion}.items():
+    without, shuffled = take_out(task.y), [take_out(rng.permutation(task.y)) for _ in range(4)]
+    measured[f"{name} before layer 2"] = probe(before_2, task).accuracy
+    measured[f"{name}, taken out"] = probe(without, task).accuracy
+    measured[f"answers that change without {name}"] = (answer(without) != answers).mean()
+    measured[f"the same, {name} shuffled"] = np.mean([answer(each) != answers for each in shuffled])
 show(measured)
 
 # %% [markdown]
@@ -111,25 +111,27 @@ show(measured)
 # |---|---|
 # | bag of words | 0.49 ± 0.03 |
 # | class before layer 0 | 0.21 ± 0.05 |
-# | class before layer 2 | 0.58 ± 0.05 |
-# | class behind the last layer | 0.63 ± 0.05 |
-# | best before fine-tuning | 0.48 ± 0.04 |
-# | best of random weights | 0.31 ± 0.04 |
-# | negated | 0.88 ± 0.03 |
-# | random labels for words | 0.93 ± 0.03 |
+# | class behind the last layer | 0.64 ± 0.05 |
+# | negated | 0.87 ± 0.02 |
+# | always *not negated* | 0.87 ± 0.01 |
+# | random labels for words | 0.92 ± 0.03 |
 # | length before layer 2 | 0.98 ± 0.02 |
-# | answers that change without it | 0.03 ± 0.03 |
-# | answers that are right | 0.62 ± 0.04 |
-# | right without the class in layer 2 | 0.59 ± 0.05 |
+# | length, taken out | 0.54 ± 0.03 |
+# | answers that change without length | 0.03 ± 0.02 |
+# | the same, length shuffled | 0.07 ± 0.03 |
+# | class before layer 2 | 0.58 ± 0.05 |
+# | class, taken out | 0.17 ± 0.03 |
+# | answers that change without class | 0.15 ± 0.05 |
+# | the same, class shuffled | 0.09 ± 0.04 |
 #
-# The class stands before layer 2 nearly as clearly as at the end. The probe of *negated* does no better than nonsense.
-# **Read, not needed:** length. Even without the class before layer 2 nearly all right answers stay: later layers can
-# read it anew from other tokens. **Needed, not read:** before layer 0 the last token tells next to nothing, yet all
-# that the network will ever know of the text enters that layer, at other tokens.
+# **A number alone says nothing.** The probe of *negated* is right as often as *not negated* for every word. Random
+# labels do even better: a word keeps its label, so it is enough to know the word. **Read, not needed:** without length,
+# which a probe can then only guess (0.54), few answers change, 0.03, no more than with shuffled labels. Without the
+# class a probe gets one of six right, 0.17, yet only 0.15 of the answers change, beside 0.09 with shuffled labels.
 #
 # ## What it does not mean
 #
-# A probe that is right shows no use, one that fails no absence: it may look at the wrong token, or need a curve.
+# A probe that is right shows no use; one that fails, no absence. Only the last token was changed; others were not.
 #
 # ## Exercises
 #

@@ -12,25 +12,24 @@
 # **static**, the same in every sentence. In the residual stream, attention adds what stood before it: there the vector
 # is **contextual**. **Pooling** makes one vector of a text: that of its last token, or the mean over its tokens.
 #
-# Nobody sees in 256 dimensions. So we look for **clusters**, list their words (**topics**), or draw a **map**. A flat
-# map of the globe cannot keep all distances; here far more is lost. t-SNE tries to keep the nearest neighbours of each
-# point, and nothing else. All these methods answer whatever they are fed. So feed them **noise** as well.
+# Nobody sees in 256 dimensions. So we look for **clusters**, list their words (**topics**), or draw a **map**, which
+# loses far more than one of the globe. All these methods answer whatever they are fed. So feed them **noise** as well.
 #
 # ## Predict
 #
-# Two texts drawn at random: how large is the cosine of their vectors, from -1 to 1? At the end you see three maps: of
-# texts the network was trained on, of texts it never saw, and of noise. Cover their lower row: which map is which?
+# Pool texts by the mean, in the pretrained network. How large is the cosine of two texts, from -1 to 1? Later you see
+# four maps, A to D: of texts that the network was fine-tuned on, of texts it never saw, of noise, and of points thrown
+# at random on a sheet. Which is which? Answer before you run the cell behind them.
 #
 # ## Try it
 #
-# `course-0` is a run of `make lessons`: gpt2-mini, fine-tuned on six feelings. `spaces` records vectors of 324 texts of
-# train and 324 of test, in the pretrained and the fine-tuned network. First: which rows of the table are near *river*?
-# Then twelve words of two senses each, in sentences that tell which, before (`left`) or after the word. Is a word's
-# vector nearer to those of the same sense? Where the sentence tells it after the word, the network cannot know yet.
+# `course-0` is a run of `make lessons`: gpt2-mini, fine-tuned on six feelings. First the network before it reads words
+# of two senses, in sentences that tell which before (`left`) or after the word (`right`). Is a word's vector nearer to
+# those of its sense? Where it is equally near to both, that counts half.
 
 # %%
+import numpy as np
 from matplotlib import pyplot as plt
-from sklearn.preprocessing import normalize
 
 from data.senses import read_senses
 from experiments.embed.cluster_scores import score_against, score_inside
@@ -47,57 +46,59 @@ from lab.study import open_study
 from lessons.checks import show
 from lessons.checks.vectors import check_1, check_2
 
-spaces = open_spaces(open_study("course-0", Device.choose("cpu")), limit=324, seed=0)
-table = normalize(spaces.networks[PRETRAINED].trunk.wte.weight.numpy())  # (V, C), rows of length 1
-cosines = table @ table[spaces.study.tokenizer.encode(" river")[0]]  # (V,): of *river* with every token
-print([spaces.study.tokenizer.decode([int(token)]) for token in cosines.argsort()[:-9:-1]])
-
+spaces = open_spaces(open_study("course-0", Device.choose("cpu")), limit=324, seed=0)  # 324 texts of train, 324 of test
 words = measure_words(spaces, PRETRAINED, find_ambiguous_words(read_senses(), spaces))
-print(senses := words.groupby(["layer", "cue_side"])["sense_accuracy"].mean().unstack())
-end = spaces.n_sites - 1  # the site behind the last LayerNorm
-measured = {"senses told behind the last block": senses.loc[end - 1, "left"]}
-
-# %% [markdown]
-# **Texts**, pooled by the mean. **Centring** subtracts the mean vector of all texts.
-
-# %%
-raw, centred = (spaces.read(Site(PRETRAINED, end, "mean", each))["test"] for each in ("none", "centre"))  # (N, C)
-measured["mean cosine of texts"] = describe_spread(raw)["anisotropy"]  # over all pairs
-measured["mean cosine, centred"] = describe_spread(centred)["anisotropy"]
+senses = words.groupby(["layer", "cue_side"])["sense_accuracy"].mean().unstack()
+print(senses)  # layer 0: row of the table and position; 6: behind the last block; 7: behind the last LayerNorm
+raw = spaces.read(Site(PRETRAINED, 7, "mean", "none"))["test"]  # (N, C)
+measured = {"senses told at layer 0": senses["left"][0], "senses told at layer 6": senses["left"][6]}
+measured["mean cosine of texts"] = describe_spread(raw)["anisotropy"]  # of all pairs
 
 # %% [markdown]
 # **Clusters.** k-means finds six groups of the last tokens' vectors. Their adjusted mutual information (AMI) with the
 # classes is 1 where groups are classes, and near 0 by chance. The control is noise: each dimension keeps its values,
-# shuffled over the texts. **Topics** are the words of a group whose odds there lie farthest above those elsewhere.
+# shuffled over the texts. The **topic** of a group: words that it has far more often than the other groups.
 
 # %%
-trained, unseen = spaces.read(Site(TUNED, end, "last", "standardise")).values()  # (N, C): of train, of test
-before = spaces.read(Site(PRETRAINED, end, "last", "standardise"))["test"]
-vectors = {"trained texts": trained, "unseen texts": unseen, "noise": permute_columns(unseen, 0), "pretrained": before}
-classes = dict.fromkeys(vectors, spaces.targets("test")) | {"trained texts": spaces.targets("train")}
+trained, unseen = spaces.read(Site(TUNED, 7, "last", "standardise")).values()  # (N, C): of train, of test
+vectors = {"trained texts": trained, "unseen texts": unseen, "noise": permute_columns(unseen, 0)}
+classes = dict.fromkeys([*vectors, "sheet"], spaces.targets("test")) | {"trained texts": spaces.targets("train")}
 groups = {name: cluster(project(x), "kmeans", 6, 0) for name, x in vectors.items()}
-for name in vectors:
-    measured[f"AMI with classes, {name}"] = score_against(groups[name], classes[name])["ami"]
+measured |= {f"AMI with classes, {name}": score_against(groups[name], classes[name])["ami"] for name in groups}
 candidates = find_candidates(spaces.texts["test"], spaces.study, spaces.stop_words)
 for name in ("unseen texts", "noise"):
     z = score_log_odds(candidates.counts, groups[name], 6)  # (6, words)
     print(name, [" ".join(candidates.names[choose_top(row, candidates.single)[:4]]) for row in z])
 
 # %% [markdown]
-# **Maps.** t-SNE draws one of each, and another method looks for six groups *in the map*.
+# **Maps** by t-SNE, made for some 30 neighbours of each point. Another method, Ward's, finds six groups *in the map*.
 
 # %%
-figure, grid = plt.subplots(2, 3, figsize=(11, 7), layout="constrained")
-for (found, true), name in zip(grid.T, ["trained texts", "unseen texts", "noise"], strict=True):
-    places = embed_by_tsne(vectors[name], 0, perplexity=5).coordinates  # (N, 2)
-    in_map = cluster(places, "agglomerative_ward", 6, 0)
-    measured[f"silhouette in the map, {name}"] = score_inside(places, in_map, "euclidean")["silhouette"]
+maps = {name: embed_by_tsne(x, seed=0, perplexity=30).coordinates for name, x in vectors.items()}  # (N, 2)
+maps["sheet"], vectors["sheet"] = np.random.default_rng(2).random((324, 2)), unseen  # as if it were a map of unseen
+in_map = {name: cluster(places, "agglomerative_ward", 6, 0) for name, places in maps.items()}
+order = np.random.default_rng(0).permutation([*maps])
+
+
+def draw(colours, titles):
+    axes = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")[1]
+    for name, title, ax in zip(order, titles, axes, strict=True):
+        ax.scatter(*maps[name].T, s=8, c=colours[name], cmap="tab10")
+        ax.set(title=title, xticks=[], yticks=[])
+    plt.show()
+
+
+draw(in_map, "ABCD")
+
+# %% [markdown]
+# **Which is which?** The same maps, coloured by class. The silhouette of groups is 1 if they lie far apart, 0 if they
+# touch. A map **keeps** a neighbour if it is among the 15 nearest of a point in the space and in the map.
+
+# %%
+draw(classes, order)
+for name, places in maps.items():
+    measured[f"silhouette in the map, {name}"] = score_inside(places, in_map[name], "euclidean")["silhouette"]
     measured[f"neighbours kept, {name}"] = recall_neighbours(vectors[name], places, 15)
-    found.scatter(*places.T, s=8, c=in_map, cmap="tab10")
-    found.set(title="groups found in it", xticks=[], yticks=[])
-    true.scatter(*places.T, s=8, c=classes[name], cmap="tab10")
-    true.set(title=f"{name}, by class", xticks=[], yticks=[])
-plt.show()
 show(measured)
 
 # %% [markdown]
@@ -105,37 +106,36 @@ show(measured)
 #
 # | measured | value |
 # |---|---|
-# | senses told behind the last block | 0.84 ± 0.03 |
+# | senses told at layer 0 | 0.41 ± 0.02 |
+# | senses told at layer 6 | 0.84 ± 0.03 |
 # | mean cosine of texts | 0.79 ± 0.02 |
-# | mean cosine, centred | 0.00 ± 0.03 |
 # | AMI with classes, trained texts | 0.91 ± 0.08 |
 # | AMI with classes, unseen texts | 0.31 ± 0.08 |
 # | AMI with classes, noise | 0.00 ± 0.03 |
-# | AMI with classes, pretrained | 0.09 ± 0.03 |
-# | silhouette in the map, trained texts | 0.64 ± 0.10 |
-# | silhouette in the map, unseen texts | 0.42 ± 0.08 |
-# | silhouette in the map, noise | 0.31 ± 0.08 |
-# | neighbours kept, trained texts | 0.53 ± 0.05 |
-# | neighbours kept, unseen texts | 0.47 ± 0.05 |
-# | neighbours kept, noise | 0.14 ± 0.04 |
+# | silhouette in the map, trained texts | 0.66 ± 0.08 |
+# | silhouette in the map, unseen texts | 0.36 ± 0.06 |
+# | silhouette in the map, noise | 0.24 ± 0.08 |
+# | silhouette in the map, sheet | 0.36 ± 0.02 |
+# | neighbours kept, trained texts | 0.61 ± 0.05 |
+# | neighbours kept, unseen texts | 0.52 ± 0.05 |
+# | neighbours kept, noise | 0.16 ± 0.04 |
+# | neighbours kept, sheet | 0.05 ± 0.02 |
 #
-# A row of the table knows no sense; behind the last block the vector tells it in 0.84 of the sentences, where half is
-# chance. Two texts have a cosine of 0.79 because all share a direction, and 0.00 without it. After fine-tuning, groups
-# are nearly the classes for texts it was trained on, 0.91, and much less so for others, 0.31.
+# A row of the table is the same in all sentences: with its position it tells senses no better than a coin, 0.41. Behind
+# the last block 0.84 are told. Two texts have a cosine of 0.79, for all share a direction. Groups are nearly the classes
+# for texts of the training, 0.91, and much less so for others, 0.31.
 #
-# **The map made groups of noise**: their silhouette, 1 for groups far apart and 0 for none, is 0.31, beside 0.42 of
-# texts. Noise has topics, too. What gives it away: of each point's 15 nearest neighbours the map kept 0.14.
+# **Six groups can be found in anything:** on the sheet they have a silhouette of 0.36, in the map of unseen texts 0.36.
+# Noise has topics, too. Ask what a map kept: 0.52 of the neighbours of unseen texts, 0.16 of noise, by chance 0.05.
 #
 # ## What it does not mean
 #
-# - A map of trained texts shows what was learnt by heart. Even that of unseen ones loses about half of the neighbours.
-# - How far apart groups of a map lie, or how large they look, means nothing. What forms no group may still be known.
+# A map of trained texts shows what was learnt by heart. A class that forms no group may still be read by a probe.
 #
 # ## Exercises
 #
-# **1.** Six texts of the classes a a a b b b are in the groups 1 1 2 2 2 2. Count pairs of texts: M of them, A share a
-# class, B a group, S both. By chance S is E = A · B / M; at most it is (A + B) / 2. The adjusted Rand index is
-# (S - E) / ((A + B) / 2 - E). What is it here, with two decimals?
+# **1.** Six texts lie on a line at 0, 2, 6, 11, 14, 19, and in a map of it at 17, 20, 16, 10, 5, 8. Which share of each
+# one's two nearest neighbours does it keep? How far is that above chance, which draws two of the other texts?
 
 # %%
 answer_1 = None
@@ -143,7 +143,7 @@ check_1(answer_1)
 
 # %% [markdown]
 # **2.** Write a function of an array `x` (N, C), the vectors of N texts, that returns the cosines (N, N) of each with
-# each, after centring over these texts. Give it to the check, not called. Then try it on `raw`.
+# each, after centring over these texts. Give it to the check, not called. On `raw`, they should be near 0 on the mean.
 
 # %%
 answer_2 = None

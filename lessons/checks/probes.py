@@ -1,5 +1,6 @@
 """Lesson 5: selectivity, and a direction taken out of vectors."""
 
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -15,11 +16,16 @@ def check_1(answer: Any) -> str | None:
         return mistake
     mistakes = {
         ACCURACY - CONTROL: None,
-        CONTROL - ACCURACY: "the sign is wrong: a probe that reads more than it memorises has a positive selectivity.",
+        CONTROL - ACCURACY: "the sign is wrong: it is the accuracy minus that of the control task, in this order.",
         ACCURACY - MAJORITY: "this compares with the most frequent label. Selectivity compares with the control task.",
         CONTROL - MAJORITY: "this is what the control task gains over the most frequent label; where is the probe?",
         ACCURACY / CONTROL: "this is a ratio. Selectivity is a difference.",
-        100 * (ACCURACY - CONTROL): "these are percentage points. Accuracies here are shares of 1.",
+        (ACCURACY - CONTROL)
+        / (1 - CONTROL): "this is a part of what the control task left. Selectivity is a difference.",
+    }
+    mistakes |= {
+        100 * (one - other): "these are percentage points. Accuracies here are shares of 1."
+        for one, other in permutations((ACCURACY, MAJORITY, CONTROL), 2)
     }
     matching = (mistake for value, mistake in mistakes.items() if abs(float(answer) - value) < 1e-3)
     return next(matching, f"{answer} is not the selectivity. It needs two of the three numbers.")
@@ -55,6 +61,9 @@ def find_wrong_projection(x: torch.Tensor, direction: torch.Tensor, result: torc
         "this is what should go; return what is left.": along,
         "this is what should go, with the mean; return what is left.": mean + along,
         "the mean is forgotten: this moves all vectors to 0 along the direction.": x - torch.outer(x @ unit, unit),
+        "the direction is not normalised, and the mean is forgotten: measure from it.": (
+            x - torch.outer(x @ direction, direction)
+        ),
         "the mean is taken out, too; add it again.": x - mean - along,
         "the sign is wrong: this doubles what should go.": x + along,
     }

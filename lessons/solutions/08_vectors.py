@@ -3,13 +3,20 @@
 #
 # These cells go on where the lesson ends.
 #
-# **1.** Six texts make 15 pairs. Each class has 3 pairs; the groups of two and four texts have 1 and 6. Both share the
-# pair of the first two texts, and the 3 pairs of class b.
+# **1.** The map keeps 10 of 12 neighbours: one of the text at 6 is lost, and one of that at 11. Chance finds 2 of 5.
 
 # %%
-A, B, S, M = 3 + 3, 1 + 6, 1 + 3, 15
-expected = A * B / M
-answer_1 = (S - expected) / ((A + B) / 2 - expected)
+space, in_map = np.array([0, 2, 6, 11, 14, 19]), np.array([17, 20, 16, 10, 5, 8])
+
+
+def find_two_nearest(x):
+    distances = abs(x[:, None] - x)  # (6, 6)
+    return distances.argsort(axis=1)[:, 1:3]  # behind the text itself, which is at distance 0
+
+
+kept = [len({*a} & {*b}) for a, b in zip(find_two_nearest(space), find_two_nearest(in_map), strict=True)]
+print(kept)
+answer_1 = sum(kept) / 12 - 2 / 5
 check_1(answer_1)
 
 # %% [markdown]

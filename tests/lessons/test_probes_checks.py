@@ -21,11 +21,14 @@ def test_accuracy_minus_control_is_right(answer, capsys):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (-0.02, "sign"),
+        (-0.02, "in this order"),
         (0.05, "most frequent label"),
         (0.03, "where is the probe"),
         (0.90 / 0.88, "ratio"),
+        ((0.90 - 0.88) / 0.12, "control task left"),
         (2, "percentage points"),
+        (5, "percentage points"),
+        (-3, "percentage points"),
         (0.5, "0.5 is not the selectivity"),
         (math.nan, "expected a number, got nan"),
         ("little", "expected a number, got str"),
@@ -63,6 +66,7 @@ def test_what_is_left_beside_the_direction_is_right(capsys):
         (along, "return what is left"),
         (lambda x, d: x.mean(0) + along(x, d), "with the mean; return what is left"),
         (lambda x, d: x - torch.outer(x @ d, d) / d.norm() ** 2, "the mean is forgotten"),
+        (lambda x, d: x - torch.outer(x @ d, d), "not normalised, and the mean is forgotten"),
         (lambda x, d: x - x.mean(0) - along(x, d), "add it again"),
         (lambda x, d: x + along(x, d), "sign"),
         (lambda x, d: x * torch.nan, "the numbers differ"),

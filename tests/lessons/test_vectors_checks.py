@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import adjusted_rand_score, rand_score
 from sklearn.metrics.pairwise import cosine_similarity
 
+from experiments.embed.quality import recall_neighbours
 from lessons.checks.vectors import check_1, check_2
-
-CLASSES, GROUPS = [0, 0, 0, 1, 1, 1], [1, 1, 2, 2, 2, 2]
 
 
 def say(capsys, check, answer):
@@ -17,38 +15,38 @@ def say(capsys, check, answer):
     return capsys.readouterr().out.strip()
 
 
-def test_the_adjusted_rand_index_is_that_of_scikit_learn(capsys):
-    right = adjusted_rand_score(CLASSES, GROUPS)
+def test_ten_of_twelve_neighbours_less_chance_are_right(capsys):
+    space, in_map = [0, 2, 6, 11, 14, 19], [17, 20, 16, 10, 5, 8]
+    right = recall_neighbours(np.array(space)[:, None], np.array(in_map)[:, None], 2) - 2 / 5
+    assert right == pytest.approx(10 / 12 - 2 / 5)
     assert say(capsys, check_1, right) == "Right."
     assert say(capsys, check_1, round(right, 2)) == "Right."
-
-
-EXPECTED = 6 * 7 / 15  # pairs that share class and group by chance
 
 
 @pytest.mark.parametrize(
     ("answer", "hint"),
     [
-        (rand_score(CLASSES, GROUPS), "Rand index. Chance"),
-        (5 / 6, "purity"),
-        (4 / 15, "share of pairs"),
-        (4 - EXPECTED, "Divide"),
-        ((4 - EXPECTED) / 6.5, "below as well"),
-        (4 / 6.5, "neither above"),
-        ((4 - EXPECTED) / (15 - EXPECTED), "not all pairs"),
-        ((4 - EXPECTED) / (6 - EXPECTED), "not A alone"),
-        ((4 - EXPECTED) / (7 - EXPECTED), "not B alone"),
-        ((4 - EXPECTED) / (13 - EXPECTED), "half of A + B"),
-        ((14 - 18 * 20 / 36) / ((18 + 20) / 2 - 18 * 20 / 36), "paired with themselves"),
-        ((8 - 12 * 14 / 36) / ((12 + 14) / 2 - 12 * 14 / 36), "both orders"),
-        (-1, "Which of the 15 pairs"),
+        (10 / 12, "Take chance off"),
+        (10, "of the 12 neighbours"),
+        (2 / 5 - 10 / 12, "sign"),
+        (10 / 12 / (2 / 5), "ratio"),
+        ((10 / 12 - 2 / 5) / (3 / 5), "what chance leaves"),
+        (43.3, "percentage points"),
+        (10 / 12 - 2 / 6, "chance draws from the other texts"),
+        (10 / 12 - 1 / 5, "not one"),
+        (7 / 12 - 2 / 5, "its own neighbour."),
+        (16 / 18 - 2 / 5, "which every map keeps"),
+        (1 / 6 - 1 / 5, "for one neighbour"),
+        (2 / 12 - 2 / 5, "does not matter"),
+        (4 / 6 - 2 / 5, "counts half"),
+        (-1, "Of the text at 6"),
         (float("nan"), "expected a number, got nan"),
         (float("inf"), "expected a number, got inf"),
         ("many", "expected a number, got str"),
         ([1, 2], "expected a number, got list"),
     ],
 )
-def test_each_mistake_of_pairs_gets_its_own_sentence(capsys, answer, hint):
+def test_each_mistake_of_neighbours_gets_its_own_sentence(capsys, answer, hint):
     said = say(capsys, check_1, answer)
     assert said.startswith("Not yet: ")
     assert hint in said
@@ -87,6 +85,9 @@ def centre(x):
         (lambda x: centre(x) @ centre(x).T / np.outer(*[(centre(x) ** 2).sum(axis=1)] * 2), "take the root"),
         (lambda x: divide_rows(centre(x)) @ centre(x).T, "one of the two vectors is missing."),
         (lambda x: centre(x) @ divide_rows(centre(x)).T, "the first one's"),
+        (lambda x: cosine_similarity(centre(x) / x.std(axis=0)), "divided by its spread"),
+        (lambda x: cosine_similarity(centre(divide_rows(x))), "Once is enough"),
+        (lambda x: abs(cosine_similarity(centre(x))), "the sign is lost"),
         (lambda x: cosine_similarity(x - x.mean()), "the mean is a vector"),
         (lambda x: cosine_similarity(centre(x).T), "Rows are texts"),
         (lambda x: cosine_similarity(centre(x)).mean(), "shape (5, 5), got ()"),
