@@ -88,7 +88,7 @@ for epoch in range(2):
 
 # %% [markdown]
 # **Beside others**: `course-0`, trained twice as long, with dropout, its best epoch kept; and the best of four bags of
-# words. Limits say how far other test texts would move a number: draw 324 of them with repetition, 1,000 times.
+# words. Limits say how far other test texts would move a number: draw as many with repetition, a thousand times.
 
 # %%
 for name, network in {"two epochs": clf, "course-0": study.clf}.items():
