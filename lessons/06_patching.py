@@ -3,19 +3,17 @@
 #
 # ## What you will know
 #
-# How to find the places that carry the difference between two sentences, in two directions, how to estimate all of
-# them at once, and when to distrust the estimate. You need the shapes of lesson 1.
+# How to find the places that carry a difference between two sentences, and when to distrust a quick estimate.
 #
 # ## The idea
 #
-# *When the boy came into the room, we all looked at* him. *When the girl came into the room, we all looked at* her. The
-# sentences differ in one word; nine tokens later the answer differs. Something carries it there. Think of two houses
-# wired alike, one with light, one without. Swap one cable at a time: where the light comes on lies on the way.
+# "When the boy came into the room, we all looked at **him**." "When the girl came into the room, we all looked at
+# **her**." They differ in one word; nine tokens later the answer differs. Something carries it there. Think of two
+# houses wired alike, one lit, one dark. Swap one cable at a time: a cable that brings light lies on the way.
 #
-# **Activation patching** does this. Run the *clean* sentence (boy) and the *corrupt* one (girl) and keep what they
-# compute. Then run one of them again, the **base**, with one activation taken from the other run. The **metric** is the
-# logit of *him* minus the logit of *her*, the **gap** its difference between the two. How far does the metric move?
-#
+# **Activation patching**: run the *clean* sentence (boy) and the *corrupt* one (girl) and keep what they compute. Then
+# run one again, the **base**, with one activation of the other run. The **metric** is the logit of *him* minus that of
+# *her* (probabilities level off near 0 and 1), the **gap** its difference between the runs. How far does it move?
 # - **denoise**: base corrupt, one piece of clean. 0: nothing comes back; 1: the whole gap. What is near 1 *suffices*.
 # - **noise**: base clean, one piece of corrupt. 0: nothing is lost; 1: the whole gap. What is near 1 is *needed*.
 
@@ -31,7 +29,7 @@ from lessons.checks import show
 from lessons.checks.patching import check_1, check_2
 from model import Tokenizer, load_lm
 
-lm, tokenizer = load_lm("gpt2-mini").requires_grad_(False), Tokenizer.load("gpt2-mini")  # 6 layers of 8 heads
+lm, tokenizer = load_lm("gpt2-mini").requires_grad_(False), Tokenizer.load("gpt2-mini")  # weights need no gradient
 text, answers = "When the {} came into the room, we all looked at", (" him", " her")
 nouns = ("boy", "girl"), ("man", "woman"), ("father", "mother"), ("brother", "sister"), ("uncle", "aunt")
 pairs = [make_prompts(lm, tokenizer, text.format(man), text.format(woman), answers) for man, woman in nouns]
@@ -40,8 +38,8 @@ word, tokens = pairs[0].positions[0], [tokenizer.decode([token]) for token in pa
 # %% [markdown]
 # ## Predict
 #
-# Before layer 0 the two runs differ at the noun only. What leaves layer 5 at the last token decides. Behind which layer
-# has the difference arrived there? Does it move bit by bit or at once? How many of the 48 heads does it take?
+# Before layer 0 the two runs differ at the noun only; what leaves layer 5 at the last token decides. Behind which layer
+# has the difference arrived there? Bit by bit or at once? How many of the 48 heads does it take?
 #
 # ## Try it
 #
@@ -65,16 +63,17 @@ def patch(pair, kind, direction):
     clean, corrupt = record(lm.trunk, pair.clean_ids), record(lm.trunk, pair.corrupt_ids)
     top, bottom = metric.read(clean.resid_pre[-1]), metric.read(corrupt.resid_pre[-1])
     base, source = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
-    cells = list_cells(lm.config, len(pair.clean_ids), [kind], positions=False)
-    like_clean = (patch_cells(metric, base, source, cells, tokens=4096) - bottom) / (top - bottom)
-    return (like_clean if direction == "denoise" else 1 - like_clean).view(lm.config.n_layer, -1)
+    cells = list_cells(lm.config, len(pair.clean_ids), [kind], positions=False)  # a head: all positions together
+    patched = patch_cells(metric, base, source, cells, tokens=4096)  # the metric; 4096 tokens in one batch at most
+    moved = patched - bottom if direction == "denoise" else top - patched
+    return (moved / (top - bottom)).view(lm.config.n_layer, -1)
 
 
 def estimate_noise(pair, kind):
     """*Attribution patching*: gradient at the clean run, times the difference; all cells in one backward pass."""
     clean, corrupt = record(lm.trunk, pair.clean_ids), record(lm.trunk, pair.corrupt_ids)
     gap = metric.read(clean.resid_pre[-1]) - metric.read(corrupt.resid_pre[-1])
-    return -estimate_cells(metric, pair.clean_ids, corrupt)[kind] / gap  # (L, T), or (L, H, T)
+    return -estimate_cells(metric, pair.clean_ids, corrupt)[kind] / gap  # minus: a fall is a loss; (L, T), or (L, H, T)
 
 
 def mean(effect, *arguments):
@@ -83,13 +82,12 @@ def mean(effect, *arguments):
 
 stream, heads, mlps = (mean(patch, kind, "denoise") for kind in ("resid_pre", "z", "mlp"))
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
-for axes, effects, title in ((left, stream, "stream before each layer"), (right, heads, "heads")):
+for axes, effects, what in ((left, stream, "the stream at a token, before the layer"), (right, heads, "head")):
     image = axes.imshow(effects, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
-    axes.set(title=f"{title}: share of the gap that comes back", ylabel="layer")
+    axes.set(title="share of the gap that comes back", xlabel=what, ylabel="layer")
 left.set_xticks(range(len(tokens)), tokens, rotation=60, ha="right")
 figure.colorbar(image, ax=[left, right])
 plt.show()
-estimates = torch.stack([mean(estimate_noise, "z").sum(dim=-1), mean(patch, "z", "noise")]).flatten(1)  # (2, L * H)
 measured = {
     "noun, before layer 3": stream[3, word],
     "noun, before layer 4": stream[4, word],
@@ -99,7 +97,8 @@ measured = {
     "MLP 0 at the noun": mlps[0, word],
     "MLP 2 at the noun": mlps[2, word],
     "MLP 2 at the noun, noise": mean(patch, "mlp", "noise")[2, word],
-    "heads: correlation of estimate and noise": torch.corrcoef(estimates)[0, 1],
+    "head (3, 5), noise": mean(patch, "z", "noise")[3, 5],
+    "head (3, 5), estimate of noise": mean(estimate_noise, "z").sum(dim=-1)[3, 5],
     "noun, before layer 0: estimate of noise": mean(estimate_noise, "resid_pre")[0, word],
 }
 show(measured)
@@ -107,7 +106,7 @@ show(measured)
 # %% [markdown]
 # ## What came out
 #
-# | measured | value |
+# | measured, mean over the five pairs | value |
 # |---|---|
 # | noun, before layer 3 | 0.99 ± 0.01 |
 # | noun, before layer 4 | 0.05 ± 0.01 |
@@ -117,14 +116,15 @@ show(measured)
 # | MLP 0 at the noun | 1.00 ± 0.01 |
 # | MLP 2 at the noun | 0.26 ± 0.01 |
 # | MLP 2 at the noun, noise | 0.12 ± 0.01 |
-# | heads: correlation of estimate and noise | 1.000 ± 0.001 |
+# | head (3, 5), noise | 0.83 ± 0.01 |
+# | head (3, 5), estimate of noise | 0.83 ± 0.01 |
 # | noun, before layer 0: estimate of noise | 0.37 ± 0.01 |
 #
-# For three layers nothing leaves the noun (0.99). Then it leaps: behind layer 3 the noun has 0.05, the last token 0.80.
-# One head of 48 brings back 0.81, the next one 0.11. But MLP 0 alone, at the noun, brings back all (1.00): later layers
-# read the noun from what it wrote. Do not add such shares: each asks for one place alone. And the directions differ:
-# MLP 2 suffices for 0.26, but without it only 0.12 is lost. The estimate is nearly right for heads, yet gives the
-# noun before layer 0 0.37, where the truth is 1: a gradient sees a small step, and *boy* to *girl* is a large one.
+# For three layers nothing leaves the noun (0.99). Then a leap: behind layer 3 it has 0.05, the last token 0.80. One
+# head of 48 brings back 0.81, the next 0.11. But MLP 0 alone brings back all (1.00): later layers read what it wrote.
+# Do not add shares: each asks for one place alone. And directions differ: MLP 2 brings back 0.26, but taking it away
+# loses 0.12: it counts less where others say the noun, too. The estimate is right for head (3, 5), but 0.37 for the
+# noun before layer 0, where the truth is 1 (only there the runs differ): a gradient sees a small step.
 #
 # ## What it does not mean
 #
@@ -141,9 +141,9 @@ answer_1 = None
 check_1(answer_1)
 
 # %% [markdown]
-# **2.** A head emits `gate * z + (1 - gate) * fill`. Write `f(clean, corrupt, layer, head, position)` that returns a
-# dict of `head_gate` (1, L, H, T) and `head_fill` (1, L, H, T, D): in `lm(corrupt_ids, **f(...))`, one head at one
-# token emits what it did in the clean run. `clean.stacked("z")` is (1, L, H, T, D). Then: `answer_2 = f`.
+# **2.** A head emits `gate * z + (1 - gate) * fill`; gate 1 patches nothing. Write `answer_2 = f`: of two traces of
+# `record`, `f(clean, corrupt, layer, head, position)` returns a dict of `head_gate` (1, L, H, T) and `head_fill`,
+# shaped as `clean.stacked("z")`. In `lm(corrupt_ids, **f(...))` one head at one token then emits what it did in clean.
 
 # %%
 answer_2 = None

@@ -1,12 +1,13 @@
-"""Lesson 7: comprehensiveness above random, and integrated gradients."""
+"""Lesson 7: comprehensiveness beyond random, and integrated gradients."""
 
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lessons.checks import check, expect_function, expect_number
 
-WHOLE, WITHOUT, ALONE, RANDOM = 90, 30, 80, 70  # per cent, of the class
+WHOLE, WITHOUT, RANDOM = 90, 70, 60  # per cent, of the class
 S, T, C = 5, 3, 7
 
 
@@ -14,21 +15,24 @@ S, T, C = 5, 3, 7
 def check_1(answer: Any) -> str | None:
     if mistake := expect_number(answer):
         return mistake
-    above = (RANDOM - WITHOUT) / 100
+    above = ((WHOLE - WITHOUT) - (WHOLE - RANDOM)) / 100
     mistakes = {
-        (WHOLE - WITHOUT) / 100: "this is the comprehensiveness. How much of it do random words reach as well?",
-        (WHOLE - RANDOM) / 100: "this is what random words lose. How much more do the marked ones?",
-        -above: "the sign: the more is lost without the marked words, the larger the number.",
-        (WHOLE - ALONE) / 100: "this is the sufficiency: what is lost with the marked words alone. Take them away.",
-        (ALONE - WITHOUT) / 100: "the words alone are the other test, sufficiency. Nothing of it is needed here.",
-        100 * above: "write it as a number from 0 to 1, not in per cent.",
-        WITHOUT / WHOLE: "this is a ratio. Comprehensiveness is a difference of probabilities.",
+        (WHOLE - WITHOUT) / 100: "this is the comprehensiveness. How much of it do random tokens reach as well?",
+        (WHOLE - RANDOM) / 100: "this is what random tokens lose. How much do the marked ones lose beyond that?",
+        -above: "the sign: the more is lost without the marked tokens, the larger the number.",
+        WITHOUT / 100: "this is what is left without the marked tokens. How much is lost?",
+        RANDOM / 100: "this is what is left without random tokens. How much is lost?",
+        (WHOLE - WITHOUT + WHOLE - RANDOM) / 100: "beyond means a difference: you added the two losses.",
+        100 * above: "write it as a share, not in per cent.",
+        (WHOLE - WITHOUT) / (WHOLE - RANDOM): "this is a ratio. Beyond means a difference of probabilities.",
         (WHOLE - WITHOUT) / WHOLE: "do not divide by what the class has at first: probability lost is a difference.",
+        100 * above / WHOLE: "do not divide by what the class has at first: probability lost is a difference.",
     }
     if abs(float(answer) - above) < 0.004:
         return None
     matching = (mistake for value, mistake in mistakes.items() if abs(float(answer) - value) < 0.004)
-    return next(matching, f"{answer} is not it. What is lost without the marked words, and what without random ones?")
+    generic = f"{float(answer):.3g} is not it. What is lost without the marked tokens, and what without random ones?"
+    return next(matching, generic)
 
 
 @check
@@ -41,7 +45,7 @@ def check_2(answer: Any) -> str | None:
         result = answer(gradients.clone(), x.clone(), baseline.clone())
     except Exception as error:  # whatever a student's function raises
         return f"it is called as f(gradients, x, baseline), which failed: {type(error).__name__}: {error}."
-    if not isinstance(result, torch.Tensor):
+    if not isinstance(result, Tensor):
         return f"expected a tensor of the {T} tokens' values, ({T},), got {type(result).__name__}."
     by_number = gradients.mean(dim=0) * (x - baseline)  # (T, C)
     shapes = {
@@ -59,8 +63,10 @@ def check_2(answer: Any) -> str | None:
         "the way is missing: multiply the gradients with x - baseline.": gradients.mean(dim=0).sum(dim=-1),
         "multiply with the whole way, x - baseline, not with x.": (gradients.mean(dim=0) * x).sum(dim=-1),
         "the sign: the way leads from the baseline to x.": -expected,
-        "this is gradient x input: one gradient, at the end of the way. Take the mean of all.": (
-            (gradients[-1] * (x - baseline)).sum(dim=-1)
+        "one gradient, near x: nearly gradient x input. Take the mean of all.": multiply(gradients[-1], x - baseline),
+        "this is the gradient near the baseline alone. Take the mean of all.": multiply(gradients[0], x - baseline),
+        "all points weigh the same: they are middles of pieces, no ends of them.": multiply(
+            torch.trapezoid(gradients, dx=1 / (S - 1), dim=0), x - baseline
         ),
         "the numbers of an embedding are averaged: sum them, or the values do not add up to the gap.": expected / C,
         "a value has a sign: a token may speak against the class.": expected.abs(),
@@ -69,4 +75,9 @@ def check_2(answer: Any) -> str | None:
     if torch.allclose(result.to(expected), expected, atol=1e-5):
         return None
     matching = (m for m, wrong in mistakes.items() if torch.allclose(result.to(wrong), wrong, atol=1e-5))
-    return next(matching, "the numbers differ. If the gradient is the same everywhere, they are gradient times way.")
+    return next(matching, "the numbers differ. Do they add up to the gap where the gradient grows evenly on the way?")
+
+
+def multiply(gradient: Tensor, way: Tensor) -> Tensor:
+    """Return the product of two tensors (T, C), summed over the numbers of an embedding: (T,)."""
+    return (gradient * way).sum(dim=-1)

@@ -27,6 +27,7 @@ def check_1(answer: Any) -> str | None:
         PATCHED / TOP: "a ratio of two metrics has no zero: the corrupt run, where all is lost, is not at 0.",
         PATCHED / gap: "you divided the metric itself. What counts is how far it moved from the base run.",
         moved: "this is how far the metric moved, in logits. Divide it by the gap.",
+        -moved: "the sign, and the gap: an effect is positive towards the other run, and a share of the gap.",
         100 * moved / gap: "write the share as a number from 0 to 1, not in per cent.",
         moved / (TOP + BOTTOM): "the gap is the clean metric minus the corrupt one, and the corrupt one is negative.",
     }
@@ -94,7 +95,7 @@ def find_gate_mistake(gate: Tensor) -> str | None:
     if torch.equal(closed, cell):
         return None
     matching = (mistake for wrong, mistake in mistakes if torch.equal(closed, wrong))
-    return next(matching, f"the gate is 0 in another place, or in more of them (it is 0 at {int(closed.sum())}).")
+    return next(matching, f"the gate is 0 in another place, or in more of them (0 at {int(closed.sum())} cells).")
 
 
 def find_fill_mistake(fill: Tensor, clean: Any, corrupt: Any) -> str | None:
