@@ -9,10 +9,11 @@
 #
 # A watch can be read by anyone who passes, though its owner may never look. A **probe** is such a passer-by: a small
 # classifier, here a linear one, that learns to tell a property of a text from the vector of one place in the network.
-# If it is right about new texts, the property stands there. Does the network look? Take it out: do the answers change?
+# If it is right about new texts, the property stands there. The **class lens** needs no training: the network's own
+# last layers read the place as if it were the end. Does the network look? Take it out: do the answers change?
 #
 # Its number means little without **controls**: always naming the most frequent label; a **bag of words**, which counts
-# words and needs no network; and for words a **control task**: each word gets a random label, the same wherever it
+# the words of the same texts; and for words a **control task**: each word has a random label, the same wherever it
 # stands. Accuracy minus that of the control task is **selectivity**.
 
 # %%
@@ -21,15 +22,15 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from experiments.probe.lens import class_lens
 from experiments.probe.linear import Task, probe
 from experiments.probe.sources import collect_texts, collect_words, score_baselines
-from lab.activations import Site, record_in_memory
+from lab.activations import Site, read_sites
 from lab.device import Device
 from lab.study import open_study
 from lessons.checks import show
 from lessons.checks.probes import check_1, check_2
 
-torch.set_grad_enabled(False)
 study = open_study("course-0", Device.choose("cpu"))  # gpt2-mini, fine-tuned on six emotions by `make lessons`
 clf, test = study.clf, study.texts["test"]
 splits = [study.draw_texts("train", 600), study.draw_texts("val", 150), test]  # to fit, to choose, to test
@@ -48,23 +49,20 @@ emotion = texts.tasks["emotion", "last"]  # the class, read at the last token: t
 
 # %%
 places = [Site("resid", layer) for layer in range(7)]  # the stream before layers 0 to 5, and behind the last
-stream = record_in_memory(clf.trunk, texts.sequences, texts.positions["last"], places, study.device)  # 7 of (N, C)
-of_words = record_in_memory(clf.trunk, words.sequences, words.positions["word"], places, study.device)
+stream = read_sites(clf.trunk, texts.sequences, texts.positions["last"], places, study.device)  # 7 of (N, C)
+of_words = read_sites(clf.trunk, words.sequences, words.positions["word"], places, study.device)
 accuracy = [probe(x, emotion).accuracy for x in stream]
 read_negated = probe(of_words[2], words.tasks["negated", "word"])
 baselines = score_baselines([texts, words], splits).set_index(["property", "baseline"])["accuracy"]
-measured = {
-    "bag of words": baselines["emotion", "bag of words"],
-    "class before layer 0": accuracy[0],
-    "class behind the last layer": accuracy[6],
-    "negated": read_negated.accuracy,
-    "always *not negated*": baselines["negated", "most frequent class"],
-    "random labels for words": read_negated.control,
-}
-plt.plot(accuracy, "o-", label="probe of the last token")
+lens = (class_lens(clf, test.sequences, study.device).argmax(axis=-1) == test.targets[:, None]).mean(axis=0)  # (7,)
+measured = {"bag of words": baselines["emotion", "bag of words"], "class before layer 0": accuracy[0]}
+measured |= {"class behind the last layer": accuracy[6], "class lens before layer 2": lens[2]}
+measured |= {"negated": read_negated.accuracy, "random labels for words": read_negated.control}
+measured["always *not negated*"] = baselines["negated", "most frequent class"]
+plt.plot(np.transpose([accuracy, lens]), "o-", label=["probe of the last token", "class lens"])
 plt.axhline(measured["bag of words"], color="grey", linestyle="--", label="bag of words")
-plt.gca().set(xlabel="before layer (6: behind the last)", ylabel="share of test texts that are right", ylim=(0, 0.75))
-plt.legend(loc="lower right")
+plt.gca().set(xlabel="before layer (6: behind the last)", ylabel="accuracy on test", ylim=(0, 0.75))
+plt.legend()
 plt.show()
 
 # %% [markdown]
@@ -112,9 +110,10 @@ show(measured)
 # | bag of words | 0.49 ± 0.03 |
 # | class before layer 0 | 0.21 ± 0.05 |
 # | class behind the last layer | 0.64 ± 0.05 |
+# | class lens before layer 2 | 0.45 ± 0.06 |
 # | negated | 0.87 ± 0.02 |
-# | always *not negated* | 0.87 ± 0.01 |
 # | random labels for words | 0.92 ± 0.03 |
+# | always *not negated* | 0.87 ± 0.01 |
 # | length before layer 2 | 0.98 ± 0.02 |
 # | length, taken out | 0.54 ± 0.03 |
 # | answers that change without length | 0.03 ± 0.02 |
@@ -125,9 +124,10 @@ show(measured)
 # | the same, class shuffled | 0.09 ± 0.04 |
 #
 # **A number alone says nothing.** The probe of *negated* is right as often as *not negated* for every word. Random
-# labels do even better: a word keeps its label, so it is enough to know the word. **Read, not needed:** without length,
-# which a probe can then only guess (0.54), few answers change, 0.03, no more than with shuffled labels. Without the
-# class a probe gets one of six right, 0.17, yet only 0.15 of the answers change, beside 0.09 with shuffled labels.
+# labels do even better: it is enough to know the word. Before layer 2 a probe reads the class at 0.58, the network's
+# own end at 0.45. **Read, not needed:** without length, which a probe can then only guess (0.54), few answers change,
+# 0.03, no more than with shuffled labels. Without the class a probe gets one of six right, 0.17, yet only 0.15 of the
+# answers change, beside 0.09 with shuffled labels.
 #
 # ## What it does not mean
 #

@@ -122,8 +122,8 @@ show(measured)
 # | neighbours kept, sheet | 0.05 ± 0.02 |
 #
 # A row of the table is the same in all sentences: with its position it tells senses no better than a coin, 0.41. Behind
-# the last block 0.84 are told. Two texts have a cosine of 0.79, for all share a direction. Groups are nearly the classes
-# for texts of the training, 0.91, and much less so for others, 0.31.
+# the last block 0.84 are told. Two texts have a cosine of 0.79, for all share a direction. Groups are nearly the
+# classes for texts of the training, 0.91, and much less so for others, 0.31.
 #
 # **Six groups can be found in anything:** on the sheet they have a silhouette of 0.36, in the map of unseen texts 0.36.
 # Noise has topics, too. Ask what a map kept: 0.52 of the neighbours of unseen texts, 0.16 of noise, by chance 0.05.
