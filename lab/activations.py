@@ -105,7 +105,7 @@ def record(
     return activations
 
 
-def read_sites(
+def read_activations(
     trunk: GPT2, sequences: Sequence[list[int]], positions: Positions | None, chosen: Sequence[Site], device: Device
 ) -> list[NDArray[np.float32]]:
     """Return what `record` finds at these sites for one reading so small that it fits into memory: (N, width) each."""

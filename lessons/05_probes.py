@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from experiments.probe.lens import class_lens
 from experiments.probe.linear import Task, probe
 from experiments.probe.sources import collect_texts, collect_words, score_baselines
-from lab.activations import Site, read_sites
+from lab.activations import Site, read_activations
 from lab.device import Device
 from lab.study import open_study
 from lessons.checks import show
@@ -49,8 +49,8 @@ emotion = texts.tasks["emotion", "last"]  # the class, read at the last token: t
 
 # %%
 places = [Site("resid", layer) for layer in range(7)]  # the stream before layers 0 to 5, and behind the last
-stream = read_sites(clf.trunk, texts.sequences, texts.positions["last"], places, study.device)  # 7 of (N, C)
-of_words = read_sites(clf.trunk, words.sequences, words.positions["word"], places, study.device)
+stream = read_activations(clf.trunk, texts.sequences, texts.positions["last"], places, study.device)  # 7 of (N, C)
+of_words = read_activations(clf.trunk, words.sequences, words.positions["word"], places, study.device)
 accuracy = [probe(x, emotion).accuracy for x in stream]
 read_negated = probe(of_words[2], words.tasks["negated", "word"])
 baselines = score_baselines([texts, words], splits).set_index(["property", "baseline"])["accuracy"]

@@ -9,7 +9,7 @@ from hooked import find_merge
 from sklearn.linear_model import LogisticRegression
 
 from lab import activations
-from lab.activations import Site, record, read_sites, sites
+from lab.activations import Site, read_activations, record, sites
 from lab.device import Device
 from model import GPT2, GPT2Config, InputError, Trace
 
@@ -106,7 +106,7 @@ def test_several_sites_stand_side_by_side_in_memory(clf, texts, tmp_path):
 
 def test_what_is_recorded_in_memory_is_what_a_plain_pass_emits(clf, texts):
     last = [np.array([len(ids) - 1]) for ids in texts]
-    head, stream = read_sites(clf.trunk, texts, last, [Site("head", 1, 2), Site("resid", 0)], CPU)
+    head, stream = read_activations(clf.trunk, texts, last, [Site("head", 1, 2), Site("resid", 0)], CPU)
     for i, ids in enumerate(texts):
         trace = Trace("z", "resid_pre")
         clf.trunk(torch.tensor([ids]), trace=trace)
