@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lessons.checks import check, expect_function, expect_number
+from lessons.checks import call, check, expect_number
 
 WHOLE, WITHOUT, RANDOM = 90, 70, 60  # per cent, of the class
 S, T, C = 5, 3, 7
@@ -37,14 +37,11 @@ def check_1(answer: Any) -> str | None:
 
 @check
 def check_2(answer: Any) -> str | None:
-    if mistake := expect_function(answer):
-        return mistake
     rng = torch.Generator().manual_seed(0)
     gradients, x, baseline = (torch.randn(shape, generator=rng) for shape in ((S, T, C), (T, C), (T, C)))
-    try:
-        result = answer(gradients.clone(), x.clone(), baseline.clone())
-    except Exception as error:  # whatever a student's function raises
-        return f"it is called as f(gradients, x, baseline), which failed: {type(error).__name__}: {error}."
+    result, mistake = call(answer, gradients, x, baseline)
+    if mistake:
+        return f"f(gradients, x, baseline): {mistake}"
     if not isinstance(result, Tensor):
         return f"expected a tensor of the {T} tokens' values, ({T},), got {type(result).__name__}."
     by_number = gradients.mean(dim=0) * (x - baseline)  # (T, C)

@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lessons.checks import check, expect_function, expect_number
+from lessons.checks import call, check, expect_number
 from model.interventions import describe
 
 TOP, BOTTOM, PATCHED = 6, -2, 1  # the metric: clean, corrupt, clean with one cell of the corrupt run
 L, H, T, D = 3, 5, 7, 2
 LAYER, HEAD, POSITION = 1, 2, 4
-TO_SAY = "f(clean, corrupt, layer, head, position)"
 
 
 @check
@@ -39,20 +38,18 @@ def check_1(answer: Any) -> str | None:
 
 @check
 def check_2(answer: Any) -> str | None:
-    if mistake := expect_function(answer):
-        return mistake
     clean, corrupt = (make_run(seed) for seed in (0, 1))
-    try:
-        arguments = answer(clean, corrupt, LAYER, HEAD, POSITION)
-    except Exception as error:  # whatever a student's function raises
-        return f"it is called as {TO_SAY}, which failed: {type(error).__name__}: {error}."
+    arguments, mistake = call(answer, clean, corrupt, LAYER, HEAD, POSITION)
+    if mistake:
+        return f"f(clean, corrupt, layer, head, position): {mistake}"
     if not isinstance(arguments, dict) or arguments.keys() != {"head_gate", "head_fill"}:
         came = sorted(map(str, arguments)) if isinstance(arguments, dict) else type(arguments).__name__
         return f"expected a dict of head_gate and head_fill, got {came}."
     for name, shape in (("head_gate", (1, L, H, T)), ("head_fill", (1, L, H, T, D))):
         if not fits(arguments[name], shape):
             came = describe(arguments[name])
-            return f"{name}: expected a tensor of floats of shape {shape}, or 1 on any axis, got {came}."
+            sizes = 'with the sizes of clean.stacked("z"), or 1 on any axis'
+            return f"{name}: expected a tensor of floats of shape {shape}, {sizes}, got {came}."
     gate, fill = arguments["head_gate"].expand(1, L, H, T)[0], arguments["head_fill"].expand(1, L, H, T, D)[0]
     return find_gate_mistake(gate) or find_fill_mistake(fill[LAYER, HEAD, POSITION], clean, corrupt)
 
@@ -101,6 +98,7 @@ def find_gate_mistake(gate: Tensor) -> str | None:
 def find_fill_mistake(fill: Tensor, clean: Any, corrupt: Any) -> str | None:
     """Return what is wrong with what the cell emits, (D,); None where it is what the head emits in the clean run."""
     here, z = (LAYER, HEAD, POSITION), clean.stacked("z")[0]
+    fill = fill.to(z)
     if torch.allclose(fill, z[here]):
         return None
     if torch.allclose(fill, corrupt.stacked("z")[0][here]):

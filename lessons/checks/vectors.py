@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import normalize
 
 from experiments.embed.corrections import Floats, centre
-from lessons.checks import check, expect_function, expect_number
+from lessons.checks import call, check, expect_number
 
 IN_SPACE, IN_MAP = np.array([0, 2, 6, 11, 14, 19]), np.array([17, 20, 16, 10, 5, 8])  # six texts on two lines
 HINT = "Try three texts of two numbers: the mean vector goes, then each is divided by its own length, nothing else."
@@ -53,15 +53,10 @@ def share(in_space: NDArray[np.integer], in_map: NDArray[np.integer]) -> float:
 
 @check
 def check_2(answer: Any) -> str | None:
-    if mistake := expect_function(answer):
-        return mistake
     x = np.random.default_rng(0).normal(1.0, [1, 2, 3, 1, 2, 3, 5], (5, 7))  # (N, C), different primes
-    try:
-        result = answer(x.copy())
-    except Exception as error:  # whatever the student's code raises
-        return (
-            f"it is called as f(x), with x an array of shape {x.shape}, which failed: {type(error).__name__}: {error}."
-        )
+    result, mistake = call(answer, x)
+    if mistake:
+        return mistake
     if result is None:
         return "the function returns nothing: end it with return."
     try:

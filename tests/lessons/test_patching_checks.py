@@ -66,6 +66,11 @@ EVERY, RIGHT = slice(None), close(LAYER, HEAD, POSITION)
         (RIGHT / 2, "nothing else"),
         (RIGHT * torch.nan, "nothing else"),
         (RIGHT.int(), "got torch.int32 (1, 3, 5, 7)"),
+        (RIGHT.double(), "Right."),
+        (
+            torch.ones(1, 6, 8, 12),
+            'with the sizes of clean.stacked("z"), or 1 on any axis, got torch.float32 (1, 6, 8, 12)',
+        ),
         (RIGHT[0], "got torch.float32 (3, 5, 7)"),
         ("gate", "got str"),
         (None, "got NoneType"),
@@ -121,3 +126,8 @@ def test_the_right_arguments_do_what_the_experiment_does(tiny):
     patched = patch_cells(metric, corrupt, clean, [Cell("z", 1, 2, 4)], tokens=100)
     assert (logits[10] - logits[11]).item() == pytest.approx(patched.item(), rel=1e-4)
     assert abs(patched - metric.read(corrupt.resid_pre[-1])) > 1e-3
+
+
+def test_a_fill_in_double_is_right(capsys):
+    check_2(lambda clean, *where: {"head_gate": RIGHT, "head_fill": clean.stacked("z").double()})
+    assert capsys.readouterr().out.strip() == "Right."
