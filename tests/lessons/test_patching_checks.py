@@ -69,7 +69,7 @@ EVERY, RIGHT = slice(None), close(LAYER, HEAD, POSITION)
         (RIGHT.double(), "Right."),
         (
             torch.ones(1, 6, 8, 12),
-            'with the sizes of clean.stacked("z"), or 1 on any axis, got torch.float32 (1, 6, 8, 12)',
+            'with the sizes of clean.stacked("z")',
         ),
         (RIGHT[0], "got torch.float32 (3, 5, 7)"),
         ("gate", "got str"),
