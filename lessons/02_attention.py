@@ -51,11 +51,11 @@ to_first = torch.cat(of_texts).mean(dim=0)[..., 0]  # (L, H), the mean over 324 
 trace = Trace("weights", "resid_pre", "resid_mid")
 lm(ids, trace=trace)
 layer, head = divmod(int(to_first.argmax()), H)
-plt.imshow(trace.weights[layer][0, head], cmap="Blues", vmin=0, vmax=1)
-plt.title(f"head ({layer}, {head}) here; in texts {to_first.max():.2f} to the first token")
-plt.xticks(range(T), pieces, rotation=60)
-plt.yticks(range(T), pieces)
-plt.show()  # query by key: each row says where a token looks in this sentence
+axes = plt.figure(layout="constrained").gca()
+axes.imshow(trace.weights[layer][0, head], cmap="Blues", vmin=0, vmax=1)
+axes.set(title=f"head ({layer}, {head}); in texts {to_first.max():.2f} to the first", yticks=range(T), yticklabels=pieces)
+axes.set_xticks(range(T), pieces, rotation=60)
+plt.show()  # query by key: each row says where a token looks
 
 # %% [markdown]
 # **One head** owns D rows of each of the maps to queries, keys and values, and D columns of the map back. `allowed` is

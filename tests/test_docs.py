@@ -215,6 +215,9 @@ def made_small(script: str, arguments: list[str]) -> list[str]:
         options["--corpus"] = ["corpus.txt"]
     if script == "patch" and "--clean" in options:
         options |= {"--clean": ["i felt happy"], "--corrupt": ["i felt mad"]}  # the tiny network knows these words
+    if "--seeds" in options and script == "train":
+        options["--seeds"] = ["0", "1"]  # a third repeats the second
+    options.pop("--seed", None)  # another seed changes nothing
     if script == "probe" and "--model" in options:
         options["--model"] = ["tiny"]
     return [word for option in sorted(options) for word in (option, *options[option])]
