@@ -53,7 +53,7 @@ lm(ids, trace=trace)
 layer, head = divmod(int(to_first.argmax()), H)
 axes = plt.figure(layout="constrained").gca()
 axes.imshow(trace.weights[layer][0, head], cmap="Blues", vmin=0, vmax=1)
-axes.set(title=f"head ({layer}, {head}); in texts {to_first.max():.2f} to the first", yticks=range(T), yticklabels=pieces)
+axes.set(title=f"head ({layer}, {head}), {to_first.max():.2f} to the first token", yticks=range(T), yticklabels=pieces)
 axes.set_xticks(range(T), pieces, rotation=60)
 plt.show()  # query by key: each row says where a token looks
 
