@@ -124,15 +124,15 @@ def test_where_labels_are_shuffled_nothing_survives_and_nothing_matters(network,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fill", "of_val"), [("zero", False), ("class_mean", True)])  # each takes a minute
-def test_of_200_shuffles_of_the_labels_something_matters_in_at_most_one_of_20(network, sweeps, fill, of_val):
-    """The logits stay, the labels of test go, or those of val, too; more than 18 come with probability 0.006."""
+@pytest.mark.parametrize(("fill", "of_val"), [("zero", False), ("class_mean", True)])  # each takes half a minute
+def test_of_100_shuffles_of_the_labels_something_matters_in_at_most_one_of_20(network, sweeps, fill, of_val):
+    """The logits stay, the labels of test go, or those of val, too; more than 11 come with probability 0.004."""
     rng, targets, config = np.random.default_rng(0), network[2], network[0].config
     plans = [Plan("heads", fill, dict.fromkeys(BOTH, each_head(config)))]
     plans.append(Plan("layers", fill, dict.fromkeys(BOTH, each_layer(config))))
     logits = sweeps.run(plans)
     wrong = dict.fromkeys(("head", "heads", "mlp", "layer"), 0)
-    for _ in range(200):
+    for _ in range(100):
         val_labels = rng.permutation(targets["val"]) if of_val else targets["val"]
         test_labels = rng.permutation(targets["test"])
         for plan, kind in ((plans[0], "head"), (plans[1], "heads"), (plans[1], "mlp"), (plans[1], "layer")):
@@ -141,7 +141,7 @@ def test_of_200_shuffles_of_the_labels_something_matters_in_at_most_one_of_20(ne
             temperatures = fit_temperatures(val.baseline, val.ablated, val_labels)
             table = measure_shares(test.baseline, test.ablated, test_labels, list("abcd"), temperatures, permute=False)
             wrong[kind] += (table["verdict"] == "matters").any()
-    assert max(wrong.values()) < 19, wrong
+    assert max(wrong.values()) < 12, wrong
 
 
 def test_a_fill_that_knew_the_label_would_be_noticed(network, tmp_path, monkeypatch):
