@@ -60,7 +60,7 @@ measured |= {"class behind the last layer": accuracy[6], "class lens before laye
 measured |= {"negated": read_negated.accuracy, "random labels for words": read_negated.control}
 measured["always *not negated*"] = baselines["negated", "most frequent class"]
 plt.plot(np.transpose([accuracy, lens]), "o-", label=["probe of the last token", "class lens"])
-plt.axhline(measured["bag of words"], color="grey", linestyle="--", label="bag of words")
+plt.axhline(measured["bag of words"], color="grey", linestyle="--", label="bag of words, same texts")
 plt.gca().set(xlabel="before layer (6: behind the last)", ylabel="accuracy on test", ylim=(0, 0.75))
 plt.legend()
 plt.show()
