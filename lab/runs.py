@@ -242,12 +242,14 @@ def read_latest(latest: Path = LATEST) -> str | None:
 def find_run(name: str) -> Path:
     """Return the folder of the run of this name, which may be `latest`: in `runs` of this folder or, as git looks for
     its own, of the nearest one above that has it, for a notebook may lie deeper. InputError where there is none."""
-    for runs in list_places():
-        folder = runs / ((read_latest(runs / LATEST.name) if name == LATEST.name else None) or name)
-        if (folder / "run.json").is_file():
-            return runs / folder.resolve().name
-    folder = RUNS / ((read_latest() if name == LATEST.name else None) or name)
-    raise InputError(f"{folder}: there is no such run; make one with `make train`, or name another with --run")
+    folders = [
+        runs / ((read_latest(runs / LATEST.name) if name == LATEST.name else None) or name) for runs in list_places()
+    ]
+    folder = next((folder for folder in folders if (folder / "run.json").is_file()), None)
+    if folder is None:
+        reason = "there is no such run; make one with `make train`, or name another with --run"
+        raise InputError(f"{folders[0]}: {reason}")
+    return folder.parent / folder.resolve().name
 
 
 def list_places() -> list[Path]:

@@ -148,16 +148,16 @@ def tabulate_shares(
     `baseline` and `ablated` are specific margins of tempered logits; `share` is the effect over the baseline. Without
     temperatures, the logits stay as they are, and how sure the networks are counts as well."""
     log_odds, _ = temper([baseline[:, None], *ablated], (temperatures or leave_as_they_are(ablated)).fitted)
-    table = _tabulate(measure_margins(log_odds, targets, np.ones((1, len(targets))))[0], targets, labels)
-    return table if temperatures else table.assign(metric="specific_margin")
+    margins = measure_margins(log_odds, targets, np.ones((1, len(targets))))[0]
+    return _tabulate(margins, targets, labels, is_tempered=temperatures is not None)
 
 
-def _tabulate(margins: Floats, targets: Ints, labels: Sequence[str]) -> pd.DataFrame:
+def _tabulate(margins: Floats, targets: Ints, labels: Sequence[str], is_tempered: bool) -> pd.DataFrame:
     """Return the table of margins (1 + U, K), those of the whole network first."""
     columns = {
         "unit": np.arange(len(margins) - 1)[:, None],
         "class": np.array(labels),
-        "metric": METRIC,
+        "metric": METRIC if is_tempered else "specific_margin",
         "n": np.bincount(targets, minlength=len(labels)),
         "baseline": margins[0],
         "ablated": margins[1:],
@@ -194,7 +194,7 @@ def measure_shares(
     ci_low, ci_high = interval(drawn[:, 1:] - drawn[:, :1])
     p = permutation_p((log_odds[1:] - log_odds[0]).swapaxes(0, 1), targets) if permute else np.nan * ci_low
     columns = {"ci_low": ci_low, "ci_high": ci_high, "p": p}
-    table = tabulate_shares(baseline, ablated, targets, labels, temperatures)
+    table = _tabulate(margins, targets, labels, is_tempered=temperatures is not None)
     table = table.assign(**{name: values.ravel() for name, values in columns.items()})
     margins = np.where(lowest > 0, margins, np.nan)
     drawn[:, :, np.bincount(targets, minlength=len(labels)) < FEWEST] = np.nan

@@ -1,4 +1,4 @@
-"""Lesson 1: the number of weights, and LayerNorm."""
+"""Lesson 1: the number of parameters, and LayerNorm."""
 
 from typing import Any
 
