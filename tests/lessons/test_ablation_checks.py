@@ -11,11 +11,6 @@ from model import GPT2Config, masks
 CONFIG = GPT2Config(6, 8, 256)
 
 
-def verdict(check, answer, capsys) -> str:
-    check(answer)
-    return capsys.readouterr().out.strip()
-
-
 def close(*index) -> torch.Tensor:
     gate = torch.ones(1, 6, 8, 1)
     gate[index] = 0
@@ -23,8 +18,8 @@ def close(*index) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("answer", [99, 99.0, torch.tensor(99)])
-def test_the_head_is_one_more_draw(answer, capsys):
-    assert verdict(check_1, answer, capsys) == "Right."
+def test_the_head_is_one_more_draw(answer, say):
+    assert say(check_1, answer) == "Right."
 
 
 @pytest.mark.parametrize(
@@ -44,17 +39,15 @@ def test_the_head_is_one_more_draw(answer, capsys):
         (None, "in the place of None"),
     ],
 )
-def test_each_wrong_number_gets_its_sentence(answer, words, capsys):
-    said = verdict(check_1, answer, capsys)
-    assert said.startswith("Not yet: ")
-    assert words in said
+def test_each_wrong_number_gets_its_sentence(answer, words, assert_mistake):
+    assert_mistake(check_1, answer, words)
 
 
 @pytest.mark.parametrize(
     "answer", [close(0, 2), masks.close_attention(CONFIG, [2]), close(0, 2).expand(1, 6, 8, 28).double()]
 )
-def test_a_gate_that_closes_the_heads_of_layer_2_is_right(answer, capsys):
-    assert verdict(check_2, answer, capsys) == "Right."
+def test_a_gate_that_closes_the_heads_of_layer_2_is_right(answer, say):
+    assert say(check_2, answer) == "Right."
 
 
 @pytest.mark.parametrize(
@@ -81,7 +74,5 @@ def test_a_gate_that_closes_the_heads_of_layer_2_is_right(answer, capsys):
         (None, "in the place of None"),
     ],
 )
-def test_each_wrong_gate_gets_its_sentence(answer, words, capsys):
-    said = verdict(check_2, answer, capsys)
-    assert said.startswith("Not yet: ")
-    assert words in said
+def test_each_wrong_gate_gets_its_sentence(answer, words, assert_mistake):
+    assert_mistake(check_2, answer, words)

@@ -8,14 +8,9 @@ import torch
 from lessons.checks.probes import check_1, check_2
 
 
-def verdict(check, answer, capsys) -> str:
-    check(answer)
-    return capsys.readouterr().out.strip()
-
-
 @pytest.mark.parametrize("answer", [0.02, 0.90 - 0.88, torch.tensor(0.02)])
-def test_accuracy_minus_control_is_right(answer, capsys):
-    assert verdict(check_1, answer, capsys) == "Right."
+def test_accuracy_minus_control_is_right(answer, say):
+    assert say(check_1, answer) == "Right."
 
 
 @pytest.mark.parametrize(
@@ -35,10 +30,8 @@ def test_accuracy_minus_control_is_right(answer, capsys):
         (None, "in the place of None"),
     ],
 )
-def test_each_wrong_selectivity_gets_its_sentence(answer, words, capsys):
-    said = verdict(check_1, answer, capsys)
-    assert said.startswith("Not yet: ")
-    assert words in said
+def test_each_wrong_selectivity_gets_its_sentence(answer, words, assert_mistake):
+    assert_mistake(check_1, answer, words)
 
 
 def along(x, d):
@@ -52,11 +45,11 @@ def remove_in_place(x, d):
     return x
 
 
-def test_what_is_left_beside_the_direction_is_right(capsys):
-    assert verdict(check_2, lambda x, d: x - along(x, d), capsys) == "Right."
-    assert verdict(check_2, lambda x, d: (x - along(x, d)).numpy(), capsys) == "Right."
-    assert verdict(check_2, lambda x, d: (x - along(x, d)).double(), capsys) == "Right."
-    assert verdict(check_2, remove_in_place, capsys) == "Right."
+def test_what_is_left_beside_the_direction_is_right(say):
+    assert say(check_2, lambda x, d: x - along(x, d)) == "Right."
+    assert say(check_2, lambda x, d: (x - along(x, d)).numpy()) == "Right."
+    assert say(check_2, lambda x, d: (x - along(x, d)).double()) == "Right."
+    assert say(check_2, remove_in_place) == "Right."
 
 
 @pytest.mark.parametrize(
@@ -81,7 +74,5 @@ def test_what_is_left_beside_the_direction_is_right(capsys):
         (None, "in the place of None"),
     ],
 )
-def test_each_wrong_removal_gets_its_sentence(answer, words, capsys):
-    said = verdict(check_2, answer, capsys)
-    assert said.startswith("Not yet: ")
-    assert words in said
+def test_each_wrong_removal_gets_its_sentence(answer, words, assert_mistake):
+    assert_mistake(check_2, answer, words)

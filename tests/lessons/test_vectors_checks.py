@@ -9,18 +9,12 @@ from experiments.embed.quality import recall_neighbours
 from lessons.checks.vectors import check_1, check_2
 
 
-def say(capsys, check, answer):
-    """What a check prints of an answer."""
-    check(answer)
-    return capsys.readouterr().out.strip()
-
-
-def test_ten_of_twelve_neighbours_less_chance_are_right(capsys):
+def test_ten_of_twelve_neighbours_less_chance_are_right(say):
     space, in_map = [0, 2, 6, 11, 14, 19], [17, 20, 16, 10, 5, 8]
     right = recall_neighbours(np.array(space)[:, None], np.array(in_map)[:, None], 2) - 2 / 5
     assert right == pytest.approx(10 / 12 - 2 / 5)
-    assert say(capsys, check_1, right) == "Right."
-    assert say(capsys, check_1, round(right, 2)) == "Right."
+    assert say(check_1, right) == "Right."
+    assert say(check_1, round(right, 2)) == "Right."
 
 
 @pytest.mark.parametrize(
@@ -46,20 +40,18 @@ def test_ten_of_twelve_neighbours_less_chance_are_right(capsys):
         ([1, 2], "expected a number, got list"),
     ],
 )
-def test_each_mistake_of_neighbours_gets_its_own_sentence(capsys, answer, hint):
-    said = say(capsys, check_1, answer)
-    assert said.startswith("Not yet: ")
-    assert hint in said
+def test_each_mistake_of_neighbours_gets_its_own_sentence(answer, hint, assert_mistake):
+    assert_mistake(check_1, answer, hint)
 
 
-def test_cosines_after_centring_are_right_from_numpy_and_from_torch(capsys):
-    assert say(capsys, check_2, lambda x: cosine_similarity(x - x.mean(axis=0))) == "Right."
+def test_cosines_after_centring_are_right_from_numpy_and_from_torch(say):
+    assert say(check_2, lambda x: cosine_similarity(x - x.mean(axis=0))) == "Right."
 
     def with_torch(x):
         unit = torch.nn.functional.normalize(torch.from_numpy(x - x.mean(axis=0)), dim=1)
         return unit @ unit.T
 
-    assert say(capsys, check_2, with_torch) == "Right."
+    assert say(check_2, with_torch) == "Right."
 
 
 def divide(x, y):
@@ -101,10 +93,8 @@ def centre(x):
         ("f", "expected a function, not called yet, got str"),
     ],
 )
-def test_each_mistake_of_cosines_gets_its_own_sentence(capsys, answer, hint):
-    said = say(capsys, check_2, answer)
-    assert said.startswith("Not yet: ")
-    assert hint in said
+def test_each_mistake_of_cosines_gets_its_own_sentence(answer, hint, assert_mistake):
+    assert_mistake(check_2, answer, hint)
 
 
 def divide_rows(x):
@@ -115,6 +105,6 @@ def columns(x):
     return x / np.linalg.norm(x, axis=0)
 
 
-def test_no_answer_asks_for_one(capsys):
-    assert "in the place of None" in say(capsys, check_1, None)
-    assert "in the place of None" in say(capsys, check_2, None)
+def test_no_answer_asks_for_one(say):
+    assert "in the place of None" in say(check_1, None)
+    assert "in the place of None" in say(check_2, None)
