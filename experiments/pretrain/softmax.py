@@ -36,7 +36,11 @@ class SampledSoftmax(nn.Module):
 
     def forward(self, x: Tensor, targets: Tensor, wte: Tensor, drawn: Tensor) -> Tensor:
         """Return the mean loss () of a normed stream x (N, C). targets: int64 (N,); wte: (V, C); drawn: (size,)."""
-        true = (x * F.embedding(targets, wte)).sum(dim=-1).float()  # (N,)
-        others = F.linear(x, F.embedding(drawn, wte)).float() - self.log_p[drawn]  # (N, size)
-        others = others.masked_fill(drawn == targets[:, None], -torch.inf).logsumexp(dim=-1)  # (N,)
-        return F.softplus(others - true).mean()  # log(exp(true) + exp(others)) - true
+        size = len(drawn)
+        columns = torch.cat([drawn, drawn[:1]])  # the last one's logits give way to those of the targets
+        logits = F.linear(x, F.embedding(columns, wte)).float() - self.log_p[columns]  # (N, size + 1)
+        place = torch.full_like(self.log_p, size, dtype=torch.int64)  # (V,), of each token among the columns
+        place[drawn] = torch.arange(size, device=drawn.device)
+        logits = logits.scatter_(1, place[targets][:, None], -torch.inf)  # a target that was drawn counts once
+        logits[:, -1] = (x * F.embedding(targets, wte)).sum(dim=-1).float()
+        return F.cross_entropy(logits, torch.full_like(targets, size))

@@ -25,10 +25,11 @@ from model import GPT2LM, GPT2Config, InputError, Tokenizer, save
 
 from .softmax import SampledSoftmax
 
-EVALUATIONS = 25  # in a training
+EVALUATIONS = 50  # in a training
 EVALUATED_BLOCKS = 32  # of the held-out books, while training; all of them at the end
 CLOSED_BLOCKS = 8  # of those, on which each head is closed once
 READ_EVERY = 10  # steps; reading a number waits for the GPU
+SHORT, WHOLE_EVERY = 256, 4  # tokens of the pieces into which blocks are cut, but for every 4th step
 
 
 @dataclass(frozen=True)
@@ -160,13 +161,20 @@ class Pretraining:
         torch.manual_seed(int(np.random.SeedSequence((options.seed, self.step)).generate_state(1)[0]))
         drawn = self.softmax.draw() if self.softmax else None
         with self.device.autocast():
-            return self.loss(blocks.to(self.device.device), drawn)
+            return self.loss(self.cut(blocks).to(self.device.device), drawn)
+
+    def cut(self, blocks: Tensor) -> Tensor:
+        """Cut the blocks (B, n_ctx + 1) of the step that comes next into short pieces (b, SHORT + 1), or leave them
+        whole at every 4th step: attention costs a quarter, and all positions learn."""
+        if self.step % WHOLE_EVERY == 0 or self.lm.config.n_ctx % SHORT:
+            return blocks
+        return blocks.unfold(1, SHORT + 1, SHORT).flatten(0, 1)
 
     def batch_loss(self, blocks: Tensor, drawn: Tensor | None) -> Tensor:
-        """Return the mean loss of the next tokens of blocks int64 (B, n_ctx + 1), by the full softmax unless some
-        tokens are drawn, int64 (size,)."""
-        x = self.lm.trunk(blocks[:, :-1]).flatten(0, 1)  # (B * n_ctx, C)
-        targets = blocks[:, 1:].flatten()  # (B * n_ctx,)
+        """Return the mean loss of the next tokens of blocks int64 (B, T + 1), by the full softmax unless some tokens
+        are drawn, int64 (size,)."""
+        x = self.lm.trunk(blocks[:, :-1]).flatten(0, 1)  # (B * T, C)
+        targets = blocks[:, 1:].flatten()  # (B * T,)
         if self.softmax is None:
             return F.cross_entropy(self.lm.read(x).float(), targets)
         return self.softmax(x, targets, self.lm.trunk.wte.weight, drawn)
