@@ -17,6 +17,7 @@ from rich.panel import Panel
 from data import Corpus, read_corpus
 from experiments.train import figures
 from experiments.train.frozen import count_frozen, open_forwards
+from experiments.train.language import describe_language
 from experiments.train.measure import measure
 from experiments.train.regularisers import describe_regulariser
 from experiments.train.start import choose_head, read_inputs, start_model
@@ -66,7 +67,8 @@ def train(options: Options, corpus: Corpus, head: WordHead | None, device: Devic
     if options.shuffle_labels:
         texts = shuffle_labels(texts, options.seed)
     with runs.open_run(record, options.resume, device) as (run, record):
-        described = [f"{options.init} weights", describe_regulariser(options), f"on {device}"]
+        learning = [describe_language(options), describe_regulariser(options)]
+        described = [f"{options.init} weights", *learning, f"on {device}"]
         console.print(f"{run}: {', '.join([options.model, *filter(None, described)])}", soft_wrap=True)
         if record.get("resumed"):
             device.run_on_first(lambda: check_state(run, device.restarted))
@@ -117,7 +119,8 @@ def announce(config: GPT2Config, texts: dict[str, Texts], options: Options, devi
     assert options.epochs, "Options.resolved fills it in"
     # A backward pass costs two forward ones, and only the trained blocks need it.
     trained, once = options.tuned_blocks(config.n_layer), count_frozen(options, config)
-    passes = (options.epochs * (config.n_layer - once + 2 * trained) + once) / config.n_layer
+    epochs = options.adapt + options.epochs
+    passes = (epochs * (config.n_layer - once + 2 * trained) + once) / config.n_layer
     tokens = float(texts["train"].lengths.sum()) / device.world
     shapes = (config, GPT2Config.preset("gpt2-mini"))
     announce_training(device, *(passes * tokens * shape.block_weights for shape in shapes))

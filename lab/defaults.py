@@ -66,6 +66,8 @@ class TrainOptions:
     batch_size: int = 32  # texts per step
     clip: float = 1.0  # largest norm of the gradient
     class_weights: bool = False  # weigh each class by the inverse of its frequency
+    adapt: int = 0  # passes over the texts as a language model, without labels, before it learns to classify
+    lm_weight: float = 0.0  # of the language model's loss on the texts, beside that of the classifier
     dropout: float | None = None  # None: 0.3 from random weights, 0 for the head, else 0.1; --tune N is faster with 0
     regulariser: Regulariser = "attention"  # inside attention: dropout of its weights, TLM, DropHead (head), or none
     regulariser_rate: float | None = None  # None: for attention the rate of --dropout, else 0.1
@@ -97,9 +99,11 @@ class TrainOptions:
         if self.shard and self.compile == "on":
             raise InputError("--compile on: sharded weights come and go in a graph; take --compile off, or auto")
         self.check_regulariser()
+        self.check_language()
         share, some = (0, 1), (1, math.inf)
         check_ranges(self, epochs=some, lr=(1e-9, math.inf), weight_decay=(0, math.inf), warmup=share, dropout=share)
         check_ranges(self, regulariser_rate=share, batch_size=some, clip=(1e-3, math.inf), split_seed=(0, 2**32))
+        check_ranges(self, adapt=(0, math.inf), lm_weight=(0, math.inf))
         seeds = " ".join(map(str, self.seeds))
         if self.seeds and not self.run:
             raise InputError(f"--seeds {seeds}: expected a --run, with which the names of the runs begin")
@@ -118,6 +122,12 @@ class TrainOptions:
         if self.regulariser == "none" and self.regulariser_rate is not None:
             raise InputError("--regulariser-rate: --regulariser none has no rate; leave it out, or choose another one")
 
+    def check_language(self) -> None:
+        """Raise InputError where the language model shall learn, but not all of the network does."""
+        if self.joint and (self.tune != "all" or self.head == "words"):
+            option = "--adapt" if self.adapt else "--lm-weight"
+            raise InputError(f"{option}: it trains all weights, beside a classifier; leave out --tune and --head words")
+
     def by_seed(self) -> list["TrainOptions"]:
         """Return the options of the run of each of `seeds`, as if it were trained alone; without seeds, these."""
         return [replace(self, run=f"{self.run}-{seed}", seed=seed, seeds=()) for seed in self.seeds] or [self]
@@ -126,6 +136,11 @@ class TrainOptions:
     def attention_dropout(self) -> float | None:
         """The rate at which attention weights are dropped; None: that of `dropout`."""
         return self.regulariser_rate if self.regulariser == "attention" else 0.0
+
+    @property
+    def joint(self) -> bool:
+        """Whether the network learns the language of the texts, too."""
+        return bool(self.adapt or self.lm_weight)
 
     def tuned_blocks(self, n_layer: int) -> int:
         """Return how many of `n_layer` blocks are trained. Raises InputError where the model has fewer."""

@@ -34,10 +34,17 @@ def muon(trunk: GPT2, lr: float, weight_decay: float) -> list[torch.optim.Optimi
     ]
 
 
-def linear_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> LambdaLR:
-    """Let the rate rise over the first `warmup` share of the steps, then fall linearly to 0."""
-    rise = max(1, round(warmup * steps))
-    return LambdaLR(optimizer, lambda step: min((step + 1) / rise, (steps - step) / max(1, steps - rise)))
+def linear_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float, before: int = 0) -> LambdaLR:
+    """Let the rate rise over the first `warmup` share of the steps, then fall linearly to 0.
+
+    before: the steps of another training with the same optimizer, over which the rate rises and falls likewise."""
+
+    def factor(step: int) -> float:
+        step, last = (step, before) if step < before else (step - before, steps)
+        rise = max(1, round(warmup * last))
+        return min((step + 1) / rise, (last - step) / max(1, last - rise))
+
+    return LambdaLR(optimizer, factor)
 
 
 def cosine_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> LambdaLR:

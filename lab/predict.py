@@ -23,16 +23,25 @@ def predict_with(
     forward: Callable[[Batch], Tensor], sequences: Sequence[list[int]], n_classes: int, device: Device
 ) -> np.ndarray:
     """Return the same from the logits (B, K) that `forward` computes of a batch on the device."""
+    logits = torch.from_numpy(compute_rows(forward, sequences, n_classes, device))
+    return logits.softmax(dim=1).numpy()
+
+
+def compute_rows(
+    forward: Callable[[Batch], Tensor], sequences: Sequence[list[int]], width: int, device: Device
+) -> np.ndarray:
+    """Return what `forward` computes of N tokenised texts, (B, width) of a batch on the device: float64 (N, width), in
+    their order, on all ranks."""
     texts = np.arange(len(sequences))
     batches = token_batches(sequences, np.zeros_like(texts), device.tokens, texts)
-    probabilities = np.empty((len(sequences), n_classes))
+    rows = np.empty((len(sequences), width))
 
-    def predict_batch(batch: Batch) -> np.ndarray:
+    def compute_batch(batch: Batch) -> np.ndarray:
         with torch.inference_mode(), device.autocast():
-            logits = forward(batch.to(device.device))
-        return logits.cpu().double().softmax(dim=1).numpy()
+            computed = forward(batch.to(device.device))
+        return computed.cpu().double().numpy()
 
-    predictions = map_batches(predict_batch, device.share(batches), device)
-    for index, p in device.gather_rounds((batch.index.numpy(), p) for batch, p in predictions):
-        probabilities[index] = p
-    return probabilities
+    results = map_batches(compute_batch, device.share(batches), device)
+    for index, of_batch in device.gather_rounds((batch.index.numpy(), computed) for batch, computed in results):
+        rows[index] = of_batch
+    return rows

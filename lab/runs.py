@@ -38,6 +38,8 @@ EARLIER = {
     "tlm": "both",
     "spare_first": False,
     "shard": False,
+    "adapt": 0,
+    "lm_weight": 0.0,
     "header": True,
     "encoding": None,
     "label_names": [],

@@ -26,6 +26,7 @@ OF_ALL = {"--help"}
 ONLY = {
     "lab.defaults.TrainOptions.check": "train",  # others make such options to write them down
     "lab.defaults.TrainOptions.check_regulariser": "train",
+    "lab.defaults.TrainOptions.check_language": "train",
     "lab.defaults.TrainOptions.tuned_blocks": "train paper",
     "lab.prompts.encode_prompts": "prompt ablate",  # a training gives it no limit
     "lab.label_words.parse_words": "train prompt",  # others give it no words

@@ -20,15 +20,19 @@ def draw_learning_curves(log: pd.DataFrame, best_epoch: int, path: Path) -> None
     """Draw loss, accuracy and macro-F1 by epoch; `best_epoch` is the one that was kept.
 
     log: one row per epoch and split (train, val); columns `epoch, split, loss, accuracy, macro_f1`, NaN where not
-    measured.
+    measured. Where the language model learnt, too, `lm_loss` has a third panel; epochs up to 0 adapted it.
     """
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    panels = 3 if "lm_loss" in log else 2
+    figure = Figure(figsize=(5 * panels, 4), layout="constrained")
+    left, right, *third = figure.subplots(1, panels)
     _curves(left, log, {"loss": "-"})
     _curves(right, log, {"accuracy": "-", "macro_f1": "--"})
     left.set(title="Loss", ylabel="cross-entropy (nats)", ylim=(0, None))
     right.set(title="Accuracy and macro-F1", ylabel="score")
-    for axes in (left, right):
+    for axes in third:
+        _curves(axes, log, {"lm_loss": "-"})
+        axes.set(title="Loss of the next token", ylabel="cross-entropy (nats)")
+    for axes in (left, right, *third):
         axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"kept: epoch {best_epoch}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch")

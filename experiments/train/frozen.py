@@ -30,6 +30,7 @@ from lab.texts import Texts
 from model import GPT2, GPT2Classifier, GPT2Config, InputError
 from model.files import written_whole
 
+from .language import make_joint_forward
 from .regularisers import choose_regulariser
 from .steps import Forward, make_forward
 
@@ -95,8 +96,8 @@ def make_forwards(
     compiled: Compile = "off" if options.shard else device.compiles(options.compile)  # weights come and go in FSDP2
     settings = compiled, options.recompute
     if not streams:
-        regulariser = choose_regulariser(options, model.config)
-        return {"train": make_forward(model, *settings, regulariser), "val": make_forward(model)}
+        make = make_joint_forward if options.joint else make_forward
+        return {"train": make(model, *settings, choose_regulariser(options, model.config)), "val": make(model)}
     train, val = streams["train"], streams["val"]
     return {"train": make_forward_from(train, model, *settings), "val": make_forward_from(val, model)}
 

@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
@@ -34,8 +34,8 @@ class Passes(nn.Module):
         super().__init__()
         self.model, self.forwards = model, forwards
 
-    def forward(self, batch: Batch, split: str = "train") -> Tensor:
-        """Return the logits (B, K) of a batch that lies on the device."""
+    def forward(self, batch: Batch, split: str = "train") -> Any:
+        """Return what the pass of a split makes of a batch that lies on the device."""
         return self.forwards[split](batch)
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,10 @@ from lab.memory import halve_until_it_fits
 from lab.sweep import change_nothing
 from model import GPT2Classifier, InputError, Intervention
 
-Forward = Callable[[Batch], Tensor]  # logits (B, K) of a batch that lies on the device
+from .language import Outputs
+
+# Of a batch that lies on the device: logits (B, K), or these and losses of the language model, see `Outputs`.
+Forward = Callable[[Batch], Any]
 LIMITED = ("cuda",)  # devices that tell when their memory has run out; on a CPU the system kills the process
 
 
@@ -45,7 +49,8 @@ class Step:
     batch, and each cuts its share into pieces that fit into memory; gradients add up to those of the whole. Where a
     GPU runs out of memory, the step is taken again in smaller pieces, by this process alone: the others wait for its
     gradients, not for its pieces. forward: see `spread`. class_weights: float32 (K,), on the CPU; logits beyond these K
-    are of no class, and no text counts as such."""
+    are of no class, and no text counts as such. lm_weight: of the language model's loss on a text, where `forward`
+    computes it. While `adapting` is set, the step is on that loss alone, and every text counts alike."""
 
     def __init__(
         self,
@@ -55,7 +60,9 @@ class Step:
         clip: float,
         class_weights: Tensor,
         device: Device,
+        lm_weight: float = 0.0,
     ) -> None:
+        self.lm_weight, self.adapting = lm_weight, False
         self.forward, self.optimizer, self.clip, self.device = forward, optimizer, clip, device
         self.class_weights, self.class_weights_on_device = class_weights, class_weights.to(device.device)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -64,7 +71,8 @@ class Step:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Take a step on a batch that lies on the CPU. Return float32 (2,), of this process's share of the texts: the
-        sum of their losses, unweighted as on val, and how many are classified right."""
+        sum of their losses, unweighted as on val, and how many are classified right. The losses are those of the
+        classes or, while adapting, of the language model."""
         accumulate = partial(self.accumulate, batch)
         T = batch.ids.shape[1]
         available = math.ceil(len(batch.ids) / self.device.world) * T
@@ -123,7 +131,7 @@ class Step:
         self.optimizer.zero_grad()
         totals = torch.zeros(2, device=self.device.device)
         # The engines take the mean over processes, so each counts for as many.
-        of_all = self.class_weights[batch.targets].sum().item() / self.device.world
+        of_all = self.weigh(batch.targets).sum().item() / self.device.world
         pieces = self.cut(batch, tokens)
         for n, (piece, weight) in enumerate(pieces, start=1):
             waits = isinstance(self.forward, DistributedDataParallel) and n < len(pieces)
@@ -134,11 +142,21 @@ class Step:
     def backward(self, batch: Batch, weight: float) -> Tensor:
         """Add the gradients of a piece. weight: of a text, beside that of its class. Return its sums, float32 (2,)."""
         with self.device.autocast():
-            logits = self.forward(batch).float()
-        losses = F.cross_entropy(logits, batch.targets, reduction="none")  # (B,), of logits (B, K or more)
-        ((losses * self.class_weights_on_device[batch.targets]).sum() * weight).backward()
+            outputs = self.forward(batch)
+        logits = (outputs.logits if isinstance(outputs, Outputs) else outputs).float()  # (B, K or more)
+        losses = told = F.cross_entropy(logits, batch.targets, reduction="none")  # (B,)
+        if self.adapting:  # the head has a gradient of 0: the engines wait for one
+            losses, told = outputs.lm_losses + 0 * losses, outputs.lm_losses
+        elif isinstance(outputs, Outputs):
+            losses = losses + self.lm_weight * outputs.lm_losses
+        ((losses * self.weigh(batch.targets)).sum() * weight).backward()
         predicted = logits[:, : len(self.class_weights)].argmax(dim=1)
-        return torch.stack([losses.detach().sum(), (predicted == batch.targets).sum()])
+        return torch.stack([told.detach().sum(), (predicted == batch.targets).sum()])
+
+    def weigh(self, targets: Tensor) -> Tensor:
+        """Return the weight of texts of these classes, float32 (B,), on their device."""
+        weights = self.class_weights if targets.device == self.class_weights.device else self.class_weights_on_device
+        return torch.ones_like(weights[targets]) if self.adapting else weights[targets]
 
 
 def is_sharded(forward: Forward) -> bool:

@@ -18,7 +18,7 @@ from lab import output
 from lab.defaults import TrainOptions
 from lab.device import Device
 from lab.optim import adamw, linear_schedule
-from lab.predict import predict_with
+from lab.predict import compute_rows, predict_with
 from lab.progress import console, progress_bar
 from lab.state import STATE, read_state, write_state
 from lab.texts import Texts
@@ -78,16 +78,20 @@ class Training:
         forwards = spread(model, forwards, options.shard, device)  # before the optimizer, which then has shards, too
         self.sharded = is_sharded(forwards["train"])
         self.optimizer = adamw(model.parameters(), options.lr, options.weight_decay)
-        self.schedule = linear_schedule(self.optimizer, self.epochs * self.steps, options.warmup)
+        steps = self.epochs * self.steps
+        self.schedule = linear_schedule(self.optimizer, steps, options.warmup, before=options.adapt * self.steps)
         self.parts: tuple[Any, ...] = (self.optimizer, self.schedule)  # what changes from step to step
         if not self.sharded:
             self.parts = (model, *self.parts)
         counts = np.bincount(texts["train"].targets)
         shares = counts.mean() / counts if options.class_weights else np.ones(len(counts))
         self.class_weights = torch.tensor(shares, dtype=torch.float32)
-        self.take_step = Step(model, forwards["train"], self.optimizer, options.clip, self.class_weights, device)
+        self.take_step = Step(
+            model, forwards["train"], self.optimizer, options.clip, self.class_weights, device, options.lm_weight
+        )
         self.forward_val = forwards["val"]
-        self.epoch, self.step = 1, 0  # the current epoch, and how many of its steps are done
+        # The current epoch, where those up to 0 adapt the language model, and how many of its steps are done.
+        self.epoch, self.step = 1 - options.adapt, 0
         self.totals = torch.zeros(2)  # of these steps: the sum of all losses, and how many texts were classified right
         self.unread: list[TakenStep] = []
         self.log: list[dict[str, Any]] = []  # two rows per epoch, train and val
@@ -114,11 +118,13 @@ class Training:
                 def show(note: str) -> None:
                     bar.update(task, completed=self.steps_done, note=note)
 
-                task = bar.add_task("", total=self.epochs * self.steps, completed=self.steps_done, note="")
+                total = (self.options.adapt + self.epochs) * self.steps
+                task = bar.add_task("", total=total, completed=self.steps_done, note="")
                 while self.epoch <= self.epochs:
-                    bar.update(task, description=f"epoch {self.epoch}/{self.epochs}")
+                    last = self.epochs if self.epoch > 0 else self.options.adapt
+                    bar.update(task, description=f"{self.name_epoch()}/{last}")
                     self.log += [self.train(run, show), self.evaluate()]
-                    console.print(summary(*self.log[-2:]))
+                    console.print(f"{self.name_epoch()}: {summary(*self.log[-2:])}")
                     self.keep(run, tokenizer)
         except KeyboardInterrupt:
             if not self.best_epoch or self.device.world > 1:  # processes may have stopped at different steps
@@ -127,11 +133,13 @@ class Training:
 
     def train(self, run: Path, show: Callable[[str], None]) -> dict[str, Any]:
         """Take the steps that are left of this epoch. Return a row of the log: their mean loss and accuracy, measured
-        while the weights move."""
+        while the weights move; or the loss of the language model, while it adapts."""
         self.model.train()
+        self.take_step.adapting = self.epoch < 1
         started = time.perf_counter()
         sequences, targets = self.texts["train"].sequences, self.texts["train"].targets
-        batches = bucketed(sequences, targets, self.options.batch_size, self.options.seed, self.epoch)
+        passes = self.epoch + self.options.adapt
+        batches = bucketed(sequences, targets, self.options.batch_size, self.options.seed, passes)
         for batch in islice(batches, self.step, None):
             rate = float(self.schedule.get_last_lr()[0])
             self.unread.append(TakenStep(self.step + 1, rate, batch.index.numpy(), self.take_step(batch)))
@@ -142,13 +150,18 @@ class Training:
                 show(f"loss {loss:.3f} acc {accuracy:.3f}")
                 self.write_state(run)
         loss, accuracy = (self.totals / len(targets)).tolist()
-        seconds = round(time.perf_counter() - started, 1)
-        return {"epoch": self.epoch, "split": "train", "loss": loss, "accuracy": accuracy, "seconds": seconds}
+        scores = {"lm_loss": loss} if self.epoch < 1 else {"loss": loss, "accuracy": accuracy}
+        seconds = {"seconds": round(time.perf_counter() - started, 1)}
+        return {"epoch": self.epoch, "split": "train"} | scores | seconds
 
     @property
     def steps_done(self) -> int:
         """Return the number of steps taken in all epochs."""
-        return (self.epoch - 1) * self.steps + self.step
+        return (self.options.adapt + self.epoch - 1) * self.steps + self.step
+
+    def name_epoch(self) -> str:
+        """Return the current epoch in words."""
+        return f"epoch {self.epoch}" if self.epoch > 0 else f"adapting epoch {self.options.adapt + self.epoch}"
 
     def read_results(self) -> tuple[float, float]:
         """Return this epoch's mean loss and accuracy so far. Raises DivergedError where a step's loss is not finite."""
@@ -167,34 +180,50 @@ class Training:
     def diverged(self, step: TakenStep) -> DivergedError:
         """Return the error that names a step."""
         kept = f"the best epoch so far, {self.best_epoch}, is kept; " if self.best_epoch else ""
-        where = f"in epoch {self.epoch}, step {step.number}, at a learning rate of {step.rate:.3g}"
+        where = f"in {self.name_epoch()}, step {step.number}, at a learning rate of {step.rate:.3g}"
         return DivergedError(f"the loss was not finite {where}; {kept}try a lower --lr", np.sort(step.index))
 
     def evaluate(self) -> dict[str, Any]:
         """Return a row of the log: loss, accuracy and macro-F1 on val. Raises InputError where they are not finite.
 
-        Where there are label words, `label_mass` is the mean probability of all of them together."""
-        targets, n_classes = self.texts["val"].targets, len(self.model.labels)
-        sequences = self.texts["val"].sequences
+        Where there are label words, `label_mass` is the mean probability of all of them together. Where the language
+        model learns, `lm_loss` is its loss; while it adapts, that is all."""
+        row: dict[str, Any] = {"epoch": self.epoch, "split": "val"}
+        sequences, forward = self.texts["val"].sequences, self.forward_val
         self.model.eval()
+        if self.options.joint:
+            with whole_weights(self.take_step.forward):
+                lm_losses = compute_rows(lambda batch: forward(batch).lm_losses[:, None], sequences, 1, self.device)
+            row["lm_loss"] = self.check_finite(lm_losses).mean().item()
+        return row if self.epoch < 1 else row | self.score_classes()
+
+    def score_classes(self) -> dict[str, float]:
+        """Return what is measured of the classes on val."""
+        targets, n_classes = self.texts["val"].targets, len(self.model.labels)
+        forward = (lambda batch: self.forward_val(batch).logits) if self.options.joint else self.forward_val
         with whole_weights(self.take_step.forward):
-            probabilities = predict_with(self.forward_val, sequences, n_classes, self.device)  # (N, K)
-        if not np.isfinite(probabilities).all():
-            raise InputError(f"the weights are not finite any more after epoch {self.epoch}; try a lower --lr")
+            probabilities = predict_with(forward, self.texts["val"].sequences, n_classes, self.device)  # (N, K)
+        self.check_finite(probabilities)
         loss = -np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean()
         of_classes = probabilities[:, : len(self.class_weights)]
         predicted = of_classes.argmax(axis=1)
         scores = {"accuracy": (predicted == targets).mean(), "macro_f1": f1_score(targets, predicted, average="macro")}
         if of_classes.shape != probabilities.shape:
             scores["label_mass"] = of_classes.sum(axis=1).mean()
-        return {"epoch": self.epoch, "split": "val", "loss": float(loss)} | {k: float(v) for k, v in scores.items()}
+        return {"loss": float(loss)} | {k: float(v) for k, v in scores.items()}
+
+    def check_finite(self, values: np.ndarray) -> np.ndarray:
+        """Return what was measured. Raises InputError where it is not finite."""
+        if not np.isfinite(values).all():
+            raise InputError(f"the weights are not finite any more after {self.name_epoch()}; try a lower --lr")
+        return values
 
     def keep(self, run: Path, tokenizer: Tokenizer) -> None:
         """Write the log, and the weights where this epoch is the best so far. Begin the next epoch.
 
         Of shuffled labels the last epoch is the best: it knows most of them, which val cannot tell."""
-        scores = [row["macro_f1"] for row in self.log if row["split"] == "val"]
-        best = self.options.shuffle_labels or scores[-1] > max(scores[:-1], default=-1.0)
+        scores = [row["macro_f1"] for row in self.log if "macro_f1" in row]
+        best = self.epoch > 0 and (self.options.shuffle_labels or scores[-1] > max(scores[:-1], default=-1.0))
         kept = gather(choose_checkpoint(self.model), self.device) if best else None
 
         def write() -> None:
@@ -260,7 +289,7 @@ class Training:
             read_shards(path, state, list_shards(self.model, self.optimizer), self.device)
         self.seconds_before, self.take_step.tokens = state["seconds"], state["tokens"]
         set_random_state(state["random"][self.device.rank], self.device)
-        console.print(f"{path.parent} goes on in epoch {self.epoch}, after {self.step} of {self.steps} steps")
+        console.print(f"{path.parent} goes on in {self.name_epoch()}, after {self.step} of {self.steps} steps")
 
 
 def choose_vocabulary(model: GPT2Classifier, texts: Mapping[str, Texts]) -> Vocabulary | None:
@@ -290,10 +319,14 @@ def set_random_state(states: list[Tensor], device: Device) -> None:
 
 
 def summary(train: dict[str, Any], val: dict[str, Any]) -> str:
-    """Return an epoch in one line, from its two rows of the log."""
+    """Return what an epoch has brought in one line, from its two rows of the log."""
+    if "loss" not in train:
+        losses = f"loss of the next token {train['lm_loss']:.3f}; val {val['lm_loss']:.3f}"
+        return f"train {losses} ({train['seconds']:.0f} s)"
+    language = f", loss of the next token {val['lm_loss']:.3f}" if "lm_loss" in val else ""
     mass = f", label words have {val['label_mass']:.1%}" if "label_mass" in val else ""
     return (
-        f"epoch {train['epoch']}: train loss {train['loss']:.3f}, accuracy {train['accuracy']:.3f}; val loss "
-        f"{val['loss']:.3f}, accuracy {val['accuracy']:.3f}, macro-F1 {val['macro_f1']:.3f}{mass} "
+        f"train loss {train['loss']:.3f}, accuracy {train['accuracy']:.3f}; val loss "
+        f"{val['loss']:.3f}, accuracy {val['accuracy']:.3f}, macro-F1 {val['macro_f1']:.3f}{mass}{language} "
         f"({train['seconds']:.0f} s)"
     )

@@ -42,6 +42,13 @@ def test_the_straight_line_by_hand():
     assert seen[4:] == pytest.approx([2 * (40 - step) / 36 for step in range(4, 40)])
 
 
+def test_a_training_before_it_rises_and_falls_by_itself():
+    seen, _ = rates(lambda *arguments: linear_schedule(*arguments, before=10))
+    assert seen[:10] == pytest.approx([2 * (10 - step) / 9 if step else 2 for step in range(10)])
+    alone, _ = rates(linear_schedule)
+    assert seen[10:] == pytest.approx(alone[:-10])
+
+
 def test_the_cosine_is_half_way_down_in_the_middle():
     seen, _ = rates(cosine_schedule)
     assert seen[4 + 18] == pytest.approx(1.0)

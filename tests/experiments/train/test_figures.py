@@ -105,6 +105,22 @@ def test_learning_curves_hold_what_was_measured(tmp_path, saved):
         assert [text.get_text() for text in axes.get_legend().get_texts()] == [*lines_of(axes)]
 
 
+def test_where_the_language_model_learnt_its_loss_has_a_panel(tmp_path, saved):
+    log = [
+        {"epoch": 0, "split": "train", "lm_loss": 5.0},
+        {"epoch": 0, "split": "val", "lm_loss": 4.5},
+        {"epoch": 1, "split": "train", "loss": 0.9, "accuracy": 0.6},
+        {"epoch": 1, "split": "val", "loss": 0.8, "accuracy": 0.5, "macro_f1": 0.3, "lm_loss": 4.0},
+    ]
+    figures.draw_learning_curves(pd.DataFrame(log), 1, tmp_path / "x.png")
+    left, right, third = saved[0].axes
+    kept = {"kept: epoch 1": ([1, 1], [0, 1])}
+    assert lines_of(left) == {"train loss": ([1], [0.9]), "val loss": ([1], [0.8])} | kept
+    assert len(lines_of(right)) == 4
+    assert lines_of(third) == {"train lm_loss": ([0], [5.0]), "val lm_loss": ([0, 1], [4.5, 4.0])} | kept
+    assert words_of(third) == ("Loss of the next token", "epoch", "cross-entropy (nats)")
+
+
 def test_roc_and_precision_recall_by_hand(tmp_path, saved):
     """Scores of the second class: a text of it, one of the first, and two more of it."""
     second = np.array([0.9, 0.7, 0.6, 0.2])

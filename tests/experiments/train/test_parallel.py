@@ -293,6 +293,7 @@ SETTINGS = [
     {"tune": "head"},
     {"head": "words"},
     {"head": "words", "tune": 2},
+    {"adapt": 1, "lm_weight": 0.5, "class_weights": True},
     {"compile": "on", "recompute": True},  # with shards, `--compile on` is refused
 ]
 
@@ -323,7 +324,7 @@ def train(folders, run, shard, settings):
     rows = []
     with open_forwards(model, TEXTS, options, run, device) as forwards:
         training = Training(model, TEXTS, options, device, forwards)
-        for training.epoch in (1, 2):
+        for training.epoch in range(1 - options.adapt, 3):
             training.step, training.totals = 0, torch.zeros(2)
             rows += [training.train(run, lambda note: None), training.evaluate()]
     weights = gather(choose_checkpoint(model), device).state_dict()
