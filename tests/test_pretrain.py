@@ -266,7 +266,7 @@ def test_training_compiles_to_one_graph(here, monkeypatch, only_trained):
 def test_defaults_follow_from_the_device():
     options = pretrain.Options("books.txt")
     cpu, gpu = options.resolved(False, 50257), options.resolved(True, 50257)
-    assert (cpu.epochs, cpu.dropout, cpu.sampled) == (1.2, 0.0, 4096)
+    assert (cpu.epochs, cpu.dropout, cpu.sampled) == (5, 0.0, 4096)
     assert (gpu.epochs, gpu.dropout, gpu.sampled) == (20, 0.1, 0)
     complete = pretrain.Options("books.txt", epochs=5, dropout=0.0, sampled=7)
     assert complete.resolved(False, 50257) == complete == complete.resolved(True, 50257)
@@ -288,6 +288,29 @@ def test_the_arithmetic_of_a_step_is_what_torch_counts(here):
         with FlopCounterMode(display=False) as counted:
             training.batch_loss(torch.randint(50257, (2, 32)), drawn).backward()
         assert 62 * training.multiply_adds(config) == pytest.approx(counted.get_total_flops() / 2, rel=0.1)
+
+
+def test_blocks_are_cut_short_in_three_steps_of_four(here, monkeypatch):
+    monkeypatch.setattr(pretraining, "SHORT", 5)
+    training = untrained(GPT2Config(2, 2, 16, n_ctx=15, dropout=0.0, attn_dropout=0.0), 0)
+    blocks = torch.arange(2 * 16).reshape(2, 16)
+    whole = [training.cut(blocks).shape[1] == 16 for training.step in range(9)]
+    assert whole == [True, *3 * [False], True, *3 * [False], True]
+    training.step = 1
+    pieces = training.cut(blocks)
+    assert pieces.shape == (6, 6)
+    assert pieces[:, :-1].flatten().tolist() == blocks[:, :-1].flatten().tolist()  # each token is read once
+    assert pieces[:, 1:].flatten().tolist() == blocks[:, 1:].flatten().tolist()  # and each is once a target
+    training = untrained(GPT2Config(2, 2, 16, n_ctx=13, dropout=0.0, attn_dropout=0.0), 0)
+    assert all(training.cut(blocks) is blocks for training.step in range(5))  # 13 is no multiple of 5
+
+
+def test_the_arithmetic_counts_what_is_cut(here, monkeypatch):
+    config = GPT2Config(2, 2, 64, n_ctx=40, dropout=0.0, attn_dropout=0.0)
+    plain = untrained(config, 0).multiply_adds(config)
+    monkeypatch.setattr(pretraining, "SHORT", 8)
+    attention = 3 * 2 * 64  # a backward pass costs two forward ones; layers; width
+    assert plain - untrained(config, 0).multiply_adds(config) == attention * (40 - (40 + 3 * 8) / 4)
 
 
 def test_a_long_training_on_a_cpu_is_announced(here, monkeypatch, capsys, only_trained):

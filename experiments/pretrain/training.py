@@ -42,13 +42,13 @@ class Options:
     model: str = "gpt2-mini"  # whose shape and tokenizer: a published name, or a checkpoint's folder
     run: str | None = None  # name of the run; None: date and time
     resume: bool = False  # go on with a run that was interrupted: of this name, or the newest with these settings
-    epochs: float | None = None  # passes over the text; None: 20 on a GPU, 1.2 on a CPU
+    epochs: float | None = None  # passes over the text; None: 20 on a GPU, 5 on a CPU
     lr: float = 3e-3  # peak learning rate; not tuned
     weight_decay: float = 0.1  # on matrices only
     warmup: float = 0.05  # share of the steps over which the learning rate rises; then a half cosine to 0
-    batch_size: int = 4  # blocks of n_ctx tokens per step
+    batch_size: int = 8  # blocks of n_ctx tokens per step
     clip: float = 1.0  # largest norm of the gradient
-    dropout: float | None = None  # on embeddings, sublayers and attention weights; None: 0.1 from 3 epochs on, else 0
+    dropout: float | None = None  # on embeddings, sublayers and attention weights; None: 0.1 from 10 epochs on, else 0
     sampled: int | None = None  # tokens drawn for the softmax in training; 0: all; None: 4096 on a CPU, all on a GPU
     seed: int = 0  # of the weights, dropout, the order of blocks and the drawn tokens
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
@@ -63,9 +63,9 @@ class Options:
 
     def resolved(self, on_gpu: bool, vocab_size: int) -> "Options":
         """Fill in the epochs, dropout and drawn tokens that are None: they follow from the device."""
-        # Not tuned: 1.2 passes over 18 million tokens take two cores two hours; dropout is for a text read often.
-        epochs = self.epochs or (20 if on_gpu else 1.2)
-        dropout = (0.1 if epochs >= 3 else 0.0) if self.dropout is None else self.dropout
+        # Not tuned: 5 passes over 18 million tokens take two cores six hours; dropout is for a text read often.
+        epochs = self.epochs or (20 if on_gpu else 5)
+        dropout = (0.1 if epochs >= 10 else 0.0) if self.dropout is None else self.dropout
         sampled = (0 if on_gpu else 4096) if self.sampled is None else self.sampled
         return replace(self, epochs=epochs, dropout=dropout, sampled=sampled if sampled < vocab_size else 0)
 
@@ -125,7 +125,9 @@ class Pretraining:
 
     def multiply_adds(self, config: GPT2Config) -> int:
         """Count those of training on one token at this shape; a backward pass costs two forward ones."""
-        attention = config.n_layer * config.n_ctx * config.n_embd  # half of the map, for q k and for weights v
+        cut = can_cut(config.n_ctx)
+        length = (config.n_ctx + (WHOLE_EVERY - 1) * SHORT) / WHOLE_EVERY if cut else config.n_ctx
+        attention = round(config.n_layer * length * config.n_embd)  # half of the map, for q k and for weights v
         output_layer = config.n_embd * (self.options.sampled or config.vocab_size)
         return 3 * (config.block_weights + attention + output_layer)
 
@@ -166,7 +168,7 @@ class Pretraining:
     def cut(self, blocks: Tensor) -> Tensor:
         """Cut the blocks (B, n_ctx + 1) of the step that comes next into short pieces (b, SHORT + 1), or leave them
         whole at every 4th step: attention costs a quarter, and all positions learn."""
-        if self.step % WHOLE_EVERY == 0 or self.lm.config.n_ctx % SHORT:
+        if self.step % WHOLE_EVERY == 0 or not can_cut(self.lm.config.n_ctx):
             return blocks
         return blocks.unfold(1, SHORT + 1, SHORT).flatten(0, 1)
 
@@ -217,3 +219,8 @@ class Pretraining:
             setattr(self, name, state[name])
         for part, values in zip(self.parts, state["parts"], strict=True):
             part.load_state_dict(values)
+
+
+def can_cut(n_ctx: int) -> bool:
+    """Return whether blocks of n_ctx tokens can be cut into short pieces."""
+    return n_ctx > SHORT and n_ctx % SHORT == 0

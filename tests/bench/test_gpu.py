@@ -168,7 +168,7 @@ def test_the_mini_gets_as_many_epochs_as_the_seconds_allow(tmp_path, monkeypatch
     settings = gpu_steps.Settings(str(gpu_steps.write_book(tmp_path)), str(tmp_path / "tiny"), epochs=1.0, sampled=0)
     epochs = gpu_steps.choose_epochs(settings, task)
     books = gpu_steps.read_books(settings.corpus, Tokenizer.load("gpt2-mini"))
-    per_epoch = steps_per_epoch(books.train, 64, 4)
+    per_epoch = steps_per_epoch(books.train, 64, gpu_steps.Settings("").batch_size)
     assert epochs * per_epoch == pytest.approx(0.6 * (120 - 2 * 10) / 0.5)
     assert alive == [False]  # its memory is free
 
