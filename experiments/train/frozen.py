@@ -89,15 +89,18 @@ def count_frozen(options: TrainOptions, config: GPT2Config) -> int:
 def make_forwards(
     model: GPT2Classifier, options: TrainOptions, device: Device, streams: Mapping[str, Stream] | None = None
 ) -> dict[str, Forward]:
-    """Return the forward pass of train, compiled, recomputed and regularised as the options say, and the plain one of
-    val.
+    """Return the forward pass of train and of adapting, compiled, recomputed and regularised as the options say, and
+    the plain one of val.
 
     streams: of the texts of both, where only what is behind them shall run."""
     compiled: Compile = "off" if options.shard else device.compiles(options.compile)  # weights come and go in FSDP2
     settings = compiled, options.recompute
     if not streams:
-        make = make_joint_forward if options.joint else make_forward
-        return {"train": make(model, *settings, choose_regulariser(options, model.config)), "val": make(model)}
+        regulariser = choose_regulariser(options, model.config)
+        make_train = make_joint_forward if options.lm_weight else make_forward
+        make_val = make_joint_forward if options.joint else make_forward
+        adapt = {"adapt": make_joint_forward(model, *settings, regulariser)} if options.adapt else {}
+        return {"train": make_train(model, *settings, regulariser), "val": make_val(model)} | adapt
     train, val = streams["train"], streams["val"]
     return {"train": make_forward_from(train, model, *settings), "val": make_forward_from(val, model)}
 

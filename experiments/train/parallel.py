@@ -49,9 +49,8 @@ def spread(model: GPT2Classifier, forwards: Mapping[str, Forward], shard: bool, 
         return dict(forwards)
     passes = Passes(model, forwards)
     if not shard:
-        return dict(forwards) | {
-            "train": DistributedDataParallel(passes, forward_sync_buffers=False, gradient_as_bucket_view=True)
-        }
+        engine = DistributedDataParallel(passes, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        return dict(forwards) | {"train": engine, "adapt": partial(engine, split="adapt")}
     # Autocast decides what is computed in bf16, as in one process: the products. So their weights may travel in bf16.
     # The policy alone would also round what enters a block: the residual stream, gates and fills.
     dtype = torch.bfloat16 if device.precision == "bf16" else None
@@ -61,7 +60,7 @@ def spread(model: GPT2Classifier, forwards: Mapping[str, Forward], shard: bool, 
     for block in cast(Iterable[Block], model.trunk.h):
         fully_shard([block.attn, block.mlp], mesh=mesh, mp_policy=policy)
     fully_shard(passes, mesh=mesh)  # embeddings, LayerNorms and head
-    return {"train": passes, "val": partial(passes, split="val")}
+    return {"train": passes} | {split: partial(passes, split=split) for split in ("adapt", "val")}
 
 
 @contextmanager

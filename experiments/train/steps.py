@@ -50,7 +50,8 @@ class Step:
     GPU runs out of memory, the step is taken again in smaller pieces, by this process alone: the others wait for its
     gradients, not for its pieces. forward: see `spread`. class_weights: float32 (K,), on the CPU; logits beyond these K
     are of no class, and no text counts as such. lm_weight: of the language model's loss on a text, where `forward`
-    computes it. While `adapting` is set, the step is on that loss alone, and every text counts alike."""
+    computes it. While `adapting` is set, the step is on that loss alone, which `adapt` computes, and every text counts
+    alike."""
 
     def __init__(
         self,
@@ -61,8 +62,9 @@ class Step:
         class_weights: Tensor,
         device: Device,
         lm_weight: float = 0.0,
+        adapt: Forward | None = None,
     ) -> None:
-        self.lm_weight, self.adapting = lm_weight, False
+        self.lm_weight, self.adapt, self.adapting = lm_weight, adapt, False
         self.forward, self.optimizer, self.clip, self.device = forward, optimizer, clip, device
         self.class_weights, self.class_weights_on_device = class_weights, class_weights.to(device.device)
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -142,7 +144,7 @@ class Step:
     def backward(self, batch: Batch, weight: float) -> Tensor:
         """Add the gradients of a piece. weight: of a text, beside that of its class. Return its sums, float32 (2,)."""
         with self.device.autocast():
-            outputs = self.forward(batch)
+            outputs = self.adapt(batch) if self.adapt and self.adapting else self.forward(batch)
         logits = (outputs.logits if isinstance(outputs, Outputs) else outputs).float()  # (B, K or more)
         losses = told = F.cross_entropy(logits, batch.targets, reduction="none")  # (B,)
         if self.adapting:  # the head has a gradient of 0: the engines wait for one

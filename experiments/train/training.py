@@ -86,8 +86,9 @@ class Training:
         counts = np.bincount(texts["train"].targets)
         shares = counts.mean() / counts if options.class_weights else np.ones(len(counts))
         self.class_weights = torch.tensor(shares, dtype=torch.float32)
+        language = options.lm_weight, forwards.get("adapt")
         self.take_step = Step(
-            model, forwards["train"], self.optimizer, options.clip, self.class_weights, device, options.lm_weight
+            model, forwards["train"], self.optimizer, options.clip, self.class_weights, device, *language
         )
         self.forward_val = forwards["val"]
         # The current epoch, where those up to 0 adapt the language model, and how many of its steps are done.
@@ -147,7 +148,7 @@ class Training:
             self.step += 1
             if self.step % READ_EVERY == 0 or self.step == self.steps:
                 loss, accuracy = self.read_results()
-                show(f"loss {loss:.3f} acc {accuracy:.3f}")
+                show(f"loss {loss:.3f}" + (f" acc {accuracy:.3f}" if self.epoch > 0 else ""))
                 self.write_state(run)
         loss, accuracy = (self.totals / len(targets)).tolist()
         scores = {"lm_loss": loss} if self.epoch < 1 else {"loss": loss, "accuracy": accuracy}

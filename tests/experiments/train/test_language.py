@@ -211,6 +211,15 @@ def test_embeddings_of_no_text_only_decay(clf, tmp_path):
     torch.testing.assert_close(rows[unused], start[unused] * decay, rtol=1e-5, atol=0)
 
 
+def test_the_classifier_is_trained_alone_behind_the_adapting(clf):
+    """For the output layer of the language model takes as long as the blocks of a small network."""
+    batch, options = batch_of(), TrainOptions(adapt=1, compile="off").resolved(35)
+    forwards = make_forwards(clf.eval(), options, CPU)
+    with torch.no_grad():
+        torch.testing.assert_close(forwards["train"](batch), forwards["adapt"](batch).logits)
+        torch.testing.assert_close(forwards["val"](batch).lm_losses, forwards["adapt"](batch).lm_losses)
+
+
 def test_without_both_nothing_is_read_but_the_classes(clf):
     options = TrainOptions(compile="off").resolved(35)
     batch, forwards = batch_of(), make_forwards(clf.eval(), options, CPU)
