@@ -45,7 +45,7 @@ test: ## run the quick tests
 test-slow: ## run the tests marked slow: kills, processes, networks of 124M parameters, trainings
 # Of slow tests, files with few come early: begun last, one of them would keep a single processor at work.
 test test-slow: .venv/ready
-	@$(BIN)/python -m pytest -n 3 --dist loadfile $(if $(filter test,$@),-m "not slow",--no-loadscope-reorder -m slow) $(ARGS)
+	@$(BIN)/python -m pytest --dist loadfile $(if $(filter test,$@),-n 3 -m "not slow",-n 4 --no-loadscope-reorder -m slow) $(ARGS)
 
 mutants: .venv/ready ## put small faults into the code and see whether the tests notice: hours
 	@$(BIN)/python -m bench.mutants $(ARGS)
