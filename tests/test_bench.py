@@ -548,14 +548,16 @@ def test_both_loaders_are_measured(tmp_path):
         assert measured["peak_bytes"] >= 0
 
 
-def test_the_median_of_the_timed_steps_counts(monkeypatch):
-    clock, durations = [0.0], iter([90.0, 50.0, 2.5, 1.0, 70.0, 2.5, 3.0])
+def test_the_timed_steps_count_together(monkeypatch):
+    """For a training takes whole and cut blocks in turn."""
+    clock, durations = [0.0], iter([90.0, 50.0, 8.0, 8.0, 9.0, 1.0, 4.0, 1.0, 4.0])
     monkeypatch.setattr(pretraining.time, "perf_counter", lambda: clock[0])
 
     def step():
         clock[0] += next(durations)
 
-    assert pretraining.tokens_per_second(step, 5, 50) == 20
+    assert pretraining.tokens_per_second(step, 4, 50) == 20
+    assert not [*durations]
 
 
 @pytest.mark.parametrize("way", range(8))
