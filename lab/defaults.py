@@ -124,7 +124,7 @@ class TrainOptions:
 
     def check_language(self) -> None:
         """Raise InputError where the language model shall learn, but not all of the network does."""
-        if self.joint and (self.tune != "all" or self.head == "words"):
+        if self.learns_language and (self.tune != "all" or self.head == "words"):
             option = "--adapt" if self.adapt else "--lm-weight"
             raise InputError(f"{option}: it trains all weights, beside a classifier; leave out --tune and --head words")
 
@@ -138,7 +138,7 @@ class TrainOptions:
         return self.regulariser_rate if self.regulariser == "attention" else 0.0
 
     @property
-    def joint(self) -> bool:
+    def learns_language(self) -> bool:
         """Whether the network learns the language of the texts, too."""
         return bool(self.adapt or self.lm_weight)
 

@@ -40,9 +40,10 @@ def linear_schedule(optimizer: torch.optim.Optimizer, steps: int, warmup: float,
     before: the steps of another training with the same optimizer, over which the rate rises and falls likewise."""
 
     def factor(step: int) -> float:
-        step, last = (step, before) if step < before else (step - before, steps)
-        rise = max(1, round(warmup * last))
-        return min((step + 1) / rise, (last - step) / max(1, last - rise))
+        total = before if step < before else steps
+        step = step if step < before else step - before
+        rise = max(1, round(warmup * total))
+        return min((step + 1) / rise, (total - step) / max(1, total - rise))
 
     return LambdaLR(optimizer, factor)
 

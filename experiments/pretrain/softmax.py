@@ -41,6 +41,6 @@ class SampledSoftmax(nn.Module):
         logits = F.linear(x, F.embedding(columns, wte)).float() - self.log_p[columns]  # (N, size + 1)
         place = torch.full_like(self.log_p, size, dtype=torch.int64)  # (V,), of each token among the columns
         place[drawn] = torch.arange(size, device=drawn.device)
-        logits = logits.scatter_(1, place[targets][:, None], -torch.inf)  # a target that was drawn counts once
+        logits.scatter_(1, place[targets][:, None], -torch.inf)  # a target that was drawn counts once
         logits[:, -1] = (x * F.embedding(targets, wte)).sum(dim=-1).float()
         return F.cross_entropy(logits, torch.full_like(targets, size))

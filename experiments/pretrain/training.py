@@ -29,7 +29,8 @@ EVALUATIONS = 50  # in a training
 EVALUATED_BLOCKS = 32  # of the held-out books, while training; all of them at the end
 CLOSED_BLOCKS = 8  # of those, on which each head is closed once
 READ_EVERY = 10  # steps; reading a number waits for the GPU
-SHORT, WHOLE_EVERY = 256, 4  # tokens of the pieces into which blocks are cut, but for every 4th step
+SHORT = 256  # tokens of the pieces into which blocks are cut
+WHOLE_EVERY = 4  # steps, of which the first reads whole blocks
 
 
 @dataclass(frozen=True)

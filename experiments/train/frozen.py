@@ -98,7 +98,7 @@ def make_forwards(
     if not streams:
         regulariser = choose_regulariser(options, model.config)
         make_train = make_joint_forward if options.lm_weight else make_forward
-        make_val = make_joint_forward if options.joint else make_forward
+        make_val = make_joint_forward if options.learns_language else make_forward
         adapt = {"adapt": make_joint_forward(model, *settings, regulariser)} if options.adapt else {}
         return {"train": make_train(model, *settings, regulariser), "val": make_val(model)} | adapt
     train, val = streams["train"], streams["val"]

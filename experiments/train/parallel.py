@@ -34,9 +34,9 @@ class Passes(nn.Module):
         super().__init__()
         self.model, self.forwards = model, forwards
 
-    def forward(self, batch: Batch, split: str = "train") -> Any:
-        """Return what the pass of a split makes of a batch that lies on the device."""
-        return self.forwards[split](batch)
+    def forward(self, batch: Batch, name: str = "train") -> Any:
+        """Return what the pass of this name makes of a batch that lies on the device."""
+        return self.forwards[name](batch)
 
 
 def spread(model: GPT2Classifier, forwards: Mapping[str, Forward], shard: bool, device: Device) -> dict[str, Forward]:
@@ -50,7 +50,7 @@ def spread(model: GPT2Classifier, forwards: Mapping[str, Forward], shard: bool, 
     passes = Passes(model, forwards)
     if not shard:
         engine = DistributedDataParallel(passes, forward_sync_buffers=False, gradient_as_bucket_view=True)
-        return dict(forwards) | {"train": engine, "adapt": partial(engine, split="adapt")}
+        return dict(forwards) | {"train": engine, "adapt": partial(engine, name="adapt")}
     # Autocast decides what is computed in bf16, as in one process: the products. So their weights may travel in bf16.
     # The policy alone would also round what enters a block: the residual stream, gates and fills.
     dtype = torch.bfloat16 if device.precision == "bf16" else None
@@ -60,7 +60,7 @@ def spread(model: GPT2Classifier, forwards: Mapping[str, Forward], shard: bool, 
     for block in cast(Iterable[Block], model.trunk.h):
         fully_shard([block.attn, block.mlp], mesh=mesh, mp_policy=policy)
     fully_shard(passes, mesh=mesh)  # embeddings, LayerNorms and head
-    return {"train": passes} | {split: partial(passes, split=split) for split in ("adapt", "val")}
+    return {"train": passes} | {name: partial(passes, name=name) for name in ("adapt", "val")}
 
 
 @contextmanager

@@ -133,7 +133,7 @@ class Step:
         self.optimizer.zero_grad()
         totals = torch.zeros(2, device=self.device.device)
         # The engines take the mean over processes, so each counts for as many.
-        of_all = self.weigh(batch.targets).sum().item() / self.device.world
+        of_all = self.weigh(self.class_weights, batch.targets).sum().item() / self.device.world
         pieces = self.cut(batch, tokens)
         for n, (piece, weight) in enumerate(pieces, start=1):
             waits = isinstance(self.forward, DistributedDataParallel) and n < len(pieces)
@@ -146,19 +146,22 @@ class Step:
         with self.device.autocast():
             outputs = self.adapt(batch) if self.adapt and self.adapting else self.forward(batch)
         logits = (outputs.logits if isinstance(outputs, Outputs) else outputs).float()  # (B, K or more)
-        losses = told = F.cross_entropy(logits, batch.targets, reduction="none")  # (B,)
+        losses = F.cross_entropy(logits, batch.targets, reduction="none")  # (B,)
+        minimised = losses
         if self.adapting:  # the head has a gradient of 0: the engines wait for one
-            losses, told = outputs.lm_losses + 0 * losses, outputs.lm_losses
+            losses = outputs.lm_losses
+            minimised = losses + 0 * minimised
         elif isinstance(outputs, Outputs):
-            losses = losses + self.lm_weight * outputs.lm_losses
-        ((losses * self.weigh(batch.targets)).sum() * weight).backward()
+            minimised = losses + self.lm_weight * outputs.lm_losses
+        weights = self.weigh(self.class_weights_on_device, batch.targets)
+        ((minimised * weights).sum() * weight).backward()
         predicted = logits[:, : len(self.class_weights)].argmax(dim=1)
-        return torch.stack([told.detach().sum(), (predicted == batch.targets).sum()])
+        return torch.stack([losses.detach().sum(), (predicted == batch.targets).sum()])
 
-    def weigh(self, targets: Tensor) -> Tensor:
-        """Return the weight of texts of these classes, float32 (B,), on their device."""
-        weights = self.class_weights if targets.device == self.class_weights.device else self.class_weights_on_device
-        return torch.ones_like(weights[targets]) if self.adapting else weights[targets]
+    def weigh(self, class_weights: Tensor, targets: Tensor) -> Tensor:
+        """Return the weight of texts of these classes, float32 (B,): of its class or, while adapting, 1."""
+        weights = class_weights[targets]
+        return torch.ones_like(weights) if self.adapting else weights
 
 
 def is_sharded(forward: Forward) -> bool:

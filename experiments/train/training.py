@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ class Training:
         self.epochs, self.steps = options.epochs, math.ceil(len(texts["train"]) / options.batch_size)  # steps per epoch
         self.vocabulary = choose_vocabulary(model, texts)
         if self.vocabulary:
-            forwards = {split: self.vocabulary.translate(forward) for split, forward in forwards.items()}
+            forwards = {name: self.vocabulary.translate(forward) for name, forward in forwards.items()}
         forwards = spread(model, forwards, options.shard, device)  # before the optimizer, which then has shards, too
         self.sharded = is_sharded(forwards["train"])
         self.optimizer = adamw(model.parameters(), options.lr, options.weight_decay)
@@ -83,13 +84,9 @@ class Training:
         self.parts: tuple[Any, ...] = (self.optimizer, self.schedule)  # what changes from step to step
         if not self.sharded:
             self.parts = (model, *self.parts)
-        counts = np.bincount(texts["train"].targets)
-        shares = counts.mean() / counts if options.class_weights else np.ones(len(counts))
-        self.class_weights = torch.tensor(shares, dtype=torch.float32)
-        language = options.lm_weight, forwards.get("adapt")
-        self.take_step = Step(
-            model, forwards["train"], self.optimizer, options.clip, self.class_weights, device, *language
-        )
+        self.class_weights = choose_class_weights(texts["train"].targets, options.class_weights)
+        step = partial(Step, lm_weight=options.lm_weight, adapt=forwards.get("adapt"))
+        self.take_step = step(model, forwards["train"], self.optimizer, options.clip, self.class_weights, device)
         self.forward_val = forwards["val"]
         # The current epoch, where those up to 0 adapt the language model, and how many of its steps are done.
         self.epoch, self.step = 1 - options.adapt, 0
@@ -192,18 +189,17 @@ class Training:
         row: dict[str, Any] = {"epoch": self.epoch, "split": "val"}
         sequences, forward = self.texts["val"].sequences, self.forward_val
         self.model.eval()
-        if self.options.joint:
-            with whole_weights(self.take_step.forward):
+        with whole_weights(self.take_step.forward):
+            if self.options.learns_language:
                 lm_losses = compute_rows(lambda batch: forward(batch).lm_losses[:, None], sequences, 1, self.device)
-            row["lm_loss"] = self.check_finite(lm_losses).mean().item()
-        return row if self.epoch < 1 else row | self.score_classes()
+                row["lm_loss"] = self.check_finite(lm_losses).mean().item()
+            return row if self.epoch < 1 else row | self.score_classes()
 
     def score_classes(self) -> dict[str, float]:
-        """Return what is measured of the classes on val."""
+        """Return what is measured of the classes on val; call it within `whole_weights`."""
         targets, n_classes = self.texts["val"].targets, len(self.model.labels)
-        forward = (lambda batch: self.forward_val(batch).logits) if self.options.joint else self.forward_val
-        with whole_weights(self.take_step.forward):
-            probabilities = predict_with(forward, self.texts["val"].sequences, n_classes, self.device)  # (N, K)
+        forward = (lambda batch: self.forward_val(batch).logits) if self.options.learns_language else self.forward_val
+        probabilities = predict_with(forward, self.texts["val"].sequences, n_classes, self.device)  # (N, K)
         self.check_finite(probabilities)
         loss = -np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean()
         of_classes = probabilities[:, : len(self.class_weights)]
@@ -293,6 +289,13 @@ class Training:
         console.print(f"{path.parent} goes on in {self.name_epoch()}, after {self.step} of {self.steps} steps")
 
 
+def choose_class_weights(targets: np.ndarray, balanced: bool) -> Tensor:
+    """Return the weight of each class, float32 (K,): all 1 or, balanced, in inverse proportion to its texts."""
+    counts = np.bincount(targets)
+    shares = counts.mean() / counts if balanced else np.ones(len(counts))
+    return torch.tensor(shares, dtype=torch.float32)
+
+
 def choose_vocabulary(model: GPT2Classifier, texts: Mapping[str, Texts]) -> Vocabulary | None:
     """Leave out the embeddings that would only decay: none where embeddings do not learn, or also name the answer."""
     if not model.trunk.wte.weight.requires_grad or isinstance(model.score, WordsAndRest):
@@ -322,8 +325,8 @@ def set_random_state(states: list[Tensor], device: Device) -> None:
 def summary(train: dict[str, Any], val: dict[str, Any]) -> str:
     """Return what an epoch has brought in one line, from its two rows of the log."""
     if "loss" not in train:
-        losses = f"loss of the next token {train['lm_loss']:.3f}; val {val['lm_loss']:.3f}"
-        return f"train {losses} ({train['seconds']:.0f} s)"
+        seconds = f"({train['seconds']:.0f} s)"
+        return f"train loss of the next token {train['lm_loss']:.3f}; val {val['lm_loss']:.3f} {seconds}"
     language = f", loss of the next token {val['lm_loss']:.3f}" if "lm_loss" in val else ""
     mass = f", label words have {val['label_mass']:.1%}" if "label_mass" in val else ""
     return (

@@ -225,7 +225,7 @@ def test_without_both_nothing_is_read_but_the_classes(clf):
     batch, forwards = batch_of(), make_forwards(clf.eval(), options, CPU)
     with torch.no_grad():
         torch.testing.assert_close(forwards["train"](batch), clf(batch.ids, batch.lengths))
-    assert not options.joint
+    assert not options.learns_language
 
 
 @pytest.mark.parametrize(
