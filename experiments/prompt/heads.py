@@ -83,12 +83,8 @@ def measure_heads(
     without_content = (DOMAIN, *neutral)
     answers = correct_heads(close_heads(asked, f"heads-{setting.name}", (*SPLITS, *without_content), folder, seed))
     classified = close_heads(run, f"heads-{CLASSIFIER}", SPLITS, folder, seed)
-    labels, targets = study.clf.labels, {split: bare.draw_texts(split, TEXTS, seed).targets for split in SPLITS}
-    tabulate = partial(tabulate_effects, targets=targets, labels=labels)
-
-    def read(networks: Mapping[str, Floats]) -> Floats:
-        return read_logits(networks["test"]).log_odds
-
+    targets = {split: bare.draw_texts(split, TEXTS, seed).targets for split in SPLITS}
+    tabulate = partial(tabulate_effects, targets=targets, labels=study.clf.labels)
     with console.status("effects of heads, and their correlations"):
         config, of_run = prompted.lm.config, study.clf.config
         tables = [
@@ -96,14 +92,29 @@ def measure_heads(
             for name, networks in answers.items()
         ]
         tables.append(tabulate(classified, of_run).assign(correction=CLASSIFIER, template=""))
-        effects = pd.concat(tables, ignore_index=True)
-        if (config.n_layer, config.n_head) != (of_run.n_layer, of_run.n_head):
-            return Heads(effects, pd.DataFrame(columns=COLUMNS))
-        correlations = [
-            correlate(read(networks), read(classified), targets["test"], labels, seed).assign(correction=name)
-            for name, networks in answers.items()
-        ]
-    return Heads(effects, pd.concat(correlations, ignore_index=True)[COLUMNS])
+        correlations = pd.DataFrame(columns=COLUMNS)
+        if (config.n_layer, config.n_head) == (of_run.n_layer, of_run.n_head):
+            correlations = correlate_answers(answers, classified, targets["test"], study.clf.labels, seed)
+    return Heads(pd.concat(tables, ignore_index=True), correlations)
+
+
+def correlate_answers(
+    answers: Mapping[str, Mapping[str, Floats]],
+    classified: Mapping[str, Floats],
+    targets: Ints,
+    labels: Sequence[str],
+    seed: int,
+) -> pd.DataFrame:
+    """Return the rows of correlations.csv: effects on the answers beside those on the classifier, by correction."""
+
+    def read(networks: Mapping[str, Floats]) -> Floats:
+        return read_logits(networks["test"]).log_odds
+
+    rows = [
+        correlate(read(networks), read(classified), targets, labels, seed).assign(correction=name)
+        for name, networks in answers.items()
+    ]
+    return pd.concat(rows, ignore_index=True)[COLUMNS]
 
 
 def tabulate_effects(

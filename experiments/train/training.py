@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.metrics import f1_score
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
 from data import bucketed
@@ -291,9 +292,8 @@ class Training:
 
 def choose_class_weights(targets: np.ndarray, balanced: bool) -> Tensor:
     """Return the weight of each class, float32 (K,): all 1 or, balanced, in inverse proportion to its texts."""
-    counts = np.bincount(targets)
-    shares = counts.mean() / counts if balanced else np.ones(len(counts))
-    return torch.tensor(shares, dtype=torch.float32)
+    weights = compute_class_weight("balanced" if balanced else None, classes=np.unique(targets), y=targets)
+    return torch.tensor(weights, dtype=torch.float32)
 
 
 def choose_vocabulary(model: GPT2Classifier, texts: Mapping[str, Texts]) -> Vocabulary | None:
