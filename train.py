@@ -17,7 +17,7 @@ from rich.panel import Panel
 from data import Corpus, read_corpus
 from experiments.train import figures
 from experiments.train.frozen import count_frozen, open_forwards
-from experiments.train.language import describe_language
+from experiments.train.language import count_products, describe_language
 from experiments.train.measure import measure
 from experiments.train.regularisers import describe_regulariser
 from experiments.train.start import choose_head, read_inputs, start_model
@@ -119,11 +119,11 @@ def announce(config: GPT2Config, texts: dict[str, Texts], options: Options, devi
     assert options.epochs, "Options.resolved fills it in"
     # A backward pass costs two forward ones, and only the trained blocks need it.
     trained, once = options.tuned_blocks(config.n_layer), count_frozen(options, config)
-    epochs = options.adapt + options.epochs
-    passes = (epochs * (config.n_layer - once + 2 * trained) + once) / config.n_layer
+    passes = ((options.adapt + options.epochs) * (config.n_layer - once + 2 * trained) + once) / config.n_layer
     tokens = float(texts["train"].lengths.sum()) / device.world
     shapes = (config, GPT2Config.preset("gpt2-mini"))
-    announce_training(device, *(passes * tokens * shape.block_weights for shape in shapes))
+    products = (passes * shape.block_weights + count_products(options, texts, shape.n_embd) for shape in shapes)
+    announce_training(device, *(tokens * of_token for of_token in products))
 
 
 def check_state(run: Path, restarted: bool) -> None:

@@ -75,6 +75,11 @@ def pack(sequences: Sequence[Sequence[int]]) -> TokenIds:
     return sequences if isinstance(sequences, TokenIds) else TokenIds(*_flatten(sequences))
 
 
+def find_tokens(splits: Iterable[Sequence[Sequence[int]]]) -> Ints:
+    """Return the tokens in the texts of several splits, each once, in ascending order: int32 (U,)."""
+    return np.unique(np.concatenate([np.unique(pack(sequences).ids) for sequences in splits]))
+
+
 def store(sequences: Iterable[list[int]]) -> TokenIds:
     """Return the token ids of texts in one array, a few of which are lists at any time.
 

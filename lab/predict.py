@@ -16,15 +16,8 @@ from .memory import map_batches
 def predict(model: GPT2Classifier, sequences: Sequence[list[int]], device: Device) -> np.ndarray:
     """Return the probabilities of N tokenised texts, float64 (N, K), in their order, on all ranks. Sets eval mode."""
     model.eval()
-    return predict_with(lambda batch: model(batch.ids, batch.lengths), sequences, len(model.labels), device)
-
-
-def predict_with(
-    forward: Callable[[Batch], Tensor], sequences: Sequence[list[int]], n_classes: int, device: Device
-) -> np.ndarray:
-    """Return the same from the logits (B, K) that `forward` computes of a batch on the device."""
-    logits = torch.from_numpy(compute_rows(forward, sequences, n_classes, device))
-    return logits.softmax(dim=1).numpy()
+    logits = compute_rows(lambda batch: model(batch.ids, batch.lengths), sequences, len(model.labels), device)
+    return torch.from_numpy(logits).softmax(dim=1).numpy()
 
 
 def compute_rows(

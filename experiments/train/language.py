@@ -9,7 +9,7 @@ The softmax runs over the tokens of train and val alone, where the network holds
 
 Letters: B batch, T tokens, V tokens of the network, K classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -17,10 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.batches import Batch
+from data.token_ids import find_tokens
 from lab.compiled import compile_function
 from lab.defaults import TrainOptions
 from lab.device import Compile
 from lab.sweep import change_nothing
+from lab.texts import Texts
 from model import GPT2Classifier, Intervention
 
 
@@ -66,3 +68,13 @@ def describe_language(options: TrainOptions) -> str:
     adapted = f"adapted for {options.adapt} epochs" if options.adapt else ""
     weighted = f"language model loss x {options.lm_weight:g}" if options.lm_weight else ""
     return ", ".join(filter(None, (adapted, weighted)))
+
+
+def count_products(options: TrainOptions, texts: Mapping[str, Texts], width: int) -> int:
+    """Return the multiply-adds per token of train that the softmax over tokens takes, of networks of this width."""
+    assert options.epochs, "TrainOptions.resolved fills it in"
+    epochs = options.adapt + (options.epochs if options.lm_weight else 0)
+    if not epochs:
+        return 0
+    words = len(find_tokens([texts[split].sequences for split in ("train", "val")]))
+    return 3 * epochs * words * width  # a backward pass costs two forward ones

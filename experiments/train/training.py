@@ -16,11 +16,12 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
 from data import bucketed
+from data.batches import Batch
 from lab import output
 from lab.defaults import TrainOptions
 from lab.device import Device
 from lab.optim import adamw, linear_schedule
-from lab.predict import compute_rows, predict_with
+from lab.predict import compute_rows
 from lab.progress import console, progress_bar
 from lab.state import STATE, read_state, write_state
 from lab.texts import Texts
@@ -188,20 +189,23 @@ class Training:
         Where there are label words, `label_mass` is the mean probability of all of them together. Where the language
         model learns, `lm_loss` is its loss; while it adapts, that is all."""
         row: dict[str, Any] = {"epoch": self.epoch, "split": "val"}
-        sequences, forward = self.texts["val"].sequences, self.forward_val
+        n_classes, learns_language = len(self.model.labels), self.options.learns_language
+
+        def read(batch: Batch) -> Tensor:  # (B, K), and the loss of the language model behind
+            outputs = self.forward_val(batch)
+            return torch.column_stack(outputs) if learns_language else outputs
+
         self.model.eval()
         with whole_weights(self.take_step.forward):
-            if self.options.learns_language:
-                lm_losses = compute_rows(lambda batch: forward(batch).lm_losses[:, None], sequences, 1, self.device)
-                row["lm_loss"] = self.check_finite(lm_losses).mean().item()
-            return row if self.epoch < 1 else row | self.score_classes()
+            values = compute_rows(read, self.texts["val"].sequences, n_classes + learns_language, self.device)
+        if learns_language:
+            row["lm_loss"] = self.check_finite(values[:, -1]).mean().item()
+        return row if self.epoch < 1 else row | self.score_classes(values[:, :n_classes])
 
-    def score_classes(self) -> dict[str, float]:
-        """Return what is measured of the classes on val; call it within `whole_weights`."""
-        targets, n_classes = self.texts["val"].targets, len(self.model.labels)
-        forward = (lambda batch: self.forward_val(batch).logits) if self.options.learns_language else self.forward_val
-        probabilities = predict_with(forward, self.texts["val"].sequences, n_classes, self.device)  # (N, K)
-        self.check_finite(probabilities)
+    def score_classes(self, logits: np.ndarray) -> dict[str, float]:
+        """Return what the logits (N, K) of the texts of val say of their classes."""
+        targets = self.texts["val"].targets
+        probabilities = self.check_finite(torch.from_numpy(logits).softmax(dim=1).numpy())
         loss = -np.log(probabilities[np.arange(len(targets)), targets].clip(1e-12)).mean()
         of_classes = probabilities[:, : len(self.class_weights)]
         predicted = of_classes.argmax(axis=1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.token_ids import pack
+from data.token_ids import find_tokens
 from model import GPT2Classifier
 from model.checkpoint import uninitialised
 
@@ -25,7 +25,7 @@ class Vocabulary:
     def __init__(self, model: GPT2Classifier, splits: Sequence[Sequence[list[int]]]) -> None:
         """Leave in a network, in place, only the embeddings of tokens that are in the splits: token ids of texts."""
         every, device = model.trunk.wte.weight.detach(), model.trunk.wte.weight.device
-        tokens = np.unique(np.concatenate([np.unique(pack(sequences).ids) for sequences in splits]))
+        tokens = find_tokens(splits)
         self.tokens, self.start = torch.from_numpy(tokens.astype(np.int64)), every.cpu()  # (U,), (V, C)
         self.numbers = torch.zeros(len(every), dtype=torch.int64)  # (V,)
         self.numbers[self.tokens] = torch.arange(len(tokens))

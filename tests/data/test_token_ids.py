@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import token_ids
-from data.token_ids import TokenIds, pack, store
+from data.token_ids import TokenIds, find_tokens, pack, store
 
 TEXTS = st.lists(st.lists(st.integers(0, 50_256), max_size=9), max_size=40)
 
@@ -60,6 +60,13 @@ def test_four_bytes_hold_a_token_and_packing_again_copies_nothing():
     ids = pack([[1, 2, 50_256], [3]])
     assert (ids.ids.dtype, ids.ids.nbytes) == (np.int32, 4 * 4)
     assert pack(ids) is ids
+
+
+@given(splits=st.lists(TEXTS, min_size=1, max_size=3))
+@settings(derandomize=True, deadline=None)
+def test_the_tokens_of_splits_are_found_once_each(splits):
+    found = find_tokens(pack(texts) for texts in splits)
+    assert found.tolist() == sorted({token for texts in splits for text in texts for token in text})
 
 
 def test_texts_may_begin_beyond_32_bits():

@@ -80,6 +80,17 @@ def test_the_work_of_a_training_is_its_passes_through_the_blocks(monkeypatch, tu
         assert told.pop() == (device, *(pytest.approx(passes * tokens * own.block_weights) for own in (config, mini)))
 
 
+@pytest.mark.parametrize(("options", "passes", "of_language"), [({"adapt": 5}, 8, 5), ({"lm_weight": 0.5}, 3, 3)])
+def test_the_work_of_a_language_model_is_also_that_of_its_output_layer(monkeypatch, options, passes, of_language):
+    told = []
+    monkeypatch.setattr(train, "announce_training", lambda *work: told.append(work))
+    texts = {"train": texts_of("train", [[1] * 7, [2] * 4], [0, 0]), "val": texts_of("val", [[3] * 99], [0])}
+    config, mini = GPT2Config.preset("gpt2"), GPT2Config.preset("gpt2-mini")
+    train.announce(config, texts, train.Options(epochs=3, **options), CPU)
+    works = [3 * 11 * (passes * own.block_weights + of_language * 3 * own.n_embd) for own in (config, mini)]
+    assert told == [(CPU, *map(pytest.approx, works))]  # 3 different tokens
+
+
 def test_the_work_of_a_pretraining_is_that_of_the_steps_that_are_left(monkeypatch, capsys):
     told = []
     monkeypatch.setattr("experiments.pretrain.training.announce_training", lambda *work: told.append(work))

@@ -1,6 +1,7 @@
 """The language model's loss before and beside that of the classifier, against `transformers` and plain gradients."""
 
 import re
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -127,6 +128,25 @@ def test_it_adapts_first_and_the_log_tells_both(clf, tmp_path, capsys):
         "val ",
     ):
         assert line in said
+
+
+def test_val_is_read_once_and_tells_both_losses(clf, tmp_path):
+    whole, val = deepcopy(clf).eval(), TEXTS["val"]
+    training = train(clf, tmp_path)
+    training.epoch, forward, read = 1, training.forward_val, []
+    training.forward_val = lambda batch: read.extend(batch.index.tolist()) or forward(batch)
+    row = training.evaluate()
+    assert sorted(read) == [*range(len(val))]
+    used = sorted({token for split in TEXTS.values() for text in split.sequences for token in text})
+    losses, lm_losses = [], []
+    with torch.no_grad():
+        for text, target in zip(val.sequences, val.targets.tolist(), strict=True):
+            ids, targets = torch.tensor([text]), torch.tensor([used.index(token) for token in text[1:]])
+            losses.append(F.cross_entropy(whole(ids)[0], torch.tensor(target)).item())
+            logits = whole.trunk(ids)[0, :-1] @ whole.trunk.wte.weight[used].T  # (T - 1, U)
+            lm_losses.append(F.cross_entropy(logits, targets).item() if len(text) > 1 else 0)
+    assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert row["lm_loss"] == pytest.approx(np.mean(lm_losses), rel=1e-5)
 
 
 def test_adapting_learns_the_language_and_takes_no_label(clf, tmp_path):
