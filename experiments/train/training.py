@@ -296,7 +296,8 @@ class Training:
 
 def choose_class_weights(targets: np.ndarray, balanced: bool) -> Tensor:
     """Return the weight of each class, float32 (K,): all 1 or, balanced, in inverse proportion to its texts."""
-    weights = compute_class_weight("balanced" if balanced else None, classes=np.unique(targets), y=targets)
+    classes = np.arange(targets.max() + 1)
+    weights = compute_class_weight("balanced" if balanced else None, classes=classes, y=targets)
     return torch.tensor(weights, dtype=torch.float32)
 
 
