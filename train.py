@@ -122,8 +122,8 @@ def announce(config: GPT2Config, texts: dict[str, Texts], options: Options, devi
     passes = ((options.adapt + options.epochs) * (config.n_layer - once + 2 * trained) + once) / config.n_layer
     tokens = float(texts["train"].lengths.sum()) / device.world
     shapes = (config, GPT2Config.preset("gpt2-mini"))
-    products = (passes * shape.block_weights + count_products(options, texts, shape.n_embd) for shape in shapes)
-    announce_training(device, *(tokens * of_token for of_token in products))
+    softmax = count_products(options, texts)
+    announce_training(device, *(tokens * (passes * shape.block_weights + softmax * shape.n_embd) for shape in shapes))
 
 
 def check_state(run: Path, restarted: bool) -> None:

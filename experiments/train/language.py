@@ -70,11 +70,12 @@ def describe_language(options: TrainOptions) -> str:
     return ", ".join(filter(None, (adapted, weighted)))
 
 
-def count_products(options: TrainOptions, texts: Mapping[str, Texts], width: int) -> int:
-    """Return the multiply-adds per token of train that the softmax over tokens takes, of networks of this width."""
+def count_products(options: TrainOptions, texts: Mapping[str, Texts]) -> int:
+    """Return the multiply-adds that the softmax over tokens takes in all epochs, per token of train and per dimension
+    of the network."""
     assert options.epochs, "TrainOptions.resolved fills it in"
     epochs = options.adapt + (options.epochs if options.lm_weight else 0)
     if not epochs:
         return 0
-    words = len(find_tokens([texts[split].sequences for split in ("train", "val")]))
-    return 3 * epochs * words * width  # a backward pass costs two forward ones
+    n_tokens = len(find_tokens([texts[split].sequences for split in ("train", "val")]))
+    return 3 * epochs * n_tokens  # a backward pass costs two forward ones
