@@ -108,23 +108,23 @@ show(measured)
 #
 # | measured | value |
 # |---|---|
-# | mean head to the first token | 0.182 ± 0.002 |
+# | mean head to the first token | 0.179 ± 0.002 |
 # | all tokens alike | 0.119 ± 0.002 |
 # | largest difference from the model | 0 ± 0.001 |
-# | eyes | 0.539 ± 0.005 |
-# | last token to She | 0.233 ± 0.005 |
-# | eyes, She masked | 0.182 ± 0.005 |
-# | eyes, She cut | 0.042 ± 0.005 |
-# | eyes, He for She | 0.552 ± 0.005 |
-# | last token to tears | 0.148 ± 0.005 |
-# | eyes, tears masked | 0.210 ± 0.005 |
-# | eyes, tears cut | 0.068 ± 0.005 |
-# | eyes, joy for tears | 0.331 ± 0.005 |
+# | eyes | 0.904 ± 0.005 |
+# | last token to She | 0.229 ± 0.005 |
+# | eyes, She masked | 0.100 ± 0.005 |
+# | eyes, She cut | 0.040 ± 0.005 |
+# | eyes, He for She | 0.904 ± 0.005 |
+# | last token to tears | 0.138 ± 0.005 |
+# | eyes, tears masked | 0.256 ± 0.005 |
+# | eyes, tears cut | 0.276 ± 0.005 |
+# | eyes, joy for tears | 0.533 ± 0.005 |
 #
-# First tokens get more than their share, 0.182, not 0.119. The last token, *her*, looks at *She* more than at *tears*
-# (0.233, 0.148); masked, *She* leaves *eyes* less (0.182, 0.210); cut, too (0.042, 0.068). So far attention tells what
-# is needed. Yet the *word* She is not: *He* in its place leaves *eyes* what it had (0.552), *joy* for *tears* does not
-# (0.331). It seems that *her* needs a first token to look at, whatever that says.
+# First tokens get more than their share, 0.179, not 0.119. The last token, *her*, looks at *She* more than at *tears*
+# (0.229, 0.138); masked, *She* leaves *eyes* less (0.100, 0.256); cut, too (0.040, 0.276). So far attention tells what
+# is needed. Yet the *word* She is not: *He* in its place leaves *eyes* what it had (0.904), *joy* for *tears* does not
+# (0.533). It seems that *her* needs a first token to look at, whatever that says.
 #
 # ## What it does not mean
 #

@@ -26,9 +26,9 @@ answer_2 = patch_head
 check_2(answer_2)
 
 # %% [markdown]
-# What head (3, 5) does at the last token alone, for the first pair: nearly all of what it does at all tokens.
+# What head (4, 3) does at the last token alone, for the first pair: nearly all of what it does at all tokens.
 
 # %%
 him, her = pairs[0].answers
-logits = lm(torch.tensor([pairs[0].corrupt_ids]), **patch_head(clean, corrupt, 3, 5, -1))[0, -1]
+logits = lm(torch.tensor([pairs[0].corrupt_ids]), **patch_head(clean, corrupt, 4, 3, -1))[0, -1]
 print(f"{((logits[him] - logits[her] - bottom) / (top - bottom)).item():.2f} of the gap comes back")
