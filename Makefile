@@ -55,7 +55,7 @@ lint: .venv/ready ## check style and types
 
 LESSONS := $(wildcard lessons/[0-9]*.py)
 lessons: $(LESSONS:.py=.ipynb) ## make the notebooks of the course, and the runs that they open
-	@$(BIN)/python train.py --model gpt2-mini --corpus sample --run course --seeds 0 1
+	@$(BIN)/python train.py --model gpt2-mini --corpus sample --run course --seeds 0 1 --epochs 4 --lm-weight 0
 lessons/%.ipynb: | .venv/ready # one that is there may hold answers
 	@JUPYTER_DATA_DIR="$(CURDIR)/.venv/share/jupyter" $(BIN)/jupytext --quiet --set-kernel python3 --to ipynb $(@:.ipynb=.py)
 

@@ -42,9 +42,9 @@ def main(options: Options) -> int:
     if options.shard and device.world == 1:
         expected = "--shard: expected several processes, among which weights are divided"
         raise InputError(f"{expected}; start them by torchrun, or leave --shard out")
-    options = replace(options, resume=options.resume or device.restarted)
-    options = device.run_on_first(lambda: fill_in(options))
+    options = device.run_on_first(lambda: fill_in(replace(options, resume=options.resume or device.restarted)))
     corpus = read_corpus(options.corpus, options.read, options.split_seed)
+    options = options.resolved(read_config(options.model).n_embd, len(corpus.split("train")))
     head = choose_head(options, corpus.labels)
     for each in device.run_on_first(lambda: choose_runs(options, corpus, head, device)):
         if code := train(each, corpus, head, device, started):
@@ -83,12 +83,12 @@ def train(options: Options, corpus: Corpus, head: WordHead | None, device: Devic
 
 
 def fill_in(options: Options) -> Options:
-    """Replace `auto` and None by what they stand for; a substitute for the usual model or corpus is announced."""
+    """Replace `auto` by what it stands for; a substitute for the usual model or corpus is announced."""
     model, model_notice = defaults.choose_model(options.model, options.init)
     corpus, corpus_notice = defaults.choose_corpus(options.corpus)
     for notice in filter(None, (model_notice, corpus_notice)):
         console.print(Panel(notice, style="bold yellow"))
-    return replace(options, model=model, corpus=corpus).resolved(read_config(model).n_embd)
+    return replace(options, model=model, corpus=corpus)
 
 
 def choose_runs(options: Options, corpus: Corpus, head: WordHead | None, device: Device) -> list[Options]:

@@ -115,7 +115,7 @@ def measure_stages(folder: Path) -> list[dict[str, float | str]]:
     with stage("training"):
         torch.manual_seed(0)
         model = GPT2Classifier(CONFIG, corpus.labels)
-        options = settings.resolved(CONFIG.n_embd)
+        options = settings.resolved(CONFIG.n_embd, len(texts["train"]))
         Training(model, texts, options, device, make_forwards(model, options, device)).fit(run, tokenizer)
     with stage("evaluating"):
         measure(run, corpus, texts, device)

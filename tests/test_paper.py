@@ -100,9 +100,9 @@ def pretended(here, monkeypatch):
         calls.append(asked)
         run = Path("runs") / asked.run
         run.mkdir(parents=True, exist_ok=True)
-        settings = manifest.describe_settings(asked.resolved(read_config(asked.model).n_embd))
-        name = Path(asked.corpus).name
-        files = read_corpus(asked.corpus).files
+        corpus, name = read_corpus(asked.corpus), Path(asked.corpus).name
+        completed = asked.resolved(read_config(asked.model).n_embd, len(corpus.split("train")))
+        settings, files = manifest.describe_settings(completed), corpus.files
         own = record | {"settings": settings, "corpus": record["corpus"] | {"name": name, "sha256": files}}
         own["model"] = manifest.describe_weights(asked.model, asked.init)
         (run / "run.json").write_text(json.dumps(own))
@@ -335,7 +335,7 @@ def test_every_corpus_tune_and_seed_is_run_and_averaged(here, pretended, monkeyp
         ("tiny", "cpu", "head", "classifier"),
         ("tiny", "cpu", "all", "words"),
     }
-    assert [asked.epochs for asked in pretended] == [4, 4, 4, 10, 10, 10, 4, 4, 4] * 2
+    assert [asked.epochs for asked in pretended] == [6, 6, 6, 10, 10, 10, 6, 6, 6] * 2
     table = pd.read_csv("runs/all/results.csv")
     assert (table["model"] == "majority").sum() == 2 * 6
     page = Path("runs/all/results.md").read_text()
@@ -384,7 +384,7 @@ def test_two_blocks_of_a_deeper_network_are_tuned_from_pretrained_weights_alone(
     ):
         seed, name = str(run.settings.seed), run.folder.name
         by_hand = [*words, "--corpus", "words", "--tune", *extra, "--seed", seed, "--run", name]
-        assert run.settings == tyro.cli(train.Options, args=by_hand).resolved(width=10)
+        assert run.settings == tyro.cli(train.Options, args=by_hand).resolved(10, len(run.corpus.split("train")))
 
 
 @pytest.fixture
@@ -793,7 +793,7 @@ def test_the_page_says_where_the_epochs_differ(here, pretended, monkeypatch):
     assert run_paper(monkeypatch, *TINY, "--run", "two", "--epochs", "None", *BOTH) == 0
     text = Path("runs/two/results.md").read_text()
     for start in (
-        "all weights tuned | pretrained | 4",
+        "all weights tuned | pretrained | 6",
         "all weights tuned | random | 6",
         "head alone tuned | random | 10",
     ):

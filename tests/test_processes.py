@@ -26,7 +26,7 @@ import lab.device
 from data import bucketed
 from experiments.train.frozen import make_forwards
 from experiments.train.training import Training
-from lab.defaults import TrainOptions
+from lab.defaults import FEW, TrainOptions
 from lab.device import Device
 from model import GPT2Classifier, GPT2Config, load_classifier
 
@@ -116,7 +116,7 @@ def dropped_otherwise(dropout):
     config = GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=dropout, attn_dropout=dropout)
     texts = {"train": texts_of("train", [[1, 2, 3]] * 3, [0, 0, 1])}
     model = GPT2Classifier(config, ["a", "b"])
-    options, device = TrainOptions(seed=3).resolved(6), Device.choose("cpu", "fp32")
+    options, device = TrainOptions(seed=3).resolved(6, FEW), Device.choose("cpu", "fp32")
     training = Training(model, texts, options, device, make_forwards(model, options, device))
     batch = next(bucketed(texts["train"].sequences, texts["train"].targets, 2))  # two of a class
     return training.take_step(batch).tolist()

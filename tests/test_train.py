@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,7 @@ import lab.defaults
 import model.names
 import train
 from experiments.train.frozen import FROZEN
+from lab.defaults import FEW
 from lab.device import Device
 from lab.study import open_study
 from model import GPT2LM, GPT2Config, Tokenizer, load_classifier, load_lm, save
@@ -426,20 +428,38 @@ def test_a_loss_that_is_not_finite_stops_training(here, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("width", "init", "tune", "epochs", "lr", "dropout"),
+    ("width", "settings", "epochs", "lr", "dropout"),
     [
-        (768, "pretrained", "all", 4, 8e-4 / 9, 0.1),
-        (128, "pretrained", "all", 4, 1.6e-3, 0.1),
-        (256, "random", "all", 6, 1e-3, 0.3),
-        (768, "pretrained", "head", 10, 1e-3, 0.0),
-        (256, "random", "head", 10, 3e-3, 0.0),
+        (768, {}, 4, 8e-4 / 9, 0.1),
+        (128, {}, 4, 1.6e-3, 0.1),
+        (256, {"init": "random"}, 6, 1e-3, 0.3),
+        (768, {"tune": "head"}, 10, 1e-3, 0.0),
+        (256, {"init": "random", "tune": "head"}, 10, 3e-3, 0.0),
     ],
 )
-def test_defaults_follow_from_init_tune_and_width(width, init, tune, epochs, lr, dropout):
-    options = train.Options(init=init, tune=tune).resolved(width)
+def test_defaults_follow_from_init_tune_and_width(width, settings, epochs, lr, dropout):
+    options = train.Options(**settings).resolved(width, FEW)
     assert (options.epochs, options.lr, options.dropout) == (epochs, pytest.approx(lr), dropout)
-    complete = train.Options(init=init, tune=tune, epochs=7, lr=0.1, dropout=0.2)
-    assert complete.resolved(width) == complete
+    assert options.lm_weight == 0
+    complete = train.Options(**settings, epochs=7, lr=0.1, dropout=0.2, lm_weight=0.3)
+    assert complete.resolved(width, FEW) == complete.resolved(width, FEW - 1) == complete
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs", "lm_weight"),
+    [
+        ({}, 6, 0.5),
+        ({"tune": 2}, 6, 0.0),
+        ({"head": "words"}, 6, 0.0),
+        ({"tune": "head"}, 10, 0.0),
+        ({"init": "random"}, 6, 0.0),
+        ({"lm_weight": 0.0, "epochs": 3}, 3, 0.0),
+    ],
+)
+def test_on_few_texts_pretrained_weights_train_longer_and_the_language_model_learns(settings, epochs, lm_weight):
+    few, many = (train.Options(**settings).resolved(256, n_texts) for n_texts in (FEW - 1, FEW))
+    assert (few.epochs, few.lm_weight) == (epochs, lm_weight)
+    assert replace(few, epochs=many.epochs, lm_weight=many.lm_weight) == many
 
 
 @pytest.mark.usefixtures("saved")

@@ -57,7 +57,7 @@ class Options:
     run: str = "paper"  # name of the results, with which the names of the runs begin
     seeds: int = 3  # how many runs of each kind, with seeds from 0
     prompt: bool = False  # also ask the network of each corpus without a head, see docs/prompt.md
-    epochs: int | None = None  # passes over the texts; None: 6 from random weights, 10 for the head alone, else 4
+    epochs: int | None = None  # passes over the texts; None: as train.py chooses them
     device: DeviceName = "auto"  # auto: CUDA, else MPS, else the CPU
     precision: Precision = "auto"  # auto: bf16 autocast on CUDA, else fp32
     truncate: bool = False  # keep the end of texts that are too long for the model, instead of refusing them
@@ -196,7 +196,7 @@ def plan(options: Options) -> list[Run]:
                 start = f"{options.run}-{short_name(corpus)}"
                 folder = find_folder(start, f"{init}-{kind}-{seed}", model, several=len(models) > 1)
                 own = replace(shared, run=folder.name, model=model, corpus=source, init=init, seed=seed, **KINDS[kind])
-                settings = own.resolved(config.n_embd)
+                settings = own.resolved(config.n_embd, len(corpus.split("train")))
                 planned.append(Run(folder, settings, corpus, weights[model, init], config.block_weights))
     check_names(planned)
     return planned

@@ -146,8 +146,9 @@ def fine_tune(portion: Portion, asked: Sequence[list[int]], prompted: Prompted, 
     for N texts, token ids.
 
     The recipe is that of train.py from pretrained weights: learning rate, batch size, warm-up, clipping and decay. It
-    takes as many epochs as make 60 steps, and the last one's weights: there is no val. Dropout is the checkpoint's."""
-    device, options = prompted.device, TrainOptions().resolved(prompted.lm.config.n_embd)
+    takes as many epochs as make 60 steps, and the last one's weights: there is no val. Dropout is the checkpoint's. The
+    language model learns nothing here."""
+    device, options = prompted.device, TrainOptions().resolved(prompted.lm.config.n_embd, len(portion.texts))
     assert options.lr, "TrainOptions.resolved fills it in"
     sequences = encode_texts(prompted, [each.text for each in portion.texts])
     targets = np.array([each.target for each in portion.texts])

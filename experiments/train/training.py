@@ -74,6 +74,7 @@ class Training:
         self.model, self.texts, self.options, self.device = model, texts, options, device
         assert options.epochs, "TrainOptions.resolved fills it in"
         assert options.lr, "TrainOptions.resolved fills it in"
+        assert options.lm_weight is not None, "TrainOptions.resolved fills it in"
         self.epochs, self.steps = options.epochs, math.ceil(len(texts["train"]) / options.batch_size)  # steps per epoch
         self.vocabulary = choose_vocabulary(model, texts)
         if self.vocabulary:

@@ -17,7 +17,7 @@ from experiments.train.frozen import FROZEN, count_frozen, make_forwards, open_f
 from experiments.train.start import start_model
 from experiments.train.training import Training
 from experiments.train.words import choose_checkpoint
-from lab.defaults import TrainOptions
+from lab.defaults import FEW, TrainOptions
 from lab.device import Device
 from lab.label_words import LabelWords
 from lab.word_head import WordHead
@@ -54,7 +54,7 @@ def start_training(folder, run=None, **settings):
     """Train two epochs, in the order in which `Training.fit` does; the blocks run whole without a folder `run`. Returns
     the rows of the log, the weights, and how many texts went through block 0."""
     options = TrainOptions(**{"epochs": 2, "lr": 0.1, "batch_size": 4, "dropout": 0.0, "compile": "off"} | settings)
-    options = replace(options, model=str(folder[options.head])).resolved(C)
+    options = replace(options, model=str(folder[options.head])).resolved(C, FEW)
     model = start_model(options, CORPUS, WORDS if options.head == "words" else None)
     through = []
     model.trunk.h[0].register_forward_hook(lambda block, inputs, x: through.append(len(x)))
@@ -196,7 +196,7 @@ def test_too_little_space_is_said_before_anything_runs(clf, tmp_path, monkeypatc
 
 
 def test_nothing_is_left_where_training_fails(clf, tmp_path):
-    options, held = TrainOptions(tune=1, dropout=0.0).resolved(C), []
+    options, held = TrainOptions(tune=1, dropout=0.0).resolved(C, FEW), []
 
     def fail():
         with open_forwards(clf, TEXTS, options, tmp_path, CPU):

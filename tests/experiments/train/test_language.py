@@ -16,7 +16,7 @@ from experiments.train.frozen import make_forwards
 from experiments.train.language import compute_lm_losses, describe_language, make_joint_forward
 from experiments.train.steps import Step
 from experiments.train.training import Training, shuffle_labels
-from lab.defaults import TrainOptions
+from lab.defaults import FEW, TrainOptions
 from lab.device import Device
 from lab.state import STATE
 from model import GPT2Classifier, InputError, Tokenizer, masks
@@ -95,7 +95,7 @@ def test_the_pieces_of_a_step_make_its_gradient(clf, monkeypatch, tokens, adapti
 
 def train(clf, folder, texts=TEXTS, **settings):
     settings = {"epochs": 2, "adapt": 2, "lm_weight": 0.5, "batch_size": 4, "lr": 0.01, "compile": "off"} | settings
-    options = TrainOptions(**settings).resolved(35)
+    options = TrainOptions(**settings).resolved(35, FEW)
     folder.mkdir(exist_ok=True)
     torch.manual_seed(2)
     training = Training(clf, texts, options, CPU, make_forwards(clf, options, CPU))
@@ -233,7 +233,7 @@ def test_embeddings_of_no_text_only_decay(clf, tmp_path):
 
 def test_the_classifier_is_trained_alone_behind_the_adapting(clf):
     """For the output layer of the language model takes as long as the blocks of a small network."""
-    batch, options = batch_of(), TrainOptions(adapt=1, compile="off").resolved(35)
+    batch, options = batch_of(), TrainOptions(adapt=1, compile="off").resolved(35, FEW)
     forwards = make_forwards(clf.eval(), options, CPU)
     with torch.no_grad():
         torch.testing.assert_close(forwards["train"](batch), forwards["adapt"](batch).logits)
@@ -241,7 +241,7 @@ def test_the_classifier_is_trained_alone_behind_the_adapting(clf):
 
 
 def test_without_both_nothing_is_read_but_the_classes(clf):
-    options = TrainOptions(compile="off").resolved(35)
+    options = TrainOptions(compile="off").resolved(35, FEW)
     batch, forwards = batch_of(), make_forwards(clf.eval(), options, CPU)
     with torch.no_grad():
         torch.testing.assert_close(forwards["train"](batch), clf(batch.ids, batch.lengths))

@@ -18,7 +18,7 @@ from experiments.train.start import start_model
 from experiments.train.steps import Step, make_forward
 from experiments.train.training import Training
 from experiments.train.words import choose_checkpoint
-from lab.defaults import TrainOptions
+from lab.defaults import FEW, TrainOptions
 from lab.device import Device
 from lab.label_words import LabelWords
 from lab.state import STATE, read_state
@@ -318,7 +318,7 @@ def train(folders, run, shard, settings):
     if device.world == 1:
         settings = settings | {"compile": "off"}
     options = TrainOptions(**{"epochs": 2, "lr": 0.1, "batch_size": 4, "dropout": 0.0, "compile": "off"} | settings)
-    options = replace(options, model=str(folders[options.head]), shard=shard).resolved(35)
+    options = replace(options, model=str(folders[options.head]), shard=shard).resolved(35, FEW)
     corpus = Corpus("corpus", LABELS, pd.DataFrame(), {})
     model = start_model(options, corpus, WORDS if options.head == "words" else None)
     rows = []
@@ -351,7 +351,7 @@ def test_trainings_in_two_processes_are_those_of_one(clf_reference, lm_reference
 
 def train_briefly(folder, run, shard):
     """Two epochs, the first of which is the best, in less time than a state is due -> where the state stands."""
-    device, options = Device.choose("cpu", "fp32"), TrainOptions(epochs=2, batch_size=4, shard=shard).resolved(35)
+    device, options = Device.choose("cpu", "fp32"), TrainOptions(epochs=2, batch_size=4, shard=shard).resolved(35, FEW)
     clf = load_classifier(folder)
     training = Training(clf, TEXTS, options, device, make_forwards(clf, options, device))
     rows = ({"split": "val", "loss": 0.0, "accuracy": 0.0, "macro_f1": score, "epoch": 1} for score in (0.9, 0.1))
@@ -380,7 +380,7 @@ def train_wide(shard):
     model = GPT2Classifier(replace(GPT2Config.preset("gpt2-xl"), n_layer=2, dropout=0.0, attn_dropout=0.0), LABELS)
     n = sum(parameter.numel() for parameter in model.parameters())
     texts = {"train": draw_texts("train", (32, 31, 32, 29), 0)}
-    options = TrainOptions(epochs=2, batch_size=4, recompute=True, shard=shard, lr=1e-4).resolved(1600)
+    options = TrainOptions(epochs=2, batch_size=4, recompute=True, shard=shard, lr=1e-4).resolved(1600, FEW)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("experiments.train.training.choose_vocabulary", lambda model, texts: None)
         training = Training(model, texts, options, device, make_forwards(model, options, device))

@@ -25,7 +25,7 @@ from experiments.train.regularisers import (
 )
 from experiments.train.start import start_model
 from experiments.train.training import Training
-from lab.defaults import TrainOptions
+from lab.defaults import FEW, TrainOptions
 from lab.device import Device
 from lab.sweep import change_nothing
 from model import GPT2Classifier, GPT2Config, Trace, load_classifier
@@ -37,7 +37,7 @@ FORMS = ("both", "sibling", "self")
 
 
 def options_of(regulariser, **settings):
-    return TrainOptions(regulariser=regulariser, **settings).resolved(35)
+    return TrainOptions(regulariser=regulariser, **settings).resolved(35, FEW)
 
 
 def row_of(query, kept, form, length):
@@ -203,7 +203,7 @@ for split, lengths in {"train": (3, 13, 1, 7, 7, 2, 11, 5, 9, 4, 13), "val": (2,
 def start_training(folder, **settings):
     """A training of a checkpoint, before its first step."""
     options = {"epochs": 2, "batch_size": 4, "lr": 0.01, "dropout": 0.0, "compile": "off"} | settings
-    options = TrainOptions(model=str(folder), **options).resolved(35)
+    options = TrainOptions(model=str(folder), **options).resolved(35, FEW)
     options.check()
     torch.manual_seed(options.seed)
     corpus = type("Corpus", (), {"labels": tuple(f"LABEL_{k}" for k in range(4))})
@@ -339,7 +339,7 @@ def masked_otherwise(regulariser):
     texts = {"train": texts_of("train", [[1, 2, 3]] * 3, [0, 0, 1])}
     model = GPT2Classifier(GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=0.0, attn_dropout=0.0), ["a", "b"])
     torch.nn.init.normal_(model.trunk.h[0].attn.c_proj.weight)
-    options = TrainOptions(seed=3, regulariser=regulariser, dropout=0.0).resolved(6)
+    options = TrainOptions(seed=3, regulariser=regulariser, dropout=0.0).resolved(6, FEW)
     if regulariser != "none":
         options = replace(options, regulariser_rate=0.5)
     device = Device.choose("cpu", "fp32")
@@ -420,7 +420,7 @@ def test_a_training_that_was_interrupted_goes_on_with_the_same_draws(here, monke
     ],
 )
 def test_what_is_not_the_default_has_words(settings, expected):
-    assert describe_regulariser(TrainOptions(**settings).resolved(35)) == expected
+    assert describe_regulariser(TrainOptions(**settings).resolved(35, FEW)) == expected
 
 
 def test_the_first_line_of_a_training_names_it(here, monkeypatch, capsys):

@@ -12,7 +12,7 @@ from tiny import DEVICES
 from data import bucketed
 from experiments.train.frozen import make_forwards
 from experiments.train.training import Training
-from lab.defaults import TrainOptions
+from lab.defaults import FEW, TrainOptions
 from lab.device import Device
 from lab.state import STATE
 from model import GPT2, GPT2Classifier, GPT2Config
@@ -23,7 +23,7 @@ CPU = Device(torch.device("cpu"), "fp32")
 def make_training(targets, device=CPU, rate=0, **options):
     config = GPT2Config(1, 2, 6, n_ctx=5, vocab_size=11, dropout=rate, attn_dropout=0)
     texts = {"train": texts_of("train", [[1, 2]] * len(targets), targets)}
-    settings = TrainOptions(**options).resolved(config.n_embd)
+    settings = TrainOptions(**options).resolved(config.n_embd, FEW)
     model = GPT2Classifier(config, ["a", "b", "c"]).to(device.device)
     return Training(model, texts, settings, device, make_forwards(model, settings, device))
 

@@ -13,7 +13,7 @@ from data import bucketed
 from experiments.train.frozen import make_forwards
 from experiments.train.training import Training
 from experiments.train.vocabulary import Vocabulary
-from lab.defaults import TrainOptions
+from lab.defaults import FEW, TrainOptions
 from lab.device import Device
 from lab.state import STATE
 from model import GPT2Classifier, GPT2Config, InputError, Tokenizer, load_classifier
@@ -48,7 +48,7 @@ def make_model():
 
 def start(model, **settings):
     settings = {"epochs": 2, "batch_size": 4, "lr": 0.01, "weight_decay": 0.1, "compile": "off"} | settings
-    options = TrainOptions(**settings).resolved(15)
+    options = TrainOptions(**settings).resolved(15, FEW)
     torch.manual_seed(2)
     return Training(model, TEXTS, options, CPU, make_forwards(model, options, CPU))
 
