@@ -94,7 +94,6 @@ NOT_RUN = {  # commands by their beginning, and why; their targets and options a
     ".venv/bin/jupyter": "not among the requirements",
     ".venv/bin/python lessons": "tests/lessons/test_lessons.py runs each",
     ".venv/bin/pip install": "needs a network",
-    "cp runs": "copies what `make mini` has made over the embedded weights",
     "kill -9": "tests/test_kill.py kills",
 }
 
