@@ -239,12 +239,14 @@ def test_the_page_says_how_long_each_kind_was_trained():
         {"tune": "all", "seed": 1},
         {"tune": "head", "epochs": 10, "lr": 3e-3, "dropout": 0.0},
     ]
-    text = page(*(measured(settings=SETTINGS | each) for each in settings))
+    few = measured("few", settings=SETTINGS | {"lm_weight": 0.5})
+    text = page(*(measured(settings=SETTINGS | each) for each in settings), few)
     table = text.split("The runs were trained with these settings:\n\n")[1].split("\n\n")[0].splitlines()
     assert table[2:] == [
-        "| tiny | head alone tuned | pretrained | 10 | 0.003 | 0 |",
-        "| tiny | all weights tuned | pretrained | 2 | 0.02 | 0.1 |",
-        "| tiny | all weights tuned | random | 6 | 0.001 | 0.3 |",
+        "| words | tiny | head alone tuned | pretrained | 10 | 0.003 | 0 | 0 |",
+        "| words | tiny | all weights tuned | pretrained | 2 | 0.02 | 0.1 | 0 |",
+        "| words | tiny | all weights tuned | random | 6 | 0.001 | 0.3 | 0 |",
+        "| few | tiny | all weights tuned | pretrained | 2 | 0.02 | 0.1 | 0.5 |",
     ]
 
 
@@ -304,7 +306,7 @@ def test_the_page_says_what_several_models_are_and_what_differs_besides_their_we
     assert "Besides their weights the models differ in heads per layer, learning rate.\n" in text
     assert "a difference is no statement on an architecture" in text
     assert "- model: one\\_1, revision unknown, SHA-256 of the weights 111111\n" in text
-    assert "| one\\_1 | all weights tuned | pretrained | 2 | 0.01 | 0.1 |" in text
+    assert "| words | one\\_1 | all weights tuned | pretrained | 2 | 0.01 | 0.1 | 0 |" in text
     assert "of random weights" not in text
     assert "have the same shape, learning rates and dropout" in page(*of_models({}, {}))
     head = of_models({}, tune="head", lr=0.5)[0]  # another kind has another rate of each model
