@@ -60,7 +60,7 @@ class TrainOptions:
     template: str = TEMPLATE  # the prompt of --head words: a name in data/prompts.toml, or a file .toml of one template
     words: tuple[str, ...] = ()  # label words of --head words, as label=word; else the first of data/prompts.toml
     tune: Literal["all", "head"] | int = "all"  # all weights, the head alone, or the last N blocks, ln_f and the head
-    epochs: int | None = None  # passes over the texts; None: by --init, --tune and their number, 4 for the most part
+    epochs: int | None = None  # passes over the texts; None: 4 to 10, by --init, --tune and how many texts there are
     lr: float | None = None  # peak learning rate; None: by --init, --tune and width, 8.9e-5 for the pretrained gpt2
     weight_decay: float = 0.01  # of AdamW, on matrices only
     warmup: float = 0.1  # share of the steps over which the learning rate rises; then it falls linearly to 0
@@ -68,7 +68,7 @@ class TrainOptions:
     clip: float = 1.0  # largest norm of the gradient
     class_weights: bool = False  # weigh each class by the inverse of its frequency
     adapt: int = 0  # passes over the texts as a language model, without labels, before it learns to classify
-    lm_weight: float | None = None  # of the language model's loss beside the classifier's; None: 0.5 on few texts
+    lm_weight: float | None = None  # of the language model's loss, beside the classifier's; None: 0.5 below 5,000 texts
     dropout: float | None = None  # None: 0.3 from random weights, 0 for the head, else 0.1; --tune N is faster with 0
     regulariser: Regulariser = "attention"  # inside attention: dropout of its weights, TLM, DropHead (head), or none
     regulariser_rate: float | None = None  # None: for attention the rate of --dropout, else 0.1
