@@ -63,7 +63,7 @@ REPLACED = [  # scripts, option, value, reason
     ("train paper pretrain", "--run", "new", "another name changes nothing"),
     ("paper", "--corpus", "corpus.txt", "a second corpus repeats the first"),
     ("paper", "--seeds", "1", "a second seed repeats the first"),
-    ("attend", "--head", "1.2", "the tiny network has no head 2.6"),
+    ("attend", "--head", "1.2", "the tiny network has no head 3.4"),
     ("explain", "--texts", "3", "more texts repeat the first"),
     ("probe", "--words", "500", "the least that is allowed"),
     ("ablate patch", "--controls", "2", "more random subspaces repeat the first"),
