@@ -42,9 +42,9 @@ def main(options: Options) -> int:
     if options.shard and device.world == 1:
         expected = "--shard: expected several processes, among which weights are divided"
         raise InputError(f"{expected}; start them by torchrun, or leave --shard out")
-    options = device.run_on_first(lambda: fill_in(replace(options, resume=options.resume or device.restarted)))
+    options, width = device.run_on_first(lambda: fill_in(replace(options, resume=options.resume or device.restarted)))
     corpus = read_corpus(options.corpus, options.read, options.split_seed)
-    options = options.resolved(read_config(options.model).n_embd, len(corpus.split("train")))
+    options = options.resolved(width, len(corpus.split("train")))
     head = choose_head(options, corpus.labels)
     for each in device.run_on_first(lambda: choose_runs(options, corpus, head, device)):
         if code := train(each, corpus, head, device, started):
@@ -82,13 +82,13 @@ def train(options: Options, corpus: Corpus, head: WordHead | None, device: Devic
         return device.run_on_first(lambda: finish(run, record, training, corpus, seconds))
 
 
-def fill_in(options: Options) -> Options:
-    """Replace `auto` by what it stands for; a substitute for the usual model or corpus is announced."""
+def fill_in(options: Options) -> tuple[Options, int]:
+    """Replace `auto` by what it stands for, and return the network's width, too; a substitute is announced."""
     model, model_notice = defaults.choose_model(options.model, options.init)
     corpus, corpus_notice = defaults.choose_corpus(options.corpus)
     for notice in filter(None, (model_notice, corpus_notice)):
         console.print(Panel(notice, style="bold yellow"))
-    return replace(options, model=model, corpus=corpus)
+    return replace(options, model=model, corpus=corpus), read_config(model).n_embd
 
 
 def choose_runs(options: Options, corpus: Corpus, head: WordHead | None, device: Device) -> list[Options]:

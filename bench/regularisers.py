@@ -159,6 +159,7 @@ def write_options(job: Job, options: Options) -> list[str]:
     """Return the options of train.py that make the runs of a job."""
     words = ["--model", options.model, "--corpus", job.source, "--run", job.name, "--epochs", str(options.epochs)]
     words += ["--device", options.device, "--seeds", *map(str, range(options.seeds))]
+    words += ["--lm-weight", "0"]  # on few texts its default is another one, and that loss regularises, too
     words += ["--regulariser", job.arm.split("-")[0]]
     if job.arm != REFERENCE:
         words += ["--regulariser-rate", str(job.rate)]

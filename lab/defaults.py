@@ -18,7 +18,7 @@ Init = Literal["pretrained", "random"]
 Regulariser = Literal["attention", "tlm", "head", "none"]
 MaskedToken = Literal["both", "sibling", "self"]
 TEMPLATE = "feeling"  # in data/prompts.toml
-FEW = 5000  # texts of train: between the corpora on which defaults were chosen, sample (1,296) and emotion (16,000)
+FEW = 5000  # fewer train texts are few: between sample (1,296) and emotion (16,000), on which defaults were chosen
 
 
 def choose_model(name: str, init: Init) -> tuple[str, str | None]:
@@ -68,7 +68,7 @@ class TrainOptions:
     clip: float = 1.0  # largest norm of the gradient
     class_weights: bool = False  # weigh each class by the inverse of its frequency
     adapt: int = 0  # passes over the texts as a language model, without labels, before it learns to classify
-    lm_weight: float | None = None  # of the language model's loss, beside the classifier's; None: 0.5 below 5,000 texts
+    lm_weight: float | None = None  # of the language model's loss; None: 0.5 on few texts, see docs/train.md, else 0
     dropout: float | None = None  # None: 0.3 from random weights, 0 for the head, else 0.1; --tune N is faster with 0
     regulariser: Regulariser = "attention"  # inside attention: dropout of its weights, TLM, DropHead (head), or none
     regulariser_rate: float | None = None  # None: for attention the rate of --dropout, else 0.1
@@ -174,8 +174,8 @@ class TrainOptions:
         else:
             # Rate: on val, with the first gpt2-mini (commit a92c036, which gives no numbers). Dropout: GPT-2's 0.1.
             epochs, lr, dropout = 4, 8e-4 * min(share, share**2), 0.1
-            if n_texts < FEW:  # docs/numbers.md has the trial on val of sample
-                epochs, lm_weight = 6, 0.5 if self.can_learn_language else 0.0
+            if n_texts < FEW and self.can_learn_language:  # docs/numbers.md has the trial on val of sample
+                epochs, lm_weight = 6, 0.5
         dropout = dropout if self.dropout is None else self.dropout
         rate = self.regulariser_rate
         if rate is None and self.regulariser in ("tlm", "head"):

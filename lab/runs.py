@@ -185,7 +185,7 @@ def check_identity(run: Path, manifest: dict[str, Any], record: dict[str, Any]) 
     if changed:
         changes = "; ".join(describe_change(key, manifest, record, before, now) for key in changed)
         finished = manifest.get("status", "finished") == "finished"
-        way_out = "move it away, or" if finished else "the same command as then goes on with it,"
+        way_out = "move it away, or" if finished else "with the settings as they were it goes on,"
         raise InputError(
             f"{run} is {'finished' if finished else 'unfinished'} and was made with {changes}; {way_out} "
             "another --run begins anew"

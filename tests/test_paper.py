@@ -278,6 +278,11 @@ def other_weights(here):
     save(GPT2LM(GPT2Config(2, 2, 10, n_ctx=17)), here / "tiny", Tokenizer.load("gpt2-mini"))
 
 
+def other_default(here):
+    settings = read("run.json")["settings"]
+    change("run.json", settings={name: settings[name] for name in settings if name != "lm_weight"})
+
+
 def no_run(here):
     (here / ALL / "run.json").unlink()
 
@@ -288,6 +293,7 @@ def no_run(here):
         (None, ("--epochs", "3"), "another epochs; choose another --run"),
         (other_file, (), "another corpus; choose another --run"),
         (other_weights, (), "another weights; choose another --run"),
+        (other_default, (), "another lm_weight; choose another --run"),  # older than the option, so without that loss
         (no_run, (), "there is no run.json; choose another --run"),
     ],
 )
@@ -335,7 +341,7 @@ def test_every_corpus_tune_and_seed_is_run_and_averaged(here, pretended, monkeyp
         ("tiny", "cpu", "head", "classifier"),
         ("tiny", "cpu", "all", "words"),
     }
-    assert [asked.epochs for asked in pretended] == [6, 6, 6, 10, 10, 10, 6, 6, 6] * 2
+    assert [asked.epochs for asked in pretended] == [6, 6, 6, 10, 10, 10, 4, 4, 4] * 2
     table = pd.read_csv("runs/all/results.csv")
     assert (table["model"] == "majority").sum() == 2 * 6
     page = Path("runs/all/results.md").read_text()

@@ -449,8 +449,8 @@ def test_defaults_follow_from_init_tune_and_width(width, settings, epochs, lr, d
     ("settings", "epochs", "lm_weight"),
     [
         ({}, 6, 0.5),
-        ({"tune": 2}, 6, 0.0),
-        ({"head": "words"}, 6, 0.0),
+        ({"tune": 2}, 4, 0.0),
+        ({"head": "words"}, 4, 0.0),
         ({"tune": "head"}, 10, 0.0),
         ({"init": "random"}, 6, 0.0),
         ({"lm_weight": 0.0, "epochs": 3}, 3, 0.0),
@@ -460,6 +460,17 @@ def test_on_few_texts_pretrained_weights_train_longer_and_the_language_model_lea
     few, many = (train.Options(**settings).resolved(256, n_texts) for n_texts in (FEW - 1, FEW))
     assert (few.epochs, few.lm_weight) == (epochs, lm_weight)
     assert replace(few, epochs=many.epochs, lm_weight=many.lm_weight) == many
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize(("bound", "expected"), [(0, (4, 0.0)), (1, (6, 0.5))])
+def test_the_texts_of_train_decide_whether_there_are_few(here, monkeypatch, bound, expected):
+    save(GPT2LM(GPT2Config(2, 2, 10, n_ctx=17)), "weights", Tokenizer.load("gpt2-mini"))
+    monkeypatch.setattr(lab.defaults, "FEW", len(train.read_corpus("corpus.txt").split("train")) + bound)
+    fast = ("--lr", "0.02", "--device", "cpu", "--compile", "off")
+    assert run_train(monkeypatch, "--model", "weights", "--corpus", "corpus.txt", "--run", "few", *fast) == 0
+    settings = json.loads(Path("runs/few/run.json").read_text())["settings"]
+    assert (settings["epochs"], settings["lm_weight"]) == expected
 
 
 @pytest.mark.usefixtures("saved")

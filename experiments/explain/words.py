@@ -168,8 +168,8 @@ def estimate_means(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
     of the texts' deviations (Cochran 1977, section 6.3). Ten texts may all lack the rare place where a word decides,
     and then they show too little of its spread. So the mean variance of all words is added to that of each one, as
     Tusher, Tibshirani and Chu (2001) add a constant to each standard error. Words of no effect with losses as those of
-    a fine-tuned gpt2-mini on emotion then had any limits beyond 0 in 1 to 4 % of simulated classes, and without the
-    addition in nearly all of them."""
+    the first gpt2-mini, fine-tuned on emotion, then had any limits beyond 0 in 1 to 4 % of simulated classes, and
+    without the addition in nearly all of them."""
     n, total = (counts > 0).sum(axis=0), counts.sum(axis=0)
     means = sums.sum(axis=0) / total
     variances = n * n / (n - 1) * (((sums - means * counts) / total) ** 2).sum(axis=0)  # of one text

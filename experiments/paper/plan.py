@@ -25,6 +25,7 @@ from lab.defaults import TEMPLATE, Init, TrainOptions, choose_model
 from lab.device import Device, DeviceName, Precision
 from lab.predict import predict
 from lab.progress import console, forecast
+from lab.runs import EARLIER
 from lab.texts import read_texts
 from lab.word_head import choose_word_head, load_network, read_word_head
 from model import InputError, Tokenizer
@@ -108,7 +109,7 @@ class Run:
         record = read_json(path)
         try:
             files = sorted(record["corpus"]["sha256"].values())
-            recorded = record["settings"] | {"weights": record["model"].get("sha256"), "corpus": files}
+            recorded = EARLIER | record["settings"] | {"weights": record["model"].get("sha256"), "corpus": files}
             finished = record["status"] == "finished" and record["seconds"]["all"] > 0
         except (KeyError, TypeError):
             raise InputError(f"{path}: not as this train.py writes it; {way_out}") from None

@@ -44,9 +44,9 @@ Method = Literal["probe", "fine_tuned"]
 DRAWS: dict[Method, int] = {"probe": 5, "fine_tuned": 3}
 COLUMNS = ["method", "shots", "draw", "n_train", "n", "accuracy", "macro_f1"]
 MOST = 64  # shots of a fine-tuning
-# Macro-F1 with gpt2-mini on 300 texts of val of emotion, means over draws. Fine-tuned on 16 shots: 0.19 after 60 steps,
-# 0.18 after 200. Probes of 64 shots and of all texts: 0.205, 0.184 with C = 0.001; 0.212, 0.269 with 0.01; 0.208, 0.275
-# with 0.1; 0.203, 0.271 with 1.
+# Macro-F1 with the first gpt2-mini on 300 texts of val of emotion, means over draws. Fine-tuned on 16 shots: 0.19 after
+# 60 steps, 0.18 after 200. Probes of 64 shots and of all texts: 0.205, 0.184 with C = 0.001; 0.212, 0.269 with 0.01;
+# 0.208, 0.275 with 0.1; 0.203, 0.271 with 1.
 STEPS = 60  # of a fine-tuning, at least
 STRENGTH = 0.01  # C of a probe
 

@@ -58,6 +58,7 @@ def test_each_arm_calls_train_with_options_that_do_what_its_name_says(here):
     for arm, job in jobs.items():
         words = write_options(job, options)
         assert words[words.index("--seeds") :][:3] == ["--seeds", "0", "1"]
+        assert words[words.index("--lm-weight") + 1] == "0"
         assert words[words.index("--corpus") + 1] == str(here / "out" / "corpora" / "corpus.txt-30")
         regulariser = words[words.index("--regulariser") + 1]
         rate = float(words[words.index("--regulariser-rate") + 1]) if "--regulariser-rate" in words else None
