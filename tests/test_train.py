@@ -282,7 +282,7 @@ OTHERS = {  # what is done to the runs x-0 and x-1, options, what is said
     "unfinished": (
         lambda: set_status(RUNS[0], "unfinished"),
         ("--lr", "0.5"),
-        "runs/x-0 is unfinished and was made with --lr 0.02, now 0.5; the same command",
+        "runs/x-0 is unfinished and was made with --lr 0.02, now 0.5; with the settings as they were it goes on",
     ),
     "texts": (
         lambda: write_corpus(Path("corpus.txt"), 30),
