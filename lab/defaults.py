@@ -172,7 +172,7 @@ class TrainOptions:
             # 0.370 at 2e-3. Epochs were not tuned.
             epochs, lr, dropout = 6, 1e-3 * share, 0.3
         else:
-            # Rate: on val, with the first gpt2-mini (commit a92c036, which gives no numbers). Dropout: GPT-2's 0.1.
+            # Rate, epochs: on val, with the first gpt2-mini (commit a92c036, without numbers). Dropout: GPT-2's 0.1.
             epochs, lr, dropout = 4, 8e-4 * min(share, share**2), 0.1
             if n_texts < FEW and self.can_learn_language:  # docs/numbers.md has the trial on val of sample
                 epochs, lm_weight = 6, 0.5
