@@ -82,7 +82,7 @@ def list_differing(runs: Sequence[MeasuredRun]) -> list[str]:
     for name, words in TRAINING.items():
         values: dict[tuple[str, str], set[float]] = {}
         for run in runs:
-            values.setdefault((run.kind, run.init), set()).add(run.record["settings"][name])
+            values.setdefault((run.kind, run.init), set()).add(run.settings[name])
         differing += [words] * any(len(of_kind) > 1 for of_kind in values.values())
     return differing
 

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from lab.report import label, render
-from lab.runs import EARLIER
 from model.config import PRESETS
 
 from .comparison import list_differing, model_difference_rows, model_rows, start_difference_rows
@@ -211,13 +210,10 @@ def list_without_label_words(runs: Sequence[MeasuredRun]) -> list[str]:
 
 
 def settings_rows(runs: Sequence[MeasuredRun]) -> list[list[str]]:
-    """Return the table of the settings that follow from corpus, model, start and what is tuned, in the order of TUNED.
-
-    Runs that are older than the auxiliary loss have none."""
+    """Return the table of settings that follow from corpus, model, start and what is tuned, in the order of TUNED."""
     rows = {}
     for run in runs:
-        settings = EARLIER | run.record["settings"]
-        rates = [f"{settings[name]:g}" for name in ("epochs", "lr", "dropout", "lm_weight")]
+        rates = [f"{run.settings[name]:g}" for name in ("epochs", "lr", "dropout", "lm_weight")]
         key = run.corpus, run.model, run.kind, run.init
         rows[key] = [label(run.corpus), label(run.model), TUNED[run.kind], run.init, *rates]
     corpora, models = (distinct(getattr(run, name) for run in runs) for name in ("corpus", "model"))

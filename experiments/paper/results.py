@@ -12,6 +12,7 @@ import pandas as pd
 
 from data import SPLITS, Corpus
 from lab.metrics import Ints
+from lab.runs import EARLIER
 from model.config import InputError
 
 T = TypeVar("T")
@@ -75,6 +76,11 @@ class MeasuredRun:
     predicted: Ints  # the same as the network predicts them
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The options of train.py; one that is younger than the run has the value that stands for its absence."""
+        return EARLIER | self.record["settings"]
+
+    @property
     def corpus(self) -> str:
         return self.record["corpus"]["name"]
 
@@ -84,21 +90,20 @@ class MeasuredRun:
 
     @property
     def model(self) -> str:
-        return self.record["settings"]["model"]
+        return self.settings["model"]
 
     @property
     def init(self) -> str:
-        return self.record["settings"]["init"]
+        return self.settings["init"]
 
     @property
     def seed(self) -> int:
-        return self.record["settings"]["seed"]
+        return self.settings["seed"]
 
     @property
     def kind(self) -> str:
         """What was tuned, see TUNED."""
-        settings = self.record["settings"]
-        return name_kind(settings.get("head", "classifier"), settings["tune"])
+        return name_kind(self.settings["head"], self.settings["tune"])
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,9 +99,8 @@ class Training:
         self.best_epoch, self.interrupted = 0, False
         self.started, self.seconds_before = time.perf_counter(), 0.0  # of this call, and that of earlier ones
         self.state_due = self.started + STATE_EVERY
-        if device.rank:  # each process draws its own dropout
-            key = np.random.SeedSequence((options.seed, device.rank))  # a sum would be another run's seed
-            torch.manual_seed(int(key.generate_state(1)[0]))
+        if device.rank:
+            seed_dropout(options.seed, device.rank)
 
     @property
     def decay(self) -> float:
@@ -293,6 +292,11 @@ class Training:
         self.seconds_before, self.take_step.tokens = state["seconds"], state["tokens"]
         set_random_state(state["random"][self.device.rank], self.device)
         console.print(f"{path.parent} goes on in {self.name_epoch()}, after {self.step} of {self.steps} steps")
+
+
+def seed_dropout(seed: int, rank: int) -> None:
+    """Let a process of `torchrun` draw its own dropout. The sum of seed and rank would be another run's seed."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, rank)).generate_state(1)[0]))
 
 
 def choose_class_weights(targets: np.ndarray, balanced: bool) -> Tensor:
